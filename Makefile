@@ -1,0 +1,48 @@
+# Everything a user or CI does. `make` alone lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export DVC_NO_ANALYTICS := 1
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro check test lint type ui bench lock clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+setup: $(VENV)/.ready  ## make .venv and install the locked requirements
+
+$(VENV)/.ready: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
+	@touch $@
+
+repro: setup  ## run the whole pipeline: data, shards, training, evaluation, registration
+	$(BIN)/python -m pipeline.check
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+
+check: setup  ## check params.yaml, every section, without running anything
+	$(BIN)/python -m pipeline.check
+
+test: setup  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: setup  ## style and unused code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: setup  ## static types
+	$(BIN)/mypy
+
+ui: setup  ## open the MLflow UI on what was trained (http://127.0.0.1:5000, PORT=... for another)
+	$(BIN)/python -m pipeline.ui --port $(or $(PORT),5000)
+
+lock: setup  ## write requirements.txt anew from pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
+	  --no-emit-index-url --no-header --no-annotate --strip-extras --output-file requirements.txt
+
+clean:  ## remove everything that was generated, but not .venv nor the DVC cache
+	rm -rf data/raw data/shards data/vocab data/quarantine artifacts predictions plots registry state mlflow.db mlartifacts
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What every stage agrees on: records, labels, errors. Imports the standard library and numpy only."""

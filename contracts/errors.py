@@ -1,0 +1,30 @@
+"""The two errors that a user can cause. Everything else that raises is a defect of ours."""
+
+from __future__ import annotations
+
+_UNSET = object()
+
+
+class SightlineError(Exception):
+    """An error told to the user in full: what is wrong, the value, where, what is allowed, what to do.
+
+    Attributes hold the parts, so that callers can print or count them without parsing the text.
+    """
+
+    def __init__(self, what: str, *, value: object = _UNSET, where: str = "", allowed: str = "", fix: str = ""):
+        self.what, self.where, self.allowed, self.fix = what, where, allowed, fix
+        lines = [what if value is _UNSET else f"{what}: {value!r}"]
+        lines += [f"  {label}: {text}" for label, text in (("where", where), ("allowed", allowed), ("fix", fix)) if text]
+        super().__init__("\n".join(lines))
+
+
+class ConfigError(SightlineError):
+    """params.yaml, the command line or the environment asks for something that cannot be done."""
+
+
+class DataError(SightlineError):
+    """Input data or a file derived from it is missing, damaged or contradicts itself."""
+
+
+class TrainingError(SightlineError):
+    """Training cannot go on: a loss that is not finite, workers that died or hang."""

@@ -1,0 +1,149 @@
+"""The one LightningModule: every task trains, validates and is checked here in the same way."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from contracts.errors import DataError, TrainingError
+from contracts.seeds import derive_seed
+from lightning_modules.ops.gather import broadcast_from_first, gather_to_first
+from lightning_modules.task import BaseTask, Batch, Prediction, Truth
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """`lr` is the peak rate, reached after `warmup_fraction` of all steps, then cosine down to `final_lr_fraction`."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    momentum: float = 0.9  # of SGD
+    warmup_fraction: float = 0.05
+    final_lr_fraction: float = 0.01
+
+
+def warmup_cosine(step: int, *, total_steps: int, warmup_fraction: float, final_fraction: float) -> float:
+    """Multiplier of the peak learning rate at `step` of `total_steps`: linear warm-up, then half a cosine."""
+    warmup = max(1, round(total_steps * warmup_fraction))
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+    return final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class TaskModule(pl.LightningModule):
+    """Joins a task and a model; owns optimiser, schedule, logging and the check that every loss is finite.
+
+    Validation collects (key, prediction, truth) per image, gathers them once on one process, drops what was
+    delivered twice, asserts that every image of the split is there, and scores the split as a whole.
+
+    Raises:
+        TrainingError: a loss is NaN or infinite; names the step, the sample keys and every loss part.
+        DataError: validation did not see each sample of the split.
+    """
+
+    def __init__(self, task: BaseTask, model: nn.Module, optimizer: OptimizerConfig, seed: int = 0):
+        super().__init__()
+        self.task = task
+        self.model = model
+        self.optimizer_config = optimizer
+        self.seed = seed
+        self.split_name = "val"
+        self.predictions: dict[str, Prediction] = {}  # of the last validation, on rank 0
+        self.truths: dict[str, Truth] = {}
+        self._items: list[tuple[str, Prediction, Truth]] = []
+        self._loss_sums: dict[str, float] = {}
+        self._loss_count = 0
+
+    # training
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Dropout must not depend on the history of the process, or a resumed run differs from an unbroken one.
+        torch.manual_seed(derive_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        parts = self.task.losses(self.model, batch)
+        total = torch.stack([part.float() for part in parts.values()]).sum()
+        if not torch.isfinite(total):
+            values = {name: float(part) for name, part in parts.items()}
+            raise TrainingError(
+                "the loss is not finite",
+                value=values,
+                where=f"epoch {self.current_epoch}, step {self.global_step}, samples {batch['keys']}",
+                fix="lower train.optimizer.lr, set train.gradient_clip_norm, or look at these samples",
+            )
+        size = len(batch["keys"])
+        self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()}, batch_size=size)
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
+        # A short last batch: each rank's mean is weighted by its share, so the step is the mean over the global batch.
+        return total * batch["weight"]
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        c = self.optimizer_config
+        decay = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]
+        plain = [p for p in self.model.parameters() if p.requires_grad and p.ndim <= 1]  # biases and norms: no decay
+        groups = [{"params": decay, "weight_decay": c.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        optimizer: torch.optim.Optimizer
+        if c.name == "adamw":
+            optimizer = torch.optim.AdamW(groups, lr=c.lr)
+        else:
+            optimizer = torch.optim.SGD(groups, lr=c.lr, momentum=c.momentum)
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: warmup_cosine(
+                step,
+                total_steps=total_steps,
+                warmup_fraction=c.warmup_fraction,
+                final_fraction=c.final_lr_fraction,
+            ),
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # validation and test
+
+    def on_validation_epoch_start(self) -> None:
+        self._items, self._loss_sums, self._loss_count = [], {}, 0
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        parts, predictions = self.task.evaluate_batch(self.model, batch)
+        size = len(batch["keys"]) if batch["weight"] else 0  # a stand-in counts for nothing
+        for name, part in parts.items():
+            self._loss_sums[name] = self._loss_sums.get(name, 0.0) + float(part) * size
+        self._loss_count += size
+        self._items.extend(zip(batch["keys"], predictions, batch["truths"], strict=True))
+
+    def on_validation_epoch_end(self) -> None:
+        gathered = gather_to_first((self._items, self._loss_sums, self._loss_count))
+        metrics: dict[str, float] = {}
+        if gathered is not None:
+            metrics = self._score(gathered)
+        metrics = broadcast_from_first(metrics)
+        self._items = []
+        self.log_dict({f"{self.split_name}/{name}": value for name, value in metrics.items()}, batch_size=1)
+
+    def _score(self, gathered: list[tuple[list, dict[str, float], int]]) -> dict[str, float]:
+        items = {key: (prediction, truth) for part, _, _ in gathered for key, prediction, truth in part}
+        expected: set[str] = set(self.trainer.datamodule.eval_keys(self.split_name))  # type: ignore[attr-defined]
+        if items.keys() != expected:
+            missing, extra = sorted(expected - items.keys())[:5], sorted(items.keys() - expected)[:5]
+            raise DataError(
+                f"validation saw {len(items)} of the {len(expected)} samples of split {self.split_name!r}",
+                where=f"missing {missing}, unexpected {extra}",
+            )
+        self.predictions = {key: items[key][0] for key in sorted(items)}
+        self.truths = {key: items[key][1] for key in sorted(items)}
+        count = sum(n for _, _, n in gathered)
+        losses = {
+            name: sum(sums.get(name, 0.0) for _, sums, _ in gathered) / count
+            for name in dict.fromkeys(name for _, sums, _ in gathered for name in sums)
+        }
+        if losses:
+            losses["loss"] = sum(losses.values())
+        return {**losses, **self.task.score(self.predictions, self.truths)}

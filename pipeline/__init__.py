@@ -1,0 +1,1 @@
+"""Moves data and runs: the only package that opens files, starts Ray, talks to MLflow."""

@@ -1,0 +1,86 @@
+"""Where everything lies below the project's folder. All paths are absolute: Ray workers have another current folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import DataError
+
+POINTER = "source.json"
+
+
+@dataclass(frozen=True)
+class Project:
+    """The folder that holds params.yaml."""
+
+    root: Path
+
+    @staticmethod
+    def here() -> Project:
+        return Project(Path.cwd().resolve())
+
+    def raw(self, dataset: str) -> Path:
+        return self.root / "data" / "raw" / dataset
+
+    def raw_root(self, dataset: str) -> Path:
+        """The folder that sources read: data/raw/<dataset>, or the user's own that it points to."""
+        folder = self.raw(dataset)
+        pointer = folder / POINTER
+        if pointer.is_file():
+            folder = Path(json.loads(pointer.read_text())["folder"])
+        if not folder.is_dir():
+            raise DataError("the raw data is not there", where=str(folder), fix=f"dvc repro fetch@{dataset}")
+        return folder
+
+    def shards(self, dataset: str) -> Path:
+        return self.root / "data" / "shards" / dataset
+
+    def quarantine(self, dataset: str) -> Path:
+        return self.root / "data" / "quarantine" / f"{dataset}.jsonl"
+
+    def vocabulary(self, dataset: str) -> Path:
+        return self.root / "data" / "vocab" / f"{dataset}.json"
+
+    def artifacts(self, run: str) -> Path:
+        return self.root / "artifacts" / run
+
+    def metrics(self, run: str) -> Path:
+        return self.root / "metrics" / f"{run}.json"
+
+    def predictions(self, run: str) -> Path:
+        return self.root / "predictions" / f"{run}.jsonl"
+
+    def plots(self, run: str) -> Path:
+        return self.root / "plots" / run
+
+    def registry(self, run: str) -> Path:
+        return self.root / "registry" / f"{run}.json"
+
+    def state(self, run: str, fingerprint: str) -> Path:
+        """Resumable training state: outside every DVC output, which DVC deletes before it runs a stage."""
+        return self.root / "state" / f"{run}-{fingerprint[:16]}"
+
+    def git_commit(self) -> str:
+        """The commit checked out, or "" without git (an archive, a container)."""
+        command = ["git", "-C", str(self.root), "rev-parse", "HEAD"]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        return result.stdout.strip() if result.returncode == 0 else ""
+
+    def lock_digest(self) -> str:
+        """sha256 of dvc.lock, or "" before the first `dvc repro`."""
+        lock = self.root / "dvc.lock"
+        return hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else ""
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write JSON for people and git: indented, keys in the given order, a final newline; atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    os.replace(part, path)

@@ -1,0 +1,87 @@
+"""Which sample is read by whom and when: pure functions of numbers.
+
+The order of an epoch depends on (seed, epoch, shard sizes) alone. Global batch b takes samples [bB, (b+1)B) of it.
+World size, rank, accumulation and loader workers only decide who reads which part, so any number of them sees
+the same batches, and a position is one number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from contracts.seeds import derive_seed
+
+
+def split_range(length: int, parts: int, index: int) -> tuple[int, int]:
+    """The half-open range of part `index` when `length` items are cut into `parts` that differ by at most one."""
+    return length * index // parts, length * (index + 1) // parts
+
+
+def epoch_order(shard_sizes: Sequence[int], *, seed: int, epoch: int, window: int) -> np.ndarray:
+    """The order in which an epoch reads samples, as positions in the concatenation of all shards.
+
+    Shards are shuffled, then samples inside each window of `window` consecutive shards, so a reader has at most
+    `window` shards open and reading stays nearly sequential.
+
+    Returns:
+        (N,) int64 permutation of `range(sum(shard_sizes))`.
+    """
+    rng = np.random.default_rng(derive_seed("epoch_order", seed, epoch))
+    starts = np.concatenate([[0], np.cumsum(shard_sizes)]).astype(np.int64)
+    shards = rng.permutation(len(shard_sizes))
+    parts = []
+    for first in range(0, len(shards), max(1, window)):
+        positions = np.concatenate([np.arange(starts[s], starts[s + 1]) for s in shards[first : first + max(1, window)]])
+        parts.append(rng.permutation(positions))
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One micro-batch of one rank: what a loader worker is asked for.
+
+    Attributes:
+        positions: samples to read, in order.
+        epoch: seeds the augmentation of these samples.
+        weight: factor of this micro-batch's mean loss that makes the step the mean over the global batch; 1 except
+            in a short last batch. 0 marks a stand-in: a rank for which no sample was left repeats one without effect.
+    """
+
+    positions: tuple[int, ...]
+    epoch: int
+    weight: float
+
+
+def num_batches(num_samples: int, batch_size: int) -> int:
+    """Global batches of an epoch; the last one may be short, no sample is dropped."""
+    return -(-num_samples // batch_size)
+
+
+def train_requests(
+    order: np.ndarray, *, epoch: int, batch_size: int, world: int, rank: int, accumulate: int, start: int = 0
+) -> Iterator[Request]:
+    """The micro-batches of one rank from global batch `start` on, `accumulate` for each global batch.
+
+    A global batch of n samples is cut into `world * accumulate` parts; part `a * world + rank` is the a-th
+    micro-batch of `rank`. DDP averages over ranks and Lightning over micro-batches, so a part of m samples gets the
+    weight m * parts / n.
+    """
+    parts = world * accumulate
+    for b in range(start, num_batches(len(order), batch_size)):
+        batch = order[b * batch_size : (b + 1) * batch_size]
+        for a in range(accumulate):
+            lo, hi = split_range(len(batch), parts, a * world + rank)
+            chosen = batch[lo:hi] if hi > lo else batch[:1]
+            yield Request(tuple(chosen.tolist()), epoch, (hi - lo) * parts / len(batch))
+
+
+def eval_requests(num_samples: int, *, batch_size: int, world: int, rank: int) -> Iterator[Request]:
+    """Every sample exactly once over all ranks, in order; a rank without any repeats the first one with weight 0."""
+    lo, hi = split_range(num_samples, world, rank)
+    if lo == hi and num_samples:
+        yield Request((0,), 0, 0.0)
+    for first in range(lo, hi, batch_size):
+        yield Request(tuple(range(first, min(first + batch_size, hi))), 0, 1.0)

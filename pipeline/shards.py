@@ -1,0 +1,310 @@
+"""Records <-> WebDataset tars: deterministic bytes, an index beside each tar, and a manifest written last.
+
+A sample is the members `<key>.jpg|png`, `<key>.json` and, where there is one, `<key>.semantic.png`, so any WebDataset
+reader reads the tars. The index holds the byte range of every sample, which gives true lengths and O(1) seeks.
+Members are plain ustar with mtime 0 and fixed owner: equal records give equal tars, which DVC relies on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contracts.errors import DataError
+from contracts.records import SCHEMA_VERSION, Problem, RawRecord, Record
+
+MANIFEST = "manifest.json"
+BLOCK = 512
+COUNTS = ("num_objects", "num_masks", "num_captions", "num_questions", "has_semantic")
+
+
+def shard_name(dataset: str, split: str, index: int) -> str:
+    """Unique over data sets, splits and schema versions: caches that go by file name cannot mix them up."""
+    return f"{dataset}-{split}-v{SCHEMA_VERSION}-{index:06d}.tar"
+
+
+def _member(name: str, data: bytes) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.uname, info.gname = len(data), 0o644, "", ""
+    return info.tobuf(tarfile.USTAR_FORMAT) + data + b"\0" * (-len(data) % BLOCK)
+
+
+def sample_bytes(record: Record) -> bytes:
+    """The tar members of one record, padded to whole blocks."""
+    parts = [
+        _member(f"{record.key}.{record.image_format}", record.image),
+        _member(f"{record.key}.json", record.annotation_json()),
+    ]
+    if record.semantic_mask:
+        parts.append(_member(f"{record.key}.semantic.png", record.semantic_mask))
+    return b"".join(parts)
+
+
+def parse_sample(data: bytes, where: str) -> Record:
+    """The inverse of `sample_bytes`.
+
+    Raises:
+        DataError: the bytes are not those of one sample of this schema version.
+    """
+    members: dict[str, bytes] = {}
+    position = 0
+    while position + BLOCK <= len(data):
+        header = data[position : position + BLOCK]
+        if header[257:262] != b"ustar":
+            raise DataError("no tar member where the index says one starts", where=where, fix="run the shard stage again")
+        size = int(header[124:136].rstrip(b"\0 "), 8)
+        extension = header[:100].rstrip(b"\0").decode().partition(".")[2]
+        members[extension] = data[position + BLOCK : position + BLOCK + size]
+        position += BLOCK + size + (-size % BLOCK)
+    image_format = "jpg" if "jpg" in members else "png"
+    if "json" not in members or image_format not in members:
+        raise DataError("a sample lacks its image or its annotation", value=sorted(members), where=where)
+    return Record.from_parts(members["json"], members[image_format], image_format, members.get("semantic.png", b""))
+
+
+def _counts(record: Record) -> dict[str, int]:
+    usable = ~record.objects.is_crowd
+    return {
+        "num_objects": int(usable.sum()),
+        "num_masks": sum(1 for mask, keep in zip(record.objects.masks, usable, strict=True) if mask and keep),
+        "num_captions": len(record.captions),
+        "num_questions": len(record.questions),
+        "has_semantic": int(bool(record.semantic_mask)),
+    }
+
+
+@dataclass
+class ShardResult:
+    """What one shard task did. `shard` is None where every record of it was quarantined."""
+
+    shard: dict[str, Any] | None
+    num_source: int
+    problems: list[Problem] = field(default_factory=list)
+    fixes: Counter[str] = field(default_factory=Counter)
+    totals: Counter[str] = field(default_factory=Counter)
+
+
+def write_shard(raws: Sequence[RawRecord], classes: Sequence[str], folder: Path, name: str) -> ShardResult:
+    """Let records through the door and write those that pass as one tar and its index.
+
+    Both files are written under a temporary name and renamed, so a shard that exists is whole. Holds the bytes of one
+    sample at a time.
+    """
+    from pipeline.door import admit
+
+    result = ShardResult(shard=None, num_source=len(raws))
+    rows: list[dict[str, Any]] = []
+    digest, offset = hashlib.sha256(), 0
+    part = folder / f".{name}.part"
+    with open(part, "wb") as file:
+        for raw in raws:
+            admission = admit(raw, classes)
+            result.problems += admission.problems
+            result.fixes += admission.fixes
+            if admission.record is None:
+                continue
+            data = sample_bytes(admission.record)
+            file.write(data)
+            digest.update(data)
+            counts = _counts(admission.record)
+            rows.append({"key": raw.key, "offset": offset, "size": len(data), **counts})
+            result.totals.update(counts)
+            offset += len(data)
+        end = b"\0" * (2 * BLOCK)
+        file.write(end)
+        digest.update(end)
+    if not rows:
+        part.unlink()
+        return result
+    index = {column: [row[column] for row in rows] for column in ("key", "offset", "size", *COUNTS)}
+    index_bytes = json.dumps(index, separators=(",", ":")).encode()
+    index_part = folder / f".{name}.index.part"
+    index_part.write_bytes(index_bytes)
+    os.replace(index_part, folder / index_name(name))
+    os.replace(part, folder / name)
+    result.shard = {
+        "name": name,
+        "samples": len(rows),
+        "bytes": offset + 2 * BLOCK,
+        "sha256": digest.hexdigest(),
+        "index_sha256": hashlib.sha256(index_bytes).hexdigest(),
+    }
+    return result
+
+
+def index_name(shard: str) -> str:
+    return shard.removesuffix(".tar") + ".index.json"
+
+
+def split_manifest(results: Iterable[ShardResult], source_problems: Iterable[Problem]) -> dict[str, Any]:
+    """The manifest's entry of one split: shards, counts, and what was dropped and fixed, by reason."""
+    shards: list[dict[str, Any]] = []
+    dropped: dict[str, Counter[str]] = {}
+    fixes: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
+    num_source = 0
+    for problem in source_problems:
+        dropped.setdefault(problem.kind, Counter())[problem.reason] += 1
+        num_source += problem.kind == "record"
+    for result in results:
+        num_source += result.num_source
+        fixes += result.fixes
+        totals += result.totals
+        for problem in result.problems:
+            dropped.setdefault(problem.kind, Counter())[problem.reason] += 1
+        if result.shard is not None:
+            shards.append(result.shard)
+    return {
+        "num_source": num_source,
+        "num_samples": sum(shard["samples"] for shard in shards),
+        "bytes": sum(shard["bytes"] for shard in shards),
+        "dropped": {kind: dict(sorted(counter.items())) for kind, counter in sorted(dropped.items())},
+        "fixed": dict(sorted(fixes.items())),
+        "totals": {name: totals[name] for name in COUNTS},
+        "shards": shards,
+    }
+
+
+def digest_of(document: Mapping[str, Any]) -> str:
+    """sha256 of a document's canonical JSON."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def write_manifest(folder: Path, dataset: str, classes: Sequence[str], splits: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `manifest.json`, the last file of a shard set: without it the set is not there."""
+    manifest = {"schema": SCHEMA_VERSION, "dataset": dataset, "classes": list(classes), "splits": dict(splits)}
+    manifest["digest"] = digest_of(manifest)
+    part = folder / f".{MANIFEST}.part"
+    part.write_text(json.dumps(manifest, indent=1))
+    os.replace(part, folder / MANIFEST)
+    return manifest
+
+
+def load_manifest(folder: Path) -> dict[str, Any]:
+    """Read and check a manifest.
+
+    Raises:
+        DataError: missing, written by another schema version, or changed since it was written.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError("there are no shards here", where=str(path), fix="run `dvc repro`, or the shard stage")
+    manifest = json.loads(path.read_text())
+    if manifest.get("schema") != SCHEMA_VERSION:
+        raise DataError(
+            "shards of another schema version",
+            value=manifest.get("schema"),
+            where=str(path),
+            allowed=str(SCHEMA_VERSION),
+            fix="run the shard stage again",
+        )
+    if digest_of({key: value for key, value in manifest.items() if key != "digest"}) != manifest.get("digest"):
+        raise DataError("the manifest does not match its own digest", where=str(path), fix="run the shard stage again")
+    return manifest
+
+
+def verify_shards(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Compare every tar and index with the manifest, byte for byte.
+
+    Raises:
+        DataError: names the first file that is missing, cut or changed.
+    """
+
+    def check(path: Path, size: int | None, sha256: str) -> None:
+        if not path.is_file():
+            raise DataError("a shard file is missing", where=str(path), fix="`dvc checkout`, or the shard stage again")
+        if size is not None and path.stat().st_size != size:
+            raise DataError(
+                "a shard is cut or has grown",
+                value=path.stat().st_size,
+                where=str(path),
+                allowed=f"{size} bytes",
+                fix="delete it and run the shard stage again",
+            )
+        with open(path, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise DataError(
+                    "a shard's bytes differ from the manifest's sha256",
+                    where=str(path),
+                    fix="delete it and run the shard stage again",
+                )
+
+    jobs: list[tuple[Path, int | None, str]] = []
+    for split in manifest["splits"].values():
+        for shard in split["shards"]:
+            jobs.append((folder / shard["name"], shard["bytes"], shard["sha256"]))
+            jobs.append((folder / index_name(shard["name"]), None, shard["index_sha256"]))
+    with ThreadPoolExecutor() as pool:  # hashing releases the GIL
+        for done in [pool.submit(check, *job) for job in jobs]:
+            done.result()
+
+
+class SplitReader:
+    """Random access to the samples of one split, by position in the concatenation of its shards.
+
+    Holds the index as numpy columns; picklable, so that it can travel to loader workers, which open the tars
+    themselves. `columns` has `key` (bytes), `shard`, `offset`, `size` and each of `COUNTS`.
+    """
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], split: str):
+        if split not in manifest["splits"]:
+            raise DataError(
+                "no such split", value=split, where=str(folder / MANIFEST), allowed=", ".join(manifest["splits"])
+            )
+        self.shards = [folder / shard["name"] for shard in manifest["splits"][split]["shards"]]
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in ("key", "shard", "offset", "size", *COUNTS)}
+        for i, path in enumerate(self.shards):
+            index = json.loads(path.with_name(index_name(path.name)).read_text())
+            for name, columns in parts.items():
+                values = [i] * len(index["key"]) if name == "shard" else index[name]
+                columns.append(np.asarray(values, dtype=np.bytes_ if name == "key" else np.int64))
+        self.columns = {name: np.concatenate(columns) if columns else np.zeros(0) for name, columns in parts.items()}
+        self._files: dict[int, int] = {}
+        self._owner = 0
+
+    def __len__(self) -> int:
+        return len(self.columns["key"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}, "_owner": 0}
+
+    def keys(self, positions: np.ndarray | None = None) -> list[str]:
+        chosen = self.columns["key"] if positions is None else self.columns["key"][positions]
+        return [key.decode() for key in chosen.tolist()]
+
+    def select(self, requires: Sequence[str]) -> np.ndarray:
+        """Positions of the samples that have each of `requires`, ascending (M,) int64."""
+        keep = np.ones(len(self), bool)
+        for column in requires:
+            keep &= self.columns[column] > 0
+        return np.flatnonzero(keep)
+
+    def read(self, position: int) -> Record:
+        shard = int(self.columns["shard"][position])
+        size = int(self.columns["size"][position])
+        if self._owner != os.getpid():  # after a fork the offsets of shared descriptors would not matter, closing would
+            self._files, self._owner = {}, os.getpid()
+        if shard not in self._files:
+            if len(self._files) >= 64:
+                os.close(self._files.pop(next(iter(self._files))))
+            self._files[shard] = os.open(self.shards[shard], os.O_RDONLY)
+        data = os.pread(self._files[shard], size, int(self.columns["offset"][position]))
+        where = f"{self.shards[shard]}, sample {self.columns['key'][position].decode()}"
+        if len(data) != size:
+            raise DataError("a shard is shorter than its index says", value=len(data), where=where, allowed=f"{size} bytes")
+        return parse_sample(data, where)
+
+
+def problem_line(split: str, problem: Problem) -> str:
+    """A line of `data/quarantine/<dataset>.jsonl`."""
+    return json.dumps({"split": split, **asdict(problem)}, ensure_ascii=False)

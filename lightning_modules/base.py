@@ -71,7 +71,7 @@ class TaskModule(pl.LightningModule):
         parts = self.task.losses(self.model, batch)
         total = torch.stack([part.float() for part in parts.values()]).sum()
         if not torch.isfinite(total):
-            values = {name: float(part) for name, part in parts.items()}
+            values = {name: float(part.detach()) for name, part in parts.items()}
             raise TrainingError(
                 "the loss is not finite",
                 value=values,
@@ -94,7 +94,9 @@ class TaskModule(pl.LightningModule):
             optimizer = torch.optim.AdamW(groups, lr=c.lr)
         else:
             optimizer = torch.optim.SGD(groups, lr=c.lr, momentum=c.momentum)
-        total_steps = int(self.trainer.estimated_stepping_batches)
+        # Not trainer.estimated_stepping_batches: it builds the loader before a checkpoint's loader position is known,
+        # and Lightning then never restores that position.
+        total_steps = self.trainer.datamodule.steps_per_epoch * (self.trainer.max_epochs or 1)  # type: ignore[attr-defined]
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             lambda step: warmup_cosine(

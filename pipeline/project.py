@@ -78,9 +78,9 @@ class Project:
         return hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else ""
 
 
-def write_json(path: Path, document: Any) -> None:
-    """Write JSON for people and git: indented, keys in the given order, a final newline; atomically."""
+def write_json(path: Path, document: Any, *, indent: int | None = 1) -> None:
+    """Write JSON for people and git: indented unless told otherwise, keys in the given order, a final newline; atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    part.write_text(json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
     os.replace(part, path)

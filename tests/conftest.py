@@ -1,4 +1,4 @@
-"""Fixtures that any test may use. Ray and MLflow are started by none of these but `ray_cluster`."""
+"""Fixtures that any test may use. None of them starts Ray or MLflow."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+
+from pipeline.params import load_params  # noqa: E402
+from pipeline.project import Project  # noqa: E402
+from pipeline.stages.fetch import fetch  # noqa: E402
+from pipeline.stages.shard import shard  # noqa: E402
+from pipeline.stages.vocab import vocab  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,3 +35,45 @@ def shared_dir() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no real data: {folder} is absent (SIGHTLINE_SHARED names another)")
     return folder
+
+
+TINY = {
+    "datasets": {
+        "coco": {
+            "origin": "generated",
+            "input": "pipeline/worlds",
+            "world": {"name": "coco_scenes", "seed": 5, "image_size": 64, "num_images": {"train": 40, "val": 11}},
+            "sources": {"coco": {}, "vqa": {}},
+        },
+        "voc": {
+            "origin": "generated",
+            "input": "pipeline/worlds",
+            "world": {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_images": {"train": 40, "val": 11}},
+            "sources": {"voc": {}},
+        },
+    },
+    "runs": {
+        "captioning": {"dataset": "coco", "task": {"name": "captioning"}, "model": {"name": "soft_attention"}},
+        "vqa": {"dataset": "coco", "task": {"name": "vqa"}, "model": {"name": "lstm_vqa"}},
+        "segmentation": {"dataset": "voc", "task": {"name": "segmentation"}, "model": {"name": "fcn"}},
+        "detection": {"dataset": "voc", "task": {"name": "detection"}, "model": {"name": "faster_rcnn"}},
+        "instances": {"dataset": "coco", "task": {"name": "instances"}, "model": {"name": "mask_rcnn"}},
+    },
+    "train": {"max_epochs": 2, "batch_size": 8, "eval_batch_size": 4, "num_pictures": 2, "precision": "32-true"},
+    "shards": {"samples": 8},
+    "cluster": {"engine": "local", "num_workers": 1},
+    "tracking": {"system_metrics": False, "flush_s": 0.2},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with both generated worlds at 64 px, fetched, sharded and counted; every run can be trained in seconds."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "params.yaml").write_text(yaml.safe_dump(TINY))
+    project, params = Project(folder), load_params(folder)
+    for dataset in params.document["datasets"]:
+        fetch(project, params, dataset)
+        shard(project, params, dataset)
+        vocab(project, params, dataset)
+    return project

@@ -1,0 +1,27 @@
+"""Collectives on Python objects, once per validation: nothing here is called per batch."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+def gather_to_first(item: T) -> list[T] | None:
+    """Every rank's `item` in rank order on rank 0, None elsewhere; `[item]` without a process group."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [item]
+    parts: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(item, parts, dst=0)
+    return parts
+
+
+def broadcast_from_first(item: T) -> T:
+    """Rank 0's `item` on every rank."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return item
+    box = [item]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]

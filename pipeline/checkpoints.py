@@ -1,0 +1,183 @@
+"""Checkpoints: what training goes on from, and what is kept of it; both rebuild task and model from stored params.
+
+A state (`state-<step>.ckpt`) is everything Lightning needs to go on. It is written under a temporary name, synced,
+renamed, and described by a `.json` beside it with its sha256, so the newest whole one can always be told.
+The best checkpoint (`best.ckpt`) is weights, the resolved run and the data spec: enough to predict anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contracts.errors import DataError
+from contracts.records import DataSpec, Question, Record
+from lightning_modules.base import OptimizerConfig, TaskModule
+from lightning_modules.task import BaseTask, Prediction
+from pipeline import discover
+from pipeline.settings import Problems, parse, raise_if
+
+BEST = "best.ckpt"
+
+
+def build_task(run: Mapping[str, Any], data: DataSpec) -> BaseTask:
+    """The task of a resolved run (`Run.to_dict()`)."""
+    module = discover.load("task", run["task_name"], where="task_name")
+    return module.Task(_config(module.Task.Config, run["task"]), data)
+
+
+def build_module(run: Mapping[str, Any], data: DataSpec) -> TaskModule:
+    """Task and model of a resolved run joined in a TaskModule, weights as initialised."""
+    task = build_task(run, data)
+    module = discover.load("model", run["model_name"], where="model_name")
+    model = module.Model(_config(module.Config, run["model"]), **task.model_args())
+    optimizer = _config(OptimizerConfig, run["train"]["optimizer"])
+    return TaskModule(task, model, optimizer, seed=run["train"]["seed"])
+
+
+def _config(cls: type, section: Mapping[str, Any]) -> Any:
+    problems: Problems = []
+    config = parse(cls, section, cls.__qualname__, problems)
+    raise_if(problems, "the stored run")
+    return config
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_digest(state_dict: Mapping[str, torch.Tensor]) -> str:
+    """sha256 over names and bytes of all weights: equal digests mean bit-identical models."""
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        digest.update(name.encode())
+        digest.update(state_dict[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def publish(part: Path, target: Path) -> None:
+    """Make a finished temporary file the real one: after a crash there is the old file or the new, whole."""
+    with open(part, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(part, target)
+
+
+def publish_state(part: Path, folder: Path, step: int, keep: int = 2) -> None:
+    """Turn a freshly written Lightning checkpoint into the newest state, and drop states beyond the last `keep`."""
+    target = folder / f"state-{step:08d}.ckpt"
+    digest = file_sha256(part)
+    publish(part, target)
+    note = target.with_suffix(".json.part")
+    note.write_text(json.dumps({"step": step, "sha256": digest, "bytes": target.stat().st_size}))
+    publish(note, target.with_suffix(".json"))
+    for old in sorted(folder.glob("state-*.ckpt"))[:-keep]:
+        old.with_suffix(".json").unlink(missing_ok=True)
+        old.unlink()
+
+
+def newest_state(folder: Path) -> Path | None:
+    """The newest state that is whole; damaged ones are passed over with a message."""
+    for path in sorted(folder.glob("state-*.ckpt"), reverse=True):
+        note = path.with_suffix(".json")
+        if note.is_file() and json.loads(note.read_text())["sha256"] == file_sha256(path):
+            return path
+        print(f"checkpoint {path.name} is damaged or was not finished: passed over", flush=True)
+    return None
+
+
+def save_best(path: Path, *, run: Mapping[str, Any], data: DataSpec, weights: Mapping[str, torch.Tensor], info: dict) -> None:
+    """Write the best checkpoint atomically. `weights` are the TaskModule's, `info` plain values (step, metrics)."""
+    part = path.with_suffix(".part")
+    torch.save({"run": dict(run), "data": data.to_dict(), "state_dict": dict(weights), "info": info}, part)
+    publish(part, path)
+
+
+def load_best(path: Path) -> dict[str, Any]:
+    """The document `save_best` wrote, read without unpickling anything but tensors and plain values.
+
+    Raises:
+        DataError: there is no such file, or it is no checkpoint of ours.
+    """
+    if not path.is_file():
+        raise DataError("no checkpoint here", where=str(path), fix="train the run first: `dvc repro train@<run>`")
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the damaged bytes lead it to
+        raise DataError("the checkpoint cannot be read", value=str(error)[:200], where=str(path)) from error
+    if not isinstance(document, dict) or not {"run", "data", "state_dict"} <= document.keys():
+        raise DataError("this file is no Sightline checkpoint", where=str(path))
+    return document
+
+
+def load_module(path: Path) -> tuple[TaskModule, dict[str, Any]]:
+    """The trained module of a best checkpoint and the checkpoint's document."""
+    document = load_best(path)
+    module = build_module(_untrained(document["run"]), DataSpec.from_dict(document["data"]))
+    module.load_state_dict(document["state_dict"])
+    return module.eval(), document
+
+
+def _untrained(run: dict[str, Any]) -> dict[str, Any]:
+    """The run without the wish for pretrained weights: the checkpoint has all of them, nothing need be fetched."""
+    return {**run, "model": {**run["model"], **({"pretrained": False} if "pretrained" in run["model"] else {})}}
+
+
+@dataclass
+class Predictor:
+    """A trained model for single images, without data set, Ray or MLflow."""
+
+    module: TaskModule
+    run: dict[str, Any]
+
+    @property
+    def takes_question(self) -> bool:
+        return "num_questions" in self.module.task.requires
+
+    def predict(self, image: bytes, question: str | None = None) -> Prediction:
+        """Predict for one encoded image.
+
+        Raises:
+            DataError: the bytes are no image that can be decoded.
+        """
+        from pipeline.door import upright_image
+
+        clean = upright_image(image)
+        questions = (Question(question_id=0, text=question),) if question is not None else ()
+        record = Record(
+            key="image",
+            image_id=0,
+            width=clean.width,
+            height=clean.height,
+            image=clean.data,
+            image_format=clean.format,
+            questions=questions,
+        )
+        task = self.module.task
+        batch = task.collate([task.encode(record, None)])
+        batch["keys"] = [record.key]
+        with torch.inference_mode():
+            return task.predict(self.module.model, batch)[0]
+
+    def answer(self, prediction: Prediction) -> dict[str, Any]:
+        return self.module.task.answer(prediction)
+
+    def picture(self, image: bytes, prediction: Prediction) -> Any:
+        """(h, w, 3) uint8 RGB drawing of the prediction."""
+        from lightning_modules.augment import decode_image
+        from pipeline.door import upright_image
+
+        return self.module.task.picture(decode_image(upright_image(image).data), prediction, None)
+
+
+def load_predictor(checkpoint: Path) -> Predictor:
+    """A predictor from a best checkpoint."""
+    module, document = load_module(checkpoint)
+    return Predictor(module, document["run"])

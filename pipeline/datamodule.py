@@ -1,0 +1,229 @@
+"""Manifest -> records -> task.encode -> task.collate. Knows no task.
+
+The loaders follow `pipeline.sampling`: every rank and any number of loader workers see the same global batches.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from contracts.errors import ConfigError, DataError
+from contracts.records import Record
+from contracts.seeds import derive_seed
+from lightning_modules.task import BaseTask, Batch
+from pipeline.params import LoaderConfig
+from pipeline.sampling import Request, epoch_order, eval_requests, num_batches, train_requests
+from pipeline.shards import SplitReader, load_manifest
+
+
+class RequestDataset(Dataset):
+    """Turns a `Request` into a batch; what a loader worker runs."""
+
+    def __init__(self, reader: SplitReader, task: BaseTask, *, seed: int | None):
+        self.reader = reader
+        self.task = task
+        self.seed = seed  # None: validation, nothing random
+
+    def __getitem__(self, request: Request) -> Batch:
+        records = [self.reader.read(position) for position in request.positions]
+        batch = self.task.collate([self.task.encode(record, self._seed(record, request)) for record in records])
+        batch["keys"] = [record.key for record in records]
+        batch["weight"] = request.weight
+        if self.seed is None:
+            batch["truths"] = [self.task.truth(record) for record in records]
+        return batch
+
+    def _seed(self, record: Record, request: Request) -> int | None:
+        return None if self.seed is None else derive_seed(self.seed, request.epoch, record.key)
+
+
+class _Requests:
+    """Hands one list of requests to a DataLoader that outlives epochs (persistent workers)."""
+
+    def __init__(self) -> None:
+        self.pending: list[Request] = []
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self.pending)
+
+    def __len__(self) -> int:
+        return len(self.pending)
+
+
+def _identity(batch: Batch) -> Batch:
+    return batch
+
+
+def _init_worker(_: int) -> None:
+    # One thread a worker: OpenCV and torch would each take all cores.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    import cv2
+
+    cv2.setNumThreads(0)
+
+
+class PlannedLoader:
+    """An iterable of batches with an exact length, `set_epoch` and a position that Lightning saves and restores.
+
+    The position counts delivered micro-batches of the current epoch, not prefetched ones.
+    """
+
+    def __init__(self, dataset: RequestDataset, plan: Any, length: int, config: LoaderConfig, *, pin_memory: bool = False):
+        self.dataset = dataset
+        self.sampler = self  # Lightning calls sampler.set_epoch before each epoch
+        self.batch_sampler = None
+        self._plan = plan  # (epoch) -> list[Request]
+        self._length = length
+        self._epoch = 0
+        self._delivered = 0
+        self._requests = _Requests()
+        workers = config.num_workers
+        self._loader: DataLoader = DataLoader(
+            dataset,
+            sampler=self._requests,  # type: ignore[arg-type]
+            batch_size=None,
+            collate_fn=_identity,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            prefetch_factor=config.prefetch if workers else None,
+            multiprocessing_context=config.start_method if workers else None,
+            worker_init_fn=_init_worker if workers else None,
+            pin_memory=pin_memory,
+        )
+
+    def __len__(self) -> int:
+        return self._length
+
+    def set_epoch(self, epoch: int) -> None:
+        if epoch != self._epoch:
+            self._epoch, self._delivered = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self._epoch, "delivered": self._delivered}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._epoch, self._delivered = state["epoch"], state["delivered"] % max(1, self._length)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._requests.pending = self._plan(self._epoch)[self._delivered :]
+        for batch in self._loader:
+            self._delivered += 1
+            if self._delivered >= self._length:
+                self._delivered = 0  # the next iteration starts the epoch anew, unless set_epoch moves on
+            yield batch
+
+
+class TarDataModule(pl.LightningDataModule):
+    """The data of one run.
+
+    Args:
+        folder: `data/shards/<dataset>`.
+        batch_size: global training batch, over all ranks and accumulation steps.
+        accumulate: micro-batches of each rank in a global batch.
+        eval_batch_size: images of one validation batch on one rank.
+
+    Raises:
+        ConfigError: the global batch cannot be cut into world * accumulate parts.
+        DataError: the training or validation split has no sample that the task can use.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        task: BaseTask,
+        config: LoaderConfig,
+        *,
+        batch_size: int,
+        accumulate: int,
+        eval_batch_size: int,
+        seed: int,
+        world: int = 1,
+        rank: int = 0,
+    ):
+        super().__init__()
+        self.manifest = load_manifest(folder)
+        self.folder, self.task, self.config = folder, task, config
+        self.batch_size, self.accumulate, self.eval_batch_size = batch_size, accumulate, eval_batch_size
+        self.seed, self.world, self.rank = seed, world, rank
+        if batch_size % (world * accumulate):
+            raise ConfigError(
+                "the global batch cannot be shared out evenly",
+                value=f"batch_size {batch_size}, {world} workers, accumulate {accumulate}",
+                where="train.batch_size",
+                allowed=f"a multiple of {world * accumulate}",
+            )
+        self._readers: dict[str, SplitReader] = {}
+
+    def reader(self, split: str) -> SplitReader:
+        if split not in self._readers:
+            self._readers[split] = SplitReader(self.folder, self.manifest, split)
+        return self._readers[split]
+
+    def _usable(self, split: str, requires: tuple[str, ...]) -> np.ndarray:
+        positions = self.reader(split).select(requires)
+        if not len(positions):
+            raise DataError(
+                f"split {split!r} has no sample that this task can use",
+                where=str(self.folder),
+                allowed=f"samples with {' and '.join(requires) or 'an image'}",
+            )
+        return positions
+
+    def eval_keys(self, split: str) -> list[str]:
+        return self.reader(split).keys(self._usable(split, self.task.eval_requires))
+
+    def record(self, split: str, key: str) -> Record:
+        keys = self.reader(split).columns["key"]
+        return self.reader(split).read(int(np.flatnonzero(keys == key.encode())[0]))
+
+    def train_plan(self, epoch: int) -> list[Request]:
+        """This rank's requests of an epoch."""
+        reader, usable = self.reader("train"), self._usable("train", self.task.requires)
+        sizes = np.bincount(reader.columns["shard"][usable], minlength=len(reader.shards))
+        order = usable[epoch_order(sizes.tolist(), seed=self.seed, epoch=epoch, window=self.config.window)]
+        return list(
+            train_requests(
+                order,
+                epoch=epoch,
+                batch_size=self.batch_size,
+                world=self.world,
+                rank=self.rank,
+                accumulate=self.accumulate,
+            )
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps: global batches of an epoch."""
+        return num_batches(len(self._usable("train", self.task.requires)), self.batch_size)
+
+    def train_dataloader(self) -> PlannedLoader:
+        return PlannedLoader(
+            RequestDataset(self.reader("train"), self.task, seed=self.seed),
+            self.train_plan,
+            self.steps_per_epoch * self.accumulate,
+            self.config,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def eval_dataloader(self, split: str) -> PlannedLoader:
+        usable = self._usable(split, self.task.eval_requires)
+        requests = [
+            Request(tuple(usable[list(r.positions)].tolist()), r.epoch, r.weight)
+            for r in eval_requests(len(usable), batch_size=self.eval_batch_size, world=self.world, rank=self.rank)
+        ]
+        return PlannedLoader(
+            RequestDataset(self.reader(split), self.task, seed=None), lambda epoch: requests, len(requests), self.config
+        )
+
+    def val_dataloader(self) -> PlannedLoader:
+        return self.eval_dataloader("val")

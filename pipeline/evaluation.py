@@ -1,0 +1,117 @@
+"""Measure a best checkpoint on a split: metrics, the constant predictor's beside them, predictions, plots, pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from lightning_modules.augment import decode_image
+from lightning_modules.base import TaskModule
+from pipeline.checkpoints import load_module
+from pipeline.datamodule import TarDataModule
+from pipeline.params import LoaderConfig
+from pipeline.project import write_json
+from pipeline.settings import parse
+from pipeline.training import TrainConfig, choose_precision, quiet_lightning
+
+
+class Evaluation:
+    """One pass over `split` with the checkpoint's weights, in this process.
+
+    Attributes:
+        metrics: of the model. constant: of the best predictor that ignores the image.
+    """
+
+    def __init__(self, checkpoint: Path, shards: Path, split: str = "val"):
+        quiet_lightning()
+        module, document = load_module(checkpoint)
+        run = document["run"]
+        train = parse(TrainConfig, run["train"], "train", [])
+        loader = parse(LoaderConfig, run["loader"], "loader", [])
+        assert train is not None and loader is not None
+        self.module: TaskModule = module.to(memory_format=torch.channels_last) if train.channels_last else module  # type: ignore[call-overload]
+        self.data = TarDataModule(
+            shards,
+            module.task,
+            loader,
+            batch_size=train.batch_size,
+            accumulate=1,
+            eval_batch_size=train.eval_batch_size,
+            seed=train.seed,
+        )
+        self.split = split
+        module.split_name = split
+        use_gpu = torch.cuda.is_available()
+        trainer = pl.Trainer(
+            accelerator="gpu" if use_gpu else "cpu",
+            devices=1,
+            precision=choose_precision(train.precision, use_gpu),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        module.trainer = trainer
+        trainer.datamodule = self.data  # type: ignore[attr-defined]
+        trainer.validate(module, dataloaders=self.data.eval_dataloader(split), verbose=False)
+        prefix = f"{split}/"
+        self.metrics = {k.removeprefix(prefix): float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
+        self.constant = module.task.score(module.task.constant(module.truths), module.truths)
+
+    def document(self, run: str) -> dict[str, Any]:
+        """What `metrics/<run>.json` holds. Values that are not finite become null: JSON has no NaN."""
+        task = self.module.task
+        return {
+            "run": run,
+            "dataset": self.data.manifest["dataset"],
+            "split": self.split,
+            "num_samples": len(self.module.truths),
+            "manifest_digest": self.data.manifest["digest"],
+            "metric": task.metric,
+            "metric_mode": task.metric_mode,
+            "value": _finite(self.metrics[task.metric]),
+            "metrics": {name: _finite(value) for name, value in sorted(self.metrics.items())},
+            "constant": {name: _finite(value) for name, value in sorted(self.constant.items())},
+        }
+
+    def write(self, run: str, *, metrics: Path, predictions: Path, plots: Path, num_pictures: int) -> None:
+        from pipeline.charts import write_plot
+
+        write_json(metrics, self.document(run))
+        predictions.parent.mkdir(parents=True, exist_ok=True)
+        task = self.module.task
+        with open(predictions, "w", encoding="utf-8") as file:
+            for key, prediction in self.module.predictions.items():
+                file.write(json.dumps({"key": key, **task.answer(prediction)}, ensure_ascii=False) + "\n")
+        plots.mkdir(parents=True, exist_ok=True)
+        for plot in task.plots(self.module.predictions, self.module.truths):
+            write_plot(plot, plots)
+        for key, picture in self.pictures(num_pictures).items():
+            _write_png(plots / "pictures" / f"{key}.png", picture)
+
+    def pictures(self, count: int) -> Mapping[str, np.ndarray]:
+        """The first `count` images of the split, drawn with prediction and truth."""
+        module = self.module
+        return {
+            key: module.task.picture(
+                decode_image(self.data.record(self.split, key).image), module.predictions[key], module.truths[key]
+            )
+            for key in list(module.predictions)[:count]
+        }
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    import cv2
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), picture[..., ::-1])

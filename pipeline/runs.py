@@ -1,0 +1,52 @@
+"""What train, evaluate and register share about one run: its data, its fingerprint, where its state lies."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from contracts.records import DataSpec
+from pipeline.params import Params, Run
+from pipeline.project import Project
+from pipeline.shards import digest_of, load_manifest
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A run with the data it is trained on."""
+
+    run: Run
+    manifest: dict[str, Any]
+    spec: DataSpec
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with whatever changes the result: settings, data, vocabulary. How data is read does not count."""
+        plain = self.run.to_dict()
+        plain.pop("loader")
+        for cosmetic in ("num_pictures", "log_every_steps", "checkpoint_every_steps", "eval_batch_size"):
+            plain["train"].pop(cosmetic)
+        document = {"run": plain, "window": self.run.loader.window, "manifest": self.manifest["digest"], "data": self.spec.to_dict()}
+        return digest_of(document)
+
+
+def load_run(project: Project, params: Params, name: str) -> RunData:
+    """The run `name` of params.yaml with its manifest and vocabulary."""
+    run = params.run(name)
+    manifest = load_manifest(project.shards(run.dataset))
+    vocabulary = project.vocabulary(run.dataset)
+    words = json.loads(vocabulary.read_text()) if vocabulary.is_file() else {}
+    spec = DataSpec(dataset=run.dataset, classes=tuple(manifest["classes"]), vocabulary=words)
+    return RunData(run, manifest, spec)
+
+
+def flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys, for MLflow's parameters."""
+    out: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, dict):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out

@@ -1,0 +1,1 @@
+"""One file per DVC stage: read one section of params.yaml, call one function, print a summary."""

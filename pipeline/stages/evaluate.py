@@ -1,0 +1,43 @@
+"""Measure a run's best checkpoint: metrics/<run>.json, predictions/<run>.jsonl, plots/<run>/; the same to MLflow."""
+
+from __future__ import annotations
+
+import json
+
+from pipeline import tracking
+from pipeline.checkpoints import BEST
+from pipeline.evaluation import Evaluation
+from pipeline.params import Params
+from pipeline.project import Project
+from pipeline.stages._command import main
+
+
+def evaluate(project: Project, params: Params, name: str) -> None:
+    run = params.run(name)
+    evaluation = Evaluation(project.artifacts(name) / BEST, project.shards(run.dataset))
+    evaluation.write(
+        name,
+        metrics=project.metrics(name),
+        predictions=project.predictions(name),
+        plots=project.plots(name),
+        num_pictures=run.train.num_pictures,
+    )
+    record = json.loads((project.artifacts(name) / "run.json").read_text())
+    tracking.log_results(
+        params.section(tracking.TrackingConfig, "tracking"),
+        root=project.root,
+        run_id=record["run_id"],
+        metrics={f"eval/{key}": value for key, value in evaluation.metrics.items()}
+        | {f"constant/{key}": value for key, value in evaluation.constant.items()},
+        folders={"plots": project.plots(name)},
+        files={"": [project.metrics(name), project.predictions(name)]},
+    )
+    metric = evaluation.module.task.metric
+    print(
+        f"evaluate {name}: {metric} {evaluation.metrics[metric]:.4f} on {len(evaluation.module.truths)} images of "
+        f"{evaluation.split} (a constant predictor: {evaluation.constant[metric]:.4f})"
+    )
+
+
+if __name__ == "__main__":
+    main(evaluate, "run")

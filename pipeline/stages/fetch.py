@@ -1,0 +1,47 @@
+"""Bring a data set's raw files to data/raw/<dataset>: generate, download, or point to a local folder."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from contracts.errors import DataError
+from pipeline import discover
+from pipeline.params import Params
+from pipeline.project import POINTER, Project, write_json
+from pipeline.progress import progress_bar
+from pipeline.stages._command import main
+
+
+def fetch(project: Project, params: Params, dataset: str) -> None:
+    config = params.dataset(dataset)
+    target = project.raw(dataset)
+    target.mkdir(parents=True, exist_ok=True)
+    if config.world is not None:
+        world = discover.load("world", config.world["name"], where=f"datasets.{dataset}.world")
+        settings = params.part_config("world", config.world, f"datasets.{dataset}.world")
+        total = sum(config.world["num_images"].values())
+        with progress_bar(f"generate {dataset}", total) as advance:
+            world.generate(target, settings, advance)
+    elif config.download is not None:
+        from pipeline.download import download
+
+        download(config.download["archives"], target, project.root / "state" / "downloads", config.download.get("mirrors", ()))
+    else:
+        point(target, project.root / Path(config.input).expanduser())
+    print(f"fetch {dataset}: {target}")
+
+
+def point(target: Path, folder: Path) -> None:
+    """Record where a local data set lies, with a digest of its listing, so that a change of it reruns what follows."""
+    if not folder.is_dir():
+        raise DataError("no such folder", value=str(folder), where="datasets: input", fix="name the folder of your data")
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        stat = path.stat()
+        digest.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    write_json(target / POINTER, {"folder": str(folder.resolve()), "listing_sha256": digest.hexdigest()})
+
+
+if __name__ == "__main__":
+    main(fetch, "data set")

@@ -1,0 +1,41 @@
+"""Raw files -> validated WebDataset tars, index, manifest and quarantine list."""
+
+from __future__ import annotations
+
+from pipeline import discover, sources
+from pipeline.params import ClusterConfig, Params, ShardsConfig
+from pipeline.project import Project
+from pipeline.sharding import shard_dataset
+from pipeline.stages._command import main
+
+
+def shard(project: Project, params: Params, dataset: str) -> None:
+    config = params.dataset(dataset)
+    opened = [
+        sources.OpenSource(
+            name=name,
+            module=discover.load("source", name, where=f"datasets.{dataset}.sources"),
+            root=project.raw_root(dataset),
+            config=params.part_config("source", {"name": name, **section}, f"datasets.{dataset}.sources.{name}"),
+        )
+        for name, section in config.sources.items()
+    ]
+    manifest = shard_dataset(
+        dataset,
+        config,
+        opened,
+        project.shards(dataset),
+        project.quarantine(dataset),
+        params.section(ShardsConfig, "shards"),
+        params.section(ClusterConfig, "cluster"),
+        project.root,
+    )
+    for split, entry in manifest["splits"].items():
+        print(
+            f"shard {dataset} {split}: {entry['num_samples']} of {entry['num_source']} records in {len(entry['shards'])} "
+            f"shards, {entry['bytes'] / 2**20:.1f} MiB; dropped {entry['dropped']}; fixed {entry['fixed']}"
+        )
+
+
+if __name__ == "__main__":
+    main(shard, "data set")

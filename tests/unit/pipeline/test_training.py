@@ -1,0 +1,126 @@
+"""Training on the local engine: exact resume, the best checkpoint, errors that stop it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.errors import ConfigError, TrainingError
+from pipeline.checkpoints import BEST, load_best, load_predictor, newest_state, weights_digest
+from pipeline.params import load_params
+from pipeline.project import Project
+from pipeline.runs import load_run
+from pipeline.training import DONE, EVENTS, FAILURE, fit
+
+pytestmark = pytest.mark.filterwarnings("default")  # Lightning's own deprecations are not ours to fail on
+
+
+class Killed(Exception):
+    """Stands for the process dying: nothing may run after it."""
+
+
+def arguments(project: Project, state: Path, run: str = "segmentation", **train: Any) -> dict[str, Any]:
+    data = load_run(project, load_params(project.root), run)
+    plain = data.run.to_dict()
+    plain["train"] |= {"max_epochs": 2, "ema_decay": 0.9, "checkpoint_every_steps": 2, **train}
+    state.mkdir(parents=True, exist_ok=True)
+    return {"run": plain, "data": data.spec.to_dict(), "shards": str(project.shards(data.run.dataset)), "state": str(state)}
+
+
+def final_weights(state: Path) -> str:
+    newest = newest_state(state)
+    assert newest is not None
+    return weights_digest(torch.load(newest, weights_only=True)["current_model_state"])
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_project, tmp_path_factory) -> Path:
+    state = tmp_path_factory.mktemp("unbroken")
+    fit(**arguments(tiny_project, state))
+    return state
+
+
+@pytest.mark.parametrize("kill_at", [1, 3, 5, 8])
+def test_killed_and_resumed_weights_are_bit_identical(tiny_project, tmp_path, unbroken, monkeypatch, kill_at):
+    from lightning_modules.base import TaskModule
+
+    original = TaskModule.training_step
+    steps = 0
+
+    def dying(self, batch, batch_idx):
+        nonlocal steps
+        steps += 1
+        if steps == kill_at + 1:
+            raise Killed
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(TaskModule, "training_step", dying)
+    with pytest.raises(Killed):
+        fit(**arguments(tiny_project, tmp_path))
+    monkeypatch.undo()
+    torch.rand(7)  # a new process has another generator state
+    np.random.rand(3)
+    fit(**arguments(tiny_project, tmp_path))
+    assert final_weights(tmp_path) == final_weights(unbroken)
+    a, b = load_best(tmp_path / BEST)["info"], load_best(unbroken / BEST)["info"]
+    assert a == b
+
+
+def test_a_damaged_newest_state_is_passed_over(tiny_project, tmp_path, unbroken, capsys):
+    fit(**arguments(tiny_project, tmp_path, max_epochs=1))
+    newest = newest_state(tmp_path)
+    assert newest is not None
+    newest.write_bytes(newest.read_bytes()[:-100])
+    older = newest_state(tmp_path)
+    assert older is not None
+    assert older < newest
+    assert newest.name in capsys.readouterr().out
+
+
+def test_events_have_losses_metrics_and_pictures(unbroken):
+    lines = [json.loads(line) for line in (unbroken / EVENTS).read_text().splitlines()]
+    names = {name for line in lines if line["kind"] == "metrics" for name in line["values"]}
+    assert {"train/loss", "val/mean_iou"} <= names
+    pictures = [line for line in lines if line["kind"] == "image"]
+    assert len(pictures) == 2 * 2, "two images after each of two epochs"
+    assert all((unbroken / line["file"]).stat().st_size > 0 for line in pictures)
+
+
+def test_best_checkpoint_predicts_alone(unbroken, tiny_project):
+    data = load_run(tiny_project, load_params(tiny_project.root), "segmentation")
+    from pipeline.shards import SplitReader
+
+    record = SplitReader(tiny_project.shards("voc"), data.manifest, "val").read(0)
+    predictor = load_predictor(unbroken / BEST)
+    prediction = predictor.predict(record.image)
+    json.dumps(predictor.answer(prediction))
+    picture = predictor.picture(record.image, prediction)
+    assert picture.dtype == np.uint8
+    assert picture.shape[2] == 3
+
+
+def test_not_finite_loss_stops_and_names_the_samples(tiny_project, tmp_path, monkeypatch):
+    from lightning_modules.tasks.segmentation import Task
+
+    original = Task.losses
+    monkeypatch.setattr(Task, "losses", lambda *a: {k: v * float("nan") for k, v in original(*a).items()})
+    with pytest.raises(TrainingError, match=r"step 0, samples \['"):
+        fit(**arguments(tiny_project, tmp_path))
+    assert "not finite" in json.loads((tmp_path / FAILURE).read_text())["text"]
+    assert not (tmp_path / BEST).exists()
+    assert not (tmp_path / DONE).exists()
+
+
+def test_batch_that_cannot_be_shared_out_is_refused(tiny_project, tmp_path):
+    with pytest.raises(ConfigError, match="a multiple of 3"):
+        fit(**arguments(tiny_project, tmp_path, accumulate=3))
+
+
+def test_unknown_monitor_lists_the_metrics(tiny_project, tmp_path):
+    with pytest.raises(ConfigError, match="mean_iou"):
+        fit(**arguments(tiny_project, tmp_path, monitor="miou", monitor_mode="max"))

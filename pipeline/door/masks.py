@@ -1,0 +1,170 @@
+"""Masks: polygons, run lengths and id images, checked in Python before any native code sees them.
+
+Run lengths are COCO's: column by column, starting with background. The compressed code writes each run as groups of
+five bits, low first, in characters from "0" on; bit 6 says that another group follows, and from the fourth run on the
+difference to the run before the last is written (pycocotools `rleToString`).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from contracts.records import IGNORE_INDEX
+from pipeline.door.images import MAX_PIXELS
+from pipeline.door.rules import Refused
+
+_GROUPS_MAX = 7  # 35 bits: more than any run of an image of MAX_PIXELS needs
+
+
+def segmentation_to_counts(segmentation: Any, height: int, width: int) -> str:
+    """A COCO segmentation as compressed run lengths; "" for none.
+
+    Raises:
+        Refused: polygons or run lengths that cannot be this image's.
+    """
+    if segmentation is None or segmentation == []:
+        return ""
+    if isinstance(segmentation, Mapping):
+        return _rle_to_counts(segmentation, height, width)
+    if isinstance(segmentation, list):
+        for polygon in segmentation:
+            _check_polygon(polygon, height, width)
+        # Of a list, pycocotools reads entries of four numbers as boxes; the check above has refused those.
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))["counts"].decode()
+    raise Refused("bad_segmentation", type(segmentation).__name__)
+
+
+def counts_area_and_box(counts: str, height: int, width: int) -> tuple[float, tuple[float, float, float, float]]:
+    """Pixels of a mask, and its extent (x1, y1, x2, y2). Counts must have passed `segmentation_to_counts`."""
+    rle = {"size": [height, width], "counts": counts.encode()}
+    x, y, w, h = (float(v) for v in coco_mask.toBbox(rle))
+    return float(coco_mask.area(rle)), (x, y, x + w, y + h)
+
+
+def binary_to_counts(pixels: np.ndarray) -> str:
+    """(H, W) bool -> compressed run lengths; "" without a pixel."""
+    if not pixels.any():
+        return ""
+    return coco_mask.encode(np.asfortranarray(pixels, np.uint8))["counts"].decode()
+
+
+def _check_polygon(polygon: Any, height: int, width: int) -> None:
+    if not isinstance(polygon, list):
+        raise Refused("bad_segmentation", f"a polygon is a {type(polygon).__name__}")
+    if len(polygon) % 2:
+        raise Refused("polygon_odd_coordinates", f"{len(polygon)} numbers")
+    if len(polygon) < 6:
+        raise Refused("polygon_too_short", f"{len(polygon)} numbers")
+    if not all(_is_number(v) and math.isfinite(v) for v in polygon):
+        raise Refused("polygon_not_finite")
+    points = np.asarray(polygon, np.float64).reshape(-1, 2)
+    size = np.asarray([width, height])
+    if (points < -size).any() or (points > 2 * size).any():
+        raise Refused("polygon_far_outside", f"x, y from {points.min(0).tolist()} to {points.max(0).tolist()}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _rle_to_counts(rle: Mapping[str, Any], height: int, width: int) -> str:
+    if rle.get("size") != [height, width]:
+        raise Refused("rle_size_mismatch", f"{rle.get('size')!r}, the image is {[height, width]}")
+    counts = rle.get("counts")
+    if isinstance(counts, str):
+        runs = _decompressed(counts, height * width)
+    elif isinstance(counts, list) and all(isinstance(run, int) and not isinstance(run, bool) for run in counts):
+        runs = counts
+    else:
+        raise Refused("rle_bad_counts", type(counts).__name__)
+    if min(runs, default=0) < 0:
+        raise Refused("rle_negative_run", str(min(runs)))
+    if sum(runs) != height * width:
+        raise Refused("rle_bad_sum", f"{sum(runs)}, height x width is {height * width}")
+    if isinstance(counts, str):
+        return counts
+    return coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)["counts"].decode()
+
+
+def _decompressed(text: str, num_pixels: int) -> list[int]:
+    """Run lengths of COCO's compressed code."""
+    runs: list[int] = []
+    value = group = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or group == _GROUPS_MAX:
+            raise Refused("rle_bad_counts", f"character {character!r} in run {len(runs)}")
+        value |= (bits & 0x1F) << (5 * group)
+        group += 1
+        if bits & 0x20:
+            continue
+        if bits & 0x10:  # the sign bit of the last group
+            value -= 1 << (5 * group)
+        run = value + (runs[-2] if len(runs) > 2 else 0)
+        if run > num_pixels:
+            raise Refused("rle_bad_sum", f"run {len(runs)} is {run}, height x width is {num_pixels}")
+        runs.append(run)
+        value = group = 0
+    if group:
+        raise Refused("rle_bad_counts", "the text ends inside a run")
+    return runs
+
+
+def decode_ids(data: bytes) -> np.ndarray:
+    """(H, W) uint16 ids of a palette, grey or bilevel PNG.
+
+    Raises:
+        Refused: no such image.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own size limit; ours is checked here
+        try:
+            image = Image.open(io.BytesIO(data), formats=("PNG",))
+            if image.width * image.height > MAX_PIXELS:
+                raise Refused("too_many_pixels", f"{image.width} x {image.height}")
+            image.load()
+        except Refused:
+            raise
+        except Exception as error:  # a damaged file makes Pillow raise errors of a dozen types
+            raise Refused("broken_mask", repr(error)) from error
+    if image.mode not in ("P", "L", "1", "I;16", "I"):
+        raise Refused("mask_not_indexed", f"mode {image.mode}")
+    ids = np.asarray(image).astype(np.int64)
+    if image.mode == "L":
+        ids //= {2: 85, 4: 17}.get(data[24], 1)  # Pillow stretches 2- and 4-bit grey to 0..255
+    if ids.min() < 0 or ids.max() > 0xFFFF:
+        raise Refused("mask_unknown_label", f"values from {ids.min()} to {ids.max()}")
+    return ids.astype(np.uint16)
+
+
+def ids_to_labels(ids: np.ndarray, num_classes: int, label_map: Mapping[int, int] | None) -> np.ndarray:
+    """(H, W) ids -> (H, W) uint8 labels: 0 background, 1..C, 255 ignore.
+
+    Raises:
+        Refused: an id that is neither.
+    """
+    identity = {**{i: i for i in range(min(num_classes, IGNORE_INDEX - 1) + 1)}, IGNORE_INDEX: IGNORE_INDEX}
+    table = np.full(1 << 16, -1, np.int64)
+    for file_value, label in (identity if label_map is None else label_map).items():
+        table[file_value] = label if label in identity else -1
+    labels = table[ids]
+    unknown = labels < 0
+    if unknown.any():
+        values = np.unique(ids[unknown])[:8].tolist()
+        raise Refused("mask_unknown_label", f"{int(unknown.sum())} pixels with values {values}, {num_classes} classes")
+    return labels.astype(np.uint8)
+
+
+def encode_labels(labels: np.ndarray) -> bytes:
+    """(H, W) uint8 -> an 8-bit grey PNG; equal labels give equal bytes."""
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(labels)).save(out, "PNG", compress_level=6)
+    return out.getvalue()

@@ -1,0 +1,138 @@
+"""Objects: boxes inside the image, known classes, masks as checked run lengths."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+from contracts.records import IGNORE_INDEX, Objects, Problem, RawObject, RawRecord
+from pipeline.door.masks import binary_to_counts, counts_area_and_box, segmentation_to_counts
+from pipeline.door.rules import Refused
+
+Box = tuple[float, float, float, float]
+
+
+def clean_objects(
+    raw: RawRecord,
+    labels: Mapping[str, int],
+    size: tuple[int, int],
+    instance_ids: np.ndarray | None,
+    problems: list[Problem],
+    fixes: Counter[str],
+) -> Objects:
+    """The objects of `raw` that hold, in columns and in their order.
+
+    Args:
+        labels: class name -> label 1..C.
+        size: (height, width) of the image.
+        instance_ids: (H, W), value i marks the i-th object (from 1), 255 marks borders; None if there is none.
+        problems: what is dropped is appended.
+        fixes: what is changed is counted.
+    """
+    kept = Objects()
+    boxes: list[Box] = []
+    columns: dict[str, list] = {"labels": [], "areas": [], "is_crowd": [], "is_difficult": [], "is_truncated": []}
+    for position, item in enumerate(raw.objects, start=1):
+        try:
+            if item.category not in labels:
+                raise Refused("unknown_class", item.category)
+            box = clean_box(item.box, size, fixes)
+            mask = _mask(item, box, size, position, instance_ids, fixes)
+        except Refused as refused:
+            problems.append(_problem(raw, item.object_id, refused))
+            continue
+        kept.ids.append(item.object_id)
+        kept.masks.append(mask)
+        boxes.append(box)
+        columns["labels"].append(labels[item.category])
+        columns["areas"].append(_area(item, box, mask, size, fixes))
+        for name in ("is_crowd", "is_difficult", "is_truncated"):
+            columns[name].append(getattr(item, name))
+    if instance_ids is not None:
+        beyond = np.unique(instance_ids)
+        for value in beyond[(beyond > len(raw.objects)) & (beyond != IGNORE_INDEX)]:
+            problems.append(_problem(raw, str(value), Refused("instance_without_object", str(raw.instance_mask))))
+    return Objects(
+        ids=kept.ids,
+        masks=kept.masks,
+        boxes=np.asarray(boxes, np.float32).reshape(-1, 4),
+        labels=np.asarray(columns["labels"], np.int64),
+        areas=np.asarray(columns["areas"], np.float64),
+        is_crowd=np.asarray(columns["is_crowd"], bool),
+        is_difficult=np.asarray(columns["is_difficult"], bool),
+        is_truncated=np.asarray(columns["is_truncated"], bool),
+    )
+
+
+def clean_box(box: Box, size: tuple[int, int], fixes: Counter[str]) -> Box:
+    """The box clipped to the image.
+
+    Raises:
+        Refused: it has no area, or none inside the image, in float32.
+    """
+    height, width = size
+    if not all(math.isfinite(v) for v in box):
+        raise Refused("box_not_finite", str(box))
+    x1, y1, x2, y2 = box
+    if x2 < x1 or y2 < y1:
+        raise Refused("negative_box", str(box))
+    if x1 == x2 or y1 == y2:
+        raise Refused("zero_area_box", str(box))
+    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
+        raise Refused("box_outside", f"{box}, the image is {width} x {height}")
+    clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
+    single = np.asarray(clipped, np.float32)
+    if single[2] <= single[0] or single[3] <= single[1]:
+        raise Refused("zero_area_box", f"{box} in float32")
+    fixes["box_clipped"] += clipped != box
+    return clipped
+
+
+def _mask(
+    item: RawObject,
+    box: Box,
+    size: tuple[int, int],
+    position: int,
+    instance_ids: np.ndarray | None,
+    fixes: Counter[str],
+) -> str:
+    if instance_ids is not None:
+        counts = binary_to_counts(instance_ids == position)
+        if not counts:
+            fixes["empty_mask_dropped"] += 1
+            return ""
+    else:
+        counts = segmentation_to_counts(item.segmentation, *size)
+    if not counts:
+        return ""
+    area, extent = counts_area_and_box(counts, *size)
+    if area == 0:
+        fixes["empty_mask_dropped"] += 1
+        return ""
+    if extent[0] >= box[2] or extent[2] <= box[0] or extent[1] >= box[3] or extent[3] <= box[1]:
+        raise Refused("mask_outside_box", f"mask {extent}, box {box}")
+    return counts
+
+
+def _area(item: RawObject, box: Box, mask: str, size: tuple[int, int], fixes: Counter[str]) -> float:
+    if item.area is not None:
+        if math.isfinite(item.area) and item.area > 0:
+            return item.area
+        fixes["area_replaced"] += 1
+    if mask:
+        return counts_area_and_box(mask, *size)[0]
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _problem(raw: RawRecord, object_id: str, refused: Refused) -> Problem:
+    return Problem(
+        reason=refused.reason,
+        kind="object",
+        file=raw.annotation_file,
+        item_id=object_id,
+        key=raw.key,
+        detail=refused.detail,
+    )

@@ -1,0 +1,101 @@
+"""Every reason for which raw data is refused or changed, and the rule behind it in one sentence.
+
+`PROBLEMS` name what is dropped (the `reason` of a `Problem`); `FIXES` name what is changed and kept, counted in the
+manifest. Sources and the door use these names and no others; a test compares them.
+"""
+
+from __future__ import annotations
+
+# Found by a source while it reads annotation files.
+_SOURCE_PROBLEMS = {
+    "not_an_object": "An entry of a JSON list that is not a JSON object is dropped.",
+    "bad_image_entry": "An image entry needs an id, a file name and, if given, a whole width and height.",
+    "bad_image_id": "An image id must be a whole number or a text that is not empty (VQA: a whole number).",
+    "duplicate_image_id": "Of several image entries with one id the first counts.",
+    "conflicting_image_entry": "An image that two files describe must have one file name and size; both are dropped.",
+    "unsafe_path": "An image's file name must stay inside the data set's folder: no absolute path and no `..`.",
+    "duplicate_key": "Of several images whose names give one record key the first counts.",
+    "bad_annotation_id": "An annotation id must be a whole number from 1 to 2^63 - 1 (COCO's tools read 0 as none).",
+    "duplicate_annotation_id": "Of several annotations with one id the first counts.",
+    "unknown_image": "An annotation whose image has no usable entry is dropped.",
+    "bad_box": "A box must be a list of four numbers.",
+    "bad_caption": "A caption must be a text.",
+    "bad_question": "A question needs a text.",
+    "bad_answers": "Answers must be a list of `{answer: text}`; the question is dropped with them.",
+    "unknown_question": "Answers to a question that the question file does not have are dropped.",
+    "question_image_mismatch": "A question whose answers name another image is dropped.",
+    "question_without_answers": "In a split that has an annotation file, a question without answers is dropped.",
+    "missing_annotation": "A listed image without its XML, where others have one, is refused: it would look empty.",
+    "broken_xml": "An image whose XML cannot be parsed is refused.",
+    "conflicting_size": "An image whose size two sources give differently is refused.",
+}
+
+# Found by the door: the whole record is refused.
+_RECORD_PROBLEMS = {
+    "missing_image": "An image file that is absent or not a plain file is refused.",
+    "unreadable_file": "A file that the operating system cannot read is refused.",
+    "file_too_large": "An image file of more than 512 MiB is refused unread.",
+    "not_an_image": "A file that is no JPEG, PNG, BMP, GIF, WebP, TIFF or PPM is refused.",
+    "too_many_pixels": "An image whose header claims more than 100 million pixels is refused before it is decoded.",
+    "truncated_image": "An image file that ends early is refused.",
+    "undecodable_image": "An image file that its decoder rejects is refused.",
+    "unsupported_mode": "An image of 32-bit integers, floats or unknown colours is refused.",
+    "size_mismatch": "An image whose size differs from its annotation is refused: its boxes cannot be trusted.",
+    "missing_mask": "A mask file that is absent is refused with its image.",
+    "broken_mask": "A mask file that cannot be decoded is refused with its image.",
+    "mask_not_indexed": "A mask must have one channel of ids or a palette; colours are refused.",
+    "mask_size_mismatch": "A mask must have the size of its image.",
+    "mask_unknown_label": "A label mask may hold only 0, class labels and 255, or what the source's map knows.",
+}
+
+# Found by the door: one object, caption or question is dropped and the record is kept.
+_ITEM_PROBLEMS = {
+    "box_not_finite": "A box with NaN, infinite or missing numbers is dropped.",
+    "negative_box": "A box with a negative width or height is dropped.",
+    "zero_area_box": "A box without area is dropped.",
+    "box_outside": "A box wholly outside the image is dropped.",
+    "unknown_class": "An object of a class that the data set does not list is dropped.",
+    "bad_segmentation": "A segmentation must be a list of polygons or a run-length mapping.",
+    "polygon_odd_coordinates": "A polygon with an odd count of numbers has lost a coordinate; its object is dropped.",
+    "polygon_too_short": "A polygon needs at least three points; its object is dropped.",
+    "polygon_not_finite": "A polygon with NaN, infinite or non-numeric coordinates is dropped with its object.",
+    "polygon_far_outside": "A polygon that leaves the image by more than the image's size is dropped with its object.",
+    "rle_size_mismatch": "A run-length mask must have the size of its image.",
+    "rle_bad_counts": "Run lengths must be whole numbers, or a text in COCO's compressed code.",
+    "rle_negative_run": "A run length below 0 is impossible; the object is dropped.",
+    "rle_bad_sum": "Run lengths must add up to height x width.",
+    "mask_outside_box": "An object whose mask does not touch its box is dropped: one of the two lies.",
+    "instance_without_object": "An id in an instance mask beyond the annotated objects is dropped.",
+    "empty_caption": "A caption without a visible character is dropped.",
+    "empty_question": "A question without a visible character is dropped.",
+}
+
+FIXES = {
+    "box_clipped": "A box that is partly outside is clipped to the image.",
+    "area_replaced": "An object's area that is not finite and positive is replaced by its mask's area, else its box's.",
+    "empty_mask_dropped": "A mask without pixels is dropped; its object stays, with its box.",
+    "caption_normalised": "Control characters become spaces, runs of white space one space, the ends are stripped.",
+    "question_normalised": "Control characters become spaces, runs of white space one space, the ends are stripped.",
+    "answer_normalised": "Control characters become spaces, runs of white space one space, the ends are stripped.",
+    "answers_not_ten": "A question whose number of answers is neither 0 nor 10 is kept and counted.",
+    "cmyk_to_rgb": "A CMYK image is converted to RGB and encoded again (JPEG, quality 95, 4:4:4).",
+    "depth_16_to_8": "A 16-bit image keeps the high byte of each sample and is encoded again.",
+    "alpha_dropped": "An alpha channel is dropped, not blended, and the image is encoded again.",
+    "palette_to_rgb": "A palette image is expanded to RGB and encoded again.",
+    "colour_mode_converted": "A bilevel image becomes grey, YCbCr, LAB and HSV become RGB, and it is encoded again.",
+    "reencoded_as_png": "A format other than JPEG and PNG is encoded again as PNG, without loss.",
+    "first_frame": "Of an animated or multi-page image the first frame is kept.",
+    "exif_rotated": "Pixels are rotated upright where the annotation has that size, or none and marks no pixels.",
+    "exif_orientation_dropped": "An orientation tag is removed where the annotation has the size of the stored pixels.",
+}
+
+PROBLEMS = {**_SOURCE_PROBLEMS, **_RECORD_PROBLEMS, **_ITEM_PROBLEMS}
+RULES = {**PROBLEMS, **FIXES}
+
+
+class Refused(Exception):
+    """Raised inside the door: what is looked at cannot be used. Becomes a `Problem`; never leaves the door."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail

@@ -1,0 +1,187 @@
+"""What sources share: path templates, record keys, streamed JSON, and annotations grouped on disk."""
+
+from __future__ import annotations
+
+import array
+import marshal
+import mmap
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import ijson
+import numpy as np
+
+from contracts.errors import ConfigError, DataError
+
+MAX_ID = 2**63 - 1
+# Names that some tools list as classes and that mean none.
+NOT_CLASSES = {"_background_", "__ignore__", "__background__", "background"}
+
+
+def record_key(name: str) -> str:
+    """A file name's stem as a record key: lower case, everything but letters, digits, `_` and `-` as `-`."""
+    return re.sub(r"[^a-z0-9_-]", "-", PurePosixPath(name).stem.lower())
+
+
+def check_template(key: str, template: str, **fields: object) -> None:
+    """Raise ConfigError unless `template` can be filled with exactly `fields`."""
+    try:
+        template.format(**fields)
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{key} cannot be filled in",
+            value=template,
+            allowed="a path with " + ", ".join(f"{{{name}}}" for name in fields),
+            fix=f"{type(error).__name__}: {error}",
+        ) from None
+
+
+def is_inside(name: str) -> bool:
+    """Whether a relative file name stays below the folder it is joined to."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if not path.parts or "\0" in name or path.is_absolute():
+        return False
+    return ".." not in path.parts and ":" not in path.parts[0]
+
+
+def whole_number(value: Any) -> int | None:
+    """`value` as an int if it is a whole number that fits 64 bits (25 or 25.0), else None."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and -MAX_ID <= value <= MAX_ID else None
+
+
+def annotation_id(value: Any) -> int | None:
+    """`value` as an annotation id: a whole number above 0, else None."""
+    number = whole_number(value)
+    return number if number is not None and number > 0 else None
+
+
+def stream_list(path: Path, name: str) -> Iterator[Any]:
+    """The entries of list `name` of a JSON object, one at a time; numbers are int and float.
+
+    NaN and Infinity, which Python writes and JSON does not know, are read as null.
+
+    Raises:
+        DataError: the file is missing or is no JSON object; says where.
+    """
+    try:
+        file: BinaryIO = open(path, "rb")  # noqa: SIM115 (a `with` around the yields would hide whose error it is)
+    except OSError as error:
+        raise DataError("cannot read an annotation file", value=str(path), where=str(error)) from None
+    with file:
+        start = 3 if file.read(3) == b"\xef\xbb\xbf" else 0  # a byte order mark
+        file.seek(start)
+        head = file.read(4096).lstrip()
+        if head[:1] != b"{":
+            raise DataError(
+                "this file is no JSON object", value=head[:20], where=f"{path}, byte {start}", allowed="{...}"
+            )
+        file.seek(start)
+        try:
+            yield from ijson.items(_NoNaN(file) if _has_nan(file) else file, f"{name}.item", use_float=True)
+        except (ijson.JSONError, UnicodeDecodeError, OverflowError) as error:
+            raise DataError(
+                "broken JSON",
+                value=" ".join(str(error).split())[:200],
+                where=f"{path}, in the 64 KiB before byte {file.tell()} of {path.stat().st_size}",
+                fix="fetch the file again; a file that ends early was not copied whole",
+            ) from None
+
+
+def _has_nan(file: BinaryIO) -> bool:
+    try:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return data.find(b"NaN") >= 0 or data.find(b"Infinity") >= 0
+    except ValueError:  # an empty file cannot be mapped
+        return False
+
+
+class _NoNaN:
+    """A JSON file with null in place of NaN and Infinity outside strings."""
+
+    _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?Infinity|NaN|"', re.DOTALL)
+    _LONGEST = len(b"-Infinity")
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        if size == 0:
+            return b""
+        while True:
+            chunk = self._file.read(max(size, 1 << 16))
+            text, cut = self._rest + chunk, len(self._rest) + len(chunk)
+            if chunk:  # a token may go on in the next chunk
+                cut = max(0, cut - self._LONGEST)
+                for match in self._TOKEN.finditer(text):
+                    if match.group() == b'"' or match.start() < cut < match.end():
+                        cut = min(cut, match.start())
+                        break
+            out, self._rest = text[:cut], text[cut:]
+            if out or not chunk:
+                return self._TOKEN.sub(self._replace, out)
+
+    @staticmethod
+    def _replace(match: re.Match[bytes]) -> bytes:
+        return match.group() if match.group()[:1] == b'"' else b"null"
+
+
+class Spool:
+    """Items grouped by a number, kept in one temporary file: memory is 32 bytes an item, whatever its size.
+
+    First `add` everything, then `seal`, then `of`. Of several items with one id the first counts.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
+        self._groups, self._ids, self._offsets = array.array("q"), array.array("q"), array.array("q")
+        self._end = 0
+        self._sorted_groups = self._sorted_offsets = self._lengths = np.zeros(0, np.int64)
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, group: int, item_id: int, item: Any) -> None:
+        """Keep `item`: None, numbers, texts, lists and dicts of them."""
+        data = marshal.dumps(item)  # written and read by this process only
+        self._file.write(data)
+        self._groups.append(group)
+        self._ids.append(item_id)
+        self._offsets.append(self._end)
+        self._end += len(data)
+
+    def seal(self) -> list[int]:
+        """Group what was added; returns the id of every item that is dropped because its id was there before."""
+        groups, ids = np.array(self._groups, np.int64), np.array(self._ids, np.int64)
+        offsets = np.array([*self._offsets, self._end], np.int64)
+        by_id = np.argsort(ids, kind="stable")
+        repeated = np.zeros(len(ids), bool)
+        repeated[by_id[1:]] = ids[by_id[1:]] == ids[by_id[:-1]]
+        rows = np.flatnonzero(~repeated)
+        rows = rows[np.argsort(groups[rows], kind="stable")]
+        self._sorted_groups, self._sorted_offsets = groups[rows], offsets[rows]
+        self._lengths = offsets[rows + 1] - offsets[rows]
+        return ids[repeated].tolist()
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Distinct groups, ascending, int64."""
+        return np.unique(self._sorted_groups)
+
+    def of(self, group: int) -> list[Any]:
+        """The items of a group in the order they were added."""
+        start = int(np.searchsorted(self._sorted_groups, group, side="left"))
+        stop = int(np.searchsorted(self._sorted_groups, group, side="right"))
+        out = []
+        for row in range(start, stop):
+            self._file.seek(int(self._sorted_offsets[row]))
+            out.append(marshal.loads(self._file.read(int(self._lengths[row]))))
+        return out

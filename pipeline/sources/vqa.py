@@ -1,0 +1,189 @@
+"""VQA v2: open-ended questions, and ten answers each (https://visualqa.org/download.html)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from contracts.errors import ConfigError, DataError
+from contracts.records import Problem, Question, RawRecord
+from pipeline.sources._files import Spool, annotation_id, check_template, record_key, stream_list, whole_number
+
+_SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Paths below the data set's folder; a split exists if its question file does.
+
+    `images` also takes `{image_id}`. The official images of VQA v2 are COCO 2014:
+    `{split}2014/COCO_{split}2014_{image_id:012d}.jpg`. A split without an annotation file is unlabelled: its
+    questions have no answers.
+    """
+
+    questions: str = "vqa/v2_OpenEnded_mscoco_{split}2014_questions.json"
+    annotations: str = "vqa/v2_mscoco_{split}2014_annotations.json"
+    images: str = "{split}2017/{image_id:012d}.jpg"
+    only: tuple[Literal["train", "val", "test"], ...] = _SPLITS
+
+    def __post_init__(self) -> None:
+        check_template("questions", self.questions, split="train")
+        check_template("annotations", self.annotations, split="train")
+        check_template("images", self.images, split="train", image_id=1)
+        if "{image_id" not in self.images:
+            raise ConfigError("images names the same file for every image", value=self.images, allowed="{image_id}")
+        if "{split}" not in self.questions and len(self.only) > 1:
+            raise ConfigError(
+                "questions names the same file for several splits",
+                value=self.questions,
+                allowed="a path with {split}, or one split in `only`",
+            )
+
+
+def splits(root: Path, config: Config) -> tuple[str, ...]:
+    """Splits of `config.only` that have a question file."""
+    return tuple(s for s in _SPLITS if s in config.only and (root / config.questions.format(split=s)).is_file())
+
+
+def classes(root: Path, config: Config) -> tuple[str, ...]:
+    """VQA knows no classes."""
+    return ()
+
+
+def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem]:
+    """One record per image that has questions, in ascending key order, after the problems found in the files.
+
+    Raises:
+        DataError: a JSON file is broken or lists nothing.
+    """
+    question_file = root / config.questions.format(split=split)
+    answer_file = root / config.annotations.format(split=split)
+    labelled = answer_file.is_file()
+    with Spool() as questions, Spool() as answers:
+        question_ids = yield from _read_questions(question_file, questions)
+        if labelled:
+            yield from _read_answers(answer_file, question_ids, answers)
+        by_key = _image_ids_by_key(questions.groups, split, config)
+        for key, image_id in by_key:
+            joined: list[Question] = []
+            for number, text in questions.of(image_id):
+                question = _join(number, text, image_id, answers.of(number) if labelled else None)
+                if isinstance(question, Question):
+                    joined.append(question)
+                else:
+                    yield _problem(question, answer_file, number, key)
+            yield RawRecord(
+                key=key,
+                image_id=image_id,
+                image=root / config.images.format(split=split, image_id=image_id),
+                annotation_file=str(question_file),
+                questions=tuple(joined),
+            )
+
+
+def _image_ids_by_key(image_ids: np.ndarray, split: str, config: Config) -> list[tuple[str, int]]:
+    """(key, image id) in order of key."""
+    found: dict[str, int] = {}
+    for image_id in image_ids.tolist():
+        key = record_key(config.images.format(split=split, image_id=image_id))
+        if found.setdefault(key, image_id) != image_id:
+            raise ConfigError(
+                "two images get one record key",
+                value=[found[key], image_id],
+                where=f"images: {config.images}",
+                fix="put {image_id} into the file's name, not only into its folder",
+            )
+    return sorted(found.items())
+
+
+def _join(number: int, text: str, image_id: int, answers: list | None) -> Question | str:
+    """The question with its answers, or the reason why they do not go together."""
+    if answers is None:
+        return Question(question_id=number, text=text)
+    if not answers:
+        return "question_without_answers"
+    answer_image, texts, most_common, question_type, answer_type = answers[0]
+    if answer_image != image_id:
+        return "question_image_mismatch"
+    if not texts:
+        return "question_without_answers"
+    return Question(
+        question_id=number,
+        text=text,
+        answers=tuple(texts),
+        multiple_choice_answer=most_common,
+        question_type=question_type,
+        answer_type=answer_type,
+    )
+
+
+def _read_questions(path: Path, spool: Spool) -> Generator[Problem, None, np.ndarray]:
+    """Put questions into `spool` by image; yields Problems, returns the sorted ids of the usable questions."""
+    ids: list[int] = []
+    position = -1
+    for position, item in enumerate(stream_list(path, "questions")):
+        number = annotation_id(item.get("question_id")) if isinstance(item, dict) else None
+        if not isinstance(item, dict):
+            yield _problem("not_an_object", path, f"questions[{position}]")
+        elif number is None:
+            yield _problem("bad_annotation_id", path, item.get("question_id"))
+        elif (image_id := _image_id(item.get("image_id"))) is None:
+            yield _problem("bad_image_id", path, number, detail=repr(item.get("image_id"))[:100])
+        elif not isinstance(item.get("question"), str):
+            yield _problem("bad_question", path, number)
+        else:
+            spool.add(image_id, number, [number, item["question"]])
+            ids.append(number)
+    if position < 0:
+        raise DataError("this file lists no questions", where=f"{path}: questions")
+    for number in spool.seal():
+        yield _problem("duplicate_annotation_id", path, number)
+    return np.unique(np.asarray(ids, np.int64))
+
+
+def _read_answers(path: Path, question_ids: np.ndarray, spool: Spool) -> Iterator[Problem]:
+    """Put answers into `spool` by question."""
+    for position, item in enumerate(stream_list(path, "annotations")):
+        number = annotation_id(item.get("question_id")) if isinstance(item, dict) else None
+        if not isinstance(item, dict):
+            yield _problem("not_an_object", path, f"annotations[{position}]")
+            continue
+        if number is None:
+            yield _problem("bad_annotation_id", path, item.get("question_id"))
+            continue
+        place = int(np.searchsorted(question_ids, number))
+        texts = _answer_texts(item.get("answers"))
+        if place == len(question_ids) or question_ids[place] != number:
+            yield _problem("unknown_question", path, number)
+        elif texts is None:
+            yield _problem("bad_answers", path, number, detail=repr(item.get("answers"))[:200])
+        else:
+            labels = [_text(item.get(name)) for name in ("multiple_choice_answer", "question_type", "answer_type")]
+            spool.add(number, number, [_image_id(item.get("image_id")), texts, *labels])
+    for number in spool.seal():
+        yield _problem("duplicate_annotation_id", path, number)
+
+
+def _image_id(value: Any) -> int | None:
+    number = whole_number(value)
+    return number if number is not None and number >= 0 else None
+
+
+def _answer_texts(answers: Any) -> list[str] | None:
+    if not isinstance(answers, list):
+        return None
+    texts = [answer.get("answer") if isinstance(answer, dict) else None for answer in answers]
+    known = [text for text in texts if isinstance(text, str)]
+    return known if len(known) == len(texts) else None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _problem(reason: str, path: Path, item_id: object, key: str = "", detail: str = "") -> Problem:
+    return Problem(reason=reason, kind="question", file=str(path), item_id=str(item_id), key=key, detail=detail)

@@ -1,0 +1,292 @@
+"""The COCO source on good, lying and broken files."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.errors import ConfigError, DataError
+from contracts.records import Caption, Problem, RawRecord
+from pipeline.door import RULES
+from pipeline.sources import coco
+from pipeline.sources._files import _NoNaN, is_inside, record_key
+
+Item = RawRecord | Problem
+
+
+def image(number: Any, **changes: Any) -> dict[str, Any]:
+    name = f"{number:012d}.jpg" if isinstance(number, int) else f"{number}.jpg"
+    return {"id": number, "file_name": name, "width": 40, "height": 30, **changes}
+
+
+def instance(number: Any, image_id: Any = 1, **changes: Any) -> dict[str, Any]:
+    known = {"category_id": 18, "bbox": [1.5, 2, 10, 20], "area": 90.5, "iscrowd": 0, "segmentation": []}
+    return {"id": number, "image_id": image_id, **known, **changes}
+
+
+CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 3, "name": "car"}, {"id": 90, "name": "toothbrush"}]
+
+
+def write(root: Path, kind: str = "instances", split: str = "train", **lists: Any) -> Path:
+    path = root / f"annotations/{kind}_{split}2017.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"info": {}, "images": [image(1)], "annotations": []}
+    if kind == "instances":
+        document["categories"] = CATEGORIES
+    path.write_text(json.dumps({**document, **lists}))
+    return path
+
+
+def read(root: Path, split: str = "train", **config: Any) -> tuple[list[RawRecord], list[Problem]]:
+    items = list(coco.read(root, split, coco.Config(**config)))
+    problems = [item for item in items if isinstance(item, Problem)]
+    assert {problem.reason for problem in problems} <= RULES.keys()
+    return [item for item in items if isinstance(item, RawRecord)], problems
+
+
+def reasons(problems: list[Problem]) -> list[tuple[str, str, str]]:
+    return [(p.reason, p.kind, p.item_id) for p in problems]
+
+
+def test_instances_and_captions_are_joined_on_the_image(tmp_path: Path) -> None:
+    polygon = [[1.0, 2.0, 3.0, 2.0, 3.0, 9.5]]
+    crowd = {"size": [30, 40], "counts": [1200]}
+    write(
+        tmp_path,
+        images=[image(25), image(9), image(7)],
+        annotations=[
+            instance(5, 25, segmentation=polygon),
+            instance(4, 9, category_id=3, iscrowd=1, segmentation=crowd),
+            instance(6, 25, category_id=77, area=None),
+        ],
+    )
+    write(
+        tmp_path,
+        "captions",
+        images=[image(25), image(8)],
+        annotations=[{"id": 11, "image_id": 25, "caption": "a dog "}, {"id": 10, "image_id": 25, "caption": "dogs"}],
+    )
+    records, problems = read(tmp_path)
+    assert problems == []
+    assert [(r.key, r.image_id) for r in records] == [(f"{i:012d}", i) for i in (7, 8, 9, 25)]
+    last = records[3]
+    assert last.image == tmp_path / "train2017/000000000025.jpg"
+    assert (last.width, last.height) == (40, 30)
+    assert last.captions == (Caption(caption_id=11, text="a dog "), Caption(caption_id=10, text="dogs"))
+    dog, unknown = last.objects
+    assert (dog.object_id, dog.category, dog.box, dog.area) == ("5", "dog", (1.5, 2, 11.5, 22), 90.5)
+    assert dog.segmentation == polygon
+    assert not dog.is_crowd
+    assert (unknown.category, unknown.area) == ("#77", None)
+    assert records[2].objects[0].is_crowd
+    assert records[2].objects[0].segmentation == crowd
+    assert records[0].objects == records[1].objects == ()
+
+
+def test_classes_follow_ascending_category_ids(tmp_path: Path) -> None:
+    write(tmp_path)
+    write(tmp_path, split="val", categories=[*CATEGORIES[::-1], {"id": 0, "name": "_background_"}])
+    assert coco.classes(tmp_path, coco.Config()) == ("car", "dog", "toothbrush")
+    write(tmp_path, split="val", categories=CATEGORIES[:2])
+    with pytest.raises(DataError, match="different categories"):
+        coco.classes(tmp_path, coco.Config())
+
+
+@pytest.mark.parametrize(
+    "categories", [[], [{"id": 1}], [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], [{"id": "x", "name": "a"}], ["a"]]
+)
+def test_unusable_categories_stop(tmp_path: Path, categories: list) -> None:
+    write(tmp_path, categories=categories)
+    with pytest.raises(DataError):
+        coco.classes(tmp_path, coco.Config())
+
+
+def test_splits_need_one_of_the_two_files(tmp_path: Path) -> None:
+    write(tmp_path, "captions", "val")
+    assert coco.splits(tmp_path, coco.Config()) == ("val",)
+    assert coco.classes(tmp_path, coco.Config()) == ()
+    write(tmp_path)
+    assert coco.splits(tmp_path, coco.Config()) == ("train", "val")
+    assert coco.splits(tmp_path, coco.Config(only=("train",))) == ("train",)
+    assert len(read(tmp_path, "val")[0]) == 1
+
+
+def test_lying_annotations_are_problems_and_the_rest_is_read(tmp_path: Path) -> None:
+    bad: dict[str, list[dict[str, Any]]] = {
+        "bad_annotation_id": [instance(0), instance(-3), instance(None), instance("7"), instance(1.5)],
+        "unknown_image": [instance(20, 99), instance(21, None), instance(22, [1]), instance(23, "1")],
+        "bad_box": [
+            instance(30, bbox=[1, 2, 3]),
+            instance(31, bbox=None),
+            instance(32, bbox=[1, 2, 3, "4"]),
+            instance(33, bbox={}),
+        ],
+    }
+    flat = [item for items in bad.values() for item in items]
+    write(tmp_path, annotations=[*flat, "text", instance(1), instance(2, 1.0), instance(1, bbox=[0, 0, 1, 1])])
+    (record,), problems = read(tmp_path)
+    assert [o.object_id for o in record.objects] == ["1", "2"]
+    assert record.objects[0].box == (1.5, 2, 11.5, 22)  # the first of two with one id counts
+    expected = [(reason, "object", str(item["id"])) for reason, items in bad.items() for item in items]
+    expected += [("not_an_object", "object", f"annotations[{len(flat)}]"), ("duplicate_annotation_id", "object", "1")]
+    assert reasons(problems) == expected
+    assert {p.file for p in problems} == {str(tmp_path / "annotations/instances_train2017.json")}
+
+
+def test_nan_and_infinity_reach_the_door(tmp_path: Path) -> None:
+    path = write(tmp_path, annotations=[instance(1, bbox=[math.nan, 0, -math.inf, 4]), instance(2, area=math.nan)])
+    assert "NaN" in path.read_text()
+    (record,), problems = read(tmp_path)
+    assert problems == []
+    first, second = record.objects
+    assert math.isnan(first.box[0])
+    assert first.box[1] == 0
+    assert math.isnan(first.box[2])
+    assert second.box == (1.5, 2, 11.5, 22)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1 << 16])
+def test_nan_inside_texts_is_left_alone(tmp_path: Path, size: int) -> None:
+    text = json.dumps({"a": [math.nan, -math.inf, math.inf], "b": 'NaN, "NaN" \\', "c": ["x" * 200, math.nan]})
+    (tmp_path / "f").write_text(text)
+
+    class Dripping:
+        """Reads as few bytes as a pipe may give."""
+
+        def __init__(self, file: Any):
+            self.file = file
+
+        def read(self, _: int) -> bytes:
+            return self.file.read(size)
+
+    with open(tmp_path / "f", "rb") as file:
+        reader = _NoNaN(Dripping(file))  # type: ignore[arg-type]
+        out = b"".join(iter(lambda: reader.read(1 << 16), b""))
+    assert json.loads(out) == {"a": [None] * 3, "b": 'NaN, "NaN" \\', "c": ["x" * 200, None]}
+
+
+def test_bad_images_are_problems(tmp_path: Path) -> None:
+    bad = [
+        ("bad_image_id", image(1, id=None)),
+        ("bad_image_id", image(1, id=True)),
+        ("bad_image_id", image(1, id=[1])),
+        ("bad_image_entry", image(2, file_name=None)),
+        ("bad_image_entry", image(2, width="40")),
+        ("bad_image_entry", image(2, height=-1)),
+        ("unsafe_path", image(2, file_name="../../etc/passwd")),
+        ("unsafe_path", image(2, file_name="/etc/passwd")),
+        ("unsafe_path", image(2, file_name="a\0.jpg")),
+        ("duplicate_image_id", image(3)),
+    ]
+    write(tmp_path, images=[image(3), *(entry for _, entry in bad), 5, image(4, file_name="other/000000000003.png")])
+    records, problems = read(tmp_path)
+    assert [r.image_id for r in records] == [3]
+    assert [p.reason for p in problems] == [*(reason for reason, _ in bad), "not_an_object", "duplicate_key"]
+    assert {p.kind for p in problems} == {"record"}
+
+
+def test_two_files_must_agree_on_an_image(tmp_path: Path) -> None:
+    write(tmp_path, images=[image(1), image(2), image(3, width=0, height=0)])
+    write(tmp_path, "captions", images=[image(1, width=41), image(2, file_name="b.jpg"), image(3)])
+    records, problems = read(tmp_path)
+    assert [(r.image_id, r.width) for r in records] == [(3, 40)]
+    assert [(p.reason, p.item_id) for p in problems] == [
+        ("conflicting_image_entry", "1"),
+        ("conflicting_image_entry", "2"),
+    ]
+
+
+def test_bad_captions(tmp_path: Path) -> None:
+    captions = [{"id": i, "image_id": 1, "caption": text} for i, text in enumerate([None, 5, "x"], start=1)]
+    write(tmp_path, "captions", annotations=captions)
+    (record,), problems = read(tmp_path)
+    assert [c.text for c in record.captions] == ["x"]
+    assert reasons(problems) == [("bad_caption", "caption", "1"), ("bad_caption", "caption", "2")]
+
+
+def test_text_ids_and_zero_image_ids_are_accepted(tmp_path: Path) -> None:
+    ids = (0, "Street.View 1")
+    write(tmp_path, images=[image(i) for i in ids], annotations=[instance(n, i) for n, i in enumerate(ids, start=1)])
+    records, problems = read(tmp_path)
+    assert problems == []
+    assert [(r.key, r.image_id) for r in records] == [("000000000000", 0), ("street-view-1", "Street.View 1")]
+    assert all(len(r.objects) == 1 for r in records)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "not json",
+        '{"images": []}',
+        '{"images": [{"id": 1',
+        '{"images": [{"id": 1}]} trailing',
+        '{"images": [\xff]}',
+        '{"images": [{"id": 9223372036854775808}]}',
+    ],
+)
+def test_broken_files_stop_with_file_and_place(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path)
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=r"instances_train2017\.json"):
+        read(tmp_path)
+
+
+def test_a_file_that_ends_early_names_the_byte(tmp_path: Path) -> None:
+    path = write(tmp_path, images=[image(i) for i in range(1, 3000)])
+    path.write_bytes(path.read_bytes()[:150_000])
+    with pytest.raises(DataError, match=r"before byte 150000 of 150000"):
+        read(tmp_path)
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(read(tmp_path)[0]) == 1
+
+
+def test_configuration_mistakes() -> None:
+    with pytest.raises(ConfigError, match="images"):
+        coco.Config(images="{year}/x")
+    with pytest.raises(ConfigError, match="same file"):
+        coco.Config(instances="annotations.json")
+    coco.Config(instances="annotations.json", captions="", only=("train",))
+
+
+def test_keys_and_safe_names() -> None:
+    assert record_key("a/B.C d.jpg") == "b-c-d"
+    assert [is_inside(name) for name in ("a/b.jpg", "a..b.jpg", "", "..", "a/../b", "..\\b", "C:\\b", "\\b")] == [
+        True, True, False, False, False, False, False, False,
+    ]  # fmt: skip
+
+
+def test_memory_does_not_grow_with_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No annotation stays alive as Python objects: at most one image's are there when a record is given out."""
+    monkeypatch.setattr(coco, "RawObject", Counted)
+    images = [image(i) for i in range(1, 301)]
+    write(tmp_path, images=images, annotations=[instance(i, i % 300 + 1) for i in range(1, 3001)])
+    stream: Iterator[Item] = coco.read(tmp_path, "train", coco.Config())
+    most = 0
+    for item in stream:
+        assert isinstance(item, RawRecord)
+        assert len(item.objects) == 10
+        most = max(most, Counted.alive)
+    assert most <= 20
+
+
+class Counted:
+    """Stands in for RawObject and counts its living instances."""
+
+    alive = 0
+
+    def __init__(self, **_: Any):
+        Counted.alive += 1
+
+    def __del__(self) -> None:
+        Counted.alive -= 1

@@ -1,0 +1,190 @@
+"""The VOC source: XML, image lists, masks and the rules for the class list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from contracts.errors import ConfigError, DataError
+from contracts.records import Problem, RawRecord
+from pipeline.door import RULES, admit
+from pipeline.sources import voc
+
+OBJECT = (
+    "<object><name>{name}</name><difficult>{difficult}</difficult><truncated>{truncated}</truncated>"
+    "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
+    "<bndbox><ymax>{ymax}</ymax><xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax></bndbox></object>"
+)
+HERE = voc.Config(folders=(".",))
+
+
+def thing(name: str = "dog", box: tuple = (3, 4, 10, 12), difficult: object = 0, truncated: object = 0) -> str:
+    xmin, ymin, xmax, ymax = box
+    return OBJECT.format(
+        name=name, difficult=difficult, truncated=truncated, xmin=xmin, ymin=ymin, xmax=xmax, ymax=ymax
+    )
+
+
+def add(folder: Path, stem: str, *objects: str, labels: np.ndarray | None = None, xml: bool = True) -> None:
+    """One 30 x 20 image with its XML and masks."""
+    for name in ("JPEGImages", *(["Annotations"] if xml else [])):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / f"JPEGImages/{stem}.jpg")
+    if xml:
+        size = "<size><width>30</width><height>20</height><depth>3</depth></size>"
+        (folder / f"Annotations/{stem}.xml").write_text(f"<annotation>{size}{''.join(objects)}</annotation>")
+    if labels is not None:
+        for name in ("SegmentationClass", "SegmentationObject"):
+            (folder / name).mkdir(exist_ok=True)
+            picture = Image.fromarray(labels.astype(np.uint8))
+            picture.putpalette(list(range(256)) * 3)
+            picture.save(folder / name / f"{stem}.png")
+
+
+def lists(folder: Path, kind: str = "Main", **names: str) -> None:
+    (folder / "ImageSets" / kind).mkdir(parents=True, exist_ok=True)
+    for name, text in names.items():
+        (folder / "ImageSets" / kind / f"{name}.txt").write_text(text)
+
+
+def read(root: Path, split: str = "train", config: voc.Config = HERE) -> tuple[list[RawRecord], list[tuple[str, str]]]:
+    items = list(voc.read(root, split, config))
+    problems = [item for item in items if isinstance(item, Problem)]
+    assert {p.reason for p in problems} <= RULES.keys()
+    return [i for i in items if isinstance(i, RawRecord)], [(p.reason, p.item_id) for p in problems]
+
+
+def marks(*values: int) -> np.ndarray:
+    """(20, 30) labels with a strip of each value."""
+    out = np.zeros((20, 30))
+    for i, value in enumerate(values):
+        out[3 * i : 3 * i + 2, 5:20] = value
+    return out
+
+
+def test_xml_becomes_a_record(tmp_path: Path) -> None:
+    add(tmp_path, "2007_000032", thing(difficult=1), thing("cat", (1.5, 2, 30, 20), truncated=1), labels=marks(8, 12))
+    add(tmp_path, "B.2", thing())
+    lists(tmp_path, train="B.2.jpg\n2007_000032  1\n\n", val="2007_000032")
+    records, problems = read(tmp_path)
+    assert problems == []
+    assert [(r.key, r.image_id) for r in records] == [("2007_000032", "2007_000032"), ("b-2", "B.2")]
+    first, second = records[0].objects
+    assert (first.category, first.box, first.is_difficult, first.is_truncated) == ("dog", (2, 3, 10, 12), True, False)
+    assert (second.object_id, second.box, second.is_truncated) == ("2", (0.5, 1, 30, 20), True)
+    assert (records[0].width, records[0].height) == (30, 20)
+    assert records[0].semantic_mask == tmp_path / "SegmentationClass/2007_000032.png"
+    assert records[0].instance_mask == tmp_path / "SegmentationObject/2007_000032.png"
+    assert records[1].semantic_mask is records[1].instance_mask is None
+    assert voc.splits(tmp_path, HERE) == ("train", "val")
+    assert voc.classes(tmp_path, HERE) == voc.OFFICIAL_CLASSES
+    (zero_based,), _ = read(tmp_path, "val", voc.Config(folders=(".",), one_based=False))
+    assert zero_based.objects[0].box == (3, 4, 10, 12)
+
+
+def test_boxes_without_area_are_seen_at_the_door(tmp_path: Path) -> None:
+    add(
+        tmp_path, "a", thing(box=(5, 5, 5, 5)), thing(box=(9, 5, 3, 8)), thing(box=("x", 1, 2, 3)), "<object/>", thing()
+    )
+    (record,), problems = read(tmp_path)
+    assert problems == []
+    assert [o.object_id for o in record.objects] == ["1", "2", "3", "4", "5"]  # masks count positions
+    admission = admit(record, voc.OFFICIAL_CLASSES)
+    assert [p.reason for p in admission.problems] == [
+        "zero_area_box",
+        "negative_box",
+        "box_not_finite",
+        "unknown_class",
+    ]
+    assert admission.record is not None
+    assert admission.record.objects.boxes.tolist() == [[2, 3, 10, 12]]
+
+
+def test_lists_that_lie(tmp_path: Path) -> None:
+    for stem in ("a", "b", "c"):
+        add(tmp_path, stem, thing())
+    (tmp_path / "Annotations/b.xml").write_text("<annotation><object>")
+    (tmp_path / "Annotations/c.xml").unlink()
+    add(tmp_path, "d", thing())
+    (tmp_path / "JPEGImages/d.jpg").unlink()
+    lists(tmp_path, train="d\na\nb\nc\na\n")
+    records, problems = read(tmp_path)
+    assert problems == [("duplicate_key", "a"), ("broken_xml", "b"), ("missing_annotation", "c")]
+    assert [r.key for r in records] == ["a", "d"]
+    assert [p.reason for p in admit(records[1], voc.OFFICIAL_CLASSES).problems] == ["missing_image"]
+
+
+def test_segmentation_only_and_no_lists(tmp_path: Path) -> None:
+    add(tmp_path, "a", labels=marks(1, 2), xml=False)
+    (tmp_path / "class_names.txt").write_text("_background_\nleaf\nroot\n\n")
+    assert voc.splits(tmp_path, HERE) == ("train",)
+    assert voc.classes(tmp_path, HERE) == ("leaf", "root")
+    (record,), _ = read(tmp_path)
+    assert (record.objects, record.instance_mask, record.width) == ((), None, 0)
+    assert admit(record, ("leaf", "root")).record is not None
+    assert [p.reason for p in admit(record, ("leaf",)).problems] == ["mask_unknown_label"]
+
+
+def test_several_folders_are_one_data_set(tmp_path: Path) -> None:
+    for year, stem in (("VOC2007", "000005"), ("VOC2012", "2008_000008")):
+        add(tmp_path / year, stem, thing())
+        lists(tmp_path / year, trainval=stem)
+    lists(tmp_path / "VOC2007", test="000005")
+    config = voc.Config(folders=("VOC2007", "VOC2012"), train="trainval", val="", test="test")
+    assert voc.splits(tmp_path, config) == ("train", "test")
+    assert [r.key for r in read(tmp_path, "train", config)[0]] == ["000005", "2008_000008"]
+    assert [r.key for r in read(tmp_path, "test", config)[0]] == ["000005"]
+
+
+def test_every_image_by_a_star(tmp_path: Path) -> None:
+    add(tmp_path, "a", thing())
+    lists(tmp_path, train="")
+    config = voc.Config(folders=(".",), val="*")
+    assert voc.splits(tmp_path, config) == ("train", "val")
+    assert [r.key for r in read(tmp_path, "val", config)[0]] == ["a"]
+
+
+def test_class_list_rules(tmp_path: Path) -> None:
+    add(tmp_path, "a", thing("wolf"), thing("ant"))
+    assert voc.classes(tmp_path, HERE) == ("ant", "wolf")
+    (tmp_path / "labels.txt").write_text("__ignore__\nwolf\nant\n")
+    assert voc.classes(tmp_path, HERE) == ("wolf", "ant")
+    (tmp_path / "class_names.txt").write_text("elk\nwolf\nant\n")
+    assert voc.classes(tmp_path, HERE) == ("elk", "wolf", "ant")
+    assert voc.classes(tmp_path, voc.Config(folders=(".",), classes=("x",))) == ("x",)
+
+
+def test_sorted_names_must_fit_the_masks(tmp_path: Path) -> None:
+    add(tmp_path, "a", thing("wolf"), thing("ant"), labels=marks(1, 2, 255))
+    add(tmp_path, "b", thing("wolf"), labels=marks(2))
+    assert voc.classes(tmp_path, HERE) == ("ant", "wolf")
+    add(tmp_path, "c", thing("wolf"), labels=marks(1))  # here 1 is the wolf
+    with pytest.raises(ConfigError, match=r"(?s)do not follow the sorted.*c\.png.*class_names\.txt"):
+        voc.classes(tmp_path, HERE)
+
+
+def test_masks_without_any_names_stop(tmp_path: Path) -> None:
+    add(tmp_path, "a", labels=marks(1), xml=False)
+    with pytest.raises(ConfigError, match="no class list"):
+        voc.classes(tmp_path, HERE)
+
+
+@pytest.mark.parametrize("text", ["", "a\na\n"])
+def test_bad_class_files_stop(tmp_path: Path, text: str) -> None:
+    add(tmp_path, "a", thing())
+    (tmp_path / "class_names.txt").write_text(text)
+    with pytest.raises(ConfigError, match="class list"):
+        voc.classes(tmp_path, HERE)
+
+
+def test_configuration_mistakes(tmp_path: Path) -> None:
+    bad: list[dict[str, Any]] = [{"folders": ()}, {"classes": ("a", "a")}]
+    for fields in bad:
+        with pytest.raises(ConfigError):
+            voc.Config(**fields)
+    with pytest.raises(DataError, match="JPEGImages"):
+        read(tmp_path)

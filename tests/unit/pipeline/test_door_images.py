@@ -1,0 +1,273 @@
+"""The door's image rules, one bad file each."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from contracts.errors import DataError
+from contracts.records import Caption, RawObject, RawRecord
+from pipeline.door import RULES, Admission, admit, upright_image
+from pipeline.door import images as images_module
+
+HEIGHT, WIDTH = 20, 30
+
+
+def scene(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """(H, W, 3) uint8: left half red, top left corner blue, so that every orientation looks different."""
+    pixels = np.full((height, width, 3), (200, 30, 30), np.uint8)
+    pixels[:, width // 2 :] = (30, 200, 30)
+    pixels[: height // 2, : width // 2] = (30, 30, 200)
+    return pixels
+
+
+def encode(image: Image.Image | np.ndarray, kind: str = "JPEG", **options: object) -> bytes:
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def raw(path: Path, size: tuple[int, int] | None = (WIDTH, HEIGHT), **fields: object) -> RawRecord:
+    width, height = size or (0, 0)
+    return RawRecord(key="a", image_id=1, image=path, annotation_file="a.json", width=width, height=height, **fields)  # type: ignore[arg-type]
+
+
+def admitted(
+    tmp_path: Path, data: bytes, size: tuple[int, int] | None = (WIDTH, HEIGHT), **fields: object
+) -> Admission:
+    path = tmp_path / "image.bin"
+    path.write_bytes(data)
+    return admit(raw(path, size, **fields), ["thing"])
+
+
+def refused(admission: Admission) -> str:
+    assert admission.record is None
+    assert not admission.fixes
+    (problem,) = admission.problems
+    assert problem.kind == "record"
+    assert problem.key == "a"
+    assert problem.item_id == "1"
+    assert problem.reason in RULES
+    return problem.reason
+
+
+def decode(data: bytes) -> np.ndarray:
+    """(H, W, 3) uint8 RGB as training decodes it, orientation ignored."""
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    assert decoded is not None
+    return decoded[:, :, ::-1]
+
+
+def pixels_of(admission: Admission) -> np.ndarray:
+    assert admission.record is not None
+    assert admission.problems == []
+    decoded = decode(admission.record.image)
+    assert decoded.shape[:2] == (admission.record.height, admission.record.width)
+    return decoded
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_good_images_keep_their_bytes(tmp_path: Path, kind: str, mode: str) -> None:
+    data = encode(Image.fromarray(scene()).convert(mode), kind)
+    admission = admitted(tmp_path, data)
+    assert admission.record is not None
+    assert admission.record.image == data
+    assert not admission.fixes
+    assert admission.record.image_format == {"JPEG": "jpg", "PNG": "png"}[kind]
+    assert (admission.record.width, admission.record.height) == (WIDTH, HEIGHT)
+
+
+def test_missing_and_unreadable_files(tmp_path: Path) -> None:
+    assert refused(admit(raw(tmp_path / "none.jpg"), [])) == "missing_image"
+    assert refused(admit(raw(tmp_path), [])) == "missing_image"  # a folder
+    assert refused(admit(raw(tmp_path / "nul\0.jpg"), [])) in ("missing_image", "unreadable_file")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert refused(admit(raw(tmp_path / "pipe.jpg"), [])) == "missing_image"
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>404</html>", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 30 20\n"])
+def test_files_that_are_no_image(tmp_path: Path, data: bytes) -> None:
+    assert refused(admitted(tmp_path, data)) == "not_an_image"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP"])
+def test_truncated_files(tmp_path: Path, kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+    data = encode(noise, kind)
+    reason = refused(admitted(tmp_path, data[: len(data) * 2 // 3]))
+    assert reason in ("truncated_image", "undecodable_image")
+    if kind in ("JPEG", "PNG"):
+        assert reason == "truncated_image"
+
+
+def test_a_flipped_bit_in_a_png_is_seen(tmp_path: Path) -> None:
+    data = bytearray(encode(scene(), "PNG"))
+    data[data.index(b"IDAT") + 10] ^= 0xFF
+    assert refused(admitted(tmp_path, bytes(data))) == "undecodable_image"
+
+
+def test_damage_after_the_pixels_of_a_png_is_seen(tmp_path: Path) -> None:
+    data = encode(scene(), "PNG")
+    assert refused(admitted(tmp_path, data[:-12])) == "truncated_image"  # without IEND
+    text = b"tEXtComment\0x"
+    late = struct.pack(">I", len(text) - 4) + text + b"\0\0\0\0"  # with a wrong checksum
+    assert refused(admitted(tmp_path, data[:-12] + late + data[-12:])) == "undecodable_image"
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    def png(width: int, height: int) -> bytes:
+        header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+        return (
+            b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+        )
+
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    for width, height in ((10_001, 10_000), (60_000, 60_000)):  # above our limit; above Pillow's own
+        assert refused(admitted(tmp_path, png(width, height), (width, height))) == "too_many_pixels"
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images_module, "MAX_FILE_BYTES", 100)
+    assert refused(admitted(tmp_path, encode(scene()))) == "file_too_large"
+
+
+def test_size_mismatch(tmp_path: Path) -> None:
+    assert refused(admitted(tmp_path, encode(scene()), (WIDTH + 1, HEIGHT))) == "size_mismatch"
+    assert refused(admitted(tmp_path, encode(scene()), (HEIGHT, WIDTH))) == "size_mismatch"
+    assert refused(admitted(tmp_path, encode(scene()), (WIDTH, 0))) == "size_mismatch"
+    assert admitted(tmp_path, encode(scene()), None).record is not None
+
+
+def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
+    admission = admitted(tmp_path, encode(Image.fromarray(scene()).convert("CMYK"), quality=95))
+    assert admission.fixes == {"cmyk_to_rgb": 1}
+    assert np.abs(pixels_of(admission)[2, 25].astype(int) - (30, 200, 30)).max() < 25
+
+
+def test_sixteen_bits_keep_the_high_byte(tmp_path: Path) -> None:
+    grey = (np.arange(HEIGHT * WIDTH, dtype=np.uint16) * 100).reshape(HEIGHT, WIDTH)
+    admission = admitted(tmp_path, encode(grey, "PNG"))
+    assert admission.fixes == {"depth_16_to_8": 1}
+    assert np.array_equal(pixels_of(admission)[:, :, 0], grey >> 8)
+    colour = np.stack([grey, grey[::-1], grey // 2], 2)
+    ok, data = cv2.imencode(".png", colour[:, :, ::-1])
+    admission = admitted(tmp_path, data.tobytes())
+    assert ok
+    assert admission.fixes == {"depth_16_to_8": 1}
+    assert np.array_equal(pixels_of(admission), colour >> 8)
+
+
+def test_alpha_is_dropped_and_not_blended(tmp_path: Path) -> None:
+    alpha = np.dstack([scene(), np.zeros((HEIGHT, WIDTH), np.uint8)])
+    admission = admitted(tmp_path, encode(alpha, "PNG"))
+    assert admission.fixes == {"alpha_dropped": 1}
+    assert np.array_equal(pixels_of(admission), scene())
+
+
+@pytest.mark.parametrize("kind", ["BMP", "WEBP", "TIFF", "PPM", "GIF"])
+def test_other_formats_become_png_without_loss(tmp_path: Path, kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    admission = admitted(tmp_path, encode(scene(), kind, **options))
+    assert admission.record is not None
+    assert admission.record.image_format == "png"
+    assert admission.fixes.keys() == {"reencoded_as_png"} | ({"palette_to_rgb"} if kind == "GIF" else set())
+    assert np.array_equal(pixels_of(admission), scene())
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_of_an_animation_the_first_frame_is_kept(tmp_path: Path, kind: str) -> None:
+    frames = [Image.fromarray(scene()), Image.fromarray(255 - scene())]
+    out = io.BytesIO()
+    options = {"lossless": True} if kind == "WEBP" else {}
+    frames[0].save(out, kind, save_all=True, append_images=frames[1:], duration=100, **options)
+    admission = admitted(tmp_path, out.getvalue())
+    assert admission.fixes["first_frame"] == 1
+    assert np.array_equal(pixels_of(admission), scene())
+
+
+def test_palette_bilevel_and_unusual_modes(tmp_path: Path) -> None:
+    admission = admitted(tmp_path, encode(Image.fromarray(scene()).quantize(8), "PNG"))
+    assert admission.fixes == {"palette_to_rgb": 1}
+    assert np.array_equal(pixels_of(admission), scene())
+    admission = admitted(tmp_path, encode(Image.fromarray(scene()).convert("1"), "PNG"))
+    assert admission.fixes == {"colour_mode_converted": 1}
+    assert set(np.unique(pixels_of(admission))) <= {0, 255}
+    floats = Image.fromarray(np.ones((HEIGHT, WIDTH), np.float32))
+    assert refused(admitted(tmp_path, encode(floats, "TIFF"))) == "unsupported_mode"
+
+
+def with_orientation(value: int, kind: str = "JPEG") -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return encode(scene(), kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
+
+
+BOX = RawObject(object_id="1", category="thing", box=(1, 1, 9, 9))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("value", [2, 3, 6, 8])
+def test_an_orientation_tag_is_dropped_where_annotations_have_the_stored_size(
+    tmp_path: Path, kind: str, value: int
+) -> None:
+    data = with_orientation(value, kind)
+    admission = admitted(tmp_path, data, objects=(BOX,))
+    assert admission.record is not None
+    assert admission.fixes == {"exif_orientation_dropped": 1}
+    stored = decode(data)
+    assert np.array_equal(pixels_of(admission), stored)  # without loss
+    assert Image.open(io.BytesIO(admission.record.image)).getexif().get(0x0112) is None
+    unsized = admitted(tmp_path, data, None, objects=(BOX,))  # boxes without a claimed size: pixels stay
+    assert unsized.fixes == admission.fixes
+
+
+@pytest.mark.parametrize("value", [5, 6, 7, 8])
+def test_pixels_are_rotated_where_annotations_have_the_rotated_size(tmp_path: Path, value: int) -> None:
+    admission = admitted(tmp_path, with_orientation(value), (HEIGHT, WIDTH), objects=(BOX,))
+    assert admission.fixes == {"exif_rotated": 1}
+    expected = {
+        5: scene().transpose(1, 0, 2),
+        6: np.rot90(scene(), -1),
+        7: np.rot90(scene(), 2).transpose(1, 0, 2),
+        8: np.rot90(scene()),
+    }[value]
+    error = np.abs(pixels_of(admission)[4:-4:3, 4:-4:3].astype(int) - expected[4:-4:3, 4:-4:3].astype(int))
+    assert np.median(error) < 12
+
+
+def test_an_image_without_annotation_is_shown_upright(tmp_path: Path) -> None:
+    admission = admitted(tmp_path, with_orientation(6), None, captions=(Caption(caption_id=1, text="a field"),))
+    assert admission.record is not None
+    assert admission.fixes == {"exif_rotated": 1}
+    assert (admission.record.width, admission.record.height) == (HEIGHT, WIDTH)
+    clean = upright_image(with_orientation(6))
+    assert (clean.width, clean.height, clean.format) == (HEIGHT, WIDTH, "jpg")
+
+
+def test_broken_exif_rotates_nothing(tmp_path: Path) -> None:
+    data = encode(scene(), exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\x07" * 20)
+    admission = admitted(tmp_path, data)
+    assert admission.record is not None
+    assert admission.record.image == data
+
+
+def test_upright_image_says_what_is_wrong() -> None:
+    with pytest.raises(DataError, match="not_an_image"):
+        upright_image(b"nothing")

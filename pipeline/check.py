@@ -39,7 +39,9 @@ def main() -> None:
     except SightlineError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    print(f"params.yaml: {len(params.document['datasets'])} data sets, {len(params.document['runs'])} runs, no mistakes")
+    print(
+        f"params.yaml: {len(params.document['datasets'])} data sets, {len(params.document['runs'])} runs, no mistakes"
+    )
 
 
 if __name__ == "__main__":

@@ -93,7 +93,9 @@ def newest_state(folder: Path) -> Path | None:
     return None
 
 
-def save_best(path: Path, *, run: Mapping[str, Any], data: DataSpec, weights: Mapping[str, torch.Tensor], info: dict) -> None:
+def save_best(
+    path: Path, *, run: Mapping[str, Any], data: DataSpec, weights: Mapping[str, torch.Tensor], info: dict
+) -> None:
     """Write the best checkpoint atomically. `weights` are the TaskModule's, `info` plain values (step, metrics)."""
     part = path.with_suffix(".part")
     torch.save({"run": dict(run), "data": data.to_dict(), "state_dict": dict(weights), "info": info}, part)

@@ -77,7 +77,9 @@ class PlannedLoader:
     The position counts delivered micro-batches of the current epoch, not prefetched ones.
     """
 
-    def __init__(self, dataset: RequestDataset, plan: Any, length: int, config: LoaderConfig, *, pin_memory: bool = False):
+    def __init__(
+        self, dataset: RequestDataset, plan: Any, length: int, config: LoaderConfig, *, pin_memory: bool = False
+    ):
         self.dataset = dataset
         self.sampler = self  # Lightning calls sampler.set_epoch before each epoch
         self.batch_sampler = None

@@ -49,7 +49,9 @@ def session(config: ClusterConfig, root: Path, *, dashboard: bool = False) -> It
         runtime_env["py_modules"] = [str(root / name) for name in ("contracts", "lightning_modules", "pipeline")]
     else:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a private cluster on loopback
-        runtime_env["env_vars"]["PYTHONPATH"] = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        runtime_env["env_vars"]["PYTHONPATH"] = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]).rstrip(
+            os.pathsep
+        )
         # ray.data is unused: the object store only carries annotations and results.
         options = {"include_dashboard": dashboard, "object_store_memory": 200 * 2**20}
     try:
@@ -161,7 +163,9 @@ def run_training(arguments: dict[str, Any], config: ClusterConfig, root: Path) -
                 raise TrainingError(json.loads(failure.read_text())["text"]) from None
             print(f"training workers failed ({attempt + 1} of {config.max_failures + 1} tries): {error}", flush=True)
         raise TrainingError(
-            "training workers kept failing", value=str(error), where=f"after {config.max_failures + 1} tries; cluster.max_failures"
+            "training workers kept failing",
+            value=str(error),
+            where=f"after {config.max_failures + 1} tries; cluster.max_failures",
         )
 
 

@@ -61,7 +61,9 @@ class Evaluation:
         trainer.datamodule = self.data  # type: ignore[attr-defined]
         trainer.validate(module, dataloaders=self.data.eval_dataloader(split), verbose=False)
         prefix = f"{split}/"
-        self.metrics = {k.removeprefix(prefix): float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
+        self.metrics = {
+            k.removeprefix(prefix): float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefix)
+        }
         self.constant = module.task.score(module.task.constant(module.truths), module.truths)
 
     def document(self, run: str) -> dict[str, Any]:

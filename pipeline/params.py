@@ -17,6 +17,7 @@ import yaml
 
 from contracts.errors import ConfigError
 from pipeline import discover
+from pipeline.download import Config as DownloadConfig
 from pipeline.settings import Problems, merged, parse, raise_if
 
 if TYPE_CHECKING:
@@ -40,11 +41,13 @@ class DatasetConfig:
     input: str
     sources: dict[str, dict[str, Any]]
     world: dict[str, Any] | None = None
-    download: dict[str, Any] | None = None
+    download: DownloadConfig | None = None
     max_quarantined: float = 0.01
 
     def __post_init__(self) -> None:
-        given = {origin for origin, value in (("generated", self.world), ("download", self.download)) if value is not None}
+        given = {
+            origin for origin, value in (("generated", self.world), ("download", self.download)) if value is not None
+        }
         if given != {self.origin} - {"local"}:
             raise ConfigError(
                 f"origin: {self.origin} does not go with these keys",
@@ -184,13 +187,18 @@ class Params:
             TrainConfig, merged(self.document.get("train") or {}, entry.pop("train", {})), f"{where}.train", problems
         )
         loader = parse(
-            LoaderConfig, merged(self.document.get("loader") or {}, entry.pop("loader", {})), f"{where}.loader", problems
+            LoaderConfig,
+            merged(self.document.get("loader") or {}, entry.pop("loader", {})),
+            f"{where}.loader",
+            problems,
         )
         for key in sorted(entry.keys() - {"dataset", "task", "model"}):
             problems.append(f"{where}.{key}: unknown key; known keys: dataset, loader, model, task, train")
         dataset = entry.get("dataset")
         if dataset not in self.document["datasets"]:
-            problems.append(f"{where}.dataset: no such data set: {dataset!r}; known: {', '.join(self.document['datasets'])}")
+            problems.append(
+                f"{where}.dataset: no such data set: {dataset!r}; known: {', '.join(self.document['datasets'])}"
+            )
         parts: dict[str, tuple[str, dict[str, Any]]] = {}
         for kind in ("task", "model"):
             section = dict(entry.get(kind) or {})

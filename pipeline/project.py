@@ -79,7 +79,7 @@ class Project:
 
 
 def write_json(path: Path, document: Any, *, indent: int | None = 1) -> None:
-    """Write JSON for people and git: indented unless told otherwise, keys in the given order, a final newline; atomically."""
+    """Write JSON atomically: keys in the given order, a final newline, indented for people and git by default."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")

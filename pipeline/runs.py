@@ -27,7 +27,12 @@ class RunData:
         plain.pop("loader")
         for cosmetic in ("num_pictures", "log_every_steps", "checkpoint_every_steps", "eval_batch_size"):
             plain["train"].pop(cosmetic)
-        document = {"run": plain, "window": self.run.loader.window, "manifest": self.manifest["digest"], "data": self.spec.to_dict()}
+        document = {
+            "run": plain,
+            "window": self.run.loader.window,
+            "manifest": self.manifest["digest"],
+            "data": self.spec.to_dict(),
+        }
         return digest_of(document)
 
 

@@ -34,7 +34,9 @@ def epoch_order(shard_sizes: Sequence[int], *, seed: int, epoch: int, window: in
     shards = rng.permutation(len(shard_sizes))
     parts = []
     for first in range(0, len(shards), max(1, window)):
-        positions = np.concatenate([np.arange(starts[s], starts[s + 1]) for s in shards[first : first + max(1, window)]])
+        positions = np.concatenate(
+            [np.arange(starts[s], starts[s + 1]) for s in shards[first : first + max(1, window)]]
+        )
         parts.append(rng.permutation(positions))
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 

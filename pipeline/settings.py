@@ -75,4 +75,3 @@ def raise_if(problems: Problems, file: str) -> None:
     if problems:
         listing = "\n".join(f"  - {problem}" for problem in problems)
         raise ConfigError(f"{len(problems)} mistake{'s' * (len(problems) > 1)} in {file}:\n{listing}")
-

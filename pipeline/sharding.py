@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
+import os
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,101 @@ from contracts.errors import DataError
 from contracts.records import Problem, RawRecord
 from pipeline import sources
 from pipeline.distributed import map_ordered
+from pipeline.door import admit
 from pipeline.params import ClusterConfig, DatasetConfig, ShardsConfig
 from pipeline.progress import progress_bar
-from pipeline.shards import ShardResult, problem_line, shard_name, split_manifest, write_manifest, write_shard
+from pipeline.shards import BLOCK, COUNTS, index_name, sample_bytes, sample_counts, shard_name, write_manifest
+
+
+@dataclass
+class ShardResult:
+    """What one shard task did. `shard` is None where every record of it was quarantined."""
+
+    shard: dict[str, Any] | None
+    num_source: int
+    problems: list[Problem] = field(default_factory=list)
+    fixes: Counter[str] = field(default_factory=Counter)
+    totals: Counter[str] = field(default_factory=Counter)
+
+
+def write_shard(raws: Sequence[RawRecord], classes: Sequence[str], folder: Path, name: str) -> ShardResult:
+    """Let records through the door and write those that pass as one tar and its index.
+
+    Both files are written under a temporary name and renamed, so a shard that exists is whole. Holds the bytes of one
+    sample at a time.
+    """
+    result = ShardResult(shard=None, num_source=len(raws))
+    rows: list[dict[str, Any]] = []
+    digest, offset = hashlib.sha256(), 0
+    part = folder / f".{name}.part"
+    with open(part, "wb") as file:
+        for raw in raws:
+            admission = admit(raw, classes)
+            result.problems += admission.problems
+            result.fixes += admission.fixes
+            if admission.record is None:
+                continue
+            data = sample_bytes(admission.record)
+            file.write(data)
+            digest.update(data)
+            counts = sample_counts(admission.record)
+            rows.append({"key": raw.key, "offset": offset, "size": len(data), **counts})
+            result.totals.update(counts)
+            offset += len(data)
+        end = b"\0" * (2 * BLOCK)
+        file.write(end)
+        digest.update(end)
+    if not rows:
+        part.unlink()
+        return result
+    index = {column: [row[column] for row in rows] for column in ("key", "offset", "size", *COUNTS)}
+    index_bytes = json.dumps(index, separators=(",", ":")).encode()
+    index_part = folder / f".{name}.index.part"
+    index_part.write_bytes(index_bytes)
+    os.replace(index_part, folder / index_name(name))
+    os.replace(part, folder / name)
+    result.shard = {
+        "name": name,
+        "samples": len(rows),
+        "bytes": offset + 2 * BLOCK,
+        "sha256": digest.hexdigest(),
+        "index_sha256": hashlib.sha256(index_bytes).hexdigest(),
+    }
+    return result
+
+
+def split_manifest(results: Iterable[ShardResult], source_problems: Iterable[Problem]) -> dict[str, Any]:
+    """The manifest's entry of one split: shards, counts, and what was dropped and fixed, by reason."""
+    shards: list[dict[str, Any]] = []
+    dropped: dict[str, Counter[str]] = {}
+    fixes: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
+    num_source = 0
+    for problem in source_problems:
+        dropped.setdefault(problem.kind, Counter())[problem.reason] += 1
+        num_source += problem.kind == "record"
+    for result in results:
+        num_source += result.num_source
+        fixes += result.fixes
+        totals += result.totals
+        for problem in result.problems:
+            dropped.setdefault(problem.kind, Counter())[problem.reason] += 1
+        if result.shard is not None:
+            shards.append(result.shard)
+    return {
+        "num_source": num_source,
+        "num_samples": sum(shard["samples"] for shard in shards),
+        "bytes": sum(shard["bytes"] for shard in shards),
+        "dropped": {kind: dict(sorted(counter.items())) for kind, counter in sorted(dropped.items())},
+        "fixed": dict(sorted(fixes.items())),
+        "totals": {name: totals[name] for name in COUNTS},
+        "shards": shards,
+    }
+
+
+def problem_line(split: str, problem: Problem) -> str:
+    """A line of `data/quarantine/<dataset>.jsonl`."""
+    return json.dumps({"split": split, **asdict(problem)}, ensure_ascii=False)
 
 
 @dataclass
@@ -68,7 +164,10 @@ def shard_dataset(
     folder.mkdir(parents=True)
     quarantine.parent.mkdir(parents=True, exist_ok=True)
     classes = sources.joined_classes(opened)
-    chunks = {split: _Chunks(sources.read_joined(opened, split), shards.samples, name, split) for split in sources.joined_splits(opened)}
+    chunks = {
+        split: _Chunks(sources.read_joined(opened, split), shards.samples, name, split)
+        for split in sources.joined_splits(opened)
+    }
     jobs = (
         (chunk, classes, folder, shard_name(name, split, i))
         for split, part in chunks.items()
@@ -99,7 +198,9 @@ def _remember_split(jobs: Iterator[tuple], order: list[str]) -> Iterator[tuple]:
 def _judge(name: str, config: DatasetConfig, entries: dict[str, Any], quarantine: Path) -> None:
     for split, entry in entries.items():
         if not entry["num_samples"]:
-            raise DataError(f"split {split!r} of {name} has no usable sample", where=str(quarantine), value=entry["dropped"])
+            raise DataError(
+                f"split {split!r} of {name} has no usable sample", where=str(quarantine), value=entry["dropped"]
+            )
         annotations = sum(entry["totals"][column] for column in ("num_objects", "num_captions", "num_questions"))
         dropped = {kind: sum(reasons.values()) for kind, reasons in entry["dropped"].items()}
         records_lost = dropped.pop("record", 0)

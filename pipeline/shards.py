@@ -11,17 +11,15 @@ import hashlib
 import json
 import os
 import tarfile
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from contracts.errors import DataError
-from contracts.records import SCHEMA_VERSION, Problem, RawRecord, Record
+from contracts.records import SCHEMA_VERSION, Record
 
 MANIFEST = "manifest.json"
 BLOCK = 512
@@ -61,7 +59,9 @@ def parse_sample(data: bytes, where: str) -> Record:
     while position + BLOCK <= len(data):
         header = data[position : position + BLOCK]
         if header[257:262] != b"ustar":
-            raise DataError("no tar member where the index says one starts", where=where, fix="run the shard stage again")
+            raise DataError(
+                "no tar member where the index says one starts", where=where, fix="run the shard stage again"
+            )
         size = int(header[124:136].rstrip(b"\0 "), 8)
         extension = header[:100].rstrip(b"\0").decode().partition(".")[2]
         members[extension] = data[position + BLOCK : position + BLOCK + size]
@@ -72,7 +72,7 @@ def parse_sample(data: bytes, where: str) -> Record:
     return Record.from_parts(members["json"], members[image_format], image_format, members.get("semantic.png", b""))
 
 
-def _counts(record: Record) -> dict[str, int]:
+def sample_counts(record: Record) -> dict[str, int]:
     usable = ~record.objects.is_crowd
     return {
         "num_objects": int(usable.sum()),
@@ -83,96 +83,8 @@ def _counts(record: Record) -> dict[str, int]:
     }
 
 
-@dataclass
-class ShardResult:
-    """What one shard task did. `shard` is None where every record of it was quarantined."""
-
-    shard: dict[str, Any] | None
-    num_source: int
-    problems: list[Problem] = field(default_factory=list)
-    fixes: Counter[str] = field(default_factory=Counter)
-    totals: Counter[str] = field(default_factory=Counter)
-
-
-def write_shard(raws: Sequence[RawRecord], classes: Sequence[str], folder: Path, name: str) -> ShardResult:
-    """Let records through the door and write those that pass as one tar and its index.
-
-    Both files are written under a temporary name and renamed, so a shard that exists is whole. Holds the bytes of one
-    sample at a time.
-    """
-    from pipeline.door import admit
-
-    result = ShardResult(shard=None, num_source=len(raws))
-    rows: list[dict[str, Any]] = []
-    digest, offset = hashlib.sha256(), 0
-    part = folder / f".{name}.part"
-    with open(part, "wb") as file:
-        for raw in raws:
-            admission = admit(raw, classes)
-            result.problems += admission.problems
-            result.fixes += admission.fixes
-            if admission.record is None:
-                continue
-            data = sample_bytes(admission.record)
-            file.write(data)
-            digest.update(data)
-            counts = _counts(admission.record)
-            rows.append({"key": raw.key, "offset": offset, "size": len(data), **counts})
-            result.totals.update(counts)
-            offset += len(data)
-        end = b"\0" * (2 * BLOCK)
-        file.write(end)
-        digest.update(end)
-    if not rows:
-        part.unlink()
-        return result
-    index = {column: [row[column] for row in rows] for column in ("key", "offset", "size", *COUNTS)}
-    index_bytes = json.dumps(index, separators=(",", ":")).encode()
-    index_part = folder / f".{name}.index.part"
-    index_part.write_bytes(index_bytes)
-    os.replace(index_part, folder / index_name(name))
-    os.replace(part, folder / name)
-    result.shard = {
-        "name": name,
-        "samples": len(rows),
-        "bytes": offset + 2 * BLOCK,
-        "sha256": digest.hexdigest(),
-        "index_sha256": hashlib.sha256(index_bytes).hexdigest(),
-    }
-    return result
-
-
 def index_name(shard: str) -> str:
     return shard.removesuffix(".tar") + ".index.json"
-
-
-def split_manifest(results: Iterable[ShardResult], source_problems: Iterable[Problem]) -> dict[str, Any]:
-    """The manifest's entry of one split: shards, counts, and what was dropped and fixed, by reason."""
-    shards: list[dict[str, Any]] = []
-    dropped: dict[str, Counter[str]] = {}
-    fixes: Counter[str] = Counter()
-    totals: Counter[str] = Counter()
-    num_source = 0
-    for problem in source_problems:
-        dropped.setdefault(problem.kind, Counter())[problem.reason] += 1
-        num_source += problem.kind == "record"
-    for result in results:
-        num_source += result.num_source
-        fixes += result.fixes
-        totals += result.totals
-        for problem in result.problems:
-            dropped.setdefault(problem.kind, Counter())[problem.reason] += 1
-        if result.shard is not None:
-            shards.append(result.shard)
-    return {
-        "num_source": num_source,
-        "num_samples": sum(shard["samples"] for shard in shards),
-        "bytes": sum(shard["bytes"] for shard in shards),
-        "dropped": {kind: dict(sorted(counter.items())) for kind, counter in sorted(dropped.items())},
-        "fixed": dict(sorted(fixes.items())),
-        "totals": {name: totals[name] for name in COUNTS},
-        "shards": shards,
-    }
 
 
 def digest_of(document: Mapping[str, Any]) -> str:
@@ -301,10 +213,7 @@ class SplitReader:
         data = os.pread(self._files[shard], size, int(self.columns["offset"][position]))
         where = f"{self.shards[shard]}, sample {self.columns['key'][position].decode()}"
         if len(data) != size:
-            raise DataError("a shard is shorter than its index says", value=len(data), where=where, allowed=f"{size} bytes")
+            raise DataError(
+                "a shard is shorter than its index says", value=len(data), where=where, allowed=f"{size} bytes"
+            )
         return parse_sample(data, where)
-
-
-def problem_line(split: str, problem: Problem) -> str:
-    """A line of `data/quarantine/<dataset>.jsonl`."""
-    return json.dumps({"split": split, **asdict(problem)}, ensure_ascii=False)

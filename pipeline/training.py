@@ -66,7 +66,9 @@ class TrainConfig:
                 raise ConfigError(f"{name} must be positive", value=getattr(self, name))
         if (self.monitor is None) != (self.monitor_mode is None):
             raise ConfigError(
-                "monitor and monitor_mode belong together", value=(self.monitor, self.monitor_mode), allowed="both or none"
+                "monitor and monitor_mode belong together",
+                value=(self.monitor, self.monitor_mode),
+                allowed="both or none",
             )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError("ema_decay must lie between 0 and 1", value=self.ema_decay)
@@ -108,7 +110,9 @@ class StateWriter(pl.Callback):
     validated, which are the ones to keep.
     """
 
-    def __init__(self, folder: Path, run: Mapping[str, Any], data: DataSpec, monitor: str, mode: str, every: int | None):
+    def __init__(
+        self, folder: Path, run: Mapping[str, Any], data: DataSpec, monitor: str, mode: str, every: int | None
+    ):
         self.folder, self.run, self.data = folder, run, data
         self.monitor, self.mode, self.every = monitor, mode, every
         self.best: float | None = None
@@ -123,7 +127,11 @@ class StateWriter(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         # The last batch is followed by validation: a state in between would make a resumed run skip it.
-        if self.every and trainer.global_step % self.every == 0 and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        if (
+            self.every
+            and trainer.global_step % self.every == 0
+            and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        ):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -132,7 +140,9 @@ class StateWriter(pl.Callback):
             self._judge(trainer, float(value))
         elif value is None and trainer.current_epoch == 0 and trainer.check_val_every_n_epoch == 1:
             known = sorted(k.removeprefix("val/") for k in trainer.callback_metrics if k.startswith("val/"))
-            raise ConfigError("validation gives no such metric", value=self.monitor, where="monitor", allowed=", ".join(known))
+            raise ConfigError(
+                "validation gives no such metric", value=self.monitor, where="monitor", allowed=", ".join(known)
+            )
         self._save(trainer)
 
     def _judge(self, trainer: pl.Trainer, value: float) -> None:
@@ -148,7 +158,9 @@ class StateWriter(pl.Callback):
         if trainer.is_global_zero:
             publish_state(part, self.folder, trainer.global_step)
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         if self._improved and trainer.is_global_zero:
             weights = checkpoint["state_dict"]
             info = {**self.best_info, "weights_sha256": weights_digest(weights)}
@@ -170,7 +182,9 @@ class PictureWriter(pl.Callback):
 
         for key in list(pl_module.predictions)[: self.count]:
             record = trainer.datamodule.record("val", key)  # type: ignore[attr-defined]
-            picture = pl_module.task.picture(decode_image(record.image), pl_module.predictions[key], pl_module.truths[key])
+            picture = pl_module.task.picture(
+                decode_image(record.image), pl_module.predictions[key], pl_module.truths[key]
+            )
             self.events.image(f"val/{key}", picture, trainer.global_step)
 
 
@@ -223,7 +237,10 @@ def fit(run: dict[str, Any], data: dict[str, Any], shards: str, state: str, plac
 def _fit(run: dict[str, Any], data: DataSpec, shards: Path, folder: Path, placement: Placement) -> None:
     quiet_lightning()
     problems: Problems = []
-    train, loader = parse(TrainConfig, run["train"], "train", problems), parse(LoaderConfig, run["loader"], "loader", problems)
+    train, loader = (
+        parse(TrainConfig, run["train"], "train", problems),
+        parse(LoaderConfig, run["loader"], "loader", problems),
+    )
     raise_if(problems, "the run")
     assert train is not None and loader is not None
     pl.seed_everything(train.seed, workers=False, verbose=False)
@@ -268,7 +285,9 @@ def _trainer(
         callbacks.append(EMAWeightAveraging(decay=train.ema_decay))
     if train.early_stopping_patience is not None:
         callbacks.append(
-            EarlyStopping(f"val/{monitor}", mode=mode, patience=train.early_stopping_patience, check_on_train_epoch_end=False)
+            EarlyStopping(
+                f"val/{monitor}", mode=mode, patience=train.early_stopping_patience, check_on_train_epoch_end=False
+            )
         )
     callbacks.append(StateWriter(folder, run, data, monitor, mode, train.checkpoint_every_steps))
     return pl.Trainer(

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from contracts.errors import DataError
 from pipeline import discover
+from pipeline.download import download
 from pipeline.params import Params
-from pipeline.project import POINTER, Project, write_json
 from pipeline.progress import progress_bar
+from pipeline.project import POINTER, Project, write_json
 from pipeline.stages._command import main
 
 
@@ -24,9 +25,8 @@ def fetch(project: Project, params: Params, dataset: str) -> None:
         with progress_bar(f"generate {dataset}", total) as advance:
             world.generate(target, settings, advance)
     elif config.download is not None:
-        from pipeline.download import download
-
-        download(config.download["archives"], target, project.root / "state" / "downloads", config.download.get("mirrors", ()))
+        archives, mirrors = config.download.archives, config.download.mirrors
+        download(archives, target, project.root / "state" / "downloads", mirrors)
     else:
         point(target, project.root / Path(config.input).expanduser())
     print(f"fetch {dataset}: {target}")
@@ -35,7 +35,9 @@ def fetch(project: Project, params: Params, dataset: str) -> None:
 def point(target: Path, folder: Path) -> None:
     """Record where a local data set lies, with a digest of its listing, so that a change of it reruns what follows."""
     if not folder.is_dir():
-        raise DataError("no such folder", value=str(folder), where="datasets: input", fix="name the folder of your data")
+        raise DataError(
+            "no such folder", value=str(folder), where="datasets: input", fix="name the folder of your data"
+        )
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         stat = path.stat()

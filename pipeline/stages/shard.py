@@ -32,8 +32,9 @@ def shard(project: Project, params: Params, dataset: str) -> None:
     )
     for split, entry in manifest["splits"].items():
         print(
-            f"shard {dataset} {split}: {entry['num_samples']} of {entry['num_source']} records in {len(entry['shards'])} "
-            f"shards, {entry['bytes'] / 2**20:.1f} MiB; dropped {entry['dropped']}; fixed {entry['fixed']}"
+            f"shard {dataset} {split}: {entry['num_samples']} of {entry['num_source']} records, "
+            f"{len(entry['shards'])} shards, {entry['bytes'] / 2**20:.1f} MiB; "
+            f"dropped {entry['dropped']}; fixed {entry['fixed']}"
         )
 
 

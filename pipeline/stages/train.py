@@ -23,16 +23,24 @@ def train(project: Project, params: Params, name: str) -> None:
     state = project.state(name, data.fingerprint)
     state.mkdir(parents=True, exist_ok=True)
     config = params.section(tracking.TrackingConfig, "tracking")
-    with tracking.open_run(
-        config,
-        root=project.root,
-        run_name=name,
-        experiment=data.run.task_name,
-        params=flat(data.run.to_dict()) | {"cluster.num_workers": cluster.num_workers, "cluster.engine": cluster.engine},
-        tags={"git_commit": project.git_commit(), "dvc_lock_sha256": project.lock_digest(), "fingerprint": data.fingerprint},
-        dataset=(data.run.dataset, data.manifest["digest"], str(project.shards(data.run.dataset))),
-        run_id_file=state / "run_id",
-    ) as run, tracking.EventTail(run, state / EVENTS):
+    with (
+        tracking.open_run(
+            config,
+            root=project.root,
+            run_name=name,
+            experiment=data.run.task_name,
+            params=flat(data.run.to_dict())
+            | {"cluster.num_workers": cluster.num_workers, "cluster.engine": cluster.engine},
+            tags={
+                "git_commit": project.git_commit(),
+                "dvc_lock_sha256": project.lock_digest(),
+                "fingerprint": data.fingerprint,
+            },
+            dataset=(data.run.dataset, data.manifest["digest"], str(project.shards(data.run.dataset))),
+            run_id_file=state / "run_id",
+        ) as run,
+        tracking.EventTail(run, state / EVENTS),
+    ):
         if not (state / DONE).is_file():
             arguments = {
                 "run": data.run.to_dict(),

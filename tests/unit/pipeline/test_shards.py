@@ -14,16 +14,8 @@ import pytest
 
 from contracts.errors import DataError
 from contracts.records import Caption, Objects, Question, RawRecord, Record
-from pipeline.shards import (
-    SplitReader,
-    load_manifest,
-    parse_sample,
-    sample_bytes,
-    split_manifest,
-    verify_shards,
-    write_manifest,
-    write_shard,
-)
+from pipeline.sharding import split_manifest, write_shard
+from pipeline.shards import SplitReader, load_manifest, parse_sample, sample_bytes, verify_shards, write_manifest
 
 
 def make_record(key: str = "000000000001") -> Record:
@@ -58,10 +50,21 @@ def shard_folder(tmp_path: Path) -> Path:
     for i in range(5):
         path = tmp_path / f"{i}.jpg"
         cv2.imwrite(str(path), np.full((16, 24, 3), 40 * i, np.uint8))
-        raws.append(RawRecord(key=f"{i:04d}", image_id=i, image=path, annotation_file="a.json", captions=(Caption(caption_id=i, text="x"),)))
+        raws.append(
+            RawRecord(
+                key=f"{i:04d}",
+                image_id=i,
+                image=path,
+                annotation_file="a.json",
+                captions=(Caption(caption_id=i, text="x"),),
+            )
+        )
     folder = tmp_path / "shards"
     folder.mkdir()
-    results = [write_shard(raws[:3], ["a"], folder, "toy-train-v1-000000.tar"), write_shard(raws[3:], ["a"], folder, "toy-train-v1-000001.tar")]
+    results = [
+        write_shard(raws[:3], ["a"], folder, "toy-train-v1-000000.tar"),
+        write_shard(raws[3:], ["a"], folder, "toy-train-v1-000001.tar"),
+    ]
     write_manifest(folder, "toy", ["a"], {"train": split_manifest(results, [])})
     return folder
 
@@ -110,7 +113,16 @@ def test_webdataset_reads_the_same_samples(shard_folder):
 
 def test_equal_input_gives_equal_bytes(shard_folder, tmp_path):
     first = json.loads((shard_folder / "manifest.json").read_text())
-    raws = [RawRecord(key=f"{i:04d}", image_id=i, image=tmp_path / f"{i}.jpg", annotation_file="a.json", captions=(Caption(caption_id=i, text="x"),)) for i in range(3)]
+    raws = [
+        RawRecord(
+            key=f"{i:04d}",
+            image_id=i,
+            image=tmp_path / f"{i}.jpg",
+            annotation_file="a.json",
+            captions=(Caption(caption_id=i, text="x"),),
+        )
+        for i in range(3)
+    ]
     other = tmp_path / "other"
     other.mkdir()
     assert write_shard(raws, ["a"], other, "toy-train-v1-000000.tar").shard == first["splits"]["train"]["shards"][0]

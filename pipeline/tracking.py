@@ -1,0 +1,446 @@
+"""MLflow runs: opened, fed and closed by the driver. Training workers never import this file.
+
+Rank 0 appends lines to `events.jsonl`; `EventTail` sends them to a `Run` from a thread of the driver. A tracking
+server that is away costs training nothing: lines wait in the file. Sending may be repeated without doubling anything:
+MLflow keys a metric by name, step, time and value, and a picture's file name here depends on its name and step alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import math
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.tracking import MlflowClient
+from PIL import Image
+
+from contracts.errors import ConfigError
+from pipeline.event_tail import LONGEST_PAUSE_S, MAX_METRICS, Event, Refused, first_line, say, write_atomically
+from pipeline.event_tail import EventTail as EventTail  # part of this file's interface
+
+MAX_PARAMS = 100  # params or tags in one call, MLflow's limit
+MAX_KEY, MAX_PARAM, MAX_TAG, MAX_DIGEST = 250, 6000, 8000, 36  # characters, MLflow's limits
+THUMBNAIL_PX = 512
+# Answers that will not change by asking again; anything else is an outage.
+_FINAL = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Where runs are kept. The environment variable MLFLOW_TRACKING_URI goes before `uri`.
+
+    Args:
+        uri: MLflow's tracking URI; None: `sqlite:///<project>/mlflow.db`.
+        artifacts: folder or URI of artifacts where no server decides it; None: `<project>/mlartifacts`.
+        experiment_prefix: put before the task's name; together they name the experiment.
+        system_metrics: CPU, memory, disk, network and GPU use of the driver's machine, each `system_metrics_every_s`.
+        flush_s: seconds between two deliveries.
+        patience_s: how long the end of a training waits for a server that is away.
+    """
+
+    uri: str | None = None
+    artifacts: str | None = None
+    experiment_prefix: str = "sightline-"
+    system_metrics: bool = True
+    system_metrics_every_s: float = 10.0
+    flush_s: float = 5.0
+    patience_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        for name in ("system_metrics_every_s", "flush_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be positive", value=getattr(self, name))
+        if self.patience_s < 0:
+            raise ConfigError("patience_s must not be negative", value=self.patience_s)
+        if (self.uri or "").startswith(("file:", "./", "/")):
+            raise ConfigError(
+                "MLflow no longer keeps runs in plain files",
+                value=self.uri,
+                allowed="sqlite:///..., http://..., postgresql://...",
+            )
+
+
+def tracking_uri(config: TrackingConfig, root: Path) -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or config.uri or f"sqlite:///{root.resolve()}/mlflow.db"
+
+
+def connect(config: TrackingConfig, root: Path) -> MlflowClient:
+    """A client of the tracking store; the database is made if it is not there yet.
+
+    Raises:
+        ConfigError: the server or the database cannot be reached.
+    """
+    uri = tracking_uri(config, root)
+    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.system_metrics.system_metrics_monitor", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)  # outages are told once, by the tail
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    try:
+        with first_use(uri), _brief_retries(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The ``noload`` loader strategy", DeprecationWarning)  # MLflow's own
+            client = MlflowClient(tracking_uri=uri)  # this already makes the database
+            client.search_experiments(max_results=1)
+    except (MlflowException, OSError) as error:
+        raise ConfigError(
+            "the MLflow tracking store cannot be reached",
+            value=uri,
+            where=str(error).splitlines()[0][:300],
+            fix="start the server, or unset MLFLOW_TRACKING_URI and tracking.uri to use a local database",
+        ) from error
+    return client
+
+
+@contextlib.contextmanager
+def first_use(uri: str) -> Iterator[None]:
+    """One process at a time for a SQLite store: two that create the same database or model at once both fail."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    database = Path(uri.removeprefix("sqlite:///"))
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{database}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _brief_retries() -> Iterator[None]:
+    """MLflow's own HTTP retries last minutes a call; ours are outside and can be interrupted."""
+    wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def experiment_id(client: MlflowClient, config: TrackingConfig, root: Path, task: str) -> str:
+    """The experiment of a task, made on first use with an explicit place for its artifacts.
+
+    Raises:
+        ConfigError: someone deleted the experiment; MLflow keeps its name reserved.
+    """
+    name, uri = f"{config.experiment_prefix}{task}", client.tracking_uri
+    with first_use(uri):
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            # A server decides itself; a bare database would put artifacts below whatever the current folder is.
+            place = None if uri.startswith("http") else f"{config.artifacts or root.resolve() / 'mlartifacts'}/{name}"
+            try:
+                return client.create_experiment(name, artifact_location=place)
+            except MlflowException as error:
+                found = client.get_experiment_by_name(name)  # another host made it in this moment
+                if found is None:
+                    raise error
+    if found.lifecycle_stage == "deleted":
+        raise ConfigError(
+            "the MLflow experiment was deleted",
+            value=name,
+            where=uri,
+            fix=f"mlflow experiments restore -x {found.experiment_id}; or change tracking.experiment_prefix",
+        )
+    return found.experiment_id
+
+
+class Run:
+    """An open MLflow run; the `Receiver` of an `EventTail`."""
+
+    def __init__(self, client: MlflowClient, config: TrackingConfig, info: mlflow.entities.RunInfo):
+        self.client = client
+        self.run_id: str = info.run_id
+        self.place: str = client.tracking_uri
+        self.flush_s, self.patience_s = config.flush_s, config.patience_s
+        self._start_ms = int(info.start_time)
+        self._system_every_s = config.system_metrics_every_s if config.system_metrics else None
+        self._monitor: SystemMetricsMonitor | None = None
+
+    def send(self, events: Sequence[Event], folder: Path) -> None:
+        """Deliver events; picture files are relative to `folder`. Sending the same ones again changes nothing.
+
+        Raises:
+            Refused: MLflow will never take one of them.
+        """
+        metrics = [metric for event in events if event["kind"] == "metrics" for metric in _metrics(event)]
+        tags = {key: value for event in events if event["kind"] == "tags" for key, value in event["values"].items()}
+        pictures = [event for event in events if event["kind"] == "image"]
+        try:
+            for i in range(0, len(metrics), MAX_METRICS):
+                self.client.log_batch(self.run_id, metrics=metrics[i : i + MAX_METRICS])
+            self.tag(tags)
+            if pictures:
+                self._send_pictures(pictures, folder)
+        except MlflowException as error:
+            if _is_final(error):
+                raise Refused(first_line(error)) from error
+            raise
+
+    def tag(self, tags: Mapping[str, Any]) -> None:
+        items = [RunTag(_key(key), str(value)[:MAX_TAG]) for key, value in tags.items() if str(value)]
+        for i in range(0, len(items), MAX_PARAMS):
+            self.client.log_batch(self.run_id, tags=items[i : i + MAX_PARAMS])
+
+    def _send_pictures(self, events: Sequence[Event], folder: Path) -> None:
+        """Store pictures as `MlflowClient.log_image(key=, step=)` does, which MLflow's image grid reads: rows are
+        pictures, columns are runs, a slider moves through the steps. Its random file names are not taken over: a
+        delivery that is repeated, or a step trained again after a crash, must replace its picture."""
+        with tempfile.TemporaryDirectory() as temporary:
+            for event in events:
+                source = folder / event["file"]
+                if not source.is_file():
+                    say(f"the picture {source} is gone: not sent")
+                    continue
+                step = int(event["step"] or 0)
+                stem = picture_stem(self.run_id, event["name"], step, self._start_ms + step)
+                with Image.open(source) as opened:
+                    small = opened.convert("RGB")
+                small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+                small.save(Path(temporary) / f"{stem}+compressed.webp", quality=90)
+                (Path(temporary) / f"{stem}.png").write_bytes(source.read_bytes())
+            self.client.log_artifacts(self.run_id, temporary, "images")
+        self.tag({"mlflow.loggedImages": "True"})
+
+    def watch_system(self) -> None:
+        """Start logging the load of this machine, if asked for. Training does not fail where that cannot be had."""
+        if self._system_every_s is None:
+            return
+        try:
+            self._monitor = SystemMetricsMonitor(
+                self.run_id, self._system_every_s, resume_logging=True, tracking_uri=self.client.tracking_uri
+            )
+            self._monitor.start()
+        except Exception as error:  # psutil, NVML and the server, each with its own errors
+            say(f"no system metrics: {first_line(error)}")
+
+    def is_back(self) -> None:
+        """The server answers again. MLflow's monitor gave up when it went away: start another."""
+        if self._monitor is not None:
+            self._monitor.finish()
+            self.watch_system()
+
+    def end(self, status: str, patience_s: float) -> None:
+        """Set the final status; a server that stays away is told of, never raised."""
+        deadline, pause = time.monotonic() + patience_s, 0.5
+        while True:
+            try:
+                self.client.set_terminated(self.run_id, status)
+                break
+            except Exception as error:
+                if _is_final(error) or time.monotonic() + pause > deadline:
+                    say(f"run {self.run_id} could not be set to {status}: {first_line(error)}")
+                    break
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+        if self._monitor is not None:
+            self._monitor.finish()
+
+
+def picture_stem(run_id: str, name: str, step: int, time_ms: int) -> str:
+    """File name, without its ending, by which MLflow's pages know name and step of a picture."""
+    key = re.sub(r"[^a-zA-Z0-9_\-./ ]", "_", name).replace("/", "~")
+    return f"{key}+step+{step}+timestamp+{time_ms}+{uuid.uuid5(uuid.NAMESPACE_OID, f'{run_id} {name} {step}')}"
+
+
+def _metrics(event: Event) -> Iterator[Metric]:
+    time_ms, step = int(event["time"] * 1000), int(event["step"] or 0)
+    values = dict(event["values"])
+    if event.get("epoch", -1) >= 0:
+        values["epoch"] = event["epoch"]
+    for name, value in values.items():
+        yield Metric(_key(name), float(value), time_ms, step)
+
+
+def _key(name: str) -> str:
+    """A name made of the characters that MLflow takes."""
+    return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:MAX_KEY]
+
+
+def _is_final(error: BaseException) -> bool:
+    return isinstance(error, MlflowException) and error.error_code in _FINAL
+
+
+@contextlib.contextmanager
+def open_run(
+    config: TrackingConfig,
+    *,
+    root: Path,
+    run_name: str,
+    experiment: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, Any],
+    dataset: tuple[str, str, str],
+    run_id_file: Path | None = None,
+) -> Iterator[Run]:
+    """Make the run, or open again the one that `run_id_file` names, and set its final status when the block is left:
+    FINISHED, FAILED (an exception) or KILLED (interrupt, SIGTERM).
+
+    Args:
+        root: the project's folder.
+        experiment: the task's name.
+        params: flat settings. A resumed run keeps the values it has; those that changed become tags `param.<name>`.
+        tags: mutable facts; empty ones are left out. `git_commit` is also shown as the run's source version.
+        dataset: name, manifest digest and place of the data, logged as the run's dataset input.
+        run_id_file: read and written; lets a killed training go on in the same run.
+
+    Raises:
+        ConfigError: the tracking store cannot be reached, or the experiment was deleted.
+    """
+    client = connect(config, root)
+    with _brief_retries():
+        run, known_params = _resumed(client, config, run_id_file)
+        if run is None:
+            made = client.create_run(experiment_id(client, config, root, experiment), run_name=run_name)
+            run = Run(client, config, made.info)
+        if run_id_file is not None:
+            write_atomically(run_id_file, run.run_id)
+        status = "FAILED"
+        try:
+            with _terminable():
+                _describe(run, params, known_params, tags, dataset)
+                run.watch_system()
+                yield run
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        except SystemExit as error:  # Ray's own SIGTERM handler leaves by it
+            status = "KILLED" if error.code in (signal.SIGTERM, 128 + signal.SIGTERM) else "FAILED"
+            raise
+        finally:
+            run.end(status, config.patience_s if status == "FINISHED" else min(10.0, config.patience_s))
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does, unless the program already handles it."""
+    in_main = threading.current_thread() is threading.main_thread()  # others may not set handlers
+    replace = in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if replace:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if replace and signal.getsignal(signal.SIGTERM) is signal.default_int_handler:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def find_run(client: MlflowClient, run_id: str) -> mlflow.entities.Run | None:
+    """The run, or None if this store has none of that id or it was deleted."""
+    try:
+        found = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    return found if found.info.lifecycle_stage == "active" else None
+
+
+def _resumed(
+    client: MlflowClient, config: TrackingConfig, run_id_file: Path | None
+) -> tuple[Run | None, dict[str, str]]:
+    if run_id_file is None or not run_id_file.is_file():
+        return None, {}
+    found = find_run(client, run_id_file.read_text().strip())
+    if found is None:
+        return None, {}
+    client.update_run(found.info.run_id, status="RUNNING")
+    return Run(client, config, found.info), found.data.params
+
+
+def _describe(
+    run: Run,
+    params: Mapping[str, Any],
+    known: Mapping[str, str],
+    tags: Mapping[str, Any],
+    dataset: tuple[str, str, str],
+) -> None:
+    """Params, tags and the dataset input. MLflow refuses to change a param, so a changed one is a tag."""
+    wanted = {_key(name): str(value)[:MAX_PARAM] for name, value in params.items()}
+    new = [Param(name, value) for name, value in wanted.items() if name not in known]
+    for i in range(0, len(new), MAX_PARAMS):
+        run.client.log_batch(run.run_id, params=new[i : i + MAX_PARAMS])
+    changed = {f"param.{name}": value for name, value in wanted.items() if known.get(name, value) != value}
+    name, digest, place = dataset
+    source = {
+        "mlflow.user": os.environ.get("USER", ""),
+        "mlflow.source.name": Path(sys.argv[0]).name,
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": tags.get("git_commit", ""),
+        "manifest_digest": digest,
+    }
+    run.tag({**source, **changed, **tags})
+    entity = Dataset(name=name, digest=digest[:MAX_DIGEST], source_type="local", source=json.dumps({"uri": place}))
+    context = InputTag("mlflow.data.context", "training")
+    run.client.log_inputs(run.run_id, datasets=[DatasetInput(dataset=entity, tags=[context])])
+
+
+def log_results(
+    config: TrackingConfig,
+    *,
+    root: Path,
+    run_id: str,
+    metrics: Mapping[str, float | None],
+    folders: Mapping[str, Path] | None = None,
+    files: Mapping[str, Sequence[Path]] | None = None,
+) -> bool:
+    """Add metrics and artifacts to a run that has ended; its status and duration stay.
+
+    Args:
+        folders, files: by artifact path; "" is the run's top folder.
+
+    Returns:
+        False, with a message, if this tracking store does not have the run (trained elsewhere, or deleted).
+    """
+    client = connect(config, root)
+    found = find_run(client, run_id)
+    if found is None:
+        say(f"{client.tracking_uri} has no run {run_id}: results are not logged there")
+        return False
+    now_ms = int(time.time() * 1000)
+    values = {name: math.nan if value is None else value for name, value in metrics.items()}
+    items = [Metric(_key(name), float(value), now_ms, 0) for name, value in values.items()]
+    for i in range(0, len(items), MAX_METRICS):
+        client.log_batch(run_id, metrics=items[i : i + MAX_METRICS])
+    for place, folder in (folders or {}).items():
+        client.log_artifacts(run_id, str(folder), place or None)
+    for place, paths in (files or {}).items():
+        for path in paths:
+            client.log_artifact(run_id, str(path), place or None)
+    return True
+
+
+def fetch_model(uri: str, config: TrackingConfig, root: Path, folder: Path) -> Path:
+    """Download a model's folder (`models:/name@alias`, `models:/name/version`, `runs:/id/model`) below `folder`.
+
+    Raises:
+        MlflowException: there is no such model.
+    """
+    place = connect(config, root).tracking_uri
+    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder), tracking_uri=place))
+
+
+def registered_models(config: TrackingConfig, root: Path) -> list[str]:
+    """URIs that can be asked for: every alias of every registered model, its first version where it has none."""
+    found: list[str] = []
+    for model in connect(config, root).search_registered_models():
+        found += [f"models:/{model.name}@{alias}" for alias in sorted(model.aliases)] or [f"models:/{model.name}/1"]
+    return found

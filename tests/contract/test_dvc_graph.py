@@ -1,0 +1,92 @@
+"""dvc.yaml against the code: what a stage imports and reads stands among its dependencies."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+# Changing these moves work and words, not results; listing them would train everything anew after each touch.
+PLUMBING = {
+    "pipeline/discover.py",
+    "pipeline/distributed.py",
+    "pipeline/event_tail.py",
+    "pipeline/events.py",
+    "pipeline/params.py",
+    "pipeline/progress.py",
+    "pipeline/project.py",
+    "pipeline/runs.py",
+    "pipeline/settings.py",
+    "pipeline/stages/_command.py",
+    "pipeline/tracking.py",
+}
+STAGES = ("fetch", "shard", "vocab", "train", "evaluate", "register")
+
+
+def module_file(root: Path, name: str) -> Path | None:
+    path = root / Path(*name.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def closure(root: Path, start: Path) -> set[str]:
+    """Project files that `start` imports, directly or not, inside functions too."""
+    seen: set[Path] = set()
+    todo = [start]
+    while todo:
+        path = todo.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        if str(path.relative_to(root)) in PLUMBING:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            todo += [found for name in names if (found := module_file(root, name)) is not None]
+    return {str(path.relative_to(root)) for path in seen}
+
+
+@pytest.fixture(scope="module")
+def graph(root) -> dict[str, Any]:
+    return yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dependencies_cover_what_the_stage_imports(root, graph, stage):
+    listed = [dep for dep in graph[stage]["do"]["deps"] if "${" not in dep]
+    uncovered = {
+        file
+        for file in closure(root, root / f"pipeline/stages/{stage}.py") - PLUMBING
+        if (root / file).read_text().strip() and not file.endswith("__init__.py")
+        if not any(file == dep or file.startswith(f"{dep}/") for dep in listed)
+    }
+    assert not uncovered
+
+
+def test_every_listed_file_is_there(root, graph):
+    for stage in STAGES:
+        for dep in graph[stage]["do"]["deps"]:
+            if "${" not in dep:
+                assert (root / dep).exists(), f"{stage}: {dep}"
+
+
+def test_every_section_of_params_is_somebodys_dependency(root, graph):
+    sections = set(yaml.safe_load((root / "params.yaml").read_text()))
+    read = {param.split(".")[0] for stage in STAGES for param in graph[stage]["do"].get("params", [])}
+    assert sections - read == {"cluster", "tracking"}, "where a run is trained and recorded does not make it another"
+
+
+def test_outputs_are_what_the_project_says(graph):
+    outs = [out for stage in STAGES for out in graph[stage]["do"].get("outs", [])]
+    names = [out if isinstance(out, str) else next(iter(out)) for out in outs]
+    assert len(names) == len(set(names))
+    assert all("state" not in name for name in names), "resumable state must lie outside every output"

@@ -1,0 +1,74 @@
+"""Imports go one way, and the libraries that are slow or heavy stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ALLOWED = {
+    "contracts": {"contracts"},
+    "lightning_modules": {"contracts", "lightning_modules"},
+    "pipeline": {"contracts", "lightning_modules", "pipeline"},
+}
+ONLY_IN = {
+    "ray": {"pipeline/distributed.py"},
+    # served_model.py is the file that MLflow itself loads; registry.py and tracking.py are the two that talk to it.
+    "mlflow": {"pipeline/tracking.py", "pipeline/registry.py", "pipeline/served_model.py", "pipeline/predict.py"},
+    "dvc": set(),
+}
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def files(root: Path, package: str) -> list[Path]:
+    return sorted((root / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_packages_import_downwards_only(root, package):
+    for path in files(root, package):
+        for name in imported(path):
+            top = name.split(".")[0]
+            assert top not in ALLOWED or top in ALLOWED[package], f"{path} imports {name}"
+
+
+def test_contracts_need_only_numpy(root):
+    for path in files(root, "contracts"):
+        tops = {name.split(".")[0] for name in imported(path)} - {"contracts", "numpy", "__future__"}
+        assert tops <= set(sys.stdlib_module_names), f"{path} imports {tops}"
+
+
+@pytest.mark.parametrize("library", sorted(ONLY_IN))
+def test_library_is_imported_only_where_it_belongs(root, library):
+    for package in ALLOWED:
+        for path in files(root, package):
+            if any(name.split(".")[0] == library for name in imported(path)):
+                assert str(path.relative_to(root)) in ONLY_IN[library], f"{path} imports {library}"
+
+
+@pytest.mark.parametrize("kind", ["tasks", "models"])
+def test_tasks_and_models_do_not_import_each_other(root, kind):
+    for path in files(root, f"lightning_modules/{kind}"):
+        for name in imported(path):
+            for other in ("tasks", "models"):
+                assert not name.startswith(f"lightning_modules.{other}."), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("module", ["fetch", "shard", "vocab"])
+def test_data_stages_start_without_torch(root, module):
+    code = f"import sys, pipeline.stages.{module}; print([m for m in ('torch', 'mlflow', 'ray') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"

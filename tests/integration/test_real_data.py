@@ -1,0 +1,137 @@
+"""The main job on real photographs: raw files -> shards -> training -> evaluation, for every kind of source."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.params import load_params
+from pipeline.project import Project
+from pipeline.stages.evaluate import evaluate
+from pipeline.stages.fetch import fetch
+from pipeline.stages.shard import shard
+from pipeline.stages.train import train
+from pipeline.stages.vocab import vocab
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+CASES: dict[str, dict[str, Any]] = {
+    "captioning": {
+        "input": "coco_real",
+        "sources": {"coco": {"images": "images/{split}2017"}},
+        "run": {"task": {"name": "captioning"}, "model": {"name": "soft_attention"}},
+        "samples": (80, 244),
+    },
+    "instances": {
+        "input": "coco_real",
+        "sources": {"coco": {"images": "images/{split}2017"}},
+        "run": {"task": {"name": "instances"}, "model": {"name": "mask_rcnn"}},
+    },
+    "detection": {
+        "input": "bccd",
+        "sources": {"voc": {"folders": ["BCCD"]}},
+        "run": {"task": {"name": "detection"}, "model": {"name": "faster_rcnn"}},
+        "samples": (205, 87),
+        "dropped": {"object": {"zero_area_box": 1}},
+    },
+    "segmentation": {
+        "input": "camvid",
+        "sources": {"camvid": {}},
+        "run": {"task": {"name": "segmentation"}, "model": {"name": "fcn"}},
+        "samples": (74, 21),
+    },
+}
+
+
+def make_project(folder: Path, data: Path, case: dict[str, Any]) -> Project:
+    document = {
+        "datasets": {
+            "real": {"origin": "local", "input": str(data), "sources": case["sources"], "max_quarantined": 0.2}
+        },
+        "runs": {"job": {"dataset": "real", **case["run"]}},
+        "train": {"max_epochs": 1, "batch_size": 16, "eval_batch_size": 16, "num_pictures": 2},
+        "shards": {"samples": 64},
+        "cluster": {"engine": "local"},
+        "tracking": {"system_metrics": False},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump(document))
+    return Project(folder)
+
+
+def run_job(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All stages but registration; the manifest and the metrics."""
+    params = load_params(project.root)
+    for stage in (fetch, shard, vocab):
+        stage(project, params, "real")
+    train(project, params, "job")
+    evaluate(project, params, "job")
+    manifest = json.loads((project.shards("real") / "manifest.json").read_text())
+    return manifest, json.loads(project.metrics("job").read_text())
+
+
+def check_outputs(project: Project, manifest: dict[str, Any], metrics: dict[str, Any]) -> None:
+    assert metrics["value"] is not None
+    lines = project.predictions("job").read_text().splitlines()
+    assert len(lines) == metrics["num_samples"]
+    assert list((project.plots("job") / "pictures").glob("*.png"))
+    for split in manifest["splits"].values():
+        lost = sum(split["dropped"].get("record", {}).values())
+        assert split["num_source"] == split["num_samples"] + lost, "source samples = sharded + quarantined"
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_job_runs_on_real_data(name, shared_dir, tmp_path):
+    case = CASES[name]
+    project = make_project(tmp_path / "project", shared_dir / "data" / case["input"], case)
+    manifest, metrics = run_job(project)
+    check_outputs(project, manifest, metrics)
+    if name != "captioning":
+        assert manifest["splits"]["train"]["dropped"].get("record", {}) == {}
+    if "samples" in case:
+        used = manifest["splits"]["val"]["num_samples"] if name != "captioning" else metrics["num_samples"]
+        assert used == case["samples"][1]
+    if "dropped" in case:
+        both = [split["dropped"].get("object", {}) for split in manifest["splits"].values()]
+        assert sum(part.get("zero_area_box", 0) for part in both) == 2
+
+
+def test_questions_of_real_photographs(shared_dir, tmp_path):
+    """VQA v2's file covers the training photographs only; here it serves as both splits."""
+    source, data = shared_dir / "data" / "coco_real", tmp_path / "vqa"
+    (data / "vqa").mkdir(parents=True)
+    for split in ("train", "val"):
+        (data / f"{split}2017").symlink_to(source / "images" / "train2017", target_is_directory=True)
+        for name in ("v2_OpenEnded_mscoco_{}2014_questions.json", "v2_mscoco_{}2014_annotations.json"):
+            shutil.copyfile(source / "vqa" / name.format("train"), data / "vqa" / name.format(split))
+    case = {"sources": {"vqa": {}}, "run": {"task": {"name": "vqa"}, "model": {"name": "lstm_vqa"}}}
+    project = make_project(tmp_path / "project", data, case)
+    manifest, metrics = run_job(project)
+    check_outputs(project, manifest, metrics)
+    assert metrics["num_samples"] == 95
+    assert manifest["splits"]["train"]["totals"]["num_questions"] == 148
+
+
+def test_palette_masks_of_voc(shared_dir, tmp_path):
+    """Three VOC photographs with SegmentationClass and SegmentationObject PNGs, and no ImageSets."""
+    source = shared_dir / "data/labelme_voc/instance_segmentation/data_dataset_voc"
+    data = tmp_path / "voc" / "VOCdevkit" / "VOC2012"
+    shutil.copytree(source, data)
+    lists = data / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for split in ("train", "val"):
+        (lists / f"{split}.txt").write_text("2011_000003\n2011_000006\n2011_000025\n")
+    case = {
+        "sources": {"voc": {"image_sets": "Segmentation"}},
+        "run": {"task": {"name": "segmentation"}, "model": {"name": "fcn"}},
+    }
+    project = make_project(tmp_path / "project", tmp_path / "voc", case)
+    manifest, metrics = run_job(project)
+    check_outputs(project, manifest, metrics)
+    assert manifest["splits"]["val"]["totals"]["has_semantic"] == 3
+    assert "person" in manifest["classes"]

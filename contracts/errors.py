@@ -14,7 +14,9 @@ class SightlineError(Exception):
     def __init__(self, what: str, *, value: object = _UNSET, where: str = "", allowed: str = "", fix: str = ""):
         self.what, self.where, self.allowed, self.fix = what, where, allowed, fix
         lines = [what if value is _UNSET else f"{what}: {value!r}"]
-        lines += [f"  {label}: {text}" for label, text in (("where", where), ("allowed", allowed), ("fix", fix)) if text]
+        lines += [
+            f"  {label}: {text}" for label, text in (("where", where), ("allowed", allowed), ("fix", fix)) if text
+        ]
         super().__init__("\n".join(lines))
 
 

@@ -185,7 +185,9 @@ class Record:
             ),
             captions=tuple(Caption(caption_id=i, text=t) for i, t in d["captions"]),
             questions=tuple(
-                Question(question_id=i, text=t, answers=tuple(a), multiple_choice_answer=m, question_type=qt, answer_type=at)
+                Question(
+                    question_id=i, text=t, answers=tuple(a), multiple_choice_answer=m, question_type=qt, answer_type=at
+                )
                 for i, t, a, m, qt, at in d["questions"]
             ),
             semantic_mask=semantic_mask,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -54,20 +55,37 @@ def session(config: ClusterConfig, root: Path, *, dashboard: bool = False) -> It
         )
         # ray.data is unused: the object store only carries annotations and results.
         options = {"include_dashboard": dashboard, "object_store_memory": 200 * 2**20}
+    if address:
+        _knock(address)
     try:
         ray.init(address=address or "local", runtime_env=runtime_env, logging_level="ERROR", **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            "no Ray cluster answers",
-            value=address,
-            where="cluster.address or RAY_ADDRESS",
-            allowed="host:port of a head node, ray://host:port, or auto",
-            fix=f"start one with `ray start --head`, or unset it to work on this machine ({error})",
-        ) from error
+        raise _no_cluster(address, error) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Fail within seconds where nobody listens: Ray itself would go on trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # "auto": Ray looks for the cluster's own file
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str | None, error: Exception) -> ConfigError:
+    return ConfigError(
+        "no Ray cluster answers",
+        value=address,
+        where="cluster.address or RAY_ADDRESS",
+        allowed="host:port of a head node, ray://host:port, or auto",
+        fix=f"start one with `ray start --head`, or unset it to work on this machine ({error})",
+    )
 
 
 def map_ordered(

@@ -130,21 +130,12 @@ def _checkpoint(project: Project, model: str) -> Path:
 
 def _predict_with_uri(arguments: argparse.Namespace, images: Sequence[Path]) -> int:
     """Fetch the model and let the code that it ships predict, in a process that cannot see this folder's code."""
-    from mlflow.exceptions import MlflowException
-
     from pipeline import tracking
 
     root = Project.here().root
     config = _tracking_config(root)
     with tempfile.TemporaryDirectory() as temporary:
-        try:
-            folder = tracking.fetch_model(arguments.model, config, root, Path(temporary))
-        except MlflowException as error:
-            known = ", ".join(tracking.registered_models(config, root))
-            what = str(error).splitlines()[0][:200]
-            raise ConfigError(
-                "no such model", value=arguments.model, where=what, allowed=known or "none yet"
-            ) from error
+        folder = tracking.fetch_model(arguments.model, config, root, Path(temporary))
         checkpoints = list((folder / "artifacts").glob("*.ckpt"))
         if len(checkpoints) != 1 or not (folder / "code" / "pipeline" / "predict.py").is_file():
             raise ConfigError("this is no model of Sightline", value=arguments.model)

@@ -33,7 +33,7 @@ import contracts
 import lightning_modules
 import pipeline
 from pipeline.checkpoints import file_sha256, load_predictor
-from pipeline.tracking import TrackingConfig, connect, experiment_id, find_run, first_use
+from pipeline.tracking import TrackingConfig, connect, experiment_id, find_run, first_use, process_wide
 
 ALIAS = "champion"
 SERVED = Path(__file__).with_name("served_model.py")
@@ -147,6 +147,13 @@ def register(
         previous_champion and the facts the decision rests on.
     """
     client = connect(config, root)
+    with process_wide(client.tracking_uri):
+        return _register(client, config, candidate, root, image, question)
+
+
+def _register(
+    client: MlflowClient, config: TrackingConfig, candidate: Candidate, root: Path, image: bytes, question: str | None
+) -> dict[str, Any]:
     if candidate.run_id and find_run(client, candidate.run_id) is None:
         candidate = Candidate(**{**candidate.__dict__, "run_id": ""})  # trained elsewhere: this store cannot trace it
     facts = _facts(candidate)

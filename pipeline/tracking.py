@@ -90,7 +90,13 @@ def connect(config: TrackingConfig, root: Path) -> MlflowClient:
         ConfigError: the server or the database cannot be reached.
     """
     uri = tracking_uri(config, root)
-    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.system_metrics.system_metrics_monitor", "urllib3"):
+    for noisy in (
+        "alembic",
+        "mlflow.store.db.utils",
+        "mlflow.system_metrics.system_metrics_monitor",
+        "mlflow.store.model_registry",
+        "urllib3",
+    ):
         logging.getLogger(noisy).setLevel(logging.ERROR)  # outages are told once, by the tail
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
@@ -132,6 +138,20 @@ def _brief_retries() -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def process_wide(uri: str) -> Iterator[None]:
+    """For calls of MLflow that take no client: the registry looks models up in the process's store, whatever the
+    client's. Nothing else here sets it, since it is also an environment variable that child processes inherit."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def experiment_id(client: MlflowClient, config: TrackingConfig, root: Path, task: str) -> str:
@@ -432,10 +452,14 @@ def fetch_model(uri: str, config: TrackingConfig, root: Path, folder: Path) -> P
     """Download a model's folder (`models:/name@alias`, `models:/name/version`, `runs:/id/model`) below `folder`.
 
     Raises:
-        MlflowException: there is no such model.
+        ConfigError: there is no such model; names those that there are.
     """
-    place = connect(config, root).tracking_uri
-    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder), tracking_uri=place))
+    with process_wide(connect(config, root).tracking_uri):
+        try:
+            return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+        except (MlflowException, OSError) as error:  # OSError: the run is there, the folder is not
+            known = ", ".join(registered_models(config, root)) or "none is registered yet"
+            raise ConfigError("no such model", value=uri, where=first_line(error), allowed=known) from error
 
 
 def registered_models(config: TrackingConfig, root: Path) -> list[str]:

@@ -13,11 +13,11 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 
-from pipeline.params import load_params  # noqa: E402
-from pipeline.project import Project  # noqa: E402
-from pipeline.stages.fetch import fetch  # noqa: E402
-from pipeline.stages.shard import shard  # noqa: E402
-from pipeline.stages.vocab import vocab  # noqa: E402
+from pipeline.params import load_params
+from pipeline.project import Project
+from pipeline.stages.fetch import fetch
+from pipeline.stages.shard import shard
+from pipeline.stages.vocab import vocab
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -68,7 +68,7 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project with both generated worlds at 64 px, fetched, sharded and counted; every run can be trained in seconds."""
+    """A project with both generated worlds at 64 px, fetched, sharded and counted; a run trains in seconds."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "params.yaml").write_text(yaml.safe_dump(TINY))
     project, params = Project(folder), load_params(folder)

@@ -9,21 +9,25 @@ from pipeline.sharding import shard_dataset
 from pipeline.stages._command import main
 
 
-def shard(project: Project, params: Params, dataset: str) -> None:
-    config = params.dataset(dataset)
-    opened = [
+def open_sources(project: Project, params: Params, dataset: str) -> list[sources.OpenSource]:
+    """The sources of a data set, each with its settings, over its raw folder."""
+    return [
         sources.OpenSource(
             name=name,
             module=discover.load("source", name, where=f"datasets.{dataset}.sources"),
             root=project.raw_root(dataset),
             config=params.part_config("source", {"name": name, **section}, f"datasets.{dataset}.sources.{name}"),
         )
-        for name, section in config.sources.items()
+        for name, section in params.dataset(dataset).sources.items()
     ]
+
+
+def shard(project: Project, params: Params, dataset: str) -> None:
+    config = params.dataset(dataset)
     manifest = shard_dataset(
         dataset,
         config,
-        opened,
+        open_sources(project, params, dataset),
         project.shards(dataset),
         project.quarantine(dataset),
         params.section(ShardsConfig, "shards"),

@@ -29,7 +29,12 @@ def arguments(project: Project, state: Path, run: str = "segmentation", **train:
     plain = data.run.to_dict()
     plain["train"] |= {"max_epochs": 2, "ema_decay": 0.9, "checkpoint_every_steps": 2, **train}
     state.mkdir(parents=True, exist_ok=True)
-    return {"run": plain, "data": data.spec.to_dict(), "shards": str(project.shards(data.run.dataset)), "state": str(state)}
+    return {
+        "run": plain,
+        "data": data.spec.to_dict(),
+        "shards": str(project.shards(data.run.dataset)),
+        "state": str(state),
+    }
 
 
 def final_weights(state: Path) -> str:

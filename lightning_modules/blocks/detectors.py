@@ -1,0 +1,102 @@
+"""Settings that Faster and Mask R-CNN share, and torchvision's arguments made from them.
+
+Defaults suit images of 96 to 160 px on a CPU; COCO at 800 px wants the paper's: levels c2..c5 with anchors of
+32 to 512 px, 256 channels, heads of 1,024, 256 anchors and 512 proposals an image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from contracts.errors import ConfigError
+from lightning_modules.blocks.backbones import BackboneName, build_backbone
+from lightning_modules.blocks.fpn import PyramidBackbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class RCNNConfig:
+    """Faster R-CNN (1506.01497) on a feature pyramid (1612.03144).
+
+    Attributes:
+        levels: maps that the heads read, finest first: one for a single scale.
+        channels: of each of them.
+        anchors: sides of the anchors as fractions of the image size, finest level first; each level takes an equal
+            share of them.
+        aspect_ratios: height / width of the anchors of each size.
+        rpn_batch, roi_batch: anchors and proposals sampled for the losses, per image.
+        rpn_pre_nms_train, rpn_pre_nms_eval: best proposals kept per level before suppression.
+        rpn_post_nms_train, rpn_post_nms_eval: proposals per image after it.
+        box_head: width of the two fully connected layers.
+        score_threshold: detections below it are dropped; low, because AP counts the whole curve.
+    """
+
+    backbone: BackboneName = "small"
+    pretrained: bool = False
+    frozen_norm: bool = False
+    levels: tuple[str, ...] = ("c3", "c4")
+    channels: int = 64
+    anchors: tuple[float, ...] = (0.15, 0.24, 0.38, 0.54)
+    aspect_ratios: tuple[float, ...] = (1.0,)
+    rpn_batch: int = 64
+    rpn_pre_nms_train: int = 200
+    rpn_pre_nms_eval: int = 200
+    rpn_post_nms_train: int = 100
+    rpn_post_nms_eval: int = 50
+    rpn_nms_threshold: float = 0.7
+    roi_batch: int = 32
+    roi_size: int = 7
+    box_head: int = 256
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    max_detections: int = 100
+
+    def __post_init__(self) -> None:
+        if not self.anchors or len(self.anchors) % max(1, len(self.levels)):
+            raise ConfigError(
+                "the anchors cannot be shared out among the levels",
+                value=self.anchors,
+                where="model.anchors",
+                allowed=f"a number of sizes that {len(self.levels)} levels divide",
+            )
+        if min(self.anchors) <= 0 or min(self.aspect_ratios, default=0) <= 0:
+            raise ConfigError(
+                "anchor sizes and aspect ratios must be positive",
+                value={"anchors": self.anchors, "aspect_ratios": self.aspect_ratios},
+                where="model",
+            )
+
+
+def detector_arguments(config: RCNNConfig, *, num_classes: int, image_size: int) -> dict[str, Any]:
+    """Keyword arguments of torchvision's `FasterRCNN` and `MaskRCNN` for C classes and images of `image_size` px."""
+    backbone = build_backbone(config.backbone, pretrained=config.pretrained, frozen_norm=config.frozen_norm)
+    pyramid = PyramidBackbone(backbone, config.levels, config.channels)
+    share = len(config.anchors) // len(config.levels)
+    sizes = [fraction * image_size for fraction in config.anchors]
+    level_sizes = tuple(tuple(sizes[i : i + share]) for i in range(0, len(sizes), share))
+    return {
+        "backbone": pyramid,
+        "rpn_anchor_generator": AnchorGenerator(level_sizes, (config.aspect_ratios,) * len(config.levels)),
+        "rpn_pre_nms_top_n_train": config.rpn_pre_nms_train,
+        "rpn_pre_nms_top_n_test": config.rpn_pre_nms_eval,
+        "rpn_post_nms_top_n_train": config.rpn_post_nms_train,
+        "rpn_post_nms_top_n_test": config.rpn_post_nms_eval,
+        "rpn_nms_thresh": config.rpn_nms_threshold,
+        "rpn_batch_size_per_image": config.rpn_batch,
+        "box_roi_pool": roi_pool(config, config.roi_size),
+        "box_head": TwoMLPHead(config.channels * config.roi_size**2, config.box_head),
+        "box_predictor": FastRCNNPredictor(config.box_head, num_classes + 1),
+        "box_batch_size_per_image": config.roi_batch,
+        "box_score_thresh": config.score_threshold,
+        "box_nms_thresh": config.nms_threshold,
+        "box_detections_per_img": config.max_detections,
+    }
+
+
+def roi_pool(config: RCNNConfig, size: int) -> MultiScaleRoIAlign:
+    """RoIAlign (1703.06870) to `size` x `size` from the level that suits each box."""
+    return MultiScaleRoIAlign(featmap_names=list(config.levels), output_size=size, sampling_ratio=2)

@@ -1,0 +1,48 @@
+"""Feature pyramid (1612.03144) on top of a backbone, in the form that torchvision's detectors read.
+
+Shapes: images (B, 3, H, W) float -> one map (B, channels, H/s, W/s) for each chosen level, s = 4, 8, 16, 32.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+
+from contracts.errors import ConfigError
+from lightning_modules.blocks.backbones import LEVELS, Backbone
+
+
+class PyramidBackbone(nn.Module):
+    """Backbone and pyramid. With one level, that map alone carries what the deeper ones add from above.
+
+    Args:
+        backbone: gives c2..c5.
+        levels: the maps that come out, finest first; the pyramid is built from the finest of them up to c5.
+        channels: of every map that comes out; torchvision reads it as `out_channels`.
+
+    Raises:
+        ConfigError: a level that does not exist, twice, or not in order.
+    """
+
+    def __init__(self, backbone: Backbone, levels: Sequence[str], channels: int):
+        super().__init__()
+        if not levels or any(level not in LEVELS for level in levels) or sorted(set(levels)) != list(levels):
+            raise ConfigError(
+                "wrong pyramid levels",
+                value=tuple(levels),
+                where="model.levels",
+                allowed=f"one or more of {', '.join(LEVELS)}, each once, in this order",
+            )
+        self.backbone = backbone
+        self.levels = tuple(levels)
+        self.inputs = LEVELS[LEVELS.index(self.levels[0]) :]
+        self.pyramid = FeaturePyramidNetwork([backbone.channels[level] for level in self.inputs], channels)
+        self.out_channels = channels
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        maps = self.backbone(images)
+        pyramid = self.pyramid(OrderedDict((level, maps[level]) for level in self.inputs))
+        return OrderedDict((level, pyramid[level]) for level in self.levels)

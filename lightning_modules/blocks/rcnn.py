@@ -1,0 +1,201 @@
+"""torchvision's Faster / Mask R-CNN run in one pass that can give losses and detections together.
+
+Shapes: B images (B, 3, H, W) uint8; targets of image i: `boxes` (N, 4) float32, `labels` (N,) int64 in 1..C,
+`ignored` (K, 4) float32, and for Mask R-CNN `masks` (N, H, W) uint8. P proposals (P, 4). D detections.
+
+torchvision's own `forward` gives losses in training mode and detections in evaluation mode, never both, and under
+bf16 autocast makes its anchors and decodes its boxes in bf16 (8 bits: an error of 4 px at 1,000 px). Here the
+backbone and the heads' convolutions run under autocast; anchors, decoding, matching, suppression and losses do not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.faster_rcnn import FasterRCNN
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_inference, maskrcnn_loss
+from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
+
+from lightning_modules.blocks.pixels import PixelNorm
+from lightning_modules.ops.boxes import covered_fraction
+
+Target = dict[str, Tensor]
+Detection = dict[str, Tensor]
+Losses = dict[str, Tensor]
+Features = OrderedDict[str, Tensor]
+Sizes = list[tuple[int, int]]
+
+SIZE_DIVISOR = 32  # of the padded batch, the stride of c5
+IGNORED_COVER = 0.5  # a background anchor or proposal covered this much by an ignored region is not sampled
+
+
+class RCNN(nn.Module):
+    """Runs the parts of a torchvision detector. `detector.transform` is not used: images arrive resized.
+
+    Objects that are not to be learnt (crowds, VOC difficult) come as `ignored` boxes: anchors and proposals that
+    lie in one (half of their own area) and match no object are neither positive nor negative.
+    """
+
+    def __init__(self, detector: FasterRCNN):
+        super().__init__()
+        self.pixel_norm = PixelNorm()
+        self.backbone = detector.backbone
+        self.rpn = cast(RegionProposalNetwork, detector.rpn)
+        self.roi_heads = cast(RoIHeads, detector.roi_heads)
+
+    def forward(
+        self,
+        images: Tensor | Sequence[Tensor],
+        targets: list[Target] | None = None,
+        *,
+        sizes: Sizes | None = None,
+        detect: bool = False,
+    ) -> tuple[Losses, list[Detection]]:
+        """Losses if there are targets, detections if asked for; the backbone runs once.
+
+        Args:
+            images: (B, 3, H, W) uint8, or B tensors (3, H, W) uint8 of any sizes.
+            targets: one dict per image, see the module's legend.
+            sizes: (height, width) of each image's content, from its upper left corner; the whole image by default.
+            detect: whether to return detections.
+
+        Returns:
+            losses: `loss_objectness`, `loss_rpn_box_reg`, `loss_classifier`, `loss_box_reg` (and `loss_mask`),
+                float32 scalars; empty without targets. In evaluation mode they do not depend on the random state.
+            detections: per image `boxes` (D, 4) float32 in input pixels, `labels` (D,), `scores` (D,) falling,
+                (and `masks` (D, 1, 28, 28) probabilities on the boxes); empty if not asked for.
+        """
+        batch = self._batch(images, sizes)
+        features = OrderedDict((name, x.float()) for name, x in self.backbone(batch.tensors).items())
+        losses: Losses = {}
+        detections: list[Detection] = []
+        with contextlib.ExitStack() as stack:
+            if targets is not None and not self.training:
+                stack.enter_context(_fixed_random(batch.tensors.device))
+            proposals, losses = self._propose(batch, features, targets)
+            if targets is not None:
+                losses = {**losses, **self._roi_losses(features, proposals, batch.image_sizes, targets)}
+        if detect:
+            detections = self._detect(features, proposals, batch.image_sizes)
+        return losses, detections
+
+    def _batch(self, images: Tensor | Sequence[Tensor], sizes: Sizes | None) -> ImageList:
+        """Normalises and pads below and right with zeros, ImageNet's mean colour, to one size."""
+        if sizes is None:
+            sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        height = -(-max(image.shape[-2] for image in images) // SIZE_DIVISOR) * SIZE_DIVISOR
+        width = -(-max(image.shape[-1] for image in images) // SIZE_DIVISOR) * SIZE_DIVISOR
+        if isinstance(images, Tensor):
+            x = self.pixel_norm(images)
+            if x.shape[-2:] != (height, width):
+                x = F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
+            return ImageList(x, sizes)
+        parts = [self.pixel_norm(image[None]) for image in images]
+        x = torch.cat([F.pad(p, (0, width - p.shape[-1], 0, height - p.shape[-2])) for p in parts])
+        return ImageList(x.contiguous(memory_format=torch.channels_last), sizes)
+
+    def _propose(
+        self, batch: ImageList, features: Features, targets: list[Target] | None
+    ) -> tuple[list[Tensor], Losses]:
+        """Proposals of the RPN (P, 4) per image, and its two losses if there are targets."""
+        rpn = self.rpn
+        maps = list(features.values())
+        objectness_maps, delta_maps = rpn.head(maps)
+        with _full_precision(batch.tensors.device):
+            objectness_maps = [x.float() for x in objectness_maps]
+            delta_maps = [x.float() for x in delta_maps]
+            anchors = rpn.anchor_generator(batch, maps)
+            per_level = [x[0].numel() for x in objectness_maps]
+            objectness, deltas = concat_box_prediction_layers(objectness_maps, delta_maps)
+            boxes = rpn.box_coder.decode(deltas.detach(), anchors).view(len(anchors), -1, 4)
+            proposals, _ = rpn.filter_proposals(boxes, objectness, batch.image_sizes, per_level)
+            if targets is None:
+                return proposals, {}
+            labels, matched = rpn.assign_targets_to_anchors(anchors, targets)
+            for label, anchor, target in zip(labels, anchors, targets, strict=True):
+                label[(label == 0) & (covered_fraction(anchor, target["ignored"]) >= IGNORED_COVER)] = -1
+            if all(bool((label < 0).all()) for label in labels):  # all ignored: torchvision would divide by zero
+                return proposals, {"loss_objectness": objectness.sum() * 0, "loss_rpn_box_reg": deltas.sum() * 0}
+            regression = rpn.box_coder.encode(matched, anchors)
+            objectness_loss, box_loss = rpn.compute_loss(objectness, deltas, labels, list(regression))
+        return proposals, {"loss_objectness": objectness_loss, "loss_rpn_box_reg": box_loss}
+
+    def _classify(self, features: Features, boxes: list[Tensor], sizes: Sizes) -> tuple[Tensor, Tensor]:
+        """Class logits (sum P, C + 1) and box deltas (sum P, 4 (C + 1)) of the boxes, float32."""
+        roi = self.roi_heads
+        logits, deltas = roi.box_predictor(roi.box_head(roi.box_roi_pool(features, boxes, sizes)))
+        return logits.float(), deltas.float()
+
+    def _mask_logits(self, features: Features, boxes: list[Tensor], sizes: Sizes) -> Tensor:
+        """Mask logits (sum P, C + 1, 28, 28) of the boxes, float32."""
+        roi = self.roi_heads
+        return roi.mask_predictor(roi.mask_head(roi.mask_roi_pool(features, boxes, sizes))).float()
+
+    def _roi_losses(self, features: Features, proposals: list[Tensor], sizes: Sizes, targets: list[Target]) -> Losses:
+        with _full_precision(proposals[0].device):
+            boxes, matches, labels, regression = self._sample(proposals, targets)
+        logits, deltas = self._classify(features, boxes, sizes)
+        losses = {"loss_classifier": logits.sum() * 0, "loss_box_reg": deltas.sum() * 0}
+        if len(logits):  # none where every proposal lies in an ignored region
+            with _full_precision(logits.device):
+                class_loss, box_loss = fastrcnn_loss(logits, deltas, labels, regression)
+            losses = {"loss_classifier": class_loss, "loss_box_reg": box_loss}
+        if self.roi_heads.has_mask():
+            positive = [label > 0 for label in labels]
+            mask_boxes = [box[p] for box, p in zip(boxes, positive, strict=True)]
+            mask_matches = [match[p] for match, p in zip(matches, positive, strict=True)]
+            mask_logits = self._mask_logits(features, mask_boxes, sizes)
+            with _full_precision(logits.device):
+                masks, classes = [t["masks"] for t in targets], [t["labels"] for t in targets]
+                losses["loss_mask"] = maskrcnn_loss(mask_logits, mask_boxes, masks, classes, mask_matches)
+        return losses
+
+    def _sample(
+        self, proposals: list[Tensor], targets: list[Target]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+        """torchvision's `select_training_samples`, with ignored regions: boxes, their objects, labels and deltas."""
+        roi = self.roi_heads
+        truth = [target["boxes"] for target in targets]
+        boxes = roi.add_gt_proposals(proposals, truth)
+        matches, labels = roi.assign_targets_to_proposals(boxes, truth, [target["labels"] for target in targets])
+        for label, box, target in zip(labels, boxes, targets, strict=True):
+            label[(label == 0) & (covered_fraction(box, target["ignored"]) >= IGNORED_COVER)] = -1
+        matched: list[Tensor] = []
+        for i, chosen in enumerate(roi.subsample(labels)):
+            boxes[i], matches[i], labels[i] = boxes[i][chosen], matches[i][chosen], labels[i][chosen]
+            # An image without objects has only background, whose deltas count in no loss.
+            objects = truth[i] if len(truth[i]) else truth[i].new_zeros((1, 4))
+            matched.append(objects[matches[i]])
+        return boxes, matches, labels, list(roi.box_coder.encode(matched, boxes))
+
+    def _detect(self, features: Features, proposals: list[Tensor], sizes: Sizes) -> list[Detection]:
+        logits, deltas = self._classify(features, proposals, sizes)
+        with _full_precision(logits.device):
+            found = self.roi_heads.postprocess_detections(logits, deltas, proposals, sizes)
+        detections = [{"boxes": b, "scores": s, "labels": n} for b, s, n in zip(*found, strict=True)]
+        if self.roi_heads.has_mask():
+            mask_logits = self._mask_logits(features, [d["boxes"] for d in detections], sizes)
+            probs = maskrcnn_inference(mask_logits, [d["labels"] for d in detections])
+            for detection, masks in zip(detections, probs, strict=True):
+                detection["masks"] = masks
+        return detections
+
+
+def _full_precision(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, enabled=False)
+
+
+@contextlib.contextmanager
+def _fixed_random(device: torch.device) -> Iterator[None]:
+    """The samplers draw from the global generator: a validation loss must not depend on what ran before it."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(0)
+        yield

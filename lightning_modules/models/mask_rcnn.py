@@ -1,0 +1,34 @@
+"""Mask R-CNN (1703.06870), torchvision's parts on a backbone of ours. See `blocks/rcnn.py` for inputs and outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torchvision.models.detection.mask_rcnn import MaskRCNN, MaskRCNNHeads, MaskRCNNPredictor
+
+from lightning_modules.blocks.detectors import RCNNConfig, detector_arguments, roi_pool
+from lightning_modules.blocks.rcnn import RCNN
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RCNNConfig):
+    """`mask_channels` are those of each convolution of the mask head (the paper: four of 256); masks are predicted
+    at twice `mask_roi_size`."""
+
+    mask_channels: tuple[int, ...] = (64, 64)
+    mask_roi_size: int = 14
+
+
+class Model(RCNN):
+    """Boxes and masks of `num_classes` classes (background not counted) in images of about `image_size` px."""
+
+    def __init__(self, config: Config, *, num_classes: int, image_size: int):
+        last = config.mask_channels[-1]
+        super().__init__(
+            MaskRCNN(
+                **detector_arguments(config, num_classes=num_classes, image_size=image_size),
+                mask_roi_pool=roi_pool(config, config.mask_roi_size),
+                mask_head=MaskRCNNHeads(config.channels, list(config.mask_channels), dilation=1),
+                mask_predictor=MaskRCNNPredictor(last, last, num_classes + 1),
+            )
+        )

@@ -1,0 +1,39 @@
+"""Pure functions on boxes. Shapes: N boxes (N, 4), M boxes (M, 4), `(x1, y1, x2, y2)` in pixels, half-open."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def covered_fraction(boxes: Tensor, regions: Tensor) -> Tensor:
+    """The largest part of each box's own area that one region covers: (N, 4), (M, 4) -> (N,) in 0..1."""
+    if not len(regions):
+        return boxes.new_zeros(len(boxes))
+    corner_min = torch.maximum(boxes[:, None, :2], regions[None, :, :2])
+    corner_max = torch.minimum(boxes[:, None, 2:], regions[None, :, 2:])
+    intersections = (corner_max - corner_min).clamp(min=0).prod(dim=2)
+    areas = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6).prod(dim=1)
+    return intersections.amax(dim=1) / areas
+
+
+def to_original(boxes: np.ndarray, content_size: tuple[int, int], original_size: tuple[int, int]) -> np.ndarray:
+    """Boxes in a resized image -> float32 boxes in the original, clipped to it.
+
+    Args:
+        boxes: (N, 4), in pixels of the resized image, whose content starts at its upper left corner.
+        content_size: (height, width) of the content in the resized image.
+        original_size: (height, width) of the original.
+    """
+    scale_y, scale_x = original_size[0] / content_size[0], original_size[1] / content_size[1]
+    out = boxes.astype(np.float64) * np.array([scale_x, scale_y] * 2)
+    out[:, 0::2] = out[:, 0::2].clip(0, original_size[1])
+    out[:, 1::2] = out[:, 1::2].clip(0, original_size[0])
+    return out.astype(np.float32)
+
+
+def to_xywh(box: np.ndarray) -> list[float]:
+    """One box (4,) -> COCO's `[x, y, width, height]` as Python floats."""
+    x1, y1, x2, y2 = (float(v) for v in box)
+    return [x1, y1, x2 - x1, y2 - y1]

@@ -1,0 +1,186 @@
+"""Semantic segmentation: one class per pixel.
+
+Batch: `images` (B, 3, S, S) uint8 channels_last, letterboxed; `labels` (B, S, S) int64, 0 background, 255 ignored (also
+padding), absent in prediction; `sizes` B x (height, width) of the content from the upper left corner;
+`original_sizes` B x (H, W). Model: images -> logits (B, K, S, S) float, K classes with background.
+Prediction: `label_map`, a PNG of labels (H, W) as bytes, small enough to be gathered. Truth: the same, of the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from contracts.errors import ConfigError
+from contracts.records import IGNORE_INDEX, DataSpec, Record
+from lightning_modules.augment import Augment, AugmentConfig, decode_image, decode_semantic
+from lightning_modules.blocks.pixels import stack_images
+from lightning_modules.drawing import draw_label_map, enlarge, enlargement, legend, panels
+from lightning_modules.metrics.segmentation import class_ious, confusion_matrix, segmentation_metrics
+from lightning_modules.task import BaseTask, Batch, Example, Plot, Prediction, Truth
+
+
+class Task(BaseTask):
+    """Scores: `mean_iou` (as VOC counts it, background a class), `pixel_accuracy`, `mean_class_accuracy`,
+    `frequency_weighted_iou`; all from one confusion matrix at the labels' own size."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """`image_size` is the side in pixels of the square that images are letterboxed into."""
+
+        image_size: int = 128
+        augment: AugmentConfig = field(default=AugmentConfig(horizontal_flip=0.5))
+
+        def __post_init__(self) -> None:
+            if self.image_size < 32:
+                raise ConfigError("image_size is too small", value=self.image_size, where="task", allowed=">= 32")
+
+    requires = ("has_semantic",)
+    eval_requires = ("has_semantic",)
+    metric = "mean_iou"
+    config: Config
+
+    def __init__(self, config: Config, data: DataSpec):
+        super().__init__(config, data)
+        if len(data.classes) >= IGNORE_INDEX:
+            raise ConfigError(
+                "too many classes for an 8-bit label map", value=len(data.classes), allowed=f"< {IGNORE_INDEX}"
+            )
+        self.class_names = ("background", *data.classes)
+        self._augment = Augment(config.augment, size=config.image_size, mode="letterbox")
+
+    def model_args(self) -> dict[str, Any]:
+        return {"num_classes": len(self.class_names)}
+
+    # records to tensors
+
+    def encode(self, record: Record, seed: int | None) -> Example:
+        semantic = decode_semantic(record.semantic_mask) if record.semantic_mask else None
+        changed = self._augment(decode_image(record.image), seed=seed, semantic=semantic)
+        example: Example = {
+            "image": changed.image,
+            "size": changed.content_size,
+            "original_size": (record.height, record.width),
+        }
+        if changed.semantic is not None:
+            example["labels"] = changed.semantic
+        return example
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        batch: Batch = {
+            "images": stack_images([e["image"] for e in examples]),
+            "sizes": [e["size"] for e in examples],
+            "original_sizes": [e["original_size"] for e in examples],
+        }
+        if all("labels" in e for e in examples):
+            batch["labels"] = torch.from_numpy(np.stack([e["labels"] for e in examples])).long()
+        return batch
+
+    def truth(self, record: Record) -> Truth:
+        return {"label_map": record.semantic_mask}
+
+    # tensors to losses and predictions
+
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        return {"cross_entropy": self._loss(model(batch["images"]), batch)}
+
+    def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        return self._predictions(model(batch["images"]), batch)
+
+    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], list[Prediction]]:
+        logits = model(batch["images"])
+        return {"cross_entropy": self._loss(logits, batch)}, self._predictions(logits, batch)
+
+    @staticmethod
+    def _loss(logits: Tensor, batch: Batch) -> Tensor:
+        """Mean over the pixels that are not ignored; 0 when all are (torch's own mean is NaN then)."""
+        with torch.autocast(logits.device.type, enabled=False):
+            total = F.cross_entropy(logits.float(), batch["labels"], ignore_index=IGNORE_INDEX, reduction="sum")
+            return total / (batch["labels"] != IGNORE_INDEX).sum().clamp(min=1)
+
+    @staticmethod
+    def _predictions(logits: Tensor, batch: Batch) -> list[Prediction]:
+        out: list[Prediction] = []
+        for scores, size, original in zip(logits.float(), batch["sizes"], batch["original_sizes"], strict=True):
+            content = scores[None, :, : int(size[0]), : int(size[1])]
+            resized = F.interpolate(content, size=tuple(original), mode="bilinear", align_corners=False)
+            label_map = resized[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
+            out.append({"label_map": _encode_png(label_map)})
+        return out
+
+    # what a user sees
+
+    def score(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> dict[str, float]:
+        return segmentation_metrics(self._confusion(predictions, truths))
+
+    def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
+        """Background everywhere."""
+        shapes = {key: decode_semantic(truth["label_map"]).shape for key, truth in truths.items()}
+        return {key: {"label_map": _encode_png(np.zeros(shape, np.uint8))} for key, shape in shapes.items()}
+
+    def answer(self, prediction: Prediction) -> dict[str, Any]:
+        """Each class's share of the pixels; the map itself is in the picture."""
+        label_map = decode_semantic(prediction["label_map"])
+        counts = np.bincount(label_map.ravel(), minlength=len(self.class_names))
+        return {
+            "size": list(label_map.shape),
+            "classes": {
+                name: round(float(count / label_map.size), 6)
+                for name, count in zip(self.class_names, counts, strict=True)
+                if count
+            },
+        }
+
+    def picture(self, image: np.ndarray, prediction: Prediction, truth: Truth | None) -> np.ndarray:
+        maps = [decode_semantic(prediction["label_map"])]
+        titles = ["image", "predicted"]
+        if truth is not None:
+            maps.append(decode_semantic(truth["label_map"]))
+            titles.append("truth (grey: ignored)")
+        drawn = [enlarge(image, enlargement(image)), *(draw_label_map(image, m, IGNORE_INDEX) for m in maps)]
+        picture = panels(drawn, titles)
+        shown = sorted({int(label) for m in maps for label in np.unique(m)} - {0, IGNORE_INDEX})
+        strip = legend(picture.shape[1], [(label, self.class_names[label]) for label in shown])
+        return np.concatenate([picture, strip])
+
+    def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
+        matrix = self._confusion(predictions, truths)
+        names = self.class_names
+        return [
+            Plot(
+                name="confusion",
+                kind="confusion",
+                columns=("truth", "predicted", "count"),
+                rows=[(t, p, int(matrix[i, j])) for i, t in enumerate(names) for j, p in enumerate(names)],
+                x="predicted",
+                y="truth",
+                title="pixels",
+            ),
+            Plot(
+                name="class_iou",
+                kind="bar",
+                columns=("class", "iou"),
+                rows=[(n, float(v)) for n, v in zip(names, class_ious(matrix), strict=True) if not np.isnan(v)],
+                x="class",
+                y="iou",
+            ),
+        ]
+
+    def _confusion(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> np.ndarray:
+        num_classes = len(self.class_names)
+        matrix = np.zeros((num_classes, num_classes), np.int64)
+        for key, truth in truths.items():
+            label_map = decode_semantic(predictions[key]["label_map"])
+            matrix += confusion_matrix(decode_semantic(truth["label_map"]), label_map, num_classes)
+        return matrix
+
+
+def _encode_png(label_map: np.ndarray) -> bytes:
+    return cv2.imencode(".png", label_map)[1].tobytes()

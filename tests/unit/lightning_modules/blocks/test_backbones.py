@@ -1,0 +1,101 @@
+"""Backbones, pixel normalisation and pyramid."""
+
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.errors import ConfigError
+from lightning_modules.blocks import backbones
+from lightning_modules.blocks.backbones import build_backbone
+from lightning_modules.blocks.fpn import PyramidBackbone
+from lightning_modules.blocks.pixels import PixelNorm, stack_images
+
+
+@pytest.mark.parametrize("name", ["small", "resnet18", "mobilenet_v3_large", "convnext_tiny", "vgg16"])
+def test_four_maps_of_the_stated_strides_and_channels(name):
+    backbone = build_backbone(name).eval()
+    with torch.no_grad():
+        maps = backbone(torch.zeros(1, 3, 64, 96))
+    assert list(maps) == ["c2", "c3", "c4", "c5"]
+    for level, stride in zip(maps, (4, 8, 16, 32), strict=True):
+        assert maps[level].shape == (1, backbone.channels[level], 64 // stride, 96 // stride)
+
+
+def test_building_leaves_the_norms_untouched():
+    norms = [m for m in build_backbone("resnet18").modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert all(m.training and float(m.running_mean.abs().sum()) == 0 for m in norms)
+
+
+def test_small_has_the_stated_size():
+    count = sum(p.numel() for p in build_backbone("small").parameters())
+    assert 1.0e6 < count < 2.0e6
+
+
+def test_unknown_name_lists_the_choices():
+    with pytest.raises(ConfigError, match="resnet18"):
+        build_backbone("resnet19")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"name": "small", "pretrained": True},
+        {"name": "small", "frozen_norm": True},
+        {"name": "vgg16", "pretrained": True, "frozen_norm": True},
+    ],
+)
+def test_combinations_that_make_no_sense(arguments):
+    name = arguments.pop("name")
+    with pytest.raises(ConfigError):
+        build_backbone(name, **arguments)
+
+
+def test_weights_that_cannot_be_had_say_where_to_put_them(monkeypatch, tmp_path):
+    def refuse(*args, **kwargs):
+        raise URLError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(ConfigError) as error:
+        build_backbone("resnet18", pretrained=True)
+    text = str(error.value)
+    assert "https://download.pytorch.org/models/resnet18" in text
+    assert str(tmp_path / "checkpoints" / "resnet18") in text
+    assert "pretrained: false" in text
+
+
+def test_pretrained_weights_are_loaded(monkeypatch):
+    state = backbones.torchvision.models.resnet18().state_dict()
+    monkeypatch.setattr(backbones, "_state_dict", lambda name, weights: state)
+    for frozen_norm in (False, True):
+        backbone = build_backbone("resnet18", pretrained=True, frozen_norm=frozen_norm)
+        torch.testing.assert_close(backbone.stages[0][0].weight, state["conv1.weight"])
+        torch.testing.assert_close(backbone.stages[3][1].conv2.weight, state["layer4.1.conv2.weight"])
+        # what loading a checkpoint does
+        build_backbone("resnet18", frozen_norm=frozen_norm).load_state_dict(backbone.state_dict())
+
+
+def test_pixel_norm_is_imagenets_and_keeps_channels_last():
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 256, (6, 8, 3), dtype=np.uint8) for _ in range(2)]
+    images = stack_images(arrays)
+    assert images.shape == (2, 3, 6, 8) and images.dtype == torch.uint8
+    out = PixelNorm()(images)
+    expected = (arrays[1][2, 5] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(out[1, :, 2, 5].numpy(), expected, atol=1e-5)
+    assert out.dtype == torch.float32 and out.is_contiguous(memory_format=torch.channels_last)
+    assert not PixelNorm().state_dict()
+
+
+def test_pyramid_gives_the_chosen_levels():
+    pyramid = PyramidBackbone(build_backbone("small"), ("c3", "c5"), 16)
+    maps = pyramid(torch.zeros(1, 3, 64, 64))
+    assert [(k, tuple(v.shape)) for k, v in maps.items()] == [("c3", (1, 16, 8, 8)), ("c5", (1, 16, 2, 2))]
+
+
+@pytest.mark.parametrize("levels", [(), ("c6",), ("c4", "c3"), ("c3", "c3")])
+def test_pyramid_refuses_wrong_levels(levels):
+    with pytest.raises(ConfigError, match="levels"):
+        PyramidBackbone(build_backbone("small"), levels, 16)

@@ -1,0 +1,298 @@
+"""Image captioning: one image, several reference captions; measured by corpus BLEU-4.
+
+Batch: `images` (B, 3, S, S) uint8; `tokens` (K, T) int64, `<bos>` words `<eos>`, padded with 0; `caption_image` (K,)
+int64, the image of each caption. B images, K captions of all images, T tokens, L = h * w places of a feature grid,
+V words. The CNN runs once an image, however many captions it has.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contracts.errors import ConfigError
+from contracts.records import DataSpec, Record
+from contracts.text import BOS, EOS, PAD, UNK, Vocabulary, words
+from lightning_modules import drawing_text as draw
+from lightning_modules.augment import Augment, AugmentConfig, decode_image
+from lightning_modules.blocks.decoding import State, beam_search, repeat_rows
+from lightning_modules.blocks.pixels import stack_images
+from lightning_modules.metrics.bleu import CorpusBLEU
+from lightning_modules.mirror import draw_mirror, mirror_image, mirror_text
+from lightning_modules.task import BaseTask, Batch, Example, Plot, Prediction, Truth
+
+MAX_EVAL_CAPTIONS = 5  # COCO has five; the few images with more must not weigh more
+_NUM_CONSTANT_CANDIDATES = 50
+_NUM_PLOTTED_WORDS = 30
+_AUGMENT = AugmentConfig(scale=0.15, shift=0.06, rotate=8.0, saturation=0.1)  # nothing that changes what words say
+
+
+class Captioner(Protocol):
+    """What a captioning model offers. Rows: images in `encode` and `start`, captions or hypotheses elsewhere."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) uint8 -> feature grid (B, D, h, w)."""
+
+    def decode(self, features: Tensor, tokens: Tensor, caption_image: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (K, T, V) of the token after each of `tokens` (K, T), attention (K, T, L), both float32."""
+
+    def start(self, features: Tensor) -> tuple[State, State]:
+        """What stays the same for an image, and the state before `<bos>`."""
+
+    def step(self, memory: State, state: State, tokens: Tensor) -> tuple[Tensor, State, Tensor]:
+        """Logits (N, V), next state, attention (N, L) after `tokens` (N,)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptioningConfig:
+    """
+    Attributes:
+        image_size: images are resized to a square of this side, in pixels.
+        captions_per_image: how many of an image's captions one training step uses, drawn anew each epoch.
+        max_words: longer captions are cut in training; none longer is written.
+        min_word_count: rarer words become `<unk>`.
+        attention_weight: lambda of the doubly stochastic term (1502.03044, eq. 14).
+        beam_size: 1 is greedy search.
+        length_power: hypotheses are compared by log p / length ** length_power.
+        mirror: probability that an image is mirrored in training, "left" and "right" in its captions with it.
+        augment: further changes in training; its own flips know nothing of the text.
+    """
+
+    image_size: int = 96
+    captions_per_image: int = 2
+    max_words: int = 20
+    min_word_count: int = 2
+    attention_weight: float = 0.1
+    beam_size: int = 3
+    length_power: float = 1.0
+    mirror: float = 0.5
+    augment: AugmentConfig = _AUGMENT
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mirror <= 1:
+            raise ConfigError("no probability", value=self.mirror, where="task.mirror", allowed="0 <= mirror <= 1")
+        for name in ("image_size", "captions_per_image", "max_words", "min_word_count", "beam_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError("value too small", value=getattr(self, name), where=f"task.{name}", allowed=">= 1")
+        for name in ("attention_weight", "length_power"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError("value too small", value=getattr(self, name), where=f"task.{name}", allowed=">= 0")
+
+
+class Task(BaseTask):
+    Config: ClassVar[type] = CaptioningConfig
+    requires: ClassVar[tuple[str, ...]] = ("num_captions",)
+    eval_requires: ClassVar[tuple[str, ...]] = ("num_captions",)
+    metric: ClassVar[str] = "BLEU-4"
+    config: CaptioningConfig
+
+    def __init__(self, config: CaptioningConfig, data: DataSpec):
+        super().__init__(config, data)
+        if not data.vocabulary.get("captions"):
+            raise ConfigError(
+                "the data set has no captions",
+                value=data.dataset,
+                where="runs.<run>.dataset",
+                fix="choose a data set with captions, such as COCO, or add the captions' source to this one",
+            )
+        self.vocabulary = Vocabulary(data.vocabulary["captions"], min_count=config.min_word_count)
+        self._ids = {name: self.vocabulary.ids[name] for name in (PAD, UNK, BOS, EOS)}
+        self._augment = Augment(config.augment, size=config.image_size)
+
+    def model_args(self) -> dict[str, Any]:
+        return {"vocabulary_size": len(self.vocabulary)}
+
+    # data
+
+    def encode(self, record: Record, seed: int | None) -> Example:
+        image = decode_image(record.image)
+        mirrored = draw_mirror(seed, self.config.mirror)
+        image = self._augment(mirror_image(image) if mirrored else image, seed=seed).image
+        captions = record.captions[:MAX_EVAL_CAPTIONS]
+        if seed is not None:
+            count = min(self.config.captions_per_image, len(record.captions))
+            # Its own stream: the same number also seeds the augmentation.
+            chosen = np.random.default_rng([seed, 1]).choice(len(record.captions), count, replace=False)
+            captions = tuple(record.captions[i] for i in chosen)
+        texts = [mirror_text(caption.text) if mirrored else caption.text for caption in captions]
+        return {"image": image, "tokens": [self._tokens(text) for text in texts]}
+
+    def _tokens(self, text: str) -> np.ndarray:
+        ids = self.vocabulary.encode(text, max_length=self.config.max_words)
+        return np.array([self._ids[BOS], *ids, self._ids[EOS]], np.int64)
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        sentences = [tokens for example in examples for tokens in example["tokens"]]
+        padded = np.zeros((len(sentences), max((len(s) for s in sentences), default=2)), np.int64)
+        for row, sentence in zip(padded, sentences, strict=True):
+            row[: len(sentence)] = sentence
+        counts = torch.tensor([len(example["tokens"]) for example in examples])
+        return {
+            "images": stack_images([example["image"] for example in examples]),
+            "tokens": torch.from_numpy(padded),
+            "caption_image": torch.repeat_interleave(counts),
+        }
+
+    # learning
+
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        captioner = cast(Captioner, model)
+        return self._losses(captioner, captioner.encode(batch["images"]), batch)
+
+    def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        captioner = cast(Captioner, model)
+        return self._predict(captioner, captioner.encode(batch["images"]))
+
+    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], list[Prediction]]:
+        captioner = cast(Captioner, model)
+        features = captioner.encode(batch["images"])  # once for both
+        return self._losses(captioner, features, batch), self._predict(captioner, features)
+
+    def _losses(self, model: Captioner, features: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """`cross_entropy`: mean over tokens. `attention`: lambda * mean over captions and places of
+        (1 - sum over words of alpha)^2; a mean over places, so lambda does not depend on the grid's size."""
+        inputs, targets = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
+        logits, attention = model.decode(features, inputs, batch["caption_image"])
+        with torch.autocast(logits.device.type, enabled=False):
+            cross_entropy = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=0)
+            is_word = (targets != 0).unsqueeze(-1)
+            seen = (attention.float() * is_word).sum(dim=1)  # (K, L)
+            stochastic = self.config.attention_weight * (1 - seen).square().mean()
+        return {"cross_entropy": cross_entropy, "attention": stochastic}
+
+    def _predict(self, model: Captioner, features: Tensor) -> list[Prediction]:
+        beam = self.config.beam_size
+        memory, state = model.start(features)
+        memory = repeat_rows(memory, beam)
+        decoded = beam_search(
+            lambda tokens, state: model.step(memory, state, tokens),
+            repeat_rows(state, beam),
+            num_images=len(features),
+            beam_size=beam,
+            max_length=self.config.max_words + 1,
+            bos=self._ids[BOS],
+            eos=self._ids[EOS],
+            banned=(self._ids[PAD], self._ids[UNK], self._ids[BOS]),
+            length_power=self.config.length_power,
+        )
+        height, width = features.shape[-2:]
+        attention = decoded.kept.reshape(len(features), -1, height, width).cpu().numpy()
+        predictions: list[Prediction] = []
+        rows = zip(decoded.tokens.tolist(), decoded.log_probs.tolist(), attention, strict=True)
+        for ids, log_prob, maps in rows:
+            tokens = self.vocabulary.decode(ids)
+            predictions.append(
+                {
+                    "caption": " ".join(tokens),
+                    "words": tokens,
+                    "log_prob": log_prob,
+                    "attention": maps[: len(tokens)].astype(np.float16),
+                }
+            )
+        return predictions
+
+    # measuring
+
+    def truth(self, record: Record) -> Truth:
+        return {"references": [words(caption.text) for caption in record.captions]}
+
+    def score(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> dict[str, float]:
+        keys, references = _references(truths)
+        return CorpusBLEU(references)([predictions[key]["words"] for key in keys])
+
+    def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
+        """The reference caption that scores the best BLEU-4 if written for every image, of the most frequent ones."""
+        keys, references = _references(truths)
+        counts = Counter(tuple(caption) for captions in references for caption in captions)
+        candidates = [list(caption) for caption, _ in counts.most_common(_NUM_CONSTANT_CANDIDATES)]
+        bleu = CorpusBLEU(references)
+        best = max(candidates, key=lambda caption: bleu([caption] * len(keys))["BLEU-4"], default=[])
+        prediction = {
+            "caption": " ".join(best),
+            "words": best,
+            "log_prob": 0.0,
+            "attention": np.full((len(best), 1, 1), 1, np.float16),
+        }
+        return dict.fromkeys(truths, prediction)
+
+    def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
+        return [_length_plot(predictions, truths), _word_plot(predictions, truths)]
+
+    # showing
+
+    def answer(self, prediction: Prediction) -> dict[str, Any]:
+        return {"caption": prediction["caption"], "log_prob": prediction["log_prob"]}
+
+    def picture(self, image: np.ndarray, prediction: Prediction, truth: Truth | None) -> np.ndarray:
+        """The image with its caption (and two references), below it one tile per word: where the model looked."""
+        tile_width, columns = 104, 6
+        width = columns * (tile_width + 4)
+        paragraphs = [(prediction["caption"] or "(no word)", draw.BLUE)]
+        if truth is not None:
+            paragraphs += [(" ".join(reference), draw.GREY) for reference in truth["references"][:2]]
+        parts = [draw.fit(image, width // 2), draw.text_block(paragraphs, width)]
+        small = draw.fit(image, tile_width)
+        tiles = [
+            np.concatenate([draw.overlay(small, weights), draw.text_block([(word, draw.BLACK)], tile_width)])
+            for word, weights in zip(prediction["words"], prediction["attention"], strict=True)
+        ]
+        if tiles:
+            parts.append(draw.grid(tiles, columns))
+        return draw.stack(parts)
+
+
+def _references(truths: Mapping[str, Truth]) -> tuple[list[str], list[list[list[str]]]]:
+    """Keys and their captions; a caption without a word, and an image with no other, cannot be compared with."""
+    kept = {key: [r for r in truth["references"] if r] for key, truth in truths.items()}
+    keys = [key for key, references in kept.items() if references]
+    return keys, [kept[key] for key in keys]
+
+
+def _length_plot(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> Plot:
+    lengths = {
+        "predicted": Counter(len(p["words"]) for p in predictions.values()),
+        "reference": Counter(len(r) for truth in truths.values() for r in truth["references"]),
+    }
+    longest = max((n for counts in lengths.values() for n in counts), default=0)
+    rows = [
+        (n, counts[n] / max(1, counts.total()), name) for name, counts in lengths.items() for n in range(longest + 1)
+    ]
+    return Plot(
+        name="caption_length",
+        kind="curve",
+        columns=("num_words", "share", "captions"),
+        rows=rows,
+        x="num_words",
+        y="share",
+        series="captions",
+        title="Words per caption",
+    )
+
+
+def _word_plot(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> Plot:
+    """Of the images whose references all use a word, the share whose prediction uses it."""
+    expected: Counter[str] = Counter()
+    found: Counter[str] = Counter()
+    for key, truth in truths.items():
+        if not truth["references"]:
+            continue
+        common = set.intersection(*map(set, truth["references"]))
+        expected.update(common)
+        found.update(common & set(predictions[key]["words"]))
+    rows = [(word, found[word] / count) for word, count in expected.most_common(_NUM_PLOTTED_WORDS)]
+    return Plot(
+        name="word_recall",
+        kind="bar",
+        columns=("word", "recall"),
+        rows=rows,
+        x="word",
+        y="recall",
+        title="Words that all references of an image use: share of images whose caption has them",
+    )

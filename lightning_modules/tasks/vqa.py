@@ -1,0 +1,333 @@
+"""Visual question answering as classification over the most frequent answers; measured by the official soft accuracy.
+
+Batch: `images` (B, 3, S, S) uint8; `questions` (Q, T) int64, padded with 0 at the end; `lengths` (Q,) int64;
+`question_image` (Q,) int64, the image of each question; `question_ids` (Q ints) and `question_texts` (Q strings),
+lists; `targets` (Q, K) float32, the official accuracy of every answer; `has_answers` (Q,) bool.
+B images, Q questions of all images, T words, K answers. The CNN runs once an image, however many questions it has.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contracts.errors import ConfigError
+from contracts.records import DataSpec, Question, Record
+from contracts.text import Vocabulary
+from lightning_modules import drawing_text as draw
+from lightning_modules.augment import Augment, AugmentConfig, decode_image
+from lightning_modules.blocks.pixels import stack_images
+from lightning_modules.metrics.vqa_accuracy import (
+    Answered,
+    VQAAccuracy,
+    answer_scores,
+    normalise_answer,
+    question_accuracy,
+    vqa_accuracy,
+)
+from lightning_modules.mirror import draw_mirror, mirror_image, mirror_text
+from lightning_modules.task import BaseTask, Batch, Example, Plot, Prediction, Truth
+
+ANSWER_TYPES = ("yes/no", "number", "other")
+_UNKNOWN_WORD = 1  # `<unk>`: a question without a single word still has one token
+_NUM_TOP = 5
+_NUM_PLOTTED = 30
+_NUM_CONFUSED = 12
+_AUGMENT = AugmentConfig(scale=0.15, shift=0.06, rotate=8.0, saturation=0.1)  # nothing that changes what words say
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQAConfig:
+    """
+    Attributes:
+        image_size: images are resized to a square of this side, in pixels.
+        num_answers: the most frequent answers of the training split that can be given.
+        questions_per_image: how many of an image's questions one training step uses at most, drawn anew each epoch.
+        max_words: longer questions are cut.
+        min_word_count: rarer words become `<unk>`.
+        loss: "softmax": cross-entropy with the ten answers' soft scores, normalised; "sigmoid": binary
+            cross-entropy of each answer with its soft score, summed over answers (1708.02711).
+        mirror: probability that an image is mirrored in training, "left" and "right" in questions and answers with it.
+        augment: further changes in training; its own flips know nothing of the text.
+    """
+
+    image_size: int = 96
+    num_answers: int = 1000
+    questions_per_image: int = 16
+    max_words: int = 24
+    min_word_count: int = 2
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    mirror: float = 0.5
+    augment: AugmentConfig = _AUGMENT
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mirror <= 1:
+            raise ConfigError("no probability", value=self.mirror, where="task.mirror", allowed="0 <= mirror <= 1")
+        for name in ("image_size", "num_answers", "questions_per_image", "max_words", "min_word_count"):
+            if getattr(self, name) < 1:
+                raise ConfigError("value too small", value=getattr(self, name), where=f"task.{name}", allowed=">= 1")
+
+
+class Task(BaseTask):
+    Config: ClassVar[type] = VQAConfig
+    requires: ClassVar[tuple[str, ...]] = ("num_questions",)
+    eval_requires: ClassVar[tuple[str, ...]] = ("num_questions",)
+    metric: ClassVar[str] = "accuracy"
+    config: VQAConfig
+
+    def __init__(self, config: VQAConfig, data: DataSpec):
+        super().__init__(config, data)
+        if not (data.vocabulary.get("questions") and data.vocabulary.get("answers")):
+            raise ConfigError(
+                "the data set has no questions with answers",
+                value=data.dataset,
+                where="runs.<run>.dataset",
+                fix="choose a data set with the `vqa` source, or add that source to this one",
+            )
+        self.vocabulary = Vocabulary(data.vocabulary["questions"], min_count=config.min_word_count)
+        self.answers = [answer for answer, _ in data.vocabulary["answers"][: config.num_answers]]
+        self._answer_ids = {answer: i for i, answer in enumerate(self.answers)}
+        self._augment = Augment(config.augment, size=config.image_size)
+
+    def model_args(self) -> dict[str, Any]:
+        return {"vocabulary_size": len(self.vocabulary), "num_answers": len(self.answers)}
+
+    # data
+
+    def encode(self, record: Record, seed: int | None) -> Example:
+        image = decode_image(record.image)
+        mirrored = draw_mirror(seed, self.config.mirror)
+        image = self._augment(mirror_image(image) if mirrored else image, seed=seed).image
+        questions = record.questions
+        if seed is not None and len(questions) > self.config.questions_per_image:
+            # Its own stream: the same number also seeds the augmentation.
+            generator = np.random.default_rng([seed, 1])
+            chosen = generator.choice(len(questions), self.config.questions_per_image, replace=False)
+            questions = tuple(questions[i] for i in chosen)
+        if mirrored:
+            questions = tuple(map(_mirrored, questions))
+        return {
+            "image": image,
+            "questions": [self._words(question.text) for question in questions],
+            "targets": [self._targets(question) for question in questions],
+            "has_answers": [bool(question.answers) for question in questions],
+            "question_ids": [question.question_id for question in questions],
+            "question_texts": [question.text for question in questions],
+        }
+
+    def _words(self, text: str) -> list[int]:
+        return self.vocabulary.encode(text, max_length=self.config.max_words) or [_UNKNOWN_WORD]
+
+    def _targets(self, question: Question) -> np.ndarray:
+        targets = np.zeros(len(self.answers), np.float32)
+        for answer, score in answer_scores(question.answers).items():
+            if answer in self._answer_ids:
+                targets[self._answer_ids[answer]] = score
+        return targets
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        def joined(name: str) -> list[Any]:
+            return [value for example in examples for value in example[name]]
+
+        questions = joined("questions")
+        padded = np.zeros((len(questions), max(map(len, questions), default=1)), np.int64)
+        for row, question in zip(padded, questions, strict=True):
+            row[: len(question)] = question
+        targets = joined("targets")
+        return {
+            "images": stack_images([example["image"] for example in examples]),
+            "questions": torch.from_numpy(padded),
+            "lengths": torch.tensor([len(question) for question in questions], dtype=torch.int64),
+            "question_image": torch.repeat_interleave(torch.tensor([len(e["questions"]) for e in examples])),
+            "targets": torch.from_numpy(np.stack(targets) if targets else np.zeros((0, len(self.answers)), np.float32)),
+            "has_answers": torch.tensor(joined("has_answers"), dtype=torch.bool),
+            "question_ids": joined("question_ids"),
+            "question_texts": joined("question_texts"),
+        }
+
+    # learning
+
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        return self._losses(_logits(model, batch), batch)
+
+    def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        if not batch["question_ids"]:
+            return [{} for _ in range(len(batch["images"]))]
+        return self._predictions(_logits(model, batch), batch)
+
+    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], list[Prediction]]:
+        logits = _logits(model, batch)  # once for both
+        return self._losses(logits, batch), self._predictions(logits, batch)
+
+    def _losses(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """`answer`: mean over the questions that have answers (with "softmax": one in the answer list)."""
+        targets = batch["targets"].float()
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = logits.float()
+            if self.config.loss == "softmax":
+                mass = targets.sum(dim=1)
+                per_question = F.cross_entropy(logits, targets / mass.clamp(min=1e-6).unsqueeze(1), reduction="none")
+                counted = mass > 0
+            else:
+                per_question = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(dim=1)
+                counted = batch["has_answers"]
+            total = (per_question * counted).sum() / counted.sum().clamp(min=1)
+        return {"answer": total}
+
+    @torch.no_grad()
+    def _predictions(self, logits: Tensor, batch: Batch) -> list[Prediction]:
+        """Per image `{question_id: {"question": str, "answer": str, "top": [(answer, probability), ..]}}`."""
+        probs = torch.softmax(logits.float(), dim=1) if self.config.loss == "softmax" else torch.sigmoid(logits.float())
+        top_probs, top = probs.topk(min(_NUM_TOP, len(self.answers)), dim=1)
+        predictions: list[dict[Any, Any]] = [{} for _ in range(len(batch["images"]))]
+        rows = zip(
+            batch["question_image"].tolist(),
+            batch["question_ids"],
+            batch["question_texts"],
+            top.tolist(),
+            top_probs.tolist(),
+            strict=True,
+        )
+        for image, question_id, text, ids, values in rows:
+            answers = [(self.answers[i], value) for i, value in zip(ids, values, strict=True)]
+            predictions[image][question_id] = {"question": text, "answer": answers[0][0], "top": answers}
+        return predictions
+
+    # measuring
+
+    def truth(self, record: Record) -> Truth:
+        """`{question_id: {"answers": [str], "answer_type": str, "question_type": str}}`."""
+        questions: dict[Any, Any] = {
+            q.question_id: {
+                "answers": list(q.answers),
+                "answer_type": q.answer_type,
+                "question_type": q.question_type,
+            }
+            for q in record.questions
+        }
+        return questions
+
+    def score(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> dict[str, float]:
+        result = _accuracy(predictions, truths)
+        scores = {"accuracy": result.overall}
+        scores.update({f"accuracy_{name}": result.per_answer_type.get(name, 0.0) for name in ANSWER_TYPES})
+        return scores
+
+    def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
+        """The single most frequent answer for every question."""
+        counts = Counter(
+            normalise_answer(a) for truth in truths.values() for question in truth.values() for a in question["answers"]
+        )
+        best = counts.most_common(1)[0][0] if counts else ""
+        return {
+            key: {question_id: {"question": "", "answer": best, "top": [(best, 1.0)]} for question_id in truth}
+            for key, truth in truths.items()
+        }
+
+    def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
+        result = _accuracy(predictions, truths)
+        counts = Counter(q["question_type"] for truth in truths.values() for q in truth.values())
+        frequent = [name for name, _ in counts.most_common(_NUM_PLOTTED) if name in result.per_question_type]
+        return [
+            _bar("answer_type", list(result.per_answer_type.items())),
+            _bar("question_type", [(name, result.per_question_type[name]) for name in frequent]),
+            _confusion_plot(predictions, truths),
+        ]
+
+    # showing
+
+    def answer(self, prediction: Prediction) -> dict[str, Any]:
+        return {
+            "answers": [
+                {
+                    "question_id": question_id,
+                    "question": p["question"],
+                    "answer": p["answer"],
+                    "top": [{"answer": answer, "probability": probability} for answer, probability in p["top"]],
+                }
+                for question_id, p in prediction.items()
+            ]
+        }
+
+    def picture(self, image: np.ndarray, prediction: Prediction, truth: Truth | None) -> np.ndarray:
+        """The image with its questions and the top answers: green right, red wrong, blue where the truth is unknown."""
+        width = 420
+        parts = [draw.fit(image, width)]
+        for question_id, p in prediction.items():
+            annotations = [] if truth is None else truth.get(question_id, {}).get("answers", [])
+            colour, note = draw.BLUE, ""
+            if annotations:
+                accuracy = question_accuracy(p["answer"], annotations)
+                colour = draw.GREEN if accuracy >= 0.5 else draw.RED
+                note = f" [{Counter(annotations).most_common(1)[0][0]}]"
+            parts.append(draw.text_block([(p["question"] + note, draw.BLACK)], width))
+            shown = p["top"][:3]
+            parts.append(draw.bars([(a, v, draw.GREY if i else colour) for i, (a, v) in enumerate(shown)], width))
+        return draw.stack(parts)
+
+
+def _mirrored(question: Question) -> Question:
+    answers = tuple(mirror_text(answer) for answer in question.answers)
+    return replace(question, text=mirror_text(question.text), answers=answers)
+
+
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    return model(batch["images"], batch["questions"], batch["lengths"], batch["question_image"])
+
+
+def _accuracy(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> VQAAccuracy:
+    """Over all questions that have annotators' answers; one that was not predicted counts as wrong."""
+    return vqa_accuracy(
+        Answered(
+            answer=predictions[key].get(question_id, {"answer": ""})["answer"],
+            annotations=question["answers"],
+            answer_type=question["answer_type"],
+            question_type=question["question_type"],
+        )
+        for key, truth in truths.items()
+        for question_id, question in truth.items()
+        if question["answers"]
+    )
+
+
+def _bar(name: str, rows: list[tuple[Any, ...]]) -> Plot:
+    return Plot(
+        name=f"accuracy_by_{name}",
+        kind="bar",
+        columns=(name, "accuracy"),
+        rows=rows,
+        x=name,
+        y="accuracy",
+        title=f"Accuracy by {name.replace('_', ' ')}",
+    )
+
+
+def _confusion_plot(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> Plot:
+    """Most frequent human answer against the prediction, for the most frequent answers; the rest is "(other)"."""
+    pairs: list[tuple[str, str]] = []
+    for key, truth in truths.items():
+        for question_id, question in truth.items():
+            if question["answers"] and question_id in predictions[key]:
+                majority = Counter(map(normalise_answer, question["answers"])).most_common(1)[0][0]
+                pairs.append((majority, predictions[key][question_id]["answer"]))
+    shown = {answer for answer, _ in Counter(truth for truth, _ in pairs).most_common(_NUM_CONFUSED)}
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    for truth_answer, predicted in pairs:
+        if truth_answer in shown:
+            counts[truth_answer, predicted if predicted in shown else "(other)"] += 1
+    return Plot(
+        name="answer_confusion",
+        kind="confusion",
+        columns=("truth", "predicted", "count"),
+        rows=[(t, p, n) for (t, p), n in sorted(counts.items())],
+        x="predicted",
+        y="truth",
+        title="Most frequent answers",
+    )

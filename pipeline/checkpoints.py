@@ -11,16 +11,15 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from contracts.errors import DataError
-from contracts.records import DataSpec, Question, Record
+from contracts.records import DataSpec
 from lightning_modules.base import OptimizerConfig, TaskModule
-from lightning_modules.task import BaseTask, Prediction
+from lightning_modules.task import BaseTask
 from pipeline import discover
 from pipeline.settings import Problems, parse, raise_if
 
@@ -130,56 +129,3 @@ def load_module(path: Path) -> tuple[TaskModule, dict[str, Any]]:
 def _untrained(run: dict[str, Any]) -> dict[str, Any]:
     """The run without the wish for pretrained weights: the checkpoint has all of them, nothing need be fetched."""
     return {**run, "model": {**run["model"], **({"pretrained": False} if "pretrained" in run["model"] else {})}}
-
-
-@dataclass
-class Predictor:
-    """A trained model for single images, without data set, Ray or MLflow."""
-
-    module: TaskModule
-    run: dict[str, Any]
-
-    @property
-    def takes_question(self) -> bool:
-        return "num_questions" in self.module.task.requires
-
-    def predict(self, image: bytes, question: str | None = None) -> Prediction:
-        """Predict for one encoded image.
-
-        Raises:
-            DataError: the bytes are no image that can be decoded.
-        """
-        from pipeline.door import upright_image
-
-        clean = upright_image(image)
-        questions = (Question(question_id=0, text=question),) if question is not None else ()
-        record = Record(
-            key="image",
-            image_id=0,
-            width=clean.width,
-            height=clean.height,
-            image=clean.data,
-            image_format=clean.format,
-            questions=questions,
-        )
-        task = self.module.task
-        batch = task.collate([task.encode(record, None)])
-        batch["keys"] = [record.key]
-        with torch.inference_mode():
-            return task.predict(self.module.model, batch)[0]
-
-    def answer(self, prediction: Prediction) -> dict[str, Any]:
-        return self.module.task.answer(prediction)
-
-    def picture(self, image: bytes, prediction: Prediction) -> Any:
-        """(h, w, 3) uint8 RGB drawing of the prediction."""
-        from lightning_modules.augment import decode_image
-        from pipeline.door import upright_image
-
-        return self.module.task.picture(decode_image(upright_image(image).data), prediction, None)
-
-
-def load_predictor(checkpoint: Path) -> Predictor:
-    """A predictor from a best checkpoint."""
-    module, document = load_module(checkpoint)
-    return Predictor(module, document["run"])

@@ -68,7 +68,7 @@ def predict(checkpoint: Path, images: Sequence[Path], question: str | None, out:
     """
     import cv2
 
-    from pipeline.checkpoints import load_predictor
+    from pipeline.predictor import load_predictor
 
     predictor = load_predictor(checkpoint)
     run = f"run {predictor.run['name']} ({predictor.run['task_name']})"

@@ -32,7 +32,8 @@ from mlflow.types import ColSpec, DataType, Schema
 import contracts
 import lightning_modules
 import pipeline
-from pipeline.checkpoints import file_sha256, load_predictor
+from pipeline.checkpoints import file_sha256
+from pipeline.predictor import load_predictor
 from pipeline.tracking import TrackingConfig, connect, experiment_id, find_run, first_use, process_wide
 
 ALIAS = "champion"

@@ -13,7 +13,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 if TYPE_CHECKING:
-    from pipeline.checkpoints import Predictor
+    from pipeline.predictor import Predictor
 
 
 class ServedModel(PythonModel):
@@ -22,7 +22,7 @@ class ServedModel(PythonModel):
     predictor: "Predictor"
 
     def load_context(self, context: PythonModelContext) -> None:
-        from pipeline.checkpoints import load_predictor  # shipped beside this file; not importable when it is logged
+        from pipeline.predictor import load_predictor  # shipped beside this file; not importable when it is logged
 
         self.predictor = load_predictor(Path(context.artifacts["checkpoint"]))
 

@@ -27,7 +27,7 @@ class Config:
 
     backbone: str = "small"
     pretrained: bool = False
-    features: Literal["c4", "c5"] = "c5"
+    features: Literal["c4", "c5"] = "c4"
     pool: Literal["mean", "attention"] = "mean"
     embedding_channels: int = 128
     hidden_channels: int = 256

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 from contracts.errors import DataError
@@ -17,7 +18,8 @@ from pipeline.stages._command import main
 def fetch(project: Project, params: Params, dataset: str) -> None:
     config = params.dataset(dataset)
     target = project.raw(dataset)
-    target.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)  # files of an earlier, larger world must not stay
+    target.mkdir(parents=True)
     if config.world is not None:
         world = discover.load("world", config.world["name"], where=f"datasets.{dataset}.world")
         settings = params.part_config("world", config.world, f"datasets.{dataset}.world")

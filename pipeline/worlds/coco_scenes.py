@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.worlds.language import Asked, ask, captions
-from pipeline.worlds.output import (
+from pipeline.worlds._language import Asked, ask, captions
+from pipeline.worlds._output import (
     SplitSizes,
     check_settings,
     encode_jpeg,
@@ -23,7 +23,7 @@ from pipeline.worlds.output import (
     mask_run_lengths,
     write_json,
 )
-from pipeline.worlds.scenes import Scene, SceneStyle, draw_scene, mask_box
+from pipeline.worlds._scenes import Scene, SceneStyle, draw_scene, mask_box
 
 # with gaps, as in the real file: a reader must map ids to labels
 CATEGORY_IDS = {"circle": 1, "cross": 2, "ring": 3, "square": 5, "star": 7, "triangle": 8}

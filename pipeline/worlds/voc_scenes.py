@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pipeline.worlds.output import SplitSizes, check_settings, encode_jpeg, image_rng
-from pipeline.worlds.scenes import SHAPES, Scene, SceneObject, SceneStyle, draw_scene
+from pipeline.worlds._output import SplitSizes, check_settings, encode_jpeg, image_rng
+from pipeline.worlds._scenes import SHAPES, Scene, SceneObject, SceneStyle, draw_scene
 
 VOID = 255
 DIFFICULT_BELOW = 0.5  # visible fraction

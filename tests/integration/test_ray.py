@@ -43,7 +43,15 @@ def address() -> Iterator[str]:
     ray = str(Path(sys.executable).with_name("ray"))
     common = ["--num-cpus=1", "--object-store-memory=100000000", "--block", "--disable-usage-stats"]
     environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
-    head = [ray, "start", "--head", f"--port={port}", f"--dashboard-port={free_port()}", f"--temp-dir={folder}", *common]
+    head = [
+        ray,
+        "start",
+        "--head",
+        f"--port={port}",
+        f"--dashboard-port={free_port()}",
+        f"--temp-dir={folder}",
+        *common,
+    ]
     node = [ray, "start", f"--address=127.0.0.1:{port}", *common]
     with ExitStack() as stack:
         for i, command in enumerate((head, node)):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.sampling import epoch_order, eval_requests, num_batches, split_range, train_requests
 
+SHAPES = [(1, 1), (2, 1), (1, 2), (3, 2), (8, 1), (64, 1)]  # workers, micro-batches
 LAYOUTS = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(sum)
 
 
@@ -46,7 +47,9 @@ def test_no_more_than_window_shards_are_mixed():
 
 
 @settings(deadline=None)
-@given(LAYOUTS, st.integers(1, 17), st.sampled_from([(1, 1), (2, 1), (1, 2), (3, 2), (8, 1), (64, 1)]), st.integers(0, 3))
+@given(
+    LAYOUTS, st.integers(1, 17), st.sampled_from([(1, 1), (2, 1), (1, 2), (3, 2), (8, 1), (64, 1)]), st.integers(0, 3)
+)
 def test_global_batches_do_not_depend_on_world_size_or_accumulation(sizes, factor, shape, epoch):
     world, accumulate = shape
     order = epoch_order(sizes, seed=3, epoch=epoch, window=4)
@@ -72,7 +75,9 @@ def test_weights_make_the_mean_over_the_global_batch(num_samples, batch_size, wo
 def test_evaluation_reads_every_sample_once(num_samples, world, batch_size):
     ranks = [list(eval_requests(num_samples, batch_size=batch_size, world=world, rank=r)) for r in range(world)]
     assert all(ranks), "a rank without a batch would not take part in the gathering"
-    assert [p for rank in ranks for request in rank if request.weight for p in request.positions] == list(range(num_samples))
+    assert [p for rank in ranks for request in rank if request.weight for p in request.positions] == list(
+        range(num_samples)
+    )
 
 
 @given(st.integers(0, 100), st.integers(1, 20))

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from contracts.errors import ConfigError, TrainingError
-from pipeline.checkpoints import BEST, load_best, load_predictor, newest_state, weights_digest
+from pipeline.checkpoints import BEST, load_best, newest_state, weights_digest
 from pipeline.params import load_params
+from pipeline.predictor import load_predictor
 from pipeline.project import Project
 from pipeline.runs import load_run
 from pipeline.training import DONE, EVENTS, FAILURE, fit

@@ -13,8 +13,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from contracts.errors import ConfigError
+from pipeline.worlds._output import SplitSizes
 from pipeline.worlds.coco_scenes import CATEGORY_IDS, Config, generate, scene_of
-from pipeline.worlds.output import SplitSizes
 
 CONFIG = Config(seed=3, num_images=SplitSizes(train=40, val=12))
 

@@ -10,9 +10,9 @@ import pytest
 import sacrebleu
 
 from contracts.text import words
+from pipeline.worlds._language import Asked, captions, relation
+from pipeline.worlds._scenes import COLORS, SHAPES, TEXTURES, Scene, SceneObject
 from pipeline.worlds.coco_scenes import Config, scene_of
-from pipeline.worlds.language import Asked, captions, relation
-from pipeline.worlds.scenes import COLORS, SHAPES, TEXTURES, Scene, SceneObject
 
 Told = tuple[Scene, list[str], list[Asked]]
 _PLURALS = {"crosses" if s == "cross" else f"{s}s": s for s in SHAPES}
@@ -86,8 +86,6 @@ def _truth(scene: Scene, text: str) -> str:
 
     if m := re.fullmatch(rf"Is there a (?:({color}) )?({shape}|object)\?", text):
         return "yes" if count("" if m[2] == "object" else m[2], m[1] or "") else "no"
-    if m := re.fullmatch(rf"Is the ({shape}) (striped|dotted)\?", text):
-        return "yes" if only(m[1]).texture == m[2] else "no"
     if m := re.fullmatch(rf"Is the ({shape}) (left of|right of|above|below) the ({shape})\?", text):
         return "yes" if relation(only(m[1]), only(m[3])) == m[2] else "no"
     if m := re.fullmatch(rf"What color is the ({shape})\?", text):

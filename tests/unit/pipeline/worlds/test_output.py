@@ -9,7 +9,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from contracts.errors import ConfigError
-from pipeline.worlds.output import SplitSizes, check_settings, image_rng, mask_polygons, mask_run_lengths
+from pipeline.worlds._output import SplitSizes, check_settings, image_rng, mask_polygons, mask_run_lengths
 
 
 def _decode_polygons(polygons: list[list[float]], height: int, width: int) -> np.ndarray:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from contracts.errors import ConfigError
 from pipeline.worlds import coco_scenes
-from pipeline.worlds.output import SplitSizes
-from pipeline.worlds.scenes import SHAPES, Scene
+from pipeline.worlds._output import SplitSizes
+from pipeline.worlds._scenes import SHAPES, Scene
 from pipeline.worlds.voc_scenes import Config, class_and_object_masks, generate, is_difficult, scene_of, voc_palette
 
 CONFIG = Config(seed=3, num_images=SplitSizes(train=60, val=15))

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from pipeline.worlds.scenes import COLORS, SHAPES, Scene, SceneObject
+from pipeline.worlds._scenes import COLORS, SHAPES, Scene, SceneObject
 
 _T = TypeVar("_T")
 
@@ -208,14 +208,6 @@ def _is_there_both(rng: np.random.Generator, known: _Known) -> _Draft | None:
     return _yes_no(f"is there a {color} {shape}?", "is there a", truth)
 
 
-def _is_textured(rng: np.random.Generator, known: _Known) -> _Draft | None:
-    options = [o for o in known.only("shape") if o.shape in known.shapes]
-    truth = bool(rng.random() < 0.5)
-    texture = "striped" if rng.random() < 0.5 else "dotted"
-    options = [o for o in options if (o.texture == texture) == truth]
-    return _yes_no(f"is the {_pick(rng, options).shape} {texture}?", "is the", truth) if options else None
-
-
 def _is_on_side(rng: np.random.Generator, known: _Known) -> _Draft | None:
     options = [o for o in known.only("shape") if o.shape in known.shapes]
     if len(options) < 2:
@@ -281,15 +273,14 @@ def _how_many(rng: np.random.Generator, known: _Known) -> _Draft | None:
 
 
 _KINDS: dict[Callable[[np.random.Generator, _Known], _Draft | None], float] = {
-    _is_there_shape: 0.10,
-    _is_there_color: 0.12,
-    _is_there_both: 0.12,
-    _is_textured: 0.05,
-    _is_on_side: 0.04,
+    _is_there_shape: 0.14,
+    _is_there_color: 0.16,
+    _is_there_both: 0.14,
+    _is_on_side: 0.03,
     _what_color: 0.32,
-    _what_shape: 0.24,
-    _what_is_beside: 0.03,
-    _how_many: 0.08,
+    _what_shape: 0.22,
+    _what_is_beside: 0.02,
+    _how_many: 0.05,
 }
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from contracts.errors import DataError, TrainingError
@@ -84,7 +85,7 @@ class TaskModule(pl.LightningModule):
         # A short last batch: each rank's mean is weighted by its share, so the step is the mean over the global batch.
         return total * batch["weight"]
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         c = self.optimizer_config
         decay = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.requires_grad and p.ndim <= 1]  # biases and norms: no decay

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from contracts.errors import ConfigError, SightlineError
 from pipeline.params import ClusterConfig, Params, RegistryConfig, ShardsConfig, load_params
@@ -13,7 +14,7 @@ from pipeline.tracking import TrackingConfig
 def check(params: Params) -> None:
     """Raise one ConfigError that tells every mistake of every section."""
     texts: list[str] = []
-    jobs = [
+    jobs: list[Callable[[], object]] = [
         *(lambda n=name: params.dataset(n) for name in params.document["datasets"]),
         *(lambda n=name: params.run(n) for name in params.document["runs"]),
         lambda: params.section(ShardsConfig, "shards"),

@@ -58,7 +58,7 @@ class _Requests:
         return len(self.pending)
 
 
-def _identity(batch: Batch) -> Batch:
+def _identity(batch: Any) -> Any:
     return batch
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import socket
@@ -58,7 +59,7 @@ def session(config: ClusterConfig, root: Path, *, dashboard: bool = False) -> It
     if address:
         _knock(address)
     try:
-        ray.init(address=address or "local", runtime_env=runtime_env, logging_level="ERROR", **options)
+        ray.init(address=address or "local", runtime_env=runtime_env, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise _no_cluster(address, error) from error
     try:
@@ -206,10 +207,10 @@ def _train_once(arguments: dict[str, Any], config: ClusterConfig, folder: Path, 
             resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
         ),
         torch_config=TorchConfig(timeout_s=config.collective_timeout_s),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[call-arg]  # typed as of Train V1
             name=f"attempt-{attempt}",
             storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),  # type: ignore[call-arg]
             worker_runtime_env={
                 "env_vars": {
                     **WORKER_ENV,

@@ -192,7 +192,7 @@ class SplitReader:
 
     def keys(self, positions: np.ndarray | None = None) -> list[str]:
         chosen = self.columns["key"] if positions is None else self.columns["key"][positions]
-        return [key.decode() for key in chosen.tolist()]
+        return np.char.decode(chosen, "utf-8").tolist()
 
     def select(self, requires: Sequence[str]) -> np.ndarray:
         """Positions of the samples that have each of `requires`, ascending (M,) int64."""

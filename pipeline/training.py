@@ -64,6 +64,10 @@ class TrainConfig:
         for name in ("max_epochs", "batch_size", "eval_batch_size", "accumulate", "validate_every_epochs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be positive", value=getattr(self, name))
+        if self.validate_every_epochs > self.max_epochs:
+            raise ConfigError(
+                "no epoch would be validated", value=self.validate_every_epochs, where="validate_every_epochs"
+            )
         if (self.monitor is None) != (self.monitor_mode is None):
             raise ConfigError(
                 "monitor and monitor_mode belong together",
@@ -111,10 +115,11 @@ class StateWriter(pl.Callback):
     """
 
     def __init__(
-        self, folder: Path, run: Mapping[str, Any], data: DataSpec, monitor: str, mode: str, every: int | None
+        self, folder: Path, run: Mapping[str, Any], data: DataSpec, train: TrainConfig, monitor: str, mode: str
     ):
         self.folder, self.run, self.data = folder, run, data
-        self.monitor, self.mode, self.every = monitor, mode, every
+        self.monitor, self.mode = monitor, mode
+        self.every, self.validate_every = train.checkpoint_every_steps, train.validate_every_epochs
         self.best: float | None = None
         self.best_info: dict[str, Any] = {}
         self._improved = False
@@ -135,14 +140,14 @@ class StateWriter(pl.Callback):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        value = trainer.callback_metrics.get(f"val/{self.monitor}")
-        if value is not None and (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0:
+        if (trainer.current_epoch + 1) % self.validate_every == 0:
+            value = trainer.callback_metrics.get(f"val/{self.monitor}")
+            if value is None:
+                known = ", ".join(
+                    sorted(k.removeprefix("val/") for k in trainer.callback_metrics if k.startswith("val/"))
+                )
+                raise ConfigError("validation gives no such metric", value=self.monitor, where="monitor", allowed=known)
             self._judge(trainer, float(value))
-        elif value is None and trainer.current_epoch == 0 and trainer.check_val_every_n_epoch == 1:
-            known = sorted(k.removeprefix("val/") for k in trainer.callback_metrics if k.startswith("val/"))
-            raise ConfigError(
-                "validation gives no such metric", value=self.monitor, where="monitor", allowed=", ".join(known)
-            )
         self._save(trainer)
 
     def _judge(self, trainer: pl.Trainer, value: float) -> None:
@@ -289,7 +294,7 @@ def _trainer(
                 f"val/{monitor}", mode=mode, patience=train.early_stopping_patience, check_on_train_epoch_end=False
             )
         )
-    callbacks.append(StateWriter(folder, run, data, monitor, mode, train.checkpoint_every_steps))
+    callbacks.append(StateWriter(folder, run, data, train, monitor, mode))
     return pl.Trainer(
         accelerator="gpu" if use_gpu else "cpu",
         devices=1,

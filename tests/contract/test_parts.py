@@ -1,0 +1,101 @@
+"""Every discovered part keeps its contract: a new source, task or model is tested here without a line being added."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.records import DataSpec
+from pipeline import discover
+from pipeline.checkpoints import build_module
+from pipeline.params import Params, load_params
+from pipeline.runs import load_run
+from pipeline.settings import parse
+from pipeline.shards import SplitReader
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+def config_class(kind: str, name: str) -> type:
+    module = discover.load(kind, name, where="test")
+    return module.Task.Config if kind == "task" else module.Config
+
+
+PARTS = [(kind, name) for kind in discover.KINDS for name in discover.names(kind)]
+
+
+@pytest.mark.parametrize(("kind", "name"), PARTS)
+def test_config_is_strict_frozen_and_has_defaults(kind, name):
+    cls = config_class(kind, name)
+    assert dataclasses.is_dataclass(cls)
+    assert cls.__dataclass_params__.frozen, "a part must not change its settings"
+    problems: list[str] = []
+    assert parse(cls, {}, name, problems) is not None, problems
+    assert parse(cls, {"no_such_key": 1}, name, problems) is None
+    assert "no_such_key: unknown key" in problems[-1]
+
+
+@pytest.mark.parametrize(("kind", "name"), PARTS)
+def test_config_survives_storage(kind, name):
+    config = parse(config_class(kind, name), {}, name, [])
+    assert config is not None
+    stored = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert parse(config_class(kind, name), stored, name, []) == config
+
+
+def test_every_task_and_model_is_in_a_shipped_run(root):
+    runs = load_params(root).document["runs"].values()
+    assert {run["task"]["name"] for run in runs} == set(discover.names("task"))
+    assert {run["model"]["name"] for run in runs} == set(discover.names("model"))
+
+
+@pytest.mark.parametrize("run", ["captioning", "vqa", "segmentation", "detection", "instances"])
+def test_a_batch_goes_all_the_way(tiny_project, run):
+    params: Params = load_params(tiny_project.root)
+    data = load_run(tiny_project, params, run)
+    module = build_module(data.run.to_dict(), DataSpec.from_dict(data.spec.to_dict()))
+    task, model = module.task, module.model
+    reader = SplitReader(tiny_project.shards(data.run.dataset), data.manifest, "train")
+    positions = reader.select(task.requires)[:3]
+    records = [reader.read(int(i)) for i in positions]
+
+    batch = task.collate([task.encode(record, 7) for record in records])
+    losses = task.losses(model.train(), batch)
+    assert losses
+    assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values())
+    torch.stack(list(losses.values())).sum().backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+    batch = task.collate([task.encode(record, None) for record in records])
+    with torch.inference_mode():
+        parts, predictions = task.evaluate_batch(model.eval(), batch)
+    assert len(predictions) == len(records)
+    assert all(torch.isfinite(part) for part in parts.values())
+    truths = {record.key: task.truth(record) for record in records}
+    scores = task.score({r.key: p for r, p in zip(records, predictions, strict=True)}, truths)
+    assert task.metric in scores
+    constant = task.constant(truths)
+    assert constant.keys() == truths.keys()
+    assert task.metric in task.score(constant, truths)
+    json.dumps(task.answer(predictions[0]), allow_nan=False)
+    picture = task.picture(np.zeros((records[0].height, records[0].width, 3), np.uint8), predictions[0], None)
+    assert picture.dtype == np.uint8
+    for plot in task.plots(dict(zip(truths, predictions, strict=True)), truths):
+        assert all(len(row) == len(plot.columns) for row in plot.rows)
+
+
+@pytest.mark.parametrize("run", ["captioning", "vqa", "segmentation", "detection", "instances"])
+def test_encoding_depends_on_the_seed_alone(tiny_project, run):
+    data = load_run(tiny_project, load_params(tiny_project.root), run)
+    task = build_module(data.run.to_dict(), data.spec).task
+    reader = SplitReader(tiny_project.shards(data.run.dataset), data.manifest, "train")
+    record = reader.read(int(reader.select(task.requires)[0]))
+    first, again = task.encode(record, 3), task.encode(record, 3)
+    np.random.rand(5)
+    torch.rand(5)
+    np.testing.assert_array_equal(first["image"], again["image"])
+    np.testing.assert_array_equal(task.encode(record, None)["image"], task.encode(record, None)["image"])

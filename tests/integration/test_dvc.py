@@ -1,0 +1,175 @@
+"""The real graph: this project's dvc.yaml and code in a fresh git repository, with a tiny world."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+RUNS = ("seg8", "seg32")
+BIN = Path(sys.executable).parent
+PARAMS: dict[str, Any] = {
+    "datasets": {
+        "voc": {
+            "origin": "generated",
+            "input": "pipeline/worlds",
+            "world": {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_images": {"train": 48, "val": 12}},
+            "sources": {"voc": {}},
+        }
+    },
+    "runs": {
+        name: {"dataset": "voc", "task": {"name": "segmentation"}, "model": {"name": "fcn", "variant": variant}}
+        for name, variant in zip(RUNS, ("8s", "32s"), strict=True)
+    },
+    "train": {"max_epochs": 1, "batch_size": 8, "eval_batch_size": 8, "num_pictures": 2},
+    "loader": {},
+    "shards": {"samples": 16},
+    "cluster": {"engine": "local"},
+    "tracking": {"system_metrics": False},
+    "registry": {"gates": {"seg8": 0.0}},
+}
+
+
+def environment() -> dict[str, str]:
+    names = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    return os.environ | names | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+
+
+def run(folder: Path, *command: str) -> str:
+    result = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"{command}: {result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    return result.stdout + result.stderr
+
+
+def write_params(folder: Path, **changes: Any) -> None:
+    document = json.loads(json.dumps(PARAMS))
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        target = document
+        for key in parents:
+            target = target.setdefault(key, {})
+        target[last] = value
+    (folder / "params.yaml").write_text(yaml.safe_dump(document))
+
+
+def would_run(folder: Path) -> set[str]:
+    out = run(folder, "dvc", "repro", "--dry")
+    return {line.split("'")[1] for line in out.splitlines() if line.startswith("Running stage")}
+
+
+@pytest.fixture(scope="module")
+def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Reproduced once, from nothing."""
+    folder = tmp_path_factory.mktemp("dvc") / "project"
+    folder.mkdir()
+    for name in ("contracts", "lightning_modules", "pipeline", ".dvc"):
+        shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copyfile(root / name, folder / name)
+    write_params(folder)
+    for command in (["git", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-qm", "start"]):
+        run(folder, *command)
+    run(folder, "dvc", "repro")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "reproduced")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def restored(project):
+    """Every test leaves the parameters as it found them."""
+    yield
+    write_params(project)
+
+
+def test_everything_is_there_and_both_models_are_champions(project):
+    for name in RUNS:
+        metrics = json.loads((project / f"metrics/{name}.json").read_text())
+        assert metrics["num_samples"] == 12
+        assert metrics["value"] == metrics["metrics"]["mean_iou"]
+        assert "mean_iou" in metrics["constant"]
+        assert json.loads((project / f"registry/{name}.json").read_text())["decision"] == "champion"
+        assert (project / f"artifacts/{name}/best.ckpt").is_file()
+        assert len((project / f"predictions/{name}.jsonl").read_text().splitlines()) == 12
+    assert not list((project / "state").glob("seg*")), "a finished run leaves no state behind"
+
+
+def test_again_nothing_runs(project):
+    assert "up to date" in run(project, "dvc", "repro")
+
+
+def test_one_runs_params_rerun_its_branch_only(project):
+    write_params(project, runs__seg32__train={"max_epochs": 2})
+    assert would_run(project) == {"train@seg32", "evaluate@seg32", "register@seg32"}
+
+
+def test_where_work_runs_changes_nothing(project):
+    write_params(project, cluster={"engine": "ray", "num_workers": 2})
+    assert would_run(project) == set()
+
+
+def test_changed_data_rerun_all_that_depends_on_it(project):
+    write_params(project, datasets__voc__world__seed=7)
+    stages = {"fetch@voc", "shard@voc", "vocab@voc"}
+    assert would_run(project) == stages | {f"{stage}@{n}" for n in RUNS for stage in ("train", "evaluate", "register")}
+
+
+def test_metrics_and_plots_show(project):
+    shown = json.loads(run(project, "dvc", "metrics", "show", "--json").partition("{")[2].join(["{", ""]))
+    assert {f"metrics/{name}.json" for name in RUNS} <= set(shown[""]["data"])
+    run(project, "dvc", "plots", "show", "--out", "shown")
+    page = (project / "shown" / "index.html").read_text()
+    assert "seg8" in page
+    shutil.rmtree(project / "shown")
+
+
+def test_an_experiment_behind_a_gate_is_refused_and_shown(project):
+    run(project, "dvc", "exp", "run", "-n", "gated", "-S", "registry.gates.seg8=0.999", "register@seg8")
+    decision = json.loads((project / "registry/seg8.json").read_text())
+    assert decision["decision"] == "refused"
+    assert "does not reach the gate 0.999" in decision["reason"]
+    assert "gated" in run(project, "dvc", "exp", "show", "--no-pager")
+    run(project, "git", "checkout", "-q", ".")
+    run(project, "dvc", "checkout")
+
+
+def test_killed_in_training_goes_on_from_the_last_checkpoint(project):
+    """Real Ray workers, everything killed at once, and the same command again."""
+    changes = {
+        "cluster": {"engine": "ray", "num_workers": 2},
+        "runs__seg8__train": {"max_epochs": 12, "checkpoint_every_steps": 3},
+    }
+    write_params(project, **changes)
+    with subprocess.Popen(
+        ["dvc", "repro", "train@seg8"],
+        cwd=project,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as first:
+        deadline = time.monotonic() + 150
+        while not list((project / "state").glob("seg8-*/state-*.json")):
+            assert time.monotonic() < deadline, "no checkpoint was written"
+            assert first.poll() is None, "training ended before it could be killed"
+            time.sleep(0.1)
+        os.killpg(first.pid, signal.SIGKILL)
+    run_id = next((project / "state").glob("seg8-*/run_id")).read_text()
+    for lock in (project / ".dvc" / "tmp").glob("*lock"):
+        assert lock.exists()  # dvc itself clears the locks of dead processes
+    out = run(project, "dvc", "repro", "train@seg8")
+    assert "goes on from state-" in out
+    record = json.loads((project / "artifacts/seg8/run.json").read_text())
+    assert record["training"]["epochs"] == 12
+    assert record["run_id"] == run_id.strip(), "the same MLflow run goes on"
+    run(project, "git", "checkout", "-q", ".")
+    run(project, "dvc", "checkout")

@@ -180,7 +180,9 @@ class SplitReader:
             for name, columns in parts.items():
                 values = [i] * len(index["key"]) if name == "shard" else index[name]
                 columns.append(np.asarray(values, dtype=np.bytes_ if name == "key" else np.int64))
-        self.columns = {name: np.concatenate(columns) if columns else np.zeros(0) for name, columns in parts.items()}
+        self.columns: dict[str, Any] = {
+            name: np.concatenate(columns) if columns else np.zeros(0) for name, columns in parts.items()
+        }
         self._files: dict[int, int] = {}
         self._owner = 0
 
@@ -192,7 +194,7 @@ class SplitReader:
 
     def keys(self, positions: np.ndarray | None = None) -> list[str]:
         chosen = self.columns["key"] if positions is None else self.columns["key"][positions]
-        return np.char.decode(chosen, "utf-8").tolist()
+        return [key.decode() for key in chosen.tolist()]
 
     def select(self, requires: Sequence[str]) -> np.ndarray:
         """Positions of the samples that have each of `requires`, ascending (M,) int64."""

@@ -40,7 +40,7 @@ TEXTURES = tuple(sorted(TYPICAL_TEXTURE.values()))
 TYPICAL_PROBABILITY = 0.85
 RADII = {"small": (0.12, 0.15), "large": (0.21, 0.27)}  # of image_size; the gap keeps "small" and "large" apart
 
-_OBJECT_COUNT_WEIGHTS = (0.46, 0.34, 0.13, 0.07)  # of 1, 2, 3, 4 objects; every further one like the last
+_OBJECT_COUNT_WEIGHTS = (0.54, 0.29, 0.10, 0.07)  # of 1, 2, 3, 4 objects; every further one like the last
 _ASPECTS = ((1.0, 1.0), (1.0, 0.875), (0.875, 1.0))  # height, width
 _SUPERSAMPLING = 4
 _CROWD_RADIUS = 0.034

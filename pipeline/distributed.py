@@ -9,7 +9,9 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -58,11 +60,14 @@ def session(config: ClusterConfig, root: Path, *, dashboard: bool = False) -> It
         options = {"include_dashboard": dashboard, "object_store_memory": 200 * 2**20}
     if address:
         _knock(address)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address or "local", runtime_env=runtime_env, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise _no_cluster(address, error) from error
     try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray puts in its own, which leaves past the final run status
         yield
     finally:
         ray.shutdown()

@@ -71,7 +71,7 @@ def wait_for_nodes(address: str, count: int) -> None:
     """Until the cluster's head answers and says that `count` nodes are alive."""
     import ray
 
-    deadline = time.monotonic() + 90
+    deadline, handler = time.monotonic() + 90, signal.getsignal(signal.SIGTERM)
     while time.monotonic() < deadline:
         try:
             ray.init(address, logging_level="ERROR")
@@ -81,6 +81,7 @@ def wait_for_nodes(address: str, count: int) -> None:
             pass  # not up yet
         finally:
             ray.shutdown()
+            signal.signal(signal.SIGTERM, handler)  # Ray leaves its own behind, and other tests would meet it
         time.sleep(1)
     raise TimeoutError(f"no {count} nodes at {address}")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from contracts.errors import DataError
-from pipeline import checkpoints, predict
+from pipeline import predict, predictor
 
 
 class FakePredictor:
@@ -46,7 +46,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "other").mkdir()
     for path in (tmp_path / "red.png", tmp_path / "other" / "red.png"):
         cv2.imwrite(str(path), red)
-    monkeypatch.setattr(checkpoints, "load_predictor", lambda path: FakePredictor(path.parent.name == "asks"))
+    monkeypatch.setattr(predictor, "load_predictor", lambda path: FakePredictor(path.parent.name == "asks"))
     return tmp_path
 
 

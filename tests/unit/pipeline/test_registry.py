@@ -14,6 +14,7 @@ from contracts.errors import ConfigError
 from contracts.records import DataSpec
 from lightning_modules.base import OptimizerConfig
 from pipeline import checkpoints, discover, registry, tracking
+from pipeline.predictor import load_predictor
 from pipeline.registry import Candidate, Standing, judge, same_answer
 
 QUIET = tracking.TrackingConfig(system_metrics=False, flush_s=0.05)
@@ -141,7 +142,7 @@ def answer_in_process(uri: str, model: str, image: bytes, question: str | None) 
     sha = client.get_model_version(name, version).tags["checkpoint_sha256"]
     folder = Path(uri.removeprefix("sqlite:///")).parent
     (path,) = (path for path in folder.glob("*.ckpt") if checkpoints.file_sha256(path) == sha)
-    predictor = checkpoints.load_predictor(path)
+    predictor = load_predictor(path)
     return predictor.answer(predictor.predict(image, question))
 
 

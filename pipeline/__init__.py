@@ -2,6 +2,6 @@
 
 import os
 
-# libgomp's threads spin at barriers. On a machine with anything else to do, two spinning threads made a training step
-# 25 times slower than one; it is read when torch is first imported, so it stands here.
+# libgomp's threads spin at barriers: two of them were seen to make a training step 25 times slower than one, probably
+# wherever something else needs the cores. It is read when torch is first imported, so it stands here.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -120,7 +120,6 @@ class _Chunks:
 
     stream: Iterator[RawRecord | Problem]
     size: int
-    dataset: str
     split: str
 
     def __post_init__(self) -> None:
@@ -165,19 +164,20 @@ def shard_dataset(
     quarantine.parent.mkdir(parents=True, exist_ok=True)
     classes = sources.joined_classes(opened)
     chunks = {
-        split: _Chunks(sources.read_joined(opened, split), shards.samples, name, split)
+        split: _Chunks(sources.read_joined(opened, split), shards.samples, split)
         for split in sources.joined_splits(opened)
     }
-    jobs = (
-        (chunk, classes, folder, shard_name(name, split, i))
-        for split, part in chunks.items()
-        for i, chunk in enumerate(part)
-    )
     results: dict[str, list[ShardResult]] = {split: [] for split in chunks}
-    order: list[str] = []
-    tracked = _remember_split(jobs, order)
+    order: list[str] = []  # the split of each job drawn so far; results come in the same order
+
+    def jobs() -> Iterator[tuple]:
+        for split, part in chunks.items():
+            for i, chunk in enumerate(part):
+                order.append(split)
+                yield chunk, classes, folder, shard_name(name, split, i)
+
     with open(quarantine, "w", encoding="utf-8") as lines, progress_bar(f"shard {name}", None) as advance:
-        for i, result in enumerate(map_ordered(write_shard, tracked, cluster, root)):
+        for i, result in enumerate(map_ordered(write_shard, jobs(), cluster, root)):
             results[order[i]].append(result)
             lines.writelines(problem_line(order[i], problem) + "\n" for problem in result.problems)
             advance(result.num_source)
@@ -186,13 +186,6 @@ def shard_dataset(
     entries = {split: split_manifest(results[split], chunks[split].problems) for split in chunks}
     _judge(name, config, entries, quarantine)
     return write_manifest(folder, name, classes, entries)
-
-
-def _remember_split(jobs: Iterator[tuple], order: list[str]) -> Iterator[tuple]:
-    """Note the split of each job as it is drawn, so that ordered results can be told apart."""
-    for job in jobs:
-        order.append(job[3].rsplit("-", 3)[1])
-        yield job
 
 
 def _judge(name: str, config: DatasetConfig, entries: dict[str, Any], quarantine: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from pipeline import discover
 from pipeline.checkpoints import BEST
 from pipeline.params import Params, RegistryConfig
 from pipeline.project import Project, write_json
@@ -21,7 +22,7 @@ def register_run(project: Project, params: Params, name: str) -> None:
     reader = SplitReader(folder, load_manifest(folder), measured["split"])
     positions = reader.select(["num_questions"])
     record = reader.read(int(positions[0]) if len(positions) else 0)
-    takes_question = run.task_name == "vqa"
+    task = discover.load("task", run.task_name, where=f"runs.{name}.task").Task
     decision = register(
         params.section(TrackingConfig, "tracking"),
         Candidate(
@@ -39,7 +40,7 @@ def register_run(project: Project, params: Params, name: str) -> None:
         ),
         root=project.root,
         image=record.image,
-        question=record.questions[0].text if takes_question else None,
+        question=record.questions[0].text if "num_questions" in task.requires else None,
     )
     write_json(project.registry(name), decision)
     print(f"register {name}: version {decision['version']}, {decision['decision']}: {decision['reason']}")

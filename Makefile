@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check test lint type ui lock clean
+.PHONY: help setup repro check test bench lint type ui lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -28,6 +28,9 @@ check: setup  ## check params.yaml, every section, without running anything
 
 test: setup  ## run the tests
 	$(BIN)/python -m pytest
+
+bench: setup  ## how fast it is, beside other libraries (NAME=... for one benchmark)
+	$(BIN)/python -m benchmarks $(NAME)
 
 lint: setup  ## style and unused code
 	$(BIN)/ruff check .

@@ -58,6 +58,7 @@ class TaskModule(pl.LightningModule):
         self.split_name = "val"
         self.predictions: dict[str, Prediction] = {}  # of the last validation, on rank 0
         self.truths: dict[str, Truth] = {}
+        self.loss_names: tuple[str, ...] = ()  # of the last validation, on rank 0
         self._items: list[tuple[str, Prediction, Truth]] = []
         self._loss_sums: dict[str, float] = {}
         self._loss_count = 0
@@ -149,4 +150,5 @@ class TaskModule(pl.LightningModule):
         }
         if losses:
             losses["loss"] = sum(losses.values())
+        self.loss_names = tuple(losses)
         return {**losses, **self.task.score(self.predictions, self.truths)}

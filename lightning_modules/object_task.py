@@ -26,6 +26,7 @@ from contracts.records import DataSpec, Objects, Record
 from lightning_modules.augment import Augment, AugmentConfig, decode_image
 from lightning_modules.blocks.pixels import stack_images
 from lightning_modules.drawing import draw_objects, panels
+from lightning_modules.metrics.objects import IouType, object_confusion
 from lightning_modules.ops.boxes import to_original
 from lightning_modules.ops.masks import decode_masks, encode_masks, fill_boxes, paste_masks
 from lightning_modules.task import BaseTask, Batch, Example, Plot, Prediction, Truth
@@ -172,6 +173,22 @@ class ObjectTask(BaseTask):
             titles.append("truth")
         return panels(drawn, titles)
 
+    def confusion_plot(
+        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], iou_type: IouType
+    ) -> Plot:
+        """Objects by true and predicted class, of the detections that are drawn."""
+        score, labels = self.config.picture_score, ("background", *self.data.classes)
+        matrix = object_confusion(predictions, truths, len(self.data.classes), iou_type, min_score=score)
+        return Plot(
+            name="confusion",
+            kind="confusion",
+            columns=("truth", "predicted", "count"),
+            rows=[(t, p, int(matrix[i, j])) for i, t in enumerate(labels) for j, p in enumerate(labels)],
+            x="predicted",
+            y="truth",
+            title=f"{'masks' if iou_type == 'segm' else 'boxes'}, IoU 0.5, score >= {score:g}",
+        )
+
     def _draw(self, image: np.ndarray, objects: Mapping[str, Any], shown: np.ndarray, texts: list[str]) -> np.ndarray:
         masks = None
         if self.with_masks:
@@ -202,6 +219,28 @@ class ObjectTask(BaseTask):
         if self.with_masks:
             prediction["masks"] = encode_masks(fill_boxes(boxes, size))
         return prediction
+
+
+def class_ap_plot(name: str, metric: str, aps: Mapping[str, float]) -> Plot:
+    """One bar a class."""
+    return Plot(name=name, kind="bar", columns=("class", metric), rows=list(aps.items()), x="class", y=metric)
+
+
+def error_plot(name: str, errors: Mapping[str, float]) -> Plot:
+    """TIDE's kinds of errors (`CocoEvaluation.errors`), as what AP50 would gain without them."""
+    meanings = {
+        "Cls": "wrong class", "Loc": "poor place", "Both": "class and place", "Dupe": "found twice",
+        "Bkg": "nothing there", "Miss": "missed", "FP": "all false positives", "FN": "all not found",
+    }  # fmt: skip
+    return Plot(
+        name=name,
+        kind="bar",
+        columns=("error", "kind", "ap50_gain"),
+        rows=[(meanings[kind], kind, gain) for kind, gain in errors.items()],
+        x="error",
+        y="ap50_gain",
+        title="What AP50 would gain if one kind of error were mended (TIDE)",
+    )
 
 
 def curve_plot(name: str, title: str, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Plot:

@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from contracts.records import DataSpec, Record
+from lightning_modules.metrics.measurement import Measurement, values_of
 
 Example = dict[str, Any]
 Batch = dict[str, Any]
@@ -102,11 +103,20 @@ class BaseTask(ABC):
         """What `score` and `picture` compare a prediction with: plain values and numpy arrays, nothing large."""
 
     @abstractmethod
-    def score(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> dict[str, float]:
-        """Metrics by name over a whole split, computed once on one process in float64.
+    def measure(
+        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
+    ) -> list[Measurement]:
+        """The official metrics over a whole split, computed once on one process in float64.
 
-        Both mappings are keyed by record key and have the same keys.
+        Both mappings are keyed by record key and have the same keys; images are resampled in the keys' sorted order.
+
+        Args:
+            thorough: also what is too slow or too much for every validation (METEOR, accuracy by question type).
         """
+
+    def score(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> dict[str, float]:
+        """Values of `measure` by name, without those that have nothing to measure."""
+        return values_of(self.measure(predictions, truths))
 
     @abstractmethod
     def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:

@@ -14,6 +14,7 @@ KINDS = {
     "world": "pipeline.worlds",
     "task": "lightning_modules.tasks",
     "model": "lightning_modules.models",
+    "scorer": "pipeline.scorers",
 }
 
 

@@ -13,6 +13,8 @@ import torch
 
 from lightning_modules.augment import decode_image
 from lightning_modules.base import TaskModule
+from lightning_modules.metrics.bootstrap import percentile_intervals, replicates
+from lightning_modules.metrics.measurement import Measurement, values_of
 from pipeline.checkpoints import load_module
 from pipeline.datamodule import TarDataModule
 from pipeline.params import LoaderConfig
@@ -25,7 +27,9 @@ class Evaluation:
     """One pass over `split` with the checkpoint's weights, in this process.
 
     Attributes:
-        metrics: of the model. constant: of the best predictor that ignores the image.
+        metrics: of the model, by name. constant: of the best predictor that ignores the image. losses: means.
+        intervals: 95 % bootstrap intervals over images. gain_intervals: of the difference to the constant predictor,
+            both measured on the same resamples.
     """
 
     def __init__(self, checkpoint: Path, shards: Path, split: str = "val"):
@@ -41,7 +45,7 @@ class Evaluation:
             module.task,
             loader,
             batch_size=train.batch_size,
-            accumulate=1,
+            micro_batch_size=None,
             eval_batch_size=train.eval_batch_size,
             seed=train.seed,
         )
@@ -61,13 +65,25 @@ class Evaluation:
         trainer.datamodule = self.data  # type: ignore[attr-defined]
         trainer.validate(module, dataloaders=self.data.eval_dataloader(split), verbose=False)
         prefix = f"{split}/"
-        self.metrics = {
-            k.removeprefix(prefix): float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefix)
+        self.losses = {
+            name.removeprefix(prefix): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.removeprefix(prefix) in module.loss_names
         }
-        self.constant = module.task.score(module.task.constant(module.truths), module.truths)
+        task, truths = module.task, module.truths
+        self.measured = task.measure(module.predictions, truths, thorough=True)
+        self.measured_constant = task.measure(task.constant(truths), truths)
+        self.metrics = values_of(self.measured)
+        self.constant = values_of(self.measured_constant)
+        drawn, drawn_constant = replicates(self.measured), replicates(self.measured_constant)
+        self.intervals = percentile_intervals(drawn)
+        self.gain_intervals = percentile_intervals(
+            {name: drawn[name] - drawn_constant[name] for name in drawn.keys() & drawn_constant.keys()}
+        )
 
     def document(self, run: str) -> dict[str, Any]:
-        """What `metrics/<run>.json` holds. Values that are not finite become null: JSON has no NaN."""
+        """What `metrics/<run>.json` holds. `metrics` and `constant` are numbers alone, for `dvc metrics`; `measured`
+        says of each what it is and how sure it is."""
         task = self.module.task
         return {
             "run": run,
@@ -77,10 +93,37 @@ class Evaluation:
             "manifest_digest": self.data.manifest["digest"],
             "metric": task.metric,
             "metric_mode": task.metric_mode,
-            "value": _finite(self.metrics[task.metric]),
-            "metrics": {name: _finite(value) for name, value in sorted(self.metrics.items())},
-            "constant": {name: _finite(value) for name, value in sorted(self.constant.items())},
+            "value": self.metrics.get(task.metric),
+            "metrics": dict(sorted(self.metrics.items())),
+            "constant": dict(sorted(self.constant.items())),
+            "losses": {name: value if np.isfinite(value) else None for name, value in sorted(self.losses.items())},
+            "measured": [self._described(name, m) for m in self.measured for name in m.values],
+            "not_computed": {name: reason for m in self.measured for name, reason in m.not_computed.items()},
         }
+
+    def _described(self, name: str, measurement: Measurement) -> dict[str, Any]:
+        out: dict[str, Any] = {
+            "name": name,
+            "value": self.metrics.get(name),
+            "interval_95": self.intervals.get(name),
+            "variant": measurement.variant,
+            "source": measurement.source,
+            "split": self.split,
+            "num_items": measurement.num_items,
+            "unit": measurement.unit,
+        }
+        if name in self.metrics and name in self.constant:
+            out["gain_over_constant"] = self.metrics[name] - self.constant[name]
+            out["gain_interval_95"] = self.gain_intervals.get(name)
+        return out
+
+    def logged(self) -> dict[str, float]:
+        """The same numbers as MLflow metrics."""
+        out = {f"eval/{name}": value for name, value in (self.metrics | self.losses).items()}
+        out |= {f"constant/{name}": value for name, value in self.constant.items()}
+        for name, (low, high) in self.intervals.items():
+            out |= {f"eval_low/{name}": low, f"eval_high/{name}": high}
+        return out
 
     def write(self, run: str, *, metrics: Path, predictions: Path, plots: Path, num_pictures: int) -> None:
         from pipeline.charts import write_plot
@@ -106,10 +149,6 @@ class Evaluation:
             )
             for key in list(module.predictions)[:count]
         }
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
 
 
 def _write_png(path: Path, picture: np.ndarray) -> None:

@@ -50,8 +50,7 @@ SERVED_WITH = (
     "albumentations",
     "pillow",
     "pycocotools",
-    "faster-coco-eval",
-    "sacrebleu",
+    "hotcoco",
     "pydantic",
     "pyyaml",
 )

@@ -6,61 +6,64 @@ Both metrics let a detection of what is not to be found (crowd, difficult) count
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+from hotcoco import mask as coco_mask
 
-from lightning_modules.metrics.coco_map import CocoEvaluation
+from lightning_modules.metrics.coco_map import CocoDetections, CocoEvaluation, CocoTruth
 from lightning_modules.metrics.voc_map import PRCurve, pr_curve
 from lightning_modules.ops.boxes import to_xywh
+
+IouType = Literal["bbox", "segm"]
 
 
 def coco_evaluation(
     predictions: Mapping[str, Mapping[str, Any]],
     truths: Mapping[str, Mapping[str, Any]],
-    num_classes: int,
-    iou_type: Literal["bbox", "segm"],
+    class_names: Sequence[str],
+    iou_type: IouType,
 ) -> CocoEvaluation:
     """COCO's evaluation of every image of `truths`. Objects without a mask are left out of "segm"."""
-    annotations: list[dict[str, Any]] = []
-    results: list[dict[str, Any]] = []
-    for key in sorted(truths):
-        truth, prediction = truths[key], predictions[key]
-        for i, label in enumerate(truth["labels"]):
-            annotation: dict[str, Any] = {
-                "image_id": key,
-                "category_id": int(label),
-                "bbox": to_xywh(truth["boxes"][i]),
-                "area": float(truth["areas"][i]),
-                "iscrowd": int(truth["is_crowd"][i] or truth["is_difficult"][i]),
-            }
-            if iou_type == "segm":
-                if not truth["masks"][i]:
-                    continue
-                annotation["segmentation"] = _rle(truth, i)
-            annotations.append(annotation)
-        for i, label in enumerate(prediction["labels"]):
-            result = {"image_id": key, "category_id": int(label), "score": float(prediction["scores"][i])}
-            if iou_type == "segm":
-                result["segmentation"] = _rle(prediction, i)
-            else:
-                result["bbox"] = to_xywh(prediction["boxes"][i])
-            results.append(result)
-    sizes = {key: truths[key]["size"] for key in sorted(truths)}
-    return CocoEvaluation(sizes, annotations, results, range(1, num_classes + 1), iou_type=iou_type)
+    masks = iou_type == "segm"
+    objects = [
+        (key, truth, i)
+        for key, truth in sorted(truths.items())
+        for i in range(len(truth["labels"]))
+        if not masks or truth["masks"][i]
+    ]
+    found = [(key, predictions[key], i) for key in sorted(truths) for i in range(len(predictions[key]["labels"]))]
+    truth = CocoTruth(
+        sizes={key: truth["size"] for key, truth in truths.items()},
+        categories=dict(enumerate(class_names, 1)),
+        image_ids=[key for key, _, _ in objects],
+        category_ids=np.array([t["labels"][i] for _, t, i in objects], np.int64),
+        boxes=np.array([to_xywh(t["boxes"][i]) for _, t, i in objects], np.float64),
+        areas=np.array([t["areas"][i] for _, t, i in objects], np.float64),
+        is_crowd=np.array([t["is_crowd"][i] or t["is_difficult"][i] for _, t, i in objects], bool),
+        masks=[_rle(t, i) for _, t, i in objects] if masks else None,
+    )
+    detections = CocoDetections(
+        image_ids=[key for key, _, _ in found],
+        category_ids=np.array([p["labels"][i] for _, p, i in found], np.int64),
+        scores=np.array([p["scores"][i] for _, p, i in found], np.float64),
+        boxes=None if masks else np.array([to_xywh(p["boxes"][i]) for _, p, i in found], np.float64),
+        masks=[_rle(p, i) for _, p, i in found] if masks else None,
+    )
+    return CocoEvaluation(truth, detections, iou_type)
 
 
 def voc_curves(
     predictions: Mapping[str, Mapping[str, Any]],
     truths: Mapping[str, Mapping[str, Any]],
-    num_classes: int,
+    class_names: Sequence[str],
     *,
     iou_threshold: float = 0.5,
-) -> list[PRCurve]:
-    """One curve per class, label 1 first."""
-    curves = []
-    for label in range(1, num_classes + 1):
+) -> dict[str, PRCurve]:
+    """One curve per class, by name, label 1 first."""
+    curves = {}
+    for label, name in enumerate(class_names, 1):
         found, objects = {}, {}
         for key, truth in truths.items():
             of_class = predictions[key]["labels"] == label
@@ -68,7 +71,7 @@ def voc_curves(
             true_class = truth["labels"] == label
             ignored = (truth["is_crowd"] | truth["is_difficult"])[true_class]
             objects[key] = (truth["boxes"][true_class], ignored)
-        curves.append(pr_curve(found, objects, iou_threshold=iou_threshold))
+        curves[name] = pr_curve(found, objects, iou_threshold=iou_threshold)
     return curves
 
 
@@ -76,6 +79,7 @@ def object_confusion(
     predictions: Mapping[str, Mapping[str, Any]],
     truths: Mapping[str, Mapping[str, Any]],
     num_classes: int,
+    iou_type: IouType,
     *,
     min_score: float,
     iou_threshold: float = 0.5,
@@ -84,36 +88,46 @@ def object_confusion(
     objects that were missed.
 
     Detections of at least `min_score`, best first, take the free object they overlap most, whatever its class. Crowds
-    and difficult objects are left out, and so are detections that overlap nothing else.
+    and difficult objects are left out, and so are detections that lie in nothing else. (hotcoco's own matrix counts
+    those as detections of nothing.)
     """
     matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
     for key, truth in truths.items():
         prediction = predictions[key]
-        kept = prediction["scores"] >= min_score
-        boxes, labels = prediction["boxes"][kept].astype(np.float64), prediction["labels"][kept]
-        boxes, labels = (x[np.argsort(-prediction["scores"][kept], kind="stable")] for x in (boxes, labels))
-        ignored = truth["is_crowd"] | truth["is_difficult"]
+        order = np.argsort(-prediction["scores"], kind="stable")
+        order = order[prediction["scores"][order] >= min_score]
+        measured = np.array([iou_type == "bbox" or bool(truth["masks"][i]) for i in range(len(truth["labels"]))], bool)
+        labels = truth["labels"][measured]
+        ignored = (truth["is_crowd"] | truth["is_difficult"])[measured]
         free = ~ignored
-        ious = pairwise_ious(boxes, truth["boxes"].astype(np.float64))
-        for row, label in zip(ious, labels, strict=True):
+        ious = _ious(prediction, order, truth, np.flatnonzero(measured), ignored, iou_type)
+        for row, label in zip(ious, prediction["labels"][order], strict=True):
             candidates = np.where(free, row, 0.0)
             best = int(candidates.argmax()) if len(row) else -1
             if best >= 0 and candidates[best] >= iou_threshold:
                 free[best] = False
-                matrix[truth["labels"][best], label] += 1
+                matrix[labels[best], label] += 1
             elif not (row[ignored] >= iou_threshold).any():
                 matrix[0, label] += 1
-        np.add.at(matrix[:, 0], truth["labels"][free], 1)
+        np.add.at(matrix[:, 0], labels[free], 1)
     return matrix
 
 
-def pairwise_ious(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(D, 4), (N, 4) -> (D, N)."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    intersections = (high - low).clip(min=0).prod(axis=2)
-    areas = [(b[:, 2:] - b[:, :2]).prod(axis=1) for b in (first, second)]
-    return intersections / np.maximum(areas[0][:, None] + areas[1][None, :] - intersections, 1e-12)
+def _ious(
+    prediction: Mapping[str, Any],
+    found: np.ndarray,
+    truth: Mapping[str, Any],
+    objects: np.ndarray,
+    ignored: np.ndarray,
+    iou_type: IouType,
+) -> np.ndarray:
+    """(D, N) overlaps of some detections with some objects; with an ignored object, the part of the detection in it."""
+    if not len(found) or not len(objects):
+        return np.zeros((len(found), len(objects)))
+    if iou_type == "segm":
+        return coco_mask.iou([_rle(prediction, i) for i in found], [_rle(truth, i) for i in objects], ignored.tolist())
+    boxes = [[to_xywh(item["boxes"][i]) for i in rows] for item, rows in ((prediction, found), (truth, objects))]
+    return coco_mask.iou(np.array(boxes[0]), np.array(boxes[1]), ignored.tolist())
 
 
 def _rle(item: Mapping[str, Any], index: int) -> dict[str, Any]:

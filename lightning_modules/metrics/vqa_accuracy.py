@@ -11,10 +11,16 @@ The normaliser of TextVQA / EvalAI is a different one; scores made with it canno
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from lightning_modules.metrics.measurement import SOURCE, Measurement, ratio_of_sums
 
 # Words whose key is the word without its apostrophes, then the entries with some apostrophes in the wrong place.
 _PLAIN = """
@@ -53,6 +59,7 @@ def strip_blanks(answer: str) -> str:
     return answer.replace("\n", " ").replace("\t", " ").strip()
 
 
+@lru_cache(maxsize=1 << 16)  # the same few thousand answers come again and again
 def normalise_answer(answer: str) -> str:
     """The official normaliser: punctuation, full stops, case, number words, articles, contractions."""
     text = strip_blanks(answer)
@@ -101,33 +108,39 @@ class Answered:
     question_type: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VQAAccuracy:
-    """Accuracies in 0..1: means over questions, in float64."""
+def measure_vqa(items: Sequence[Answered], images: Sequence[Hashable]) -> Measurement:
+    """Accuracies in percent, as the official evaluator gives them (it rounds to two digits): `overall`,
+    `perAnswerType/<type>` and `perQuestionType/<type>`, each a mean over questions.
 
-    overall: float
-    per_answer_type: dict[str, float]
-    per_question_type: dict[str, float]
-    num_questions: int
+    Args:
+        items: every question of the split that has annotators' answers.
+        images: the image of each item: an image is drawn again with all its questions, in sorted order.
+    """
+    columns = {image: i for i, image in enumerate(sorted(set(images), key=str))}
+    column = np.array([columns[image] for image in images], np.int64)
+    scores = np.array([100 * question_accuracy(item.answer, item.annotations) for item in items])
+    groups: dict[str, list[int]] = {"overall": list(range(len(items)))}
+    for i, item in enumerate(items):
+        groups.setdefault(f"perAnswerType/{item.answer_type}", []).append(i)
+        groups.setdefault(f"perQuestionType/{item.question_type}", []).append(i)
 
+    def resample(weights: np.ndarray) -> dict[str, np.ndarray]:
+        size = len(columns)
+        return {
+            name: ratio_of_sums(
+                weights,
+                np.bincount(column[rows], scores[rows], minlength=size),
+                np.bincount(column[rows], minlength=size),
+            )
+            for name, rows in groups.items()
+        }
 
-def vqa_accuracy(items: Iterable[Answered]) -> VQAAccuracy:
-    """Accuracy over a whole split. Questions without annotators' answers (a test split) must not be given."""
-    accuracies: list[float] = []
-    by_answer_type: dict[str, list[float]] = {}
-    by_question_type: dict[str, list[float]] = {}
-    for item in items:
-        accuracy = question_accuracy(item.answer, item.annotations)
-        accuracies.append(accuracy)
-        by_answer_type.setdefault(item.answer_type, []).append(accuracy)
-        by_question_type.setdefault(item.question_type, []).append(accuracy)
-    return VQAAccuracy(
-        overall=_mean(accuracies),
-        per_answer_type={name: _mean(values) for name, values in sorted(by_answer_type.items())},
-        per_question_type={name: _mean(values) for name, values in sorted(by_question_type.items())},
-        num_questions=len(accuracies),
+    return Measurement(
+        values={name: math.fsum(scores[rows]) / len(rows) if rows else 0.0 for name, rows in sorted(groups.items())},
+        variant="official VQA v2 accuracy in percent, answers normalised where annotators disagree",
+        source=SOURCE,
+        num_items=len(items),
+        unit="questions",
+        num_clusters=len(columns),
+        resample=resample if items else None,
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

@@ -37,3 +37,12 @@ def to_xywh(box: np.ndarray) -> list[float]:
     """One box (4,) -> COCO's `[x, y, width, height]` as Python floats."""
     x1, y1, x2, y2 = (float(v) for v in box)
     return [x1, y1, x2 - x1, y2 - y1]
+
+
+def pairwise_ious(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """IoU of every box with every other: numpy (D, 4), (N, 4) -> (D, N)."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    intersections = (high - low).clip(min=0).prod(axis=2)
+    areas = [(b[:, 2:] - b[:, :2]).prod(axis=1) for b in (first, second)]
+    return intersections / np.maximum(areas[0][:, None] + areas[1][None, :] - intersections, 1e-12)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from faster_coco_eval.core import mask as coco_mask
+from hotcoco import mask as coco_mask
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -1,4 +1,4 @@
-"""Image captioning: one image, several reference captions; measured by corpus BLEU-4.
+"""Image captioning: one image, several reference captions; measured by coco-caption's metrics.
 
 Batch: `images` (B, 3, S, S) uint8; `tokens` (K, T) int64, `<bos>` words `<eos>`, padded with 0; `caption_image` (K,)
 int64, the image of each caption. B images, K captions of all images, T tokens, L = h * w places of a feature grid,
@@ -24,7 +24,10 @@ from lightning_modules import drawing_text as draw
 from lightning_modules.augment import Augment, AugmentConfig, decode_image
 from lightning_modules.blocks.decoding import State, beam_search, repeat_rows
 from lightning_modules.blocks.pixels import stack_images
-from lightning_modules.metrics.bleu import CorpusBLEU
+from lightning_modules.metrics.captions import CaptionMetrics
+from lightning_modules.metrics.captions_java import measure_java
+from lightning_modules.metrics.measurement import Measurement
+from lightning_modules.metrics.ptb_tokenizer import tokenize_all
 from lightning_modules.mirror import draw_mirror, mirror_image, mirror_text
 from lightning_modules.task import BaseTask, Batch, Example, Plot, Prediction, Truth
 
@@ -90,7 +93,7 @@ class Task(BaseTask):
     Config: ClassVar[type] = CaptioningConfig
     requires: ClassVar[tuple[str, ...]] = ("num_captions",)
     eval_requires: ClassVar[tuple[str, ...]] = ("num_captions",)
-    metric: ClassVar[str] = "BLEU-4"
+    metric: ClassVar[str] = "Bleu_4"
     config: CaptioningConfig
 
     def __init__(self, config: CaptioningConfig, data: DataSpec):
@@ -201,19 +204,26 @@ class Task(BaseTask):
     # measuring
 
     def truth(self, record: Record) -> Truth:
-        return {"references": [words(caption.text) for caption in record.captions]}
+        return {"captions": [caption.text for caption in record.captions]}
 
-    def score(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> dict[str, float]:
+    def measure(
+        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
+    ) -> list[Measurement]:
+        """On the official tokens, not the model's words. METEOR and SPICE, where they can be had, only if thorough."""
         keys, references = _references(truths)
-        return CorpusBLEU(references)([predictions[key]["words"] for key in keys])
+        hypotheses = [predictions[key]["caption"] for key in keys]
+        measurements = [CaptionMetrics(references).measure(tokenize_all(hypotheses))]
+        if thorough:
+            measurements += measure_java([truths[key]["captions"] for key in keys], hypotheses)
+        return measurements
 
     def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
         """The reference caption that scores the best BLEU-4 if written for every image, of the most frequent ones."""
         keys, references = _references(truths)
-        counts = Counter(tuple(caption) for captions in references for caption in captions)
+        counts = Counter(tuple(words(text)) for key in keys for text in truths[key]["captions"])
         candidates = [list(caption) for caption, _ in counts.most_common(_NUM_CONSTANT_CANDIDATES)]
-        bleu = CorpusBLEU(references)
-        best = max(candidates, key=lambda caption: bleu([caption] * len(keys))["BLEU-4"], default=[])
+        metrics = CaptionMetrics(references)
+        best = max(candidates, key=lambda caption: metrics.bleu([caption] * len(keys))["Bleu_4"], default=[])
         prediction = {
             "caption": " ".join(best),
             "words": best,
@@ -236,7 +246,7 @@ class Task(BaseTask):
         width = columns * (tile_width + 4)
         paragraphs = [(prediction["caption"] or "(no word)", draw.BLUE)]
         if truth is not None:
-            paragraphs += [(" ".join(reference), draw.GREY) for reference in truth["references"][:2]]
+            paragraphs += [(text, draw.GREY) for text in truth["captions"][:2]]
         parts = [draw.fit(image, width // 2), draw.text_block(paragraphs, width)]
         small = draw.fit(image, tile_width)
         tiles = [
@@ -249,8 +259,9 @@ class Task(BaseTask):
 
 
 def _references(truths: Mapping[str, Truth]) -> tuple[list[str], list[list[list[str]]]]:
-    """Keys and their captions; a caption without a word, and an image with no other, cannot be compared with."""
-    kept = {key: [r for r in truth["references"] if r] for key, truth in truths.items()}
+    """Keys in order and their captions' official tokens; a caption without a token, and an image with no other, cannot
+    be compared with."""
+    kept = {key: [r for r in tokenize_all(truths[key]["captions"]) if r] for key in sorted(truths)}
     keys = [key for key, references in kept.items() if references]
     return keys, [kept[key] for key in keys]
 
@@ -258,7 +269,7 @@ def _references(truths: Mapping[str, Truth]) -> tuple[list[str], list[list[list[
 def _length_plot(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> Plot:
     lengths = {
         "predicted": Counter(len(p["words"]) for p in predictions.values()),
-        "reference": Counter(len(r) for truth in truths.values() for r in truth["references"]),
+        "reference": Counter(len(words(text)) for truth in truths.values() for text in truth["captions"]),
     }
     longest = max((n for counts in lengths.values() for n in counts), default=0)
     rows = [
@@ -281,9 +292,9 @@ def _word_plot(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth
     expected: Counter[str] = Counter()
     found: Counter[str] = Counter()
     for key, truth in truths.items():
-        if not truth["references"]:
+        if not truth["captions"]:
             continue
-        common = set.intersection(*map(set, truth["references"]))
+        common = set.intersection(*(set(words(text)) for text in truth["captions"]))
         expected.update(common)
         found.update(common & set(predictions[key]["words"]))
     rows = [(word, found[word] / count) for word, count in expected.most_common(_NUM_PLOTTED_WORDS)]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from lightning_modules.metrics.coco_map import CocoEvaluation
-from lightning_modules.metrics.objects import coco_evaluation
-from lightning_modules.object_task import ObjectConfig, ObjectTask, curve_plot
+from lightning_modules.metrics.measurement import Measurement
+from lightning_modules.metrics.objects import IouType, coco_evaluation
+from lightning_modules.object_task import ObjectConfig, ObjectTask, class_ap_plot, curve_plot, error_plot
 from lightning_modules.task import Plot, Prediction, Truth
+
+KINDS: dict[str, IouType] = {"box": "bbox", "mask": "segm"}
 
 
 class Task(ObjectTask):
-    """Scores: COCO's twelve numbers for boxes (`box_AP`, ..) and for masks (`mask_AP`, ..), without those of object
+    """Metrics: COCO's twelve numbers for boxes (`box_AP`, ..) and for masks (`mask_AP`, ..), without those of object
     sizes that the split does not have."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -26,35 +27,24 @@ class Task(ObjectTask):
     metric = "mask_AP50"
     with_masks = True
 
-    def score(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> dict[str, float]:
-        scores: dict[str, float] = {}
-        measured = {
-            "box": self._evaluation(predictions, truths, "bbox"),
-            "mask": self._evaluation(predictions, truths, "segm"),
-        }
-        for prefix, evaluation in measured.items():
-            stats = evaluation.stats()
-            scores |= {f"{prefix}_{name}": value for name, value in stats.items() if not math.isnan(value)}
-        return scores
-
-    def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
-        masks = self._evaluation(predictions, truths, "segm")
-        names = dict(enumerate(self.data.classes, 1))
-        curves = {name: masks.pr_points(label) for label, name in names.items()}
-        measured = {label: ap for label, ap in masks.class_ap(iou=0.5).items() if not math.isnan(ap)}
+    def measure(
+        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
+    ) -> list[Measurement]:
         return [
-            curve_plot("mask_pr_curve", "masks, IoU 0.5", {n: c for n, c in curves.items() if len(c[0])}),
-            Plot(
-                name="class_mask_ap",
-                kind="bar",
-                columns=("class", "mask_AP50"),
-                rows=[(names[label], ap) for label, ap in measured.items()],
-                x="class",
-                y="mask_AP50",
-            ),
+            coco_evaluation(predictions, truths, self.data.classes, iou_type).measure(f"{kind}_")
+            for kind, iou_type in KINDS.items()
         ]
 
-    def _evaluation(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], iou_type: Literal["bbox", "segm"]
-    ) -> CocoEvaluation:
-        return coco_evaluation(predictions, truths, len(self.data.classes), iou_type)
+    def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
+        plots: list[Plot] = []
+        for kind, iou_type in KINDS.items():
+            evaluation = coco_evaluation(predictions, truths, self.data.classes, iou_type)
+            names = dict(enumerate(self.data.classes, 1))
+            curves = {name: evaluation.pr_points(label) for label, name in names.items()}
+            measured = {names[label]: ap for label, ap in evaluation.class_ap(iou=0.5).items() if not math.isnan(ap)}
+            plots += [
+                curve_plot(f"{kind}_pr_curve", f"{kind}, IoU 0.5", {n: c for n, c in curves.items() if len(c[0])}),
+                class_ap_plot(f"class_{kind}_ap", f"{kind}_AP50", measured),
+                error_plot(f"{kind}_errors", evaluation.errors()),
+            ]
+        return [*plots, self.confusion_plot(predictions, truths, "segm")]

@@ -23,7 +23,15 @@ from contracts.records import IGNORE_INDEX, DataSpec, Record
 from lightning_modules.augment import Augment, AugmentConfig, decode_image, decode_semantic
 from lightning_modules.blocks.pixels import stack_images
 from lightning_modules.drawing import draw_label_map, enlarge, enlargement, legend, panels
-from lightning_modules.metrics.segmentation import class_ious, confusion_matrix, segmentation_metrics
+from lightning_modules.metrics.measurement import Measurement
+from lightning_modules.metrics.segmentation import (
+    BOUNDARY_PX,
+    ERROR_KINDS,
+    class_ious,
+    confusion_matrix,
+    count_errors,
+    measure_segmentation,
+)
 from lightning_modules.task import BaseTask, Batch, Example, Plot, Prediction, Truth
 
 
@@ -117,8 +125,10 @@ class Task(BaseTask):
 
     # what a user sees
 
-    def score(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> dict[str, float]:
-        return segmentation_metrics(self._confusion(predictions, truths))
+    def measure(
+        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
+    ) -> list[Measurement]:
+        return [measure_segmentation(self._confusions(predictions, truths))]
 
     def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
         """Background everywhere."""
@@ -151,7 +161,7 @@ class Task(BaseTask):
         return np.concatenate([picture, strip])
 
     def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
-        matrix = self._confusion(predictions, truths)
+        matrix = self._confusions(predictions, truths).sum(axis=0)
         names = self.class_names
         return [
             Plot(
@@ -171,15 +181,38 @@ class Task(BaseTask):
                 x="class",
                 y="iou",
             ),
+            self._error_plot(predictions, truths, int(matrix.sum())),
         ]
 
-    def _confusion(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> np.ndarray:
-        num_classes = len(self.class_names)
-        matrix = np.zeros((num_classes, num_classes), np.int64)
+    @staticmethod
+    def _error_plot(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], num_pixels: int) -> Plot:
+        counts = np.zeros((len(ERROR_KINDS), 2), np.int64)
         for key, truth in truths.items():
-            label_map = decode_semantic(predictions[key]["label_map"])
-            matrix += confusion_matrix(decode_semantic(truth["label_map"]), label_map, num_classes)
-        return matrix
+            predicted = decode_semantic(predictions[key]["label_map"])
+            counts += count_errors(decode_semantic(truth["label_map"]), predicted)
+        places = (f"within {BOUNDARY_PX} px", "farther")
+        return Plot(
+            name="errors",
+            kind="bar",
+            columns=("error", "share"),
+            rows=[
+                (f"{kind}, {place}", int(counts[i, j]) / max(1, num_pixels))
+                for i, kind in enumerate(ERROR_KINDS)
+                for j, place in enumerate(places)
+            ],
+            x="error",
+            y="share",
+            title="Wrong pixels by kind and distance from a boundary, as a share of all",
+        )
+
+    def _confusions(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> np.ndarray:
+        """One matrix an image, in the keys' order: (I, K, K) int64."""
+        num_classes = len(self.class_names)
+        matrices = np.zeros((len(truths), num_classes, num_classes), np.int64)
+        for matrix, (key, truth) in zip(matrices, sorted(truths.items()), strict=True):
+            predicted = decode_semantic(predictions[key]["label_map"])
+            matrix[:] = confusion_matrix(decode_semantic(truth["label_map"]), predicted, num_classes)
+        return matrices
 
 
 def _encode_png(label_map: np.ndarray) -> bytes:

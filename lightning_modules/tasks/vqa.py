@@ -24,18 +24,17 @@ from contracts.text import Vocabulary
 from lightning_modules import drawing_text as draw
 from lightning_modules.augment import Augment, AugmentConfig, decode_image
 from lightning_modules.blocks.pixels import stack_images
+from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.vqa_accuracy import (
     Answered,
-    VQAAccuracy,
     answer_scores,
+    measure_vqa,
     normalise_answer,
     question_accuracy,
-    vqa_accuracy,
 )
 from lightning_modules.mirror import draw_mirror, mirror_image, mirror_text
 from lightning_modules.task import BaseTask, Batch, Example, Plot, Prediction, Truth
 
-ANSWER_TYPES = ("yes/no", "number", "other")
 _UNKNOWN_WORD = 1  # `<unk>`: a question without a single word still has one token
 _NUM_TOP = 5
 _NUM_PLOTTED = 30
@@ -79,7 +78,7 @@ class Task(BaseTask):
     Config: ClassVar[type] = VQAConfig
     requires: ClassVar[tuple[str, ...]] = ("num_questions",)
     eval_requires: ClassVar[tuple[str, ...]] = ("num_questions",)
-    metric: ClassVar[str] = "accuracy"
+    metric: ClassVar[str] = "overall"
     config: VQAConfig
 
     def __init__(self, config: VQAConfig, data: DataSpec):
@@ -214,11 +213,13 @@ class Task(BaseTask):
         }
         return questions
 
-    def score(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> dict[str, float]:
+    def measure(
+        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
+    ) -> list[Measurement]:
+        """By question type only if thorough: VQA v2 has 65 of them."""
         result = _accuracy(predictions, truths)
-        scores = {"accuracy": result.overall}
-        scores.update({f"accuracy_{name}": result.per_answer_type.get(name, 0.0) for name in ANSWER_TYPES})
-        return scores
+        shown = {n: v for n, v in result.values.items() if thorough or not n.startswith("perQuestionType/")}
+        return [replace(result, values=shown)]
 
     def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
         """The single most frequent answer for every question."""
@@ -232,12 +233,13 @@ class Task(BaseTask):
         }
 
     def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
-        result = _accuracy(predictions, truths)
+        values = _accuracy(predictions, truths).values
         counts = Counter(q["question_type"] for truth in truths.values() for q in truth.values())
-        frequent = [name for name, _ in counts.most_common(_NUM_PLOTTED) if name in result.per_question_type]
+        frequent = [f"perQuestionType/{name}" for name, _ in counts.most_common(_NUM_PLOTTED)]
+        by_answer = [name for name in values if name.startswith("perAnswerType/")]
         return [
-            _bar("answer_type", list(result.per_answer_type.items())),
-            _bar("question_type", [(name, result.per_question_type[name]) for name in frequent]),
+            _bar("answer_type", [(name.partition("/")[2], values[name]) for name in by_answer]),
+            _bar("question_type", [(name.partition("/")[2], values[name]) for name in frequent if name in values]),
             _confusion_plot(predictions, truths),
         ]
 
@@ -282,19 +284,18 @@ def _logits(model: nn.Module, batch: Batch) -> Tensor:
     return model(batch["images"], batch["questions"], batch["lengths"], batch["question_image"])
 
 
-def _accuracy(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> VQAAccuracy:
+def _accuracy(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> Measurement:
     """Over all questions that have annotators' answers; one that was not predicted counts as wrong."""
-    return vqa_accuracy(
-        Answered(
-            answer=predictions[key].get(question_id, {"answer": ""})["answer"],
-            annotations=question["answers"],
-            answer_type=question["answer_type"],
-            question_type=question["question_type"],
-        )
-        for key, truth in truths.items()
-        for question_id, question in truth.items()
-        if question["answers"]
-    )
+    items: list[Answered] = []
+    images: list[str] = []
+    for key, truth in sorted(truths.items()):
+        for question_id, question in truth.items():
+            if question["answers"]:
+                given = predictions[key].get(question_id, {"answer": ""})["answer"]
+                types = {"answer_type": question["answer_type"], "question_type": question["question_type"]}
+                items.append(Answered(answer=given, annotations=question["answers"], **types))
+                images.append(key)
+    return measure_vqa(items, images)
 
 
 def _bar(name: str, rows: list[tuple[Any, ...]]) -> Plot:

@@ -27,15 +27,16 @@ def evaluate(project: Project, params: Params, name: str) -> None:
         params.section(tracking.TrackingConfig, "tracking"),
         root=project.root,
         run_id=record["run_id"],
-        metrics={f"eval/{key}": value for key, value in evaluation.metrics.items()}
-        | {f"constant/{key}": value for key, value in evaluation.constant.items()},
+        metrics=evaluation.logged(),
         folders={"plots": project.plots(name)},
         files={"": [project.metrics(name), project.predictions(name)]},
     )
     metric = evaluation.module.task.metric
+    low, high = evaluation.intervals[metric]
     print(
-        f"evaluate {name}: {metric} {evaluation.metrics[metric]:.4f} on {len(evaluation.module.truths)} images of "
-        f"{evaluation.split} (a constant predictor: {evaluation.constant[metric]:.4f})"
+        f"evaluate {name}: {metric} {evaluation.metrics[metric]:.4f} (95 % interval {low:.4f} to {high:.4f}) on "
+        f"{len(evaluation.module.truths)} images of {evaluation.split} "
+        f"(a constant predictor: {evaluation.constant[metric]:.4f})"
     )
 
 

@@ -15,11 +15,13 @@ PLUMBING = {
     "pipeline/distributed.py",
     "pipeline/event_tail.py",
     "pipeline/events.py",
+    "pipeline/ledger.py",
     "pipeline/params.py",
     "pipeline/progress.py",
     "pipeline/project.py",
     "pipeline/runs.py",
     "pipeline/settings.py",
+    "pipeline/stores.py",
     "pipeline/stages/_command.py",
     "pipeline/tracking.py",
 }

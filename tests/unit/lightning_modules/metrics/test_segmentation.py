@@ -4,9 +4,17 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from contracts.errors import DataError
-from lightning_modules.metrics.segmentation import class_ious, confusion_matrix, segmentation_metrics
+from lightning_modules.metrics.segmentation import (
+    class_ious,
+    confusion_matrix,
+    count_errors,
+    measure_segmentation,
+    segmentation_metrics,
+)
 
 
 def test_equals_the_official_kit(shared_dir):
@@ -65,3 +73,38 @@ def test_ignored_pixels_do_not_count():
 def test_labels_and_sizes_are_checked(truth, predicted, message):
     with pytest.raises(DataError, match=message):
         confusion_matrix(np.array(truth), np.array(predicted), 2)
+
+
+def test_a_resample_is_the_measure_of_the_images_it_draws():
+    rng = np.random.default_rng(0)
+    matrices = rng.integers(0, 50, (6, 4, 4))
+    matrices[:, 3] = matrices[:, :, 3] = 0  # a class that is nowhere
+    weights = rng.multinomial(6, np.full(6, 1 / 6), size=5)
+    measured = measure_segmentation(matrices)
+    assert measured.resample(np.ones((1, 6), np.int64)) == pytest.approx(dict(measured.values), abs=1e-15)
+    for b, row in enumerate(weights):
+        expected = segmentation_metrics(np.repeat(matrices, row, axis=0).sum(axis=0))
+        assert {name: v[b] for name, v in measured.resample(weights).items()} == pytest.approx(expected, abs=1e-12)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10**6), st.permutations(range(4)))
+def test_renaming_the_classes_changes_nothing(seed, order):
+    truth, predicted = np.random.default_rng(seed).integers(0, 4, (2, 9, 11))
+    renamed = np.array(order)
+    base = segmentation_metrics(confusion_matrix(truth, predicted, 4))
+    again = segmentation_metrics(confusion_matrix(renamed[truth], renamed[predicted], 4))
+    assert again == pytest.approx(base, abs=1e-12)
+
+
+def test_errors_are_counted_by_kind_and_place():
+    truth = np.zeros((40, 40), np.int64)
+    truth[:, 20:] = 1
+    truth[0, 0] = 255
+    predicted = truth.copy()
+    predicted[truth == 255] = 1  # ignored
+    predicted[5, 19] = 1  # an object where there is none, at the boundary
+    predicted[5, 5] = 2  # and far from it
+    predicted[10, 35:38] = 2  # wrong class
+    predicted[20:24, 20] = 0  # missed
+    assert count_errors(truth, predicted).tolist() == [[4, 0], [1, 1], [0, 3]]

@@ -2,15 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lightning_modules.metrics.vqa_accuracy import (
     Answered,
     answer_scores,
     leave_one_out,
+    measure_vqa,
     normalise_answer,
     question_accuracy,
-    vqa_accuracy,
 )
 
 
@@ -46,7 +49,7 @@ def test_every_question_equals_the_official_accuracy(golden):
 
 
 def test_overall_and_by_type_equal_the_official_accuracy(golden):
-    result = vqa_accuracy(
+    items = [
         Answered(
             answer=item["answer"],
             annotations=item["answers"],
@@ -54,15 +57,16 @@ def test_overall_and_by_type_equal_the_official_accuracy(golden):
             question_type=item["question_type"],
         )
         for item in golden["items"]
-    )
-    expected = golden["expected"]
-    assert result.num_questions == 245
-    assert 100 * result.overall == pytest.approx(expected["overall"], abs=1e-9)
-    for ours, official in (
-        (result.per_answer_type, expected["perAnswerType"]),
-        (result.per_question_type, expected["perQuestionType"]),
-    ):
-        assert {k: 100 * v for k, v in ours.items()} == pytest.approx(official, abs=1e-9)
+    ]
+    result = measure_vqa(items, range(len(items)))
+    assert result.num_items == 245
+    assert flat(golden["expected"]) == pytest.approx(dict(result.values), abs=1e-9)
+
+
+def flat(expected):
+    """The official accuracies by our names."""
+    nested = {f"{kind}/{k}": v for kind in ("perAnswerType", "perQuestionType") for k, v in expected[kind].items()}
+    return {"overall": expected["overall"], **nested}
 
 
 @pytest.mark.parametrize("name", ["always_yes", "most_common_answer", "first_annotator"])
@@ -81,12 +85,8 @@ def test_real_questions_equal_the_official_accuracy(real_questions, name):
         )
     ours = {key: round(100 * question_accuracy(i.answer, i.annotations), 2) for key, i in items.items()}
     assert ours == expected["perQuestion"]
-    total = vqa_accuracy(items.values())
-    assert round(100 * total.overall, 2) == expected["accuracy"]["overall"]
-    by_type = {k: round(100 * v, 2) for k, v in total.per_answer_type.items()}
-    assert by_type == expected["accuracy"]["perAnswerType"]
-    by_question = {k: round(100 * v, 2) for k, v in total.per_question_type.items()}
-    assert by_question == expected["accuracy"]["perQuestionType"]
+    total = measure_vqa(list(items.values()), list(items))
+    assert {name: round(value, 2) for name, value in total.values.items()} == flat(expected["accuracy"])
 
 
 @pytest.mark.parametrize(("matches", "accuracy"), [(0, 0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1), (10, 1)])
@@ -109,4 +109,29 @@ def test_answer_scores_are_the_accuracies_of_the_normalised_answers():
 
 
 def test_no_question_gives_zero():
-    assert vqa_accuracy([]).overall == 0
+    assert measure_vqa([], []).values == {"overall": 0} and measure_vqa([], []).resample is None
+
+
+def test_an_image_is_drawn_with_all_its_questions():
+    answers = [("a", "yes"), ("a", "no"), ("b", "2"), ("c", "yes")]
+    items = [
+        Answered(answer=given, annotations=["yes"] * 10, answer_type=kind, question_type=kind)
+        for (_, given), kind in zip(answers, "xyxx", strict=True)
+    ]
+    measured = measure_vqa(items, [image for image, _ in answers])
+    assert measured.num_clusters == 3
+    drawn = measured.resample(np.array([[1, 1, 1], [2, 0, 1], [0, 3, 0]]))
+    np.testing.assert_allclose(drawn["overall"], [50, 60, 0])
+    np.testing.assert_allclose(drawn["perAnswerType/y"], [0, 0, np.nan])
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["yes", "2", "two"])), min_size=1), st.randoms())
+def test_order_does_not_change_the_digits(answers, random):
+    items = [
+        (image, Answered(answer=given, annotations=["yes", "2", "2", "two", "no"] * 2)) for image, given in answers
+    ]
+    shuffled = random.sample(items, len(items))
+    assert measure_vqa([i for _, i in items], [k for k, _ in items]).values == (
+        measure_vqa([i for _, i in shuffled], [k for k, _ in shuffled]).values
+    )

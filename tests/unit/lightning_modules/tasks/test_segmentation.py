@@ -88,7 +88,7 @@ def test_scores_of_perfect_and_constant_predictions(task, make_record):
     assert constant["pixel_accuracy"] == pytest.approx(background)
     assert constant["mean_iou"] == pytest.approx(background / 3)
     plots = task.plots(perfect, truths)
-    assert [p.kind for p in plots] == ["confusion", "bar"]
+    assert [p.kind for p in plots] == ["confusion", "bar", "bar"]
     assert sum(count for *_, count in plots[0].rows) == sum(int((m != 255).sum()) for m in maps.values())
 
 

@@ -143,7 +143,7 @@ def test_learns_four_images_by_heart(model, loss):
     assert total.item() < 0.25 * first + 0.2  # ten per cent of the annotators disagree, which has entropy
     predictions = {record.key: p for record, p in zip(RECORDS, task.predict(model, batch), strict=True)}
     truths = {record.key: task.truth(record) for record in RECORDS}
-    assert task.score(predictions, truths)["accuracy"] == pytest.approx(1)
+    assert task.score(predictions, truths)["overall"] == pytest.approx(100)
 
 
 def test_padding_changes_no_answer(task, model):
@@ -185,37 +185,35 @@ def _truths_and_predictions(task):
     return truths, predictions
 
 
-def test_score_by_answer_type(task):
+def test_measured_by_answer_type_and_thoroughly_by_question_type(task):
     truths, predictions = _truths_and_predictions(task)
-    assert task.score(predictions, truths) == {
-        "accuracy": 0.5,
-        "accuracy_yes/no": 0.5,
-        "accuracy_number": 0.0,
-        "accuracy_other": 0.5,
-    }
+    expected = {"overall": 50, "perAnswerType/yes/no": 50, "perAnswerType/other": 50}
+    assert task.score(predictions, truths) == pytest.approx(expected)
+    (thorough,) = task.measure(predictions, truths, thorough=True)
+    assert {n for n in thorough.values if n.startswith("perQuestionType/")}
     del predictions["red"][0]  # not answered: wrong, not left out
-    assert task.score(predictions, truths)["accuracy_other"] == 0
+    assert task.score(predictions, truths)["perAnswerType/other"] == 0
 
 
 def test_questions_without_annotators_are_not_scored(task):
     truths, predictions = _truths_and_predictions(task)
     truths["red"][99] = {"answers": [], "answer_type": "", "question_type": ""}
     predictions["red"][99] = {"question": "", "answer": "red", "top": []}
-    assert task.score(predictions, truths)["accuracy"] == 0.5
+    assert task.score(predictions, truths)["overall"] == 50
 
 
 def test_constant_is_the_most_frequent_answer(task):
     truths = {record.key: task.truth(record) for record in RECORDS}
     constant = task.constant(truths)
     assert {p["answer"] for image in constant.values() for p in image.values()} == {"no"}
-    assert task.score(constant, truths)["accuracy"] == pytest.approx(3 / 8)
+    assert task.score(constant, truths)["overall"] == pytest.approx(100 * 3 / 8)
 
 
 def test_plots(task):
     truths, predictions = _truths_and_predictions(task)
     answer_type, question_type, confusion = task.plots(predictions, truths)
-    assert dict(answer_type.rows) == {"other": 0.5, "yes/no": 0.5}
-    assert dict(question_type.rows) == {"what color": 0.5, "is this": 0.5}
+    assert dict(answer_type.rows) == {"other": 50, "yes/no": 50}
+    assert dict(question_type.rows) == {"what color": 50, "is this": 50}
     assert ("green", "(other)", 1) in confusion.rows  # "blue" is no frequent true answer here
     assert ("no", "no", 1) in confusion.rows
 

@@ -6,7 +6,7 @@ The loaders follow `pipeline.sampling`: every rank and any number of loader work
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from contracts.records import Record
 from contracts.seeds import derive_seed
 from lightning_modules.task import BaseTask, Batch
 from pipeline.params import LoaderConfig
-from pipeline.sampling import Request, epoch_order, eval_requests, num_batches, train_requests
+from pipeline.sampling import Request, epoch_order, eval_requests, micro_batches, num_batches, train_requests
 from pipeline.shards import SplitReader, load_manifest
 
 
@@ -74,17 +74,28 @@ def _init_worker(_: int) -> None:
 class PlannedLoader:
     """An iterable of batches with an exact length, `set_epoch` and a position that Lightning saves and restores.
 
-    The position counts delivered micro-batches of the current epoch, not prefetched ones.
+    The position counts delivered batches of the current epoch, not prefetched ones: global batches, so that another
+    number of workers and accumulation steps can go on from it.
+
+    Args:
+        plan: epoch -> this rank's requests, `per_batch` for each of `num_batches` global batches.
     """
 
     def __init__(
-        self, dataset: RequestDataset, plan: Any, length: int, config: LoaderConfig, *, pin_memory: bool = False
+        self,
+        dataset: RequestDataset,
+        plan: Callable[[int], list[Request]],
+        num_batches: int,
+        config: LoaderConfig,
+        *,
+        per_batch: int = 1,
+        pin_memory: bool = False,
     ):
         self.dataset = dataset
         self.sampler = self  # Lightning calls sampler.set_epoch before each epoch
         self.batch_sampler = None
-        self._plan = plan  # (epoch) -> list[Request]
-        self._length = length
+        self._plan = plan
+        self._per_batch, self._length = per_batch, num_batches * per_batch
         self._epoch = 0
         self._delivered = 0
         self._requests = _Requests()
@@ -110,10 +121,11 @@ class PlannedLoader:
             self._epoch, self._delivered = epoch, 0
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self._epoch, "delivered": self._delivered}
+        return {"epoch": self._epoch, "batches": self._delivered // self._per_batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self._epoch, self._delivered = state["epoch"], state["delivered"] % max(1, self._length)
+        self._epoch = state["epoch"]
+        self._delivered = state["batches"] * self._per_batch % max(1, self._length)
 
     def __iter__(self) -> Iterator[Batch]:
         self._requests.pending = self._plan(self._epoch)[self._delivered :]
@@ -130,11 +142,11 @@ class TarDataModule(pl.LightningDataModule):
     Args:
         folder: `data/shards/<dataset>`.
         batch_size: global training batch, over all ranks and accumulation steps.
-        accumulate: micro-batches of each rank in a global batch.
+        micro_batch_size: most samples that a rank trains on at once; None: its whole part of a global batch.
         eval_batch_size: images of one validation batch on one rank.
 
     Raises:
-        ConfigError: the global batch cannot be cut into world * accumulate parts.
+        ConfigError: there are more ranks than samples in a global batch.
         DataError: the training or validation split has no sample that the task can use.
     """
 
@@ -145,7 +157,7 @@ class TarDataModule(pl.LightningDataModule):
         config: LoaderConfig,
         *,
         batch_size: int,
-        accumulate: int,
+        micro_batch_size: int | None,
         eval_batch_size: int,
         seed: int,
         world: int = 1,
@@ -154,14 +166,15 @@ class TarDataModule(pl.LightningDataModule):
         super().__init__()
         self.manifest = load_manifest(folder)
         self.folder, self.task, self.config = folder, task, config
-        self.batch_size, self.accumulate, self.eval_batch_size = batch_size, accumulate, eval_batch_size
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.accumulate = micro_batches(batch_size, world, micro_batch_size)
         self.seed, self.world, self.rank = seed, world, rank
-        if batch_size % (world * accumulate):
+        if batch_size < world:
             raise ConfigError(
-                "the global batch cannot be shared out evenly",
-                value=f"batch_size {batch_size}, {world} workers, accumulate {accumulate}",
+                "a worker would have nothing to do",
+                value=f"batch_size {batch_size}, {world} workers",
                 where="train.batch_size",
-                allowed=f"a multiple of {world * accumulate}",
+                allowed=f"at least {world}: it counts the samples of all workers",
             )
         self._readers: dict[str, SplitReader] = {}
 
@@ -212,8 +225,9 @@ class TarDataModule(pl.LightningDataModule):
         return PlannedLoader(
             RequestDataset(self.reader("train"), self.task, seed=self.seed),
             self.train_plan,
-            self.steps_per_epoch * self.accumulate,
+            self.steps_per_epoch,
             self.config,
+            per_batch=self.accumulate,
             pin_memory=torch.cuda.is_available(),
         )
 

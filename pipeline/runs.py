@@ -25,7 +25,7 @@ class RunData:
         """Changes with whatever changes the result: settings, data, vocabulary. How data is read does not count."""
         plain = self.run.to_dict()
         plain.pop("loader")
-        for cosmetic in ("num_pictures", "log_every_steps", "checkpoint_every_steps", "eval_batch_size"):
+        for cosmetic in ("num_pictures", "log_every_steps", "checkpoint_every_steps", "eval_batch_size", "ledger"):
             plain["train"].pop(cosmetic)
         document = {
             "run": plain,

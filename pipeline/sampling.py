@@ -62,6 +62,12 @@ def num_batches(num_samples: int, batch_size: int) -> int:
     return -(-num_samples // batch_size)
 
 
+def micro_batches(batch_size: int, world: int, micro_batch_size: int | None) -> int:
+    """Accumulation steps of each rank: as few as keep a rank's part of the global batch within `micro_batch_size`."""
+    share = -(-batch_size // world)
+    return 1 if micro_batch_size is None else -(-share // micro_batch_size)
+
+
 def train_requests(
     order: np.ndarray, *, epoch: int, batch_size: int, world: int, rank: int, accumulate: int, start: int = 0
 ) -> Iterator[Request]:

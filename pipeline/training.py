@@ -24,28 +24,35 @@ from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging
 from contracts.errors import ConfigError, SightlineError
 from contracts.records import DataSpec
 from lightning_modules.base import OptimizerConfig, TaskModule
+from lightning_modules.ops.gather import broadcast_from_first
 from pipeline.checkpoints import BEST, build_module, newest_state, publish_state, save_best, weights_digest
 from pipeline.datamodule import TarDataModule
 from pipeline.events import EventLogger
+from pipeline.ledger import FOLDER as LEDGER
+from pipeline.ledger import LedgerFile
 from pipeline.params import LoaderConfig
 from pipeline.settings import Problems, parse, raise_if
 
 FAILURE, DONE, EVENTS = "failure.json", "done.json", "events.jsonl"
+_ACCUMULATED = "accumulate_grad_batches"  # a state's own key
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How a run is trained.
 
-    `batch_size` is global: over all workers and `accumulate` micro-batches of each. `monitor` (default: the task's
-    metric) chooses the best checkpoint. `precision: auto` is bf16-mixed where the GPU or CPU has the instructions.
-    `checkpoint_every_steps` writes states inside an epoch; one is always written after validation.
+    `batch_size` is global: over all workers and accumulation steps. `micro_batch_size` is the most that a worker holds
+    at once (None: its whole share); how many steps it accumulates follows from it and from the number of workers, also
+    when a run goes on with another number. `monitor` (default: the task's metric) chooses the best checkpoint.
+    `precision: auto` is bf16-mixed where the GPU or CPU has the instructions. `checkpoint_every_steps` writes states
+    inside an epoch; one is always written after validation. `ledger` records the sample keys of every step, for
+    `python -m pipeline.ledger`.
     """
 
     max_epochs: int = 10
     batch_size: int = 16
     eval_batch_size: int = 16
-    accumulate: int = 1
+    micro_batch_size: int | None = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     channels_last: bool = True
@@ -57,12 +64,13 @@ class TrainConfig:
     validate_every_epochs: int = 1
     checkpoint_every_steps: int | None = None
     log_every_steps: int = 10
+    ledger: bool = False
     num_pictures: int = 6
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "batch_size", "eval_batch_size", "accumulate", "validate_every_epochs"):
-            if getattr(self, name) < 1:
+        for name in ("max_epochs", "batch_size", "eval_batch_size", "micro_batch_size", "validate_every_epochs"):
+            if (getattr(self, name) or 1) < 1:
                 raise ConfigError(f"{name} must be positive", value=getattr(self, name))
         if self.validate_every_epochs > self.max_epochs:
             raise ConfigError(
@@ -105,6 +113,49 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated")
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # validation logs what rank 0 scored and sent
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # a CPU's cores train
+
+
+class LedgerWriter(pl.Callback):
+    """Writes the sample keys of every finished step. Must come before the callback that writes states."""
+
+    def __init__(self, folder: Path, placement: Placement):
+        self.folder, self.placement = folder, placement
+        self._keys: list[str] = []
+        self._step = 0
+        self._file: LedgerFile | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._step = trainer.global_step
+        self._file = LedgerFile(
+            self.folder,
+            broadcast_from_first(f"{time.time_ns():020d}"),
+            rank=self.placement.rank,
+            world=self.placement.world,
+            from_step=self._step,
+        )
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert self._file is not None
+        self._keys += batch["keys"] if batch["weight"] else []  # a stand-in is not trained on
+        if trainer.global_step > self._step:
+            self._step = trainer.global_step
+            self._file.step(epoch=trainer.current_epoch, step=self._step, keys=self._keys)
+            self._keys = []
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self._file is not None:
+            self._file.sync()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")
 
 
 class StateWriter(pl.Callback):
@@ -171,6 +222,19 @@ class StateWriter(pl.Callback):
             info = {**self.best_info, "weights_sha256": weights_digest(weights)}
             save_best(self.folder / BEST, run=self.run, data=self.data, weights=weights, info=info)
         self._improved = False
+        checkpoint[_ACCUMULATED] = trainer.accumulate_grad_batches
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Lightning counts micro-batches; with another number of workers a global batch may have more or fewer."""
+        before, now = checkpoint[_ACCUMULATED], trainer.accumulate_grad_batches
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            unfinished = counts["ready"] - counts["completed"]  # 1 in a state written at the end of a step
+            for name, count in counts.items():
+                counts[name] = count // before * now
+            counts["completed"] = counts["ready"] - unfinished
 
 
 class PictureWriter(pl.Callback):
@@ -257,7 +321,7 @@ def _fit(run: dict[str, Any], data: DataSpec, shards: Path, folder: Path, placem
         module.task,
         loader,
         batch_size=train.batch_size,
-        accumulate=train.accumulate,
+        micro_batch_size=train.micro_batch_size,
         eval_batch_size=train.eval_batch_size,
         seed=train.seed,
         world=placement.world,
@@ -286,6 +350,8 @@ def _trainer(
     use_gpu = torch.cuda.is_available() if placement.use_gpu is None else placement.use_gpu
     events = EventLogger(folder / EVENTS)
     callbacks: list[pl.Callback] = [ProgressLines(run["name"], monitor), PictureWriter(events, train.num_pictures)]
+    if train.ledger:
+        callbacks.append(LedgerWriter(folder / LEDGER, placement))
     if train.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=train.ema_decay))
     if train.early_stopping_patience is not None:
@@ -302,7 +368,7 @@ def _trainer(
         plugins=list(placement.plugins),
         precision=choose_precision(train.precision, use_gpu),
         max_epochs=train.max_epochs,
-        accumulate_grad_batches=train.accumulate,
+        accumulate_grad_batches=datamodule.accumulate,
         gradient_clip_val=train.gradient_clip_norm,
         check_val_every_n_epoch=train.validate_every_epochs,
         num_sanity_val_steps=0,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline import distributed, tracking
 from pipeline.checkpoints import BEST, load_best
+from pipeline.ledger import FOLDER as LEDGER
 from pipeline.params import ClusterConfig, Params
 from pipeline.project import Project, write_json
 from pipeline.runs import RunData, flat, load_run
@@ -58,6 +59,9 @@ def export(project: Project, data: RunData, state: Path, run_id: str) -> None:
     folder = project.artifacts(data.run.name)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(state / BEST, folder / BEST)
+    shutil.rmtree(folder / LEDGER, ignore_errors=True)
+    if (state / LEDGER).is_dir():
+        shutil.copytree(state / LEDGER, folder / LEDGER, dirs_exist_ok=True)
     record = {
         "run": data.run.name,
         "run_id": run_id,

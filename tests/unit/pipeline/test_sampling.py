@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.sampling import epoch_order, eval_requests, num_batches, split_range, train_requests
+from pipeline.sampling import epoch_order, eval_requests, micro_batches, num_batches, split_range, train_requests
 
 SHAPES = [(1, 1), (2, 1), (1, 2), (3, 2), (8, 1), (64, 1)]  # workers, micro-batches
 LAYOUTS = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(sum)
@@ -91,3 +91,15 @@ def test_start_skips_whole_global_batches():
     order = np.arange(20)
     whole = list(train_requests(order, epoch=2, batch_size=4, world=2, rank=1, accumulate=2))
     assert list(train_requests(order, epoch=2, batch_size=4, world=2, rank=1, accumulate=2, start=3)) == whole[6:]
+
+
+@given(st.integers(1, 100), st.integers(1, 64), st.integers(1, 40))
+def test_no_micro_batch_is_larger_than_allowed(batch_size, world, limit):
+    accumulate = micro_batches(batch_size, world, limit)
+    for rank in range(world):
+        requests = train_requests(
+            np.arange(batch_size), epoch=0, batch_size=batch_size, world=world, rank=rank, accumulate=accumulate
+        )
+        assert max(len(request.positions) for request in requests) <= limit
+    assert accumulate == 1 or micro_batches(batch_size, world, -(-batch_size // world)) == 1
+    assert micro_batches(batch_size, world, None) == 1

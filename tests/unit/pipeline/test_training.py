@@ -12,11 +12,13 @@ import torch
 
 from contracts.errors import ConfigError, TrainingError
 from pipeline.checkpoints import BEST, load_best, newest_state, weights_digest
+from pipeline.ledger import FOLDER as LEDGER
+from pipeline.ledger import merge
 from pipeline.params import load_params
 from pipeline.predictor import load_predictor
 from pipeline.project import Project
 from pipeline.runs import load_run
-from pipeline.training import DONE, EVENTS, FAILURE, fit
+from pipeline.training import DONE, EVENTS, FAILURE, Placement, fit
 
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning's own deprecations are not ours to fail on
 
@@ -122,9 +124,38 @@ def test_not_finite_loss_stops_and_names_the_samples(tiny_project, tmp_path, mon
     assert not (tmp_path / DONE).exists()
 
 
-def test_batch_that_cannot_be_shared_out_is_refused(tiny_project, tmp_path):
-    with pytest.raises(ConfigError, match="a multiple of 3"):
-        fit(**arguments(tiny_project, tmp_path, accumulate=3))
+@pytest.mark.parametrize(("before", "after"), [(None, 3), (3, None), (2, 5)])
+def test_another_number_of_micro_batches_goes_on_with_the_same_samples(
+    tiny_project, tmp_path, monkeypatch, before, after
+):
+    """As with another number of workers: 1, 2, 3 or 4 accumulation steps make the global batch of 8."""
+    from lightning_modules.base import TaskModule
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    fit(**arguments(tiny_project, whole, ledger=True, micro_batch_size=before))
+    original = TaskModule.training_step
+
+    def dying(self, batch, batch_idx):
+        if self.global_step == 7:  # in the second epoch, after the state of step 6
+            raise Killed
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(TaskModule, "training_step", dying)
+    with pytest.raises(Killed):
+        fit(**arguments(tiny_project, broken, ledger=True, micro_batch_size=before))
+    monkeypatch.undo()
+    fit(**arguments(tiny_project, broken, ledger=True, micro_batch_size=after))
+    steps = merge(broken / LEDGER)
+    assert steps == merge(whole / LEDGER)
+    assert [step.step for step in steps] == list(range(1, 11))
+    keys = sorted(key for step in steps if step.epoch == 0 for key in step.keys)
+    assert keys == sorted(set(keys)) and len(keys) == 40
+    assert json.loads((broken / DONE).read_text()) == json.loads((whole / DONE).read_text())
+
+
+def test_more_workers_than_samples_in_a_batch_are_refused(tiny_project, tmp_path):
+    with pytest.raises(ConfigError, match="at least 9"):
+        fit(**arguments(tiny_project, tmp_path), placement=Placement(world=9, rank=0))
 
 
 def test_unknown_monitor_lists_the_metrics(tiny_project, tmp_path):

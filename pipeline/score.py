@@ -138,7 +138,8 @@ def _document(scores: Scores) -> dict[str, Any]:
                 out[name] = value
     out |= scores.details
     for measurement in scores.measurements:
-        out |= {name: f"not computed: {reason}" for name, reason in measurement.not_computed.items()}
+        for name, reason in measurement.not_computed.items():
+            out[name] = f"not computed: {reason}"
     return out | {
         "num_items": first.num_items,
         "unit": first.unit,

@@ -201,7 +201,7 @@ class CaptionMetrics:
             products = idf[references.entry_pair] ** 2 * clipped * references.entry_count
             dot = np.bincount(references.entry_reference, products, minlength=num_references)
             norms = self._per_reference(matches.norm) * references.norm
-            similarity += np.divide(dot, norms, out=dot, where=norms != 0)
+            similarity += dot / np.where(norms == 0, 1, norms)
         difference = self._per_reference(np.maximum(hypotheses.lengths - 1, 0)) - np.maximum(self._lengths - 1, 0)
         similarity *= np.exp(-(difference**2) / (2 * _SIGMA**2))
         total = np.add.reduceat(similarity, self._first) if self._num_images else similarity

@@ -1,8 +1,8 @@
 """METEOR 1.5 and SPICE 1.0 of captions with the official Java programs, where they are installed.
 
 METEOR (Denkowski and Lavie, 2014) comes with the optional package pycocoevalcap. SPICE (1607.08822) also needs Stanford
-CoreNLP 3.6.0 and its models in that package's folder; they are never fetched from here. What cannot run is reported as
-"not computed: <reason>", never replaced by something similar.
+CoreNLP 3.6.0 and its models in that package's folder; they are never fetched from here. What cannot run is
+reported with the reason, never replaced by something similar.
 
 The package's own wrappers are not used: they leave the process behind on an error, decode by the machine's locale and
 write into the package's folder.
@@ -32,6 +32,7 @@ _PACKAGE = "pycocoevalcap"
 _METEOR_JAR = Path("meteor", "meteor-1.5.jar")
 _SPICE_JAR = Path("spice", "spice-1.0.jar")
 _SPICE_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+_GRACE_S = 5.0  # for a failing Java to end by itself
 # Text encoding and decimal point must not depend on where this runs.
 _JAVA = ("java", "-Dfile.encoding=UTF-8", "-Duser.language=en", "-Duser.country=US")
 
@@ -75,7 +76,7 @@ def _measure(name: str, scorer: _Scorer, references: Sequence[Sequence[str]], hy
             variant="official Java program",
             source=_PACKAGE,
             num_items=len(hypotheses),
-            not_computed={name: f"not computed: {error}"},
+            not_computed={name: str(error)},
         )
 
 
@@ -133,7 +134,7 @@ def _meteor(folder: Path, references: Sequence[Sequence[str]], hypotheses: Seque
             score = _meteor_dialogue(process, references, hypotheses)
         except (OSError, ValueError) as error:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=5)  # for its own exit status
+                process.wait(_GRACE_S)  # for its own exit status
             raise _failure("METEOR", process.poll(), error, errors) from error
     return Measurement(
         values={"METEOR": score},

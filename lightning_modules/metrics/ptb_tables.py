@@ -77,7 +77,7 @@ a.k.a adj adm adv alex assoc asst atty attys ave brig capt cf cie cmdr col comdr
 govs hon insp invt jos lieut lt maj messrs mfg mlle mme mr mrs ms msgr mt mtg natl pfc ph pres prof profs pvt rep reps
 rev sen sens sfc sgt spc st ste supt supts treas vs wm
 """
-# ... with a capital only, because the word is common in small letters ...
+# ... with a capital at least, because the word is common in small letters ...
 CAPITAL_ABBREVIATIONS = "Ark Az Del Ill La Mass Miss Ore Pa Tex Wash"
 # ... and before a number only.
 NUMBERED_ABBREVIATIONS = "art ca fig figs no nos op pp prop"
@@ -111,6 +111,6 @@ REPLACEMENTS = {
     "\u00a2": "cents", "\u00a3": "#", "\u0080": "$", "\u00a4": "$", "\u20a0": "$", "\u20ac": "$",
     "\u00bc": "1/4", "\u00bd": "1/2", "\u00be": "3/4", "\u2153": "1/3", "\u2154": "2/3",
     "\u0096": "--", "\u0097": "--", "\u2013": "--", "\u2014": "--", "\u2015": "--",
-    "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": "''", "&apos;": "'",
+    "&amp;": "&", "&lt;": "<", "&gt;": ">",
     "&md;": "--", "&mdash;": "--", "&ndash;": "--",
 }  # fmt: skip

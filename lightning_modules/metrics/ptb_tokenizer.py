@@ -1,7 +1,7 @@
 """Tokens of captions as coco-caption makes them: Penn Treebank tokens, in small letters, without punctuation.
 
 Gives what edu.stanford.nlp.process.PTBTokenizer 3.4.1 gives with `-preserveLines -lowerCase`, less the 17 punctuation
-tokens that coco-caption removes. Written from the tokenizer's observed behaviour, none of its source is used.
+tokens that coco-caption removes. The rules follow the official lexer's, written anew and held to the program's output.
 
 At each place the rule with the longest match wins, the first of equally long ones. What must follow a token (its
 context) counts for the length, as in the lexer generator that the official tokenizer was made with. A character that no
@@ -28,7 +28,7 @@ PUNCTUATION = frozenset(
     ("''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";")
 )
 _LINE_ENDS = str.maketrans(dict.fromkeys("\r\n\v\f\x85\u2028\u2029", " "))
-_IN_TOKEN = str.maketrans({"(": "-LRB-", ")": "-RRB-", " ": "\u00a0"})
+_PLAIN_MARKS = str.maketrans({"(": "-LRB-", ")": "-RRB-", "\u00ad": None})
 _QUOTE_MARKS = str.maketrans(tables.QUOTES)
 # At the end of its input the official tokenizer takes a long clitic that stands alone for a quote and a word.
 _LONE_CLITICS = {"'re": ["re"], "'ve": ["ve"], "'ll": ["ll"]}
@@ -40,8 +40,8 @@ _W = _L + tables.WORD_MARK
 _AZ = "[A-Za-z]"
 _SP = r"[ \t\u00a0\u2000-\u200a\u3000]"
 _END = rf"(?:{_SP}|\n)"
-_APOS = r"(?:['\u0092\u2019]|&apos;)"
-_APOS_OR_TICK = r"(?:['\u0092\u2019`\u0091\u2018\u201b]|&apos;)"
+_APOS = r"(?:['\u0092\u2019]|(?i:&apos;))"
+_APOS_OR_TICK = r"(?:['\u0092\u2019`\u0091\u2018\u201b]|(?i:&apos;))"
 _ACCENTED = "(?i:&[aeiou](?:acute|grave|uml);)"
 _WORD_PART = rf"(?:[{_W}]|{_ACCENTED})[{_W}{_D}]*+(?:{_ACCENTED}[{_W}{_D}]*+)*+"
 _WORD = rf"{_WORD_PART}(?:[.!?]{_WORD_PART})*+"
@@ -50,7 +50,7 @@ _NOT = rf"(?i:n{_APOS_OR_TICK}t)"
 _ELISION = rf"[dolDOL]{_APOS_OR_TICK}[{_L}{_D}]"  # d'oh, o'clock, l'eau
 _COMPOUND_PART = rf"(?:{_ELISION})?[{_L}{_D}]+"
 _COMPOUND = rf"{_COMPOUND_PART}(?:[-_\u058a\u2010\u2011]{_COMPOUND_PART})*"
-_JOINED = r"[A-Z]+(?:(?:[+&]|&amp;)[A-Z]+)+"  # AT&T
+_JOINED = r"[A-Z]+(?:(?:(?i:&amp;)|[+&])[A-Z]+)+"  # AT&T
 _DOTTED_COMPOUND = rf"[A-Za-z0-9][A-Za-z0-9.,\u00ad]*(?:-(?:{_AZ}(?:\.{_AZ})+\.|[A-Za-z0-9\u00ad]+))+"  # U.S.-based
 _NUMBER_MARK = r"[.:,\u00ad\u066b\u066c]"
 _NUMBER = rf"[-+]?(?:[{_D}]+(?:{_NUMBER_MARK}[{_D}]+)*|(?:{_NUMBER_MARK}[{_D}]+)+)"
@@ -68,7 +68,7 @@ _WWW_SITE = r"""(?i:www)\.(?:[^ \t\n"<>|.!?(){},]+\.)+[A-Za-z]{2,4}"""
 _BARE_SITE = r"""(?:[^ \t\n"`'<>|.!?(){},-_$]+\.)+(?i:com|net|org|edu)"""
 _SITE = rf"(?:{_WWW_SITE}|{_BARE_SITE})"
 _MAIL_CHAR = r"""[^ \t\n"<>|().\u00a0{}]"""
-_MAIL = rf"""(?:&lt;|<)?[a-zA-Z0-9][^ \t\n"<>|()\u00a0{{}}]*@(?:{_MAIL_CHAR}+\.)*{_MAIL_CHAR}+(?:&gt;|>)?"""
+_MAIL = rf"""(?i:&lt;|<)?[a-zA-Z0-9][^ \t\n"<>|()\u00a0{{}}]*@(?:{_MAIL_CHAR}+\.)*{_MAIL_CHAR}+(?i:&gt;|>)?"""
 _FACE = "[-^x=~<>']"
 _HEADLESS_FACE = r"[\^x=~<>']"
 
@@ -90,12 +90,12 @@ def _as_is(text: str) -> str:
     return text
 
 
-def _without_soft_hyphens(text: str) -> str:
-    return text.replace("\u00ad", "") or "-"
+def _plain_marks(text: str) -> str:
+    return text.translate(_PLAIN_MARKS) or "-"  # soft hyphens alone are one hyphen
 
 
 def _plain_quotes(text: str) -> str:
-    return re.sub("&apos;", "'", text, flags=re.I).translate(_QUOTE_MARKS)
+    return text.replace("&apos;", "'").replace("&quot;", "''").translate(_QUOTE_MARKS)
 
 
 def _plain_ampersand(text: str) -> str:
@@ -118,10 +118,11 @@ class _Rule:
     rewrite: Callable[[str], str]
 
 
-def _rule(token: str, context: str = "", rewrite: Callable[[str], str] = _without_soft_hyphens) -> _Rule:
+def _rule(token: str, context: str = "", rewrite: Callable[[str], str] = _plain_marks) -> _Rule:
     return _Rule(re.compile(f"({token})(?:{context})"), rewrite)
 
 
+_CAPITALISED = "|".join(f"{word[0]}{_any_case(word[1:])}" for word in tables.CAPITAL_ABBREVIATIONS.split())
 _RULES = (
     # Words that are two.
     _rule(_any_case("can"), _any_case("not")),
@@ -130,8 +131,9 @@ _RULES = (
     _rule(_any_case("gim|lem"), _any_case("me")),
     _rule(_any_case("'t"), _any_case("is|was")),
     # Markup.
-    _rule(_TAG),
+    _rule(_TAG, rewrite=_as_is),
     _rule(_any_case(_one_of(tables.REPLACEMENTS)), rewrite=_replacement),
+    _rule(_any_case("&(?:quot|apos);"), rewrite=_plain_quotes),
     _rule(_any_case("&(?:HT|TL|UR|LR|QC|QL|QR|odq|cdq|#[0-9]+);")),
     # Words, with what may follow them.
     _rule(_WORD, _CLITIC),
@@ -140,10 +142,10 @@ _RULES = (
     *(_rule(rf"{word}\.", r"[,;:\u3001]") for word in (_WORD, _COMPOUND, _JOINED, _DOTTED_COMPOUND)),
     _rule(_any_case(_words(tables.APOSTROPHE_WORDS).replace("'", _APOS) + f"|{_APOS}[2-9]0s")),
     _rule(_any_case(_words(tables.ASCII_APOSTROPHE_WORDS))),
-    _rule(rf"[A-HJ-XZn]{_APOS_OR_TICK}[{_L}]{{2,}}"),
+    _rule(rf"[A-HJ-XZn]{_APOS_OR_TICK}[{_L}]{{2,}}|[oO]{_APOS_OR_TICK}[oO]"),
     _rule(rf"[{_L}]+[aeiouyAEIOUY]{_APOS_OR_TICK}[aeiouA-Z][{_L}]*"),
     _rule(rf"[yY]{_APOS}", f"[{_L}]"),
-    # Addresses keep their soft hyphens.
+    # Addresses.
     _rule(_URL, rewrite=_as_is),
     _rule(_SITE, rewrite=_as_is),
     _rule(rf"""{_SITE}/[^ \t\n"<>|()]+{_URL_LAST}""", rewrite=_as_is),
@@ -161,12 +163,12 @@ _RULES = (
     _rule(r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}"),
     _rule(r"[A-Z]*\$"),
     # Abbreviations.
-    _rule(rf"(?:{_any_case(_words(tables.ABBREVIATIONS))}|{_words(tables.CAPITAL_ABBREVIATIONS)})\.", "(?s:..)?"),
+    _rule(rf"(?:{_any_case(_words(tables.ABBREVIATIONS))}|{_CAPITALISED})\.", "(?s:..)?"),
     _rule(_DOTTED_COMPOUND),
     _rule(_any_case(_words(tables.TITLES)) + r"\."),
     _rule(rf"{_AZ}(?:\.{_AZ})*\."),
     _rule(_any_case(r"(?:Canada|Sino|Korean|EU|Japan|non)-U\.S\.?|U\.S\.-U\.(?:K|S\.S\.R)\.?"), _END),
-    _rule(_AZ, rf"\.{_SP}(?:{_words(tables.SENTENCE_STARTERS)}{_END}|{_TAG})"),
+    _rule(_AZ, rf"\.{_SP}+(?:{_words(tables.SENTENCE_STARTERS)}|{_TAG}){_END}"),
     _rule(_any_case(_words(tables.NUMBERED_ABBREVIATIONS)) + r"\.", rf"{_SP}?[{_D}]"),
     _rule(rf"{_APOS}[0-9]{{2}}", _END),
     _rule(f"{_PHONE}|{_DOTTED_PHONE}"),
@@ -200,7 +202,7 @@ def _lex(line: str) -> list[str]:
             if match and match.end() > longest:
                 longest, end, winner = match.end(), match.end(1), rule
         if winner:
-            tokens.append(winner.rewrite(line[place:end]).translate(_IN_TOKEN).lower())
+            tokens.append(winner.rewrite(line[place:end]).replace(" ", "\u00a0").lower())
         place = end
     return tokens
 

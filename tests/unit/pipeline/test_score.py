@@ -78,7 +78,11 @@ def test_the_document_of_several_measurements(scorer, lines, capsys) -> None:
         unit="questions",
     )
     second = Measurement(
-        values={"B": 2.0}, variant="official", source="theirs", num_items=4, not_computed={"METEOR": "no Java"}
+        values={"B": 2.0},
+        variant="official",
+        source="theirs",
+        num_items=4,
+        not_computed={"METEOR": "no Java", "SPICE": "no models"},
     )
     scorer(measurements=[first, second], details={"per_class": {"cat": {"AP": math.nan}}}, notes=["look here"])
     assert score.main(["text-recognition", *lines]) == 0
@@ -89,6 +93,7 @@ def test_the_document_of_several_measurements(scorer, lines, capsys) -> None:
         "B": 2.0,
         "per_class": {"cat": {"AP": None}},
         "METEOR": "not computed: no Java",
+        "SPICE": "not computed: no models",
         "num_items": 4,
         "unit": "questions",
         "variant": "official",

@@ -18,6 +18,7 @@ OFFICIAL = {
     "a walk to bat., 5., a-b.; A&B.,": "a walk to bat. 5. a-b. a&b.",
     "plan b. The man and plan c. the man": "plan b the man and plan c. the man",
     "no. 5 no.  5 no. five pp. 3-4": "no. 5 no 5 no five pp. 3-4",
+    "MASS. mASS. FIG. 5 b.  THE b. </a> x": "mass. mass fig. 5 b the b </a> x",
     "etc.a etc.ab Wash. wash. Mr.": "etc. a etc.ab wash. wash mr.",
     "'tis 'tisn't 'twas gonna GIMME cannots": "'t is 't is n't 't was gon na gim me cannots",
     "it's IT'S it’s it`s don’t don`t I'd": "it 's it 's it 's it s do n't do n`t i 'd",
@@ -34,7 +35,7 @@ OFFICIAL = {
     "a--b a - b ----- a…b . . . ....... !? ???": "a b a b ----- a b !? ???",
     "““a”” ‘’ ’‘ «b» ‚c‘": "```` a '''' `' '` b ‚ c",
     "so\u00adft \u00ad AT&T AT&amp;T a&b C++ C# F# J++": "soft at&t at&t a & b c++ c# f# j + +",
-    "U.S.-based 5,000-foot a/b/c/d U.S. A.B.C x.1": "u.s.-based 5,000-foot a/b/c d u.s. a.b.c x. 1",
+    "U.S.-based 5,000-foot a/b/c/d U.S. A.B.C x.1": "u.s.-based 5,000-foot a/b/c / d u.s. a.b.c x. 1",
     "naïve 北京 e\u0301 H₂O x² 10\u2044 5°C": "naïve 北京 e\u0301 h ₂ o x ² 10 \u2044 5 ° c",
     "dog\U0001f436 a\U0001f436b \x00 \u20b9 \ufeffa": "dog a b a",
 }  # fmt: skip

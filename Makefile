@@ -27,7 +27,7 @@ check: setup  ## check params.yaml, every section, without running anything
 	$(BIN)/python -m pipeline.check
 
 test: setup  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 bench: setup  ## how fast it is, beside other libraries (NAME=... for one benchmark)
 	$(BIN)/python -m benchmarks $(NAME)

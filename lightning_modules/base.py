@@ -59,6 +59,7 @@ class TaskModule(pl.LightningModule):
         self.predictions: dict[str, Prediction] = {}  # of the last validation, on rank 0
         self.truths: dict[str, Truth] = {}
         self.loss_names: tuple[str, ...] = ()  # of the last validation, on rank 0
+        self.keys: list[str] = []  # of the batch that is trained on
         self._items: list[tuple[str, Prediction, Truth]] = []
         self._loss_sums: dict[str, float] = {}
         self._loss_count = 0
@@ -66,6 +67,7 @@ class TaskModule(pl.LightningModule):
     # training
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.keys = batch["keys"]
         # Dropout must not depend on the history of the process, or a resumed run differs from an unbroken one.
         torch.manual_seed(derive_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
 

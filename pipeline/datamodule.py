@@ -22,6 +22,7 @@ from lightning_modules.task import BaseTask, Batch
 from pipeline.params import LoaderConfig
 from pipeline.sampling import Request, epoch_order, eval_requests, micro_batches, num_batches, train_requests
 from pipeline.shards import SplitReader, load_manifest
+from pipeline.stores import ShardCache
 
 
 class RequestDataset(Dataset):
@@ -34,12 +35,19 @@ class RequestDataset(Dataset):
 
     def __getitem__(self, request: Request) -> Batch:
         records = [self.reader.read(position) for position in request.positions]
-        batch = self.task.collate([self.task.encode(record, self._seed(record, request)) for record in records])
+        batch = self.task.collate([self._encode(record, request) for record in records])
         batch["keys"] = [record.key for record in records]
         batch["weight"] = request.weight
         if self.seed is None:
             batch["truths"] = [self.task.truth(record) for record in records]
         return batch
+
+    def _encode(self, record: Record, request: Request) -> Any:
+        try:
+            return self.task.encode(record, self._seed(record, request))
+        except Exception as error:
+            error.add_note(f"while sample {record.key!r} was encoded")
+            raise
 
     def _seed(self, record: Record, request: Request) -> int | None:
         return None if self.seed is None else derive_seed(self.seed, request.epoch, record.key)
@@ -180,7 +188,8 @@ class TarDataModule(pl.LightningDataModule):
 
     def reader(self, split: str) -> SplitReader:
         if split not in self._readers:
-            self._readers[split] = SplitReader(self.folder, self.manifest, split)
+            cache = ShardCache(int(self.config.cache_gib * 2**30))  # asked only where shards lie in an object store
+            self._readers[split] = SplitReader(self.folder, self.manifest, split, cache)
         return self._readers[split]
 
     def _usable(self, split: str, requires: tuple[str, ...]) -> np.ndarray:

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
 import shutil
 import signal
 import socket
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +32,29 @@ WORKER_ENV = {
 }
 
 
+def prepare_worker() -> None:
+    """Run in each worker process before its work: SIGTERM asks training to write a state and stop.
+
+    Ray's own handler would end the process at once. The train function runs in another thread, where no handler can be
+    set, and Ray sets its handler after this hook; hence the detour. Outside of training Ray's handler still acts.
+    """
+    import ray._private.utils as utils
+
+    install = utils.set_sigterm_handler
+
+    def set_sigterm_handler(ray_handler: Callable[[int, Any], None]) -> None:
+        def on_sigterm(number: int, frame: Any) -> None:
+            callbacks = sys.modules.get("pipeline.callbacks")  # only a training worker has it
+            if callbacks is None or callbacks.StopRequest.asked.is_set():
+                ray_handler(number, frame)
+            else:
+                callbacks.StopRequest.asked.set()
+
+        install(on_sigterm)
+
+    utils.set_sigterm_handler = set_sigterm_handler
+
+
 def cluster_address(config: ClusterConfig) -> str | None:
     """The running cluster to join, or None for one of our own on this machine."""
     return config.address or os.environ.get("RAY_ADDRESS") or None
@@ -46,7 +71,10 @@ def session(config: ClusterConfig, root: Path, *, dashboard: bool = False) -> It
 
     os.environ.update({key: value for key, value in WORKER_ENV.items() if key not in os.environ})
     address = cluster_address(config)
-    runtime_env: dict[str, Any] = {"env_vars": dict(WORKER_ENV)}
+    runtime_env: dict[str, Any] = {
+        "env_vars": dict(WORKER_ENV),
+        "worker_process_setup_hook": f"{__name__}.prepare_worker",
+    }
     options: dict[str, Any] = {}
     if address:
         # Other nodes may not have the project installed: its packages travel with the job.
@@ -130,11 +158,11 @@ def check_resources(config: ClusterConfig, available: dict[str, float]) -> bool:
     """
     cpus, gpus = available.get("CPU", 0), available.get("GPU", 0)
     use_gpu = config.use_gpu == "yes" or (config.use_gpu == "auto" and gpus > 0)
-    needed = config.num_workers * config.cpus_per_worker
-    if needed > cpus or (use_gpu and config.num_workers > gpus):
+    workers = config.min_workers
+    if workers * config.cpus_per_worker > cpus or (use_gpu and workers > gpus):
         raise ConfigError(
             "the cluster is smaller than what is asked for",
-            value=f"{config.num_workers} workers of {config.cpus_per_worker} CPUs" + (" and 1 GPU" if use_gpu else ""),
+            value=f"{workers} workers of {config.cpus_per_worker} CPUs" + (" and 1 GPU" if use_gpu else ""),
             where="cluster.num_workers, cluster.cpus_per_worker, cluster.use_gpu",
             allowed=f"up to {cpus:g} CPUs and {gpus:g} GPUs",
             fix="ask for less, add nodes, or set cluster.engine: local",
@@ -162,7 +190,7 @@ def _train_worker(arguments: dict[str, Any]) -> None:
 
 
 def run_training(arguments: dict[str, Any], config: ClusterConfig, root: Path) -> None:
-    """Train on the configured engine; lost workers are replaced up to `cluster.max_failures` times.
+    """Train on the configured engine; lost workers are replaced up to `cluster.max_failures` times without progress.
 
     Args:
         arguments: keyword arguments of `pipeline.training.fit`, absolute paths.
@@ -179,18 +207,26 @@ def run_training(arguments: dict[str, Any], config: ClusterConfig, root: Path) -
         fit(**arguments)
         return
     with session(config, root, dashboard=True):
-        for attempt in range(config.max_failures + 1):
+        failures, reached = 0, _newest(folder)
+        for attempt in itertools.count():
             error = _train_once(arguments, config, folder, attempt)
             if error is None:
                 return
             if failure.is_file():
                 raise TrainingError(json.loads(failure.read_text())["text"]) from None
-            print(f"training workers failed ({attempt + 1} of {config.max_failures + 1} tries): {error}", flush=True)
-        raise TrainingError(
-            "training workers kept failing",
-            value=str(error),
-            where=f"after {config.max_failures + 1} tries; cluster.max_failures",
-        )
+            failures, reached = (failures + 1 if _newest(folder) == reached else 1), _newest(folder)
+            print(f"training workers failed (try {failures} of {config.max_failures + 1}): {error}", flush=True)
+            if failures > config.max_failures:
+                raise TrainingError(
+                    "training workers kept failing",
+                    value=str(error),
+                    where=f"{failures} tries without a new state; cluster.max_failures",
+                )
+
+
+def _newest(folder: Path) -> str:
+    """Name of the newest state: a failure after progress starts the count anew."""
+    return max((path.name for path in folder.glob("state-*.json")), default="")
 
 
 def _train_once(arguments: dict[str, Any], config: ClusterConfig, folder: Path, attempt: int) -> Exception | None:
@@ -201,13 +237,15 @@ def _train_once(arguments: dict[str, Any], config: ClusterConfig, folder: Path, 
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     use_gpu = check_resources(config, ray.cluster_resources())
+    workers = config.num_workers
     storage = folder / "ray"
     shutil.rmtree(storage, ignore_errors=True)  # a run name found in its storage would be resumed by Ray
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config={**arguments, "use_gpu": use_gpu},
         scaling_config=ScalingConfig(
-            num_workers=config.num_workers,
+            num_workers=workers if isinstance(workers, int) else (workers.min, workers.max),  # type: ignore[arg-type]
+            elastic_resize_monitor_interval_s=config.resize_every_s,  # type: ignore[call-arg]
             use_gpu=use_gpu,
             resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
         ),

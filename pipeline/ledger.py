@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -39,7 +40,8 @@ class LedgerFile:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{session}-rank{rank:04d}.jsonl"
         self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115  (open as long as training goes)
-        self._write({"session": session, "rank": rank, "world": world, "from_step": from_step})
+        process = {"host": socket.gethostname(), "pid": os.getpid()}
+        self._write({"session": session, "rank": rank, "world": world, "from_step": from_step, **process})
 
     def step(self, *, epoch: int, step: int, keys: Iterable[str]) -> None:
         """A finished optimiser step and the keys of this rank's part of its global batch."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,23 +63,52 @@ class DatasetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardsConfig:
-    """How records become tars. `samples` counts source records of one shard: quarantined ones leave a shard smaller."""
+    """How records become tars. `samples` counts source records of one shard: quarantined ones leave a shard smaller.
+
+    `store` is the url of a folder in an object store, which then holds the tars in place of data/shards. Credentials
+    are the environment's matter.
+    """
 
     samples: int = 128
+    store: str | None = None
 
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise ConfigError("samples must be positive", value=self.samples)
+        if self.store is not None and not re.fullmatch(r"file:///.+|(?!file:)\w+://[^/@?]+(/[^?]*)?", self.store):
+            raise ConfigError(
+                "store is no url of a folder", value=self.store, allowed="s3://bucket/prefix, file:///folder, or null"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """How a training worker reads. `window`: shards that are shuffled together; memory and open files grow with it."""
+    """How a training worker reads. `window`: shards that are shuffled together; memory and open files grow with it.
+
+    `cache_gib` limits the shards of an object store that a machine keeps; it should hold two windows.
+    """
 
     num_workers: int = 0
     prefetch: int = 2
     start_method: Literal["fork", "forkserver", "spawn"] = "forkserver"
     window: int = 16
+    cache_gib: float = 50.0
+
+    def __post_init__(self) -> None:
+        if self.cache_gib <= 0:
+            raise ConfigError("cache_gib must be positive", value=self.cache_gib)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerRange:
+    """Elastic training: as many workers as there is room for."""
+
+    min: int
+    max: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min <= self.max:
+            raise ConfigError("not a range of workers", value=(self.min, self.max), allowed="1 <= min <= max")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,19 +116,27 @@ class ClusterConfig:
     """Where work runs. `address` or RAY_ADDRESS joins a running Ray cluster; neither starts one on this machine.
 
     `num_workers` training workers of `cpus_per_worker` CPUs each, and one GPU each where `use_gpu` says so ("auto":
-    if the cluster has any). `engine: local` runs everything in this process, without Ray.
+    if the cluster has any). `{min: 1, max: 8}` takes what there is, goes on with fewer when workers are lost, and looks
+    for room for more every `resize_every_s`; the global batch stays. `engine: local` runs everything in this process,
+    without Ray. A worker that does not answer for `collective_timeout_s` is given up; the longest scoring of a
+    validation on one worker must fit into it.
     """
 
     engine: Literal["ray", "local"] = "ray"
     address: str | None = None
-    num_workers: int = 2
+    num_workers: int | WorkerRange = 2
+    resize_every_s: float = 60.0
     cpus_per_worker: int = 1
     use_gpu: Literal["auto", "yes", "no"] = "auto"
     max_failures: int = 2
-    collective_timeout_s: int = 300
+    collective_timeout_s: int = 90
+
+    @property
+    def min_workers(self) -> int:
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers.min
 
     def __post_init__(self) -> None:
-        if self.num_workers < 1 or self.cpus_per_worker < 1:
+        if self.min_workers < 1 or self.cpus_per_worker < 1:
             raise ConfigError(
                 "num_workers and cpus_per_worker must be positive", value=(self.num_workers, self.cpus_per_worker)
             )

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,12 +16,12 @@ from typing import Any
 
 from contracts.errors import DataError
 from contracts.records import Problem, RawRecord
-from pipeline import sources
+from pipeline import sources, stores
 from pipeline.distributed import map_ordered
 from pipeline.door import admit
 from pipeline.params import ClusterConfig, DatasetConfig, ShardsConfig
 from pipeline.progress import progress_bar
-from pipeline.shards import BLOCK, COUNTS, index_name, sample_bytes, sample_counts, shard_name, write_manifest
+from pipeline.shards import BLOCK, COUNTS, MANIFEST, index_name, sample_bytes, sample_counts, shard_name, write_manifest
 
 
 @dataclass
@@ -77,6 +78,19 @@ def write_shard(raws: Sequence[RawRecord], classes: Sequence[str], folder: Path,
         "sha256": digest.hexdigest(),
         "index_sha256": hashlib.sha256(index_bytes).hexdigest(),
     }
+    return result
+
+
+def upload_shard(raws: Sequence[RawRecord], classes: Sequence[str], store: str, name: str) -> ShardResult:
+    """`write_shard` into a folder of an object store. What is there already with this content is not sent again."""
+    with tempfile.TemporaryDirectory(prefix="sightline-") as scratch:  # on this node: the project's folder may not be
+        result = write_shard(raws, classes, Path(scratch), name)
+        if result.shard is not None:
+            files = {name: result.shard["sha256"], index_name(name): result.shard["index_sha256"]}
+            for file, sha256 in files.items():
+                path, url = Path(scratch) / file, f"{store}/{file}"
+                if not stores.holds(url, path.stat().st_size, sha256):
+                    stores.upload(path, url, sha256)
     return result
 
 
@@ -153,7 +167,8 @@ def shard_dataset(
     cluster: ClusterConfig,
     root: Path,
 ) -> dict[str, Any]:
-    """Write every split of a data set; returns the manifest.
+    """Write every split of a data set; returns the manifest. With `shards.store`, all files go there, and
+    `folder` holds the manifest alone.
 
     Raises:
         DataError: duplicate keys, an empty split, or a larger share quarantined than `max_quarantined`; the
@@ -162,6 +177,8 @@ def shard_dataset(
     shutil.rmtree(folder, ignore_errors=True)  # what a killed run left behind is of unknown age
     folder.mkdir(parents=True)
     quarantine.parent.mkdir(parents=True, exist_ok=True)
+    store = f"{shards.store.rstrip('/')}/{name}" if shards.store else None
+    write, place = (upload_shard, store) if store else (write_shard, folder)
     classes = sources.joined_classes(opened)
     chunks = {
         split: _Chunks(sources.read_joined(opened, split), shards.samples, split)
@@ -174,10 +191,10 @@ def shard_dataset(
         for split, part in chunks.items():
             for i, chunk in enumerate(part):
                 order.append(split)
-                yield chunk, classes, folder, shard_name(name, split, i)
+                yield chunk, classes, place, shard_name(name, split, i)
 
     with open(quarantine, "w", encoding="utf-8") as lines, progress_bar(f"shard {name}", None) as advance:
-        for i, result in enumerate(map_ordered(write_shard, jobs(), cluster, root)):
+        for i, result in enumerate(map_ordered(write, jobs(), cluster, root)):
             results[order[i]].append(result)
             lines.writelines(problem_line(order[i], problem) + "\n" for problem in result.problems)
             advance(result.num_source)
@@ -185,7 +202,10 @@ def shard_dataset(
             lines.writelines(problem_line(split, problem) + "\n" for problem in part.problems)
     entries = {split: split_manifest(results[split], chunks[split].problems) for split in chunks}
     _judge(name, config, entries, quarantine)
-    return write_manifest(folder, name, classes, entries)
+    manifest = write_manifest(folder, name, classes, entries, store=store)
+    if store:
+        stores.upload(folder / MANIFEST, f"{store}/{MANIFEST}")  # a copy: the store is whole without this project
+    return manifest
 
 
 def _judge(name: str, config: DatasetConfig, entries: dict[str, Any], quarantine: Path) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 
 from contracts.errors import DataError
 from contracts.records import SCHEMA_VERSION, Record
+from pipeline import stores
 
 MANIFEST = "manifest.json"
 BLOCK = 512
@@ -92,10 +93,22 @@ def digest_of(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def write_manifest(folder: Path, dataset: str, classes: Sequence[str], splits: Mapping[str, Any]) -> dict[str, Any]:
-    """Write `manifest.json`, the last file of a shard set: without it the set is not there."""
+def _manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """Of what the data is, not of where it lies: the same shards in a store are the same data."""
+    return digest_of({key: value for key, value in manifest.items() if key not in ("digest", "store")})
+
+
+def write_manifest(
+    folder: Path, dataset: str, classes: Sequence[str], splits: Mapping[str, Any], *, store: str | None = None
+) -> dict[str, Any]:
+    """Write `manifest.json`, the last file of a shard set: without it the set is not there.
+
+    `store` is the url of the folder that holds tars and indices, where they do not lie beside the manifest.
+    """
     manifest = {"schema": SCHEMA_VERSION, "dataset": dataset, "classes": list(classes), "splits": dict(splits)}
-    manifest["digest"] = digest_of(manifest)
+    manifest["digest"] = _manifest_digest(manifest)
+    if store is not None:
+        manifest["store"] = store
     part = folder / f".{MANIFEST}.part"
     part.write_text(json.dumps(manifest, indent=1))
     os.replace(part, folder / MANIFEST)
@@ -120,17 +133,21 @@ def load_manifest(folder: Path) -> dict[str, Any]:
             allowed=str(SCHEMA_VERSION),
             fix="run the shard stage again",
         )
-    if digest_of({key: value for key, value in manifest.items() if key != "digest"}) != manifest.get("digest"):
+    if _manifest_digest(manifest) != manifest.get("digest"):
         raise DataError("the manifest does not match its own digest", where=str(path), fix="run the shard stage again")
     return manifest
 
 
 def verify_shards(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Compare every tar and index with the manifest, byte for byte.
+    """Compare every tar and index with the manifest, byte for byte; in a store, that they are there and whole: their
+    digests are compared when the cache fetches them.
 
     Raises:
         DataError: names the first file that is missing, cut or changed.
     """
+    if "store" in manifest:
+        _verify_stored(manifest)
+        return
 
     def check(path: Path, size: int | None, sha256: str) -> None:
         if not path.is_file():
@@ -161,22 +178,46 @@ def verify_shards(folder: Path, manifest: Mapping[str, Any]) -> None:
             done.result()
 
 
+def _verify_stored(manifest: Mapping[str, Any]) -> None:
+    store = manifest["store"]
+    sizes = stores.listing(store)
+    for split in manifest["splits"].values():
+        for shard in split["shards"]:
+            for name, size in ((shard["name"], shard["bytes"]), (index_name(shard["name"]), None)):
+                if name not in sizes:
+                    raise DataError(
+                        "a shard file is missing in the store", where=f"{store}/{name}", fix="run the shard stage again"
+                    )
+                if size not in (None, sizes[name]):
+                    raise DataError(
+                        "a shard in the store is cut or another one",
+                        value=sizes[name],
+                        where=f"{store}/{name}",
+                        allowed=f"{size} bytes",
+                        fix="run the shard stage again",
+                    )
+
+
 class SplitReader:
     """Random access to the samples of one split, by position in the concatenation of its shards.
 
     Holds the index as numpy columns; picklable, so that it can travel to loader workers, which open the tars
-    themselves. `columns` has `key` (bytes), `shard`, `offset`, `size` and each of `COUNTS`.
+    themselves. `columns` has `key` (bytes), `shard`, `offset`, `size` and each of `COUNTS`. Where the manifest names a
+    store, tars and indices come through `cache`: a tar is fetched by the first process that reads from it.
     """
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any], split: str):
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], split: str, cache: stores.ShardCache | None = None):
         if split not in manifest["splits"]:
             raise DataError(
                 "no such split", value=split, where=str(folder / MANIFEST), allowed=", ".join(manifest["splits"])
             )
-        self.shards = [folder / shard["name"] for shard in manifest["splits"][split]["shards"]]
+        self._entries: list[dict[str, Any]] = manifest["splits"][split]["shards"]
+        self._cache = (cache or stores.ShardCache()) if "store" in manifest else None
+        place = manifest.get("store", str(folder))
+        self.shards = [f"{place}/{entry['name']}" for entry in self._entries]
         parts: dict[str, list[np.ndarray]] = {name: [] for name in ("key", "shard", "offset", "size", *COUNTS)}
-        for i, path in enumerate(self.shards):
-            index = json.loads(path.with_name(index_name(path.name)).read_text())
+        for i, data in enumerate(self._indices()):
+            index = json.loads(data)
             for name, columns in parts.items():
                 values = [i] * len(index["key"]) if name == "shard" else index[name]
                 columns.append(np.asarray(values, dtype=np.bytes_ if name == "key" else np.int64))
@@ -185,6 +226,21 @@ class SplitReader:
         }
         self._files: dict[int, int] = {}
         self._owner = 0
+
+    def _indices(self) -> Iterator[bytes]:
+        """The index files in the order of the shards."""
+        paths = [index_name(shard) for shard in self.shards]
+        if self._cache is None:
+            yield from (Path(path).read_bytes() for path in paths)
+            return
+        with ThreadPoolExecutor(16) as pool:  # a thousand round trips one after another would take a minute
+            yield from pool.map(self._cache.read, paths, [entry["index_sha256"] for entry in self._entries])
+
+    def _open(self, shard: int) -> int:
+        if self._cache is None:
+            return os.open(self.shards[shard], os.O_RDONLY)
+        entry = self._entries[shard]
+        return self._cache.open(self.shards[shard], entry["sha256"], entry["bytes"])
 
     def __len__(self) -> int:
         return len(self.columns["key"])
@@ -211,7 +267,7 @@ class SplitReader:
         if shard not in self._files:
             if len(self._files) >= 64:
                 os.close(self._files.pop(next(iter(self._files))))
-            self._files[shard] = os.open(self.shards[shard], os.O_RDONLY)
+            self._files[shard] = self._open(shard)
         data = os.pread(self._files[shard], size, int(self.columns["offset"][position]))
         where = f"{self.shards[shard]}, sample {self.columns['key'][position].decode()}"
         if len(data) != size:

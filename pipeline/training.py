@@ -7,12 +7,11 @@ again with the same arguments, `fit` goes on from the newest whole state.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-import math
-import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,20 +20,19 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging
 
-from contracts.errors import ConfigError, SightlineError
+from contracts.errors import ConfigError, SightlineError, TrainingError
 from contracts.records import DataSpec
 from lightning_modules.base import OptimizerConfig, TaskModule
-from lightning_modules.ops.gather import broadcast_from_first
-from pipeline.checkpoints import BEST, build_module, newest_state, publish_state, save_best, weights_digest
+from pipeline.callbacks import LedgerWriter, PictureWriter, ProgressLines, StateWriter, Stopped
+from pipeline.checkpoints import build_module, newest_state
 from pipeline.datamodule import TarDataModule
 from pipeline.events import EventLogger
 from pipeline.ledger import FOLDER as LEDGER
-from pipeline.ledger import LedgerFile
 from pipeline.params import LoaderConfig
 from pipeline.settings import Problems, parse, raise_if
 
 FAILURE, DONE, EVENTS = "failure.json", "done.json", "events.jsonl"
-_ACCUMULATED = "accumulate_grad_batches"  # a state's own key
+_ERROR_LENGTH = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,174 +113,6 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # a CPU's cores train
 
 
-class LedgerWriter(pl.Callback):
-    """Writes the sample keys of every finished step. Must come before the callback that writes states."""
-
-    def __init__(self, folder: Path, placement: Placement):
-        self.folder, self.placement = folder, placement
-        self._keys: list[str] = []
-        self._step = 0
-        self._file: LedgerFile | None = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._step = trainer.global_step
-        self._file = LedgerFile(
-            self.folder,
-            broadcast_from_first(f"{time.time_ns():020d}"),
-            rank=self.placement.rank,
-            world=self.placement.world,
-            from_step=self._step,
-        )
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert self._file is not None
-        self._keys += batch["keys"] if batch["weight"] else []  # a stand-in is not trained on
-        if trainer.global_step > self._step:
-            self._step = trainer.global_step
-            self._file.step(epoch=trainer.current_epoch, step=self._step, keys=self._keys)
-            self._keys = []
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        if self._file is not None:
-            self._file.sync()
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self.teardown(trainer, pl_module, "fit")
-
-
-class StateWriter(pl.Callback):
-    """Writes states, and the best checkpoint when the monitored metric improved.
-
-    Must come after the weight averaging callback: `on_save_checkpoint` then sees the averaged weights that were
-    validated, which are the ones to keep.
-    """
-
-    def __init__(
-        self, folder: Path, run: Mapping[str, Any], data: DataSpec, train: TrainConfig, monitor: str, mode: str
-    ):
-        self.folder, self.run, self.data = folder, run, data
-        self.monitor, self.mode = monitor, mode
-        self.every, self.validate_every = train.checkpoint_every_steps, train.validate_every_epochs
-        self.best: float | None = None
-        self.best_info: dict[str, Any] = {}
-        self._improved = False
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_info": self.best_info}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.best_info = state["best"], state["best_info"]
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        # The last batch is followed by validation: a state in between would make a resumed run skip it.
-        if (
-            self.every
-            and trainer.global_step % self.every == 0
-            and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        ):
-            self._save(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if (trainer.current_epoch + 1) % self.validate_every == 0:
-            value = trainer.callback_metrics.get(f"val/{self.monitor}")
-            if value is None:
-                known = ", ".join(
-                    sorted(k.removeprefix("val/") for k in trainer.callback_metrics if k.startswith("val/"))
-                )
-                raise ConfigError("validation gives no such metric", value=self.monitor, where="monitor", allowed=known)
-            self._judge(trainer, float(value))
-        self._save(trainer)
-
-    def _judge(self, trainer: pl.Trainer, value: float) -> None:
-        better = self.best is None or (value > self.best if self.mode == "max" else value < self.best)
-        if math.isfinite(value) and better:
-            metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-            self.best, self._improved = value, True
-            self.best_info = {"step": trainer.global_step, "epoch": trainer.current_epoch, "metrics": metrics}
-
-    def _save(self, trainer: pl.Trainer) -> None:
-        part = self.folder / ".state.part"
-        trainer.save_checkpoint(part)  # collective: every rank calls it, rank 0 writes
-        if trainer.is_global_zero:
-            publish_state(part, self.folder, trainer.global_step)
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        if self._improved and trainer.is_global_zero:
-            weights = checkpoint["state_dict"]
-            info = {**self.best_info, "weights_sha256": weights_digest(weights)}
-            save_best(self.folder / BEST, run=self.run, data=self.data, weights=weights, info=info)
-        self._improved = False
-        checkpoint[_ACCUMULATED] = trainer.accumulate_grad_batches
-
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Lightning counts micro-batches; with another number of workers a global batch may have more or fewer."""
-        before, now = checkpoint[_ACCUMULATED], trainer.accumulate_grad_batches
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        for counts in (progress["total"], progress["current"]):
-            unfinished = counts["ready"] - counts["completed"]  # 1 in a state written at the end of a step
-            for name, count in counts.items():
-                counts[name] = count // before * now
-            counts["completed"] = counts["ready"] - unfinished
-
-
-class PictureWriter(pl.Callback):
-    """After each validation draws the same images with their predictions, so that runs compare by eye."""
-
-    def __init__(self, events: EventLogger, count: int):
-        self.events, self.count = events, count
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, TaskModule)
-        if not trainer.is_global_zero:
-            return
-        from lightning_modules.augment import decode_image
-
-        for key in list(pl_module.predictions)[: self.count]:
-            record = trainer.datamodule.record("val", key)  # type: ignore[attr-defined]
-            picture = pl_module.task.picture(
-                decode_image(record.image), pl_module.predictions[key], pl_module.truths[key]
-            )
-            self.events.image(f"val/{key}", picture, trainer.global_step)
-
-
-class ProgressLines(pl.Callback):
-    """A line of progress every few seconds and at each epoch: legible in a terminal and in a Ray worker's log alike."""
-
-    def __init__(self, name: str, monitor: str, every_s: float = 10.0):
-        self.name, self.monitor, self.every_s = name, monitor, every_s
-        self._last = self._epoch_start = time.monotonic()
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._epoch_start = time.monotonic()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        if time.monotonic() - self._last > self.every_s:
-            self._print(trainer, f"step {trainer.global_step}", ("train/loss",))
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        took = f"{time.monotonic() - self._epoch_start:.1f} s"
-        self._print(trainer, took, ("train/loss", "val/loss", f"val/{self.monitor}"))
-
-    def _print(self, trainer: pl.Trainer, text: str, names: tuple[str, ...]) -> None:
-        self._last = time.monotonic()
-        if trainer.is_global_zero:
-            found = {name: trainer.callback_metrics.get(name) for name in names}
-            values = "  ".join(f"{name} {float(value):.4f}" for name, value in found.items() if value is not None)
-            print(f"{self.name}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {text}  {values}", flush=True)
-
-
 def fit(run: dict[str, Any], data: dict[str, Any], shards: str, state: str, placement: Placement | None = None) -> None:
     """Train `run` to its end, from the newest state in the folder `state` or from the start.
 
@@ -299,7 +129,8 @@ def fit(run: dict[str, Any], data: dict[str, Any], shards: str, state: str, plac
     try:
         _fit(run, DataSpec.from_dict(data), Path(shards), folder, placement)
     except SightlineError as error:
-        (folder / FAILURE).write_text(json.dumps({"type": type(error).__name__, "text": str(error)}))
+        with contextlib.suppress(FileExistsError), open(folder / FAILURE, "x") as file:  # the first rank's tells most
+            json.dump({"type": type(error).__name__, "text": str(error)}, file)
         raise
 
 
@@ -331,9 +162,33 @@ def _fit(run: dict[str, Any], data: DataSpec, shards: Path, folder: Path, placem
     resume = newest_state(folder)
     if resume is not None and trainer.is_global_zero:
         print(f"{run['name']}  goes on from {resume.name}", flush=True)
-    trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
+    except (SightlineError, Stopped):
+        raise
+    except Exception as error:
+        _stop_if_repeated(folder / f"crash-rank{placement.rank}.json", trainer.global_step, module.keys, error)
+        raise
     if trainer.is_global_zero:
         (folder / DONE).write_text(json.dumps({"step": trainer.global_step, "epochs": trainer.current_epoch}))
+
+
+def _stop_if_repeated(path: Path, step: int, keys: Sequence[str], error: Exception) -> None:
+    """Note an error of ours or of a library's; raise if the same one stopped the same step before.
+
+    A lost connection is only told by the ranks that did not fail, and may well come twice by chance.
+    """
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, torch.distributed.DistError) or "gloo" in text or "NCCL" in text:
+        return
+    if path.is_file() and json.loads(path.read_text()) == {"step": step, "error": text[:_ERROR_LENGTH]}:
+        raise TrainingError(
+            "the same step failed twice in the same way",
+            value=text[:_ERROR_LENGTH],
+            where=f"step {step + 1}, samples {list(keys)}",
+            fix="this is a defect, or data that nothing here expects; the traceback is above",
+        ) from error
+    path.write_text(json.dumps({"step": step, "error": text[:_ERROR_LENGTH]}))
 
 
 def _trainer(
@@ -351,7 +206,7 @@ def _trainer(
     events = EventLogger(folder / EVENTS)
     callbacks: list[pl.Callback] = [ProgressLines(run["name"], monitor), PictureWriter(events, train.num_pictures)]
     if train.ledger:
-        callbacks.append(LedgerWriter(folder / LEDGER, placement))
+        callbacks.append(LedgerWriter(folder / LEDGER, rank=placement.rank, world=placement.world))
     if train.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=train.ema_decay))
     if train.early_stopping_patience is not None:
@@ -360,7 +215,7 @@ def _trainer(
                 f"val/{monitor}", mode=mode, patience=train.early_stopping_patience, check_on_train_epoch_end=False
             )
         )
-    callbacks.append(StateWriter(folder, run, data, train, monitor, mode))
+    callbacks.append(StateWriter(folder, run, data, monitor, mode))
     return pl.Trainer(
         accelerator="gpu" if use_gpu else "cpu",
         devices=1,

@@ -46,7 +46,7 @@ def class_ious(matrix: np.ndarray) -> np.ndarray:
         return hits / union
 
 
-ERROR_KINDS = ("missed", "nothing there", "wrong class")
+ERROR_KINDS = ("missed", "invented", "wrong class")
 BOUNDARY_PX = 3
 
 

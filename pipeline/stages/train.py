@@ -31,7 +31,7 @@ def train(project: Project, params: Params, name: str) -> None:
             run_name=name,
             experiment=data.run.task_name,
             params=flat(data.run.to_dict())
-            | {"cluster.num_workers": cluster.num_workers, "cluster.engine": cluster.engine},
+            | {"cluster.num_workers": str(cluster.num_workers), "cluster.engine": cluster.engine},
             tags={
                 "git_commit": project.git_commit(),
                 "dvc_lock_sha256": project.lock_digest(),

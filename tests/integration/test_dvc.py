@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -150,34 +148,4 @@ def test_an_experiment_behind_a_gate_is_refused_and_shown(project):
     assert decision["decision"] == "refused"
     assert "does not reach the gate 0.999" in decision["reason"]
     assert "gated" in run(project, "dvc", "exp", "show", "--csv")
-    restore(project)
-
-
-def test_killed_in_training_goes_on_from_the_last_checkpoint(project):
-    """Real Ray workers, everything killed at once, and the same command again."""
-    changes = {
-        "cluster": {"engine": "ray", "num_workers": 2},
-        "runs__seg8__train": {"max_epochs": 12, "checkpoint_every_steps": 3},
-    }
-    write_params(project, **changes)
-    with subprocess.Popen(
-        ["dvc", "repro", "train@seg8"],
-        cwd=project,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as first:
-        deadline = time.monotonic() + 150
-        while not list((project / "state").glob("seg8-*/state-*.json")):
-            assert time.monotonic() < deadline, "no checkpoint was written"
-            assert first.poll() is None, "training ended before it could be killed"
-            time.sleep(0.1)
-        os.killpg(first.pid, signal.SIGKILL)
-    run_id = next((project / "state").glob("seg8-*/run_id")).read_text()
-    out = run(project, "dvc", "repro", "train@seg8")
-    assert "goes on from state-" in out
-    record = json.loads((project / "artifacts/seg8/run.json").read_text())
-    assert record["training"]["epochs"] == 12
-    assert record["run_id"] == run_id.strip(), "the same MLflow run goes on"
     restore(project)

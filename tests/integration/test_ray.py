@@ -3,17 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -21,69 +11,13 @@ from contracts.errors import ConfigError, TrainingError
 from pipeline.checkpoints import BEST, load_best
 from pipeline.distributed import check_resources, map_ordered, run_training, session
 from pipeline.params import ClusterConfig, ShardsConfig, load_params
-from pipeline.runs import load_run
 from pipeline.sharding import shard_dataset
 from pipeline.shards import load_manifest
 from pipeline.stages.shard import open_sources
 from pipeline.training import DONE, EVENTS
+from tests.integration.cluster import free_port, training
 
 pytestmark = pytest.mark.filterwarnings("default")
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """Two `ray start` nodes of one CPU each; only these are stopped afterwards."""
-    port, folder = free_port(), tempfile.mkdtemp(prefix="sl")  # short: Ray puts socket names below it
-    ray = str(Path(sys.executable).with_name("ray"))
-    common = ["--num-cpus=1", "--object-store-memory=100000000", "--block", "--disable-usage-stats"]
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
-    head = [
-        ray,
-        "start",
-        "--head",
-        f"--port={port}",
-        f"--dashboard-port={free_port()}",
-        f"--temp-dir={folder}",
-        *common,
-    ]
-    node = [ray, "start", f"--address=127.0.0.1:{port}", *common]
-    with ExitStack() as stack:
-        for i, command in enumerate((head, node)):
-            log = stack.enter_context(open(Path(folder) / f"node{i}.log", "w"))
-            process = stack.enter_context(
-                subprocess.Popen(
-                    command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
-                )
-            )
-            stack.callback(os.killpg, process.pid, signal.SIGKILL)
-            wait_for_nodes(f"127.0.0.1:{port}", i + 1)
-        yield f"127.0.0.1:{port}"
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def wait_for_nodes(address: str, count: int) -> None:
-    """Until the cluster's head answers and says that `count` nodes are alive."""
-    import ray
-
-    deadline, handler = time.monotonic() + 90, signal.getsignal(signal.SIGTERM)
-    while time.monotonic() < deadline:
-        try:
-            ray.init(address, logging_level="ERROR")
-            if sum(node["Alive"] for node in ray.nodes()) == count:
-                return
-        except (ConnectionError, RuntimeError, ValueError):
-            pass  # not up yet
-        finally:
-            ray.shutdown()
-            signal.signal(signal.SIGTERM, handler)  # Ray leaves its own behind, and other tests would meet it
-        time.sleep(1)
-    raise TimeoutError(f"no {count} nodes at {address}")
 
 
 def test_tasks_run_on_both_nodes_and_results_keep_their_order(address, root):
@@ -111,15 +45,6 @@ def test_shards_from_the_cluster_equal_those_made_here(address, root, tiny_proje
         root,
     )
     assert manifest == load_manifest(tiny_project.shards("coco"))
-
-
-def training(tiny_project, state: Path, **train) -> dict:
-    data = load_run(tiny_project, load_params(tiny_project.root), "segmentation")
-    plain = data.run.to_dict()
-    plain["train"] |= train
-    state.mkdir()
-    shards = str(tiny_project.shards(data.run.dataset))
-    return {"run": plain, "data": data.spec.to_dict(), "shards": shards, "state": str(state)}
 
 
 def test_training_spreads_over_both_nodes(address, root, tiny_project, tmp_path):

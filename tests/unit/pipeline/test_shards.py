@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
+import shutil
 import tarfile
 import warnings
 from pathlib import Path
@@ -11,11 +13,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 
-from contracts.errors import DataError
+from contracts.errors import ConfigError, DataError
 from contracts.records import Caption, Objects, Question, RawRecord, Record
-from pipeline.sharding import split_manifest, write_shard
+from pipeline import stores
+from pipeline.params import LoaderConfig, ShardsConfig, load_params
+from pipeline.project import Project
+from pipeline.sharding import split_manifest, upload_shard, write_shard
 from pipeline.shards import SplitReader, load_manifest, parse_sample, sample_bytes, verify_shards, write_manifest
+from pipeline.stages.shard import shard
+from pipeline.stores import ShardCache
 
 
 def make_record(key: str = "000000000001") -> Record:
@@ -44,13 +52,13 @@ def make_record(key: str = "000000000001") -> Record:
 
 
 @pytest.fixture
-def shard_folder(tmp_path: Path) -> Path:
-    """Two shards of three and two samples, written through the door."""
-    raws = []
+def raws(tmp_path: Path) -> list[RawRecord]:
+    """Five records of images in `tmp_path`."""
+    made = []
     for i in range(5):
         path = tmp_path / f"{i}.jpg"
         cv2.imwrite(str(path), np.full((16, 24, 3), 40 * i, np.uint8))
-        raws.append(
+        made.append(
             RawRecord(
                 key=f"{i:04d}",
                 image_id=i,
@@ -59,6 +67,12 @@ def shard_folder(tmp_path: Path) -> Path:
                 captions=(Caption(caption_id=i, text="x"),),
             )
         )
+    return made
+
+
+@pytest.fixture
+def shard_folder(tmp_path: Path, raws: list[RawRecord]) -> Path:
+    """Two shards of three and two samples, written through the door."""
     folder = tmp_path / "shards"
     folder.mkdir()
     results = [
@@ -86,8 +100,6 @@ def test_members_are_plain_ustar_without_time_or_owner():
 
 
 def test_positions_cross_shards_and_reader_pickles(shard_folder):
-    import pickle
-
     reader = SplitReader(shard_folder, load_manifest(shard_folder), "train")
     assert reader.keys() == ["0000", "0001", "0002", "0003", "0004"]
     again = pickle.loads(pickle.dumps(reader))
@@ -111,21 +123,12 @@ def test_webdataset_reads_the_same_samples(shard_folder):
         assert sample["json"] == record.annotation_json()
 
 
-def test_equal_input_gives_equal_bytes(shard_folder, tmp_path):
+def test_equal_input_gives_equal_bytes(shard_folder, raws, tmp_path):
     first = json.loads((shard_folder / "manifest.json").read_text())
-    raws = [
-        RawRecord(
-            key=f"{i:04d}",
-            image_id=i,
-            image=tmp_path / f"{i}.jpg",
-            annotation_file="a.json",
-            captions=(Caption(caption_id=i, text="x"),),
-        )
-        for i in range(3)
-    ]
     other = tmp_path / "other"
     other.mkdir()
-    assert write_shard(raws, ["a"], other, "toy-train-v1-000000.tar").shard == first["splits"]["train"]["shards"][0]
+    made = write_shard(raws[:3], ["a"], other, "toy-train-v1-000000.tar")
+    assert made.shard == first["splits"]["train"]["shards"][0]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "missing", "index"])
@@ -168,3 +171,121 @@ def test_unusable_records_are_counted_not_lost(tmp_path):
     result = write_shard(raws, [], tmp_path, "toy-val-v1-000000.tar")
     entry = split_manifest([result], [])
     assert entry["num_source"] == 2 == entry["num_samples"] + sum(entry["dropped"]["record"].values())
+
+
+@pytest.fixture
+def stored(tmp_path: Path, raws: list[RawRecord]) -> tuple[Path, Path]:
+    """The shards of `shard_folder` in a store: the folder with the manifest, and the folder that is the store."""
+    folder, store = tmp_path / "stored", tmp_path / "store"
+    folder.mkdir()
+    results = [
+        upload_shard(raws[:3], ["a"], f"file://{store}", "toy-train-v1-000000.tar"),
+        upload_shard(raws[3:], ["a"], f"file://{store}", "toy-train-v1-000001.tar"),
+    ]
+    write_manifest(folder, "toy", ["a"], {"train": split_manifest(results, [])}, store=f"file://{store}")
+    return folder, store
+
+
+def test_a_store_holds_the_same_bytes_and_is_the_same_data(stored, shard_folder):
+    folder, store = stored
+    manifest, local = load_manifest(folder), load_manifest(shard_folder)
+    assert {key: value for key, value in manifest.items() if key != "store"} == local
+    assert [path.name for path in folder.iterdir()] == ["manifest.json"]
+    for path in shard_folder.iterdir():
+        if path.name != "manifest.json":
+            assert (store / path.name).read_bytes() == path.read_bytes()
+    assert len(list(store.iterdir())) == 4
+
+
+def test_samples_come_from_the_store_through_the_cache(stored, shard_folder, tmp_path):
+    folder, store = stored
+    reader = SplitReader(folder, load_manifest(folder), "train", ShardCache(folder=tmp_path / "cache"))
+    assert len(list((tmp_path / "cache").glob("[!.]*"))) == 2, "the indices; no tar before it is read"
+    again = pickle.loads(pickle.dumps(reader))
+    local = SplitReader(shard_folder, load_manifest(shard_folder), "train")
+    assert reader.keys() == local.keys()
+    for i in range(5):
+        assert again.read(i).annotation_json() == local.read(i).annotation_json()
+        assert again.read(i).image == local.read(i).image
+    shutil.rmtree(store)
+    assert reader.read(4).key == "0004"
+
+
+def test_the_cache_lies_where_the_environment_says(stored, tmp_path, monkeypatch):
+    monkeypatch.setenv("SIGHTLINE_CACHE", str(tmp_path / "elsewhere"))
+    SplitReader(stored[0], load_manifest(stored[0]), "train").read(0)
+    assert len(list((tmp_path / "elsewhere").glob("[!.]*"))) == 3
+
+
+def test_what_the_store_has_is_not_sent_again(stored, raws, tmp_path, monkeypatch):
+    _, store = stored
+    sent = []
+    upload = stores.upload
+    monkeypatch.setattr(stores, "upload", lambda path, url, sha256: (sent.append(path.name), upload(path, url, sha256)))
+    name = "toy-train-v1-000001.tar"
+    whole = (store / name).read_bytes()
+    upload_shard(raws[3:], ["a"], f"file://{store}", name)
+    assert sent == []
+    (store / name).write_bytes(bytes(len(whole)))
+    upload_shard(raws[3:], ["a"], f"file://{store}", name)
+    assert sent == [name] and (store / name).read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "index missing"])
+def test_a_store_that_lacks_something_is_refused(stored, damage):
+    folder, store = stored
+    verify_shards(folder, load_manifest(folder))
+    victim = store / ("toy-train-v1-000001.index.json" if damage == "index missing" else "toy-train-v1-000001.tar")
+    if damage == "cut":
+        victim.write_bytes(victim.read_bytes()[:1024])
+    else:
+        victim.unlink()
+    with pytest.raises(DataError, match="store") as caught:
+        verify_shards(folder, load_manifest(folder))
+    assert caught.value.where == f"file://{victim}"
+
+
+@pytest.mark.parametrize("name", ["toy-train-v1-000001.index.json", "toy-train-v1-000001.tar"])
+def test_changed_content_in_the_store_is_refused_when_fetched(stored, name, tmp_path):
+    folder, store = stored
+    data = (store / name).read_bytes()
+    (store / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(DataError, match="other content than the manifest says") as caught:
+        SplitReader(folder, load_manifest(folder), "train", ShardCache(folder=tmp_path / "cache")).read(4)
+    assert caught.value.where.endswith(name)
+
+
+def test_the_stage_writes_into_the_store_that_params_name(tiny_project, tmp_path):
+    document = yaml.safe_load((tiny_project.root / "params.yaml").read_text())
+    document["shards"]["store"] = f"file://{tmp_path}/store/"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/raw").symlink_to(tiny_project.root / "data/raw")
+    project = Project(tmp_path)
+    shard(project, load_params(tmp_path), "voc")
+    manifest = load_manifest(project.shards("voc"))
+    assert manifest["store"] == f"file://{tmp_path}/store/voc"
+    assert manifest["digest"] == load_manifest(tiny_project.shards("voc"))["digest"]
+    assert [path.name for path in project.shards("voc").iterdir()] == ["manifest.json"]
+    verify_shards(project.shards("voc"), manifest)
+
+
+def test_stores_are_urls_of_folders():
+    for store in (None, "s3://bucket", "s3://bucket/a/b/", "file:///a", "memory://a"):
+        ShardsConfig(store=store)
+    for store in (
+        "bucket/a",
+        "s3:/bucket",
+        "s3://",
+        "s3:///a",
+        "s3://key:secret@bucket/a",
+        "file://a/b",
+        "s3://b/a?v=1",
+    ):
+        with pytest.raises(ConfigError, match="no url of a folder"):
+            ShardsConfig(store=store)
+
+
+def test_a_cache_without_room_is_refused():
+    with pytest.raises(ConfigError, match="cache_gib"):
+        LoaderConfig(cache_gib=0)

@@ -1,0 +1,247 @@
+"""What happens beside the steps of training: the ledger, states and the best checkpoint, pictures, progress."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from contracts.errors import ConfigError, TrainingError
+from contracts.records import DataSpec
+from lightning_modules.base import TaskModule
+from lightning_modules.ops.gather import broadcast_from_first
+from pipeline.checkpoints import BEST, publish_state, save_best, weights_digest
+from pipeline.events import EventLogger
+from pipeline.ledger import LedgerFile
+
+_ACCUMULATED = "accumulate_grad_batches"  # a state's own key
+
+
+class LedgerWriter(pl.Callback):
+    """Writes the sample keys of every finished step. Must come before the callback that writes states."""
+
+    def __init__(self, folder: Path, *, rank: int, world: int):
+        self.folder, self.rank, self.world = folder, rank, world
+        self._keys: list[str] = []
+        self._step = 0
+        self._file: LedgerFile | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._step = trainer.global_step
+        self._file = LedgerFile(
+            self.folder,
+            broadcast_from_first(f"{time.time_ns():020d}"),
+            rank=self.rank,
+            world=self.world,
+            from_step=self._step,
+        )
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert self._file is not None
+        self._keys += batch["keys"] if batch["weight"] else []  # a stand-in is not trained on
+        if trainer.global_step > self._step:
+            self._step = trainer.global_step
+            self._file.step(epoch=trainer.current_epoch, step=self._step, keys=self._keys)
+            self._keys = []
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self._file is not None:
+            self._file.sync()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")
+
+
+class StopRequest:
+    """A worker's wish to stop soon, with a state written first, such as after SIGTERM before its node goes away.
+
+    All ranks must stop after the same step, and asking each other at every step would cost a collective. So the one
+    that was told writes down a step that none has finished: ranks are never more than one step apart, so all see it.
+    """
+
+    asked = threading.Event()  # of this process; set by a signal handler
+
+    def __init__(self, folder: Path):
+        self._path = folder / "stop.json"
+
+    def forget(self) -> None:
+        """At the start: an earlier session's wish."""
+        self._path.unlink(missing_ok=True)
+        self.asked.clear()
+
+    def due(self, step: int) -> bool:
+        """Whether to stop now that `step` is finished. Called by every rank after every step."""
+        if self.asked.is_set() and not self._path.exists():
+            part = self._path.with_suffix(f".{os.getpid()}")
+            part.write_text(json.dumps({"step": step + 2}))
+            os.replace(part, self._path)
+        return self._path.exists() and step >= json.loads(self._path.read_text())["step"]
+
+
+class Stopped(Exception):
+    """Training was asked to stop and has written a state; the same call goes on from there."""
+
+
+class StateWriter(pl.Callback):
+    """Writes states, and the best checkpoint when the monitored metric improved.
+
+    Must come after the weight averaging callback: `on_save_checkpoint` then sees the averaged weights that were
+    validated, which are the ones to keep.
+
+    Args:
+        run: `Run.to_dict()`. mode: whether more or less of `monitor` is better, "max" or "min".
+    """
+
+    def __init__(self, folder: Path, run: Mapping[str, Any], data: DataSpec, monitor: str, mode: str):
+        self.folder, self.run, self.data = folder, run, data
+        self.monitor, self.mode = monitor, mode
+        self.every: int | None = run["train"]["checkpoint_every_steps"]
+        self.validate_every: int = run["train"]["validate_every_epochs"]
+        self.best: float | None = None
+        self.best_info: dict[str, Any] = {}
+        self._improved = False
+        self.stop = StopRequest(folder)
+        self._step = 0  # the last one finished
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._step = trainer.global_step
+        if trainer.is_global_zero:
+            self.stop.forget()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_info": self.best_info}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.best_info = state["best"], state["best_info"]
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        # The last batch is followed by validation: a state in between would make a resumed run skip it.
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        stop = self.stop.due(self._step)
+        if stop or (self.every and self._step % self.every == 0):
+            self._save(trainer)
+        if stop:
+            raise Stopped(f"asked to stop: the state of step {self._step} is written")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if (trainer.current_epoch + 1) % self.validate_every == 0:
+            value = trainer.callback_metrics.get(f"val/{self.monitor}")
+            if value is None:
+                known = ", ".join(
+                    sorted(k.removeprefix("val/") for k in trainer.callback_metrics if k.startswith("val/"))
+                )
+                raise ConfigError("validation gives no such metric", value=self.monitor, where="monitor", allowed=known)
+            self._judge(trainer, float(value))
+        self._save(trainer)
+        self._step = trainer.global_step
+        if self.stop.due(self._step):
+            raise Stopped(f"asked to stop: the state of step {self._step} is written")
+
+    def _judge(self, trainer: pl.Trainer, value: float) -> None:
+        better = self.best is None or (value > self.best if self.mode == "max" else value < self.best)
+        if math.isfinite(value) and better:
+            metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+            self.best, self._improved = value, True
+            self.best_info = {"step": trainer.global_step, "epoch": trainer.current_epoch, "metrics": metrics}
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        part = self.folder / ".state.part"
+        try:
+            trainer.save_checkpoint(part)  # collective: every rank calls it, rank 0 writes
+            if trainer.is_global_zero:
+                publish_state(part, self.folder, trainer.global_step)
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+                raise  # another rank's failure
+            part.unlink(missing_ok=True)
+            raise TrainingError(
+                "the state cannot be written; the one before it is whole",
+                value=str(error),
+                where=str(part),
+                fix="make room on the disk and run the same command again",
+            ) from error
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self._improved and trainer.is_global_zero:
+            weights = checkpoint["state_dict"]
+            info = {**self.best_info, "weights_sha256": weights_digest(weights)}
+            save_best(self.folder / BEST, run=self.run, data=self.data, weights=weights, info=info)
+        self._improved = False
+        checkpoint[_ACCUMULATED] = trainer.accumulate_grad_batches
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Lightning counts micro-batches; with another number of workers a global batch may have more or fewer."""
+        before, now = checkpoint[_ACCUMULATED], trainer.accumulate_grad_batches
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            unfinished = counts["ready"] - counts["completed"]  # 1 in a state written at the end of a step
+            for name, count in counts.items():
+                counts[name] = count // before * now
+            counts["completed"] = counts["ready"] - unfinished
+
+
+class PictureWriter(pl.Callback):
+    """After each validation draws the same images with their predictions, so that runs compare by eye."""
+
+    def __init__(self, events: EventLogger, count: int):
+        self.events, self.count = events, count
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, TaskModule)
+        if not trainer.is_global_zero:
+            return
+        from lightning_modules.augment import decode_image
+
+        for key in list(pl_module.predictions)[: self.count]:
+            record = trainer.datamodule.record("val", key)  # type: ignore[attr-defined]
+            picture = pl_module.task.picture(
+                decode_image(record.image), pl_module.predictions[key], pl_module.truths[key]
+            )
+            self.events.image(f"val/{key}", picture, trainer.global_step)
+
+
+class ProgressLines(pl.Callback):
+    """A line of progress every few seconds and at each epoch: legible in a terminal and in a Ray worker's log alike."""
+
+    def __init__(self, name: str, monitor: str, every_s: float = 10.0):
+        self.name, self.monitor, self.every_s = name, monitor, every_s
+        self._last = self._epoch_start = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._epoch_start = time.monotonic()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        if time.monotonic() - self._last > self.every_s:
+            self._print(trainer, f"step {trainer.global_step}", ("train/loss",))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        took = f"{time.monotonic() - self._epoch_start:.1f} s"
+        self._print(trainer, took, ("train/loss", "val/loss", f"val/{self.monitor}"))
+
+    def _print(self, trainer: pl.Trainer, text: str, names: tuple[str, ...]) -> None:
+        self._last = time.monotonic()
+        if trainer.is_global_zero:
+            found = {name: trainer.callback_metrics.get(name) for name in names}
+            values = "  ".join(f"{name} {float(value):.4f}" for name, value in found.items() if value is not None)
+            print(f"{self.name}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {text}  {values}", flush=True)

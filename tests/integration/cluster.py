@@ -1,0 +1,101 @@
+"""A real Ray cluster on this machine, node by node."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from pipeline.params import load_params
+from pipeline.project import Project
+from pipeline.runs import load_run
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+# Ray would take half a minute to notice that a node is gone.
+SOON_MISSED = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "4"}
+
+
+class Cluster:
+    """`ray start` nodes of one CPU each; only these are stopped afterwards."""
+
+    def __init__(self, stack: ExitStack):
+        self._stack = stack
+        self.folder = tempfile.mkdtemp(prefix="sl")  # short: Ray puts socket names below it
+        self.address = f"127.0.0.1:{free_port()}"
+        self._num_nodes = 0
+        port = self.address.rpartition(":")[2]
+        self.add_node("--head", f"--port={port}", f"--dashboard-port={free_port()}", f"--temp-dir={self.folder}")
+
+    def add_node(self, *options: str) -> subprocess.Popen:
+        """One more node, a process group of its own; returns when it takes part."""
+        ray = str(Path(sys.executable).with_name("ray"))
+        common = ["--num-cpus=1", "--object-store-memory=100000000", "--block", "--disable-usage-stats"]
+        command = [ray, "start", *(options or [f"--address={self.address}"]), *common]
+        path = Path(self.folder) / f"node{self._num_nodes}.log"
+        log = self._stack.enter_context(path.open("w"))
+        process = self._stack.enter_context(
+            subprocess.Popen(
+                command,
+                env=os.environ | {"RAY_AUTH_MODE": "disabled", **SOON_MISSED},
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        )
+        self._stack.callback(kill_node, process)
+        self._num_nodes += 1
+        wait_for_nodes(self.address, self._num_nodes)
+        return process
+
+    def kill_node(self, process: subprocess.Popen) -> None:
+        kill_node(process)
+        self._num_nodes -= 1
+
+
+def kill_node(process: subprocess.Popen) -> None:
+    """Everything of a node at once, as when its machine goes away."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_for_nodes(address: str, count: int) -> None:
+    """Until the cluster's head answers and says that `count` nodes are alive."""
+    import ray
+
+    deadline, handler = time.monotonic() + 90, signal.getsignal(signal.SIGTERM)
+    while time.monotonic() < deadline:
+        try:
+            ray.init(address, logging_level="ERROR")
+            if sum(node["Alive"] for node in ray.nodes()) == count:
+                return
+        except (ConnectionError, RuntimeError, ValueError):
+            pass  # not up yet
+        finally:
+            ray.shutdown()
+            signal.signal(signal.SIGTERM, handler)  # Ray leaves its own behind, and other tests would meet it
+        time.sleep(1)
+    raise TimeoutError(f"no {count} nodes at {address}")
+
+
+def training(tiny_project: Project, state: Path, **train) -> dict:
+    """Arguments of `run_training` for the tiny segmentation run."""
+    data = load_run(tiny_project, load_params(tiny_project.root), "segmentation")
+    plain = data.run.to_dict()
+    plain["train"] |= train
+    state.mkdir()
+    shards = str(tiny_project.shards(data.run.dataset))
+    return {"run": plain, "data": data.spec.to_dict(), "shards": shards, "state": str(state)}

@@ -1,0 +1,179 @@
+"""What happens to machines, done to real training: killed, told to stop, frozen, taken away. Nothing may be lost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from pipeline.checkpoints import newest_state
+from pipeline.distributed import run_training
+from pipeline.ledger import FOLDER as LEDGER
+from pipeline.ledger import check, main, merge
+from pipeline.params import ClusterConfig, WorkerRange
+from pipeline.shards import SplitReader, load_manifest
+from pipeline.training import DONE
+from tests.integration.cluster import training
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+TRAIN = {"max_epochs": 8, "validate_every_epochs": 4, "checkpoint_every_steps": 2, "ledger": True}
+
+
+def project_copy(tiny_project, folder: Path) -> Path:
+    """The tiny project on a Ray cluster of two workers of its own."""
+    shutil.copytree(tiny_project.root, folder)
+    document = yaml.safe_load((folder / "params.yaml").read_text())
+    document["cluster"] = {"engine": "ray", "num_workers": 2, "collective_timeout_s": 8}
+    document["runs"]["segmentation"]["train"] = TRAIN
+    (folder / "params.yaml").write_text(yaml.safe_dump(document))
+    return folder
+
+
+def start(folder: Path, root: Path) -> subprocess.Popen:
+    """The stage's own command, as DVC runs it."""
+    log = folder / "log.txt"
+    with open(log, "a") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipeline.stages.train", "segmentation"],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(root)},
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+
+
+def sessions(folder: Path) -> dict[str, dict[int, list[dict[str, Any]]]]:
+    """The ledger as it grows: whole lines by session and rank."""
+    out: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    for path in sorted(folder.glob(f"state/*/{LEDGER}/*.jsonl")):
+        lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+        if lines:
+            out.setdefault(lines[0]["session"], {})[lines[0]["rank"]] = lines
+    return out
+
+
+def wait(condition: Callable[[], Any], process: subprocess.Popen, folder: Path, seconds: float = 120) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        assert process.poll() is None, f"training ended too early:\n{(folder / 'log.txt').read_text()[-3000:]}"
+        time.sleep(0.02)
+    raise AssertionError(f"nothing happened:\n{(folder / 'log.txt').read_text()[-3000:]}")
+
+
+def worker_at(folder: Path, process: subprocess.Popen, *, rank: int, session: int, steps: int) -> int:
+    """Process id of a worker, as soon as the `session`-th start of training has made `steps` steps."""
+
+    def ready() -> int:
+        found = sorted(sessions(folder).items())
+        if len(found) < session or len(found[session - 1][1]) < 2:
+            return 0
+        lines = found[session - 1][1][rank]
+        return lines[0]["pid"] if len(lines) > steps else 0
+
+    return wait(ready, process, folder)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_project, root, tmp_path_factory) -> Path:
+    folder = project_copy(tiny_project, tmp_path_factory.mktemp("unbroken") / "project")
+    process = start(folder, root)
+    assert process.wait(240) == 0, (folder / "log.txt").read_text()[-3000:]
+    return folder
+
+
+def test_killed_stopped_and_frozen_processes_change_nothing(
+    tiny_project, root, tmp_path, unbroken, monkeypatch, capsys
+):
+    """One training that all of it happens to, beside one that nothing happens to."""
+    folder = project_copy(tiny_project, tmp_path / "project")
+    process = start(folder, root)
+    os.kill(worker_at(folder, process, rank=0, session=1, steps=3), signal.SIGKILL)
+    # Within two seconds after a state: the second session has just gone on from one.
+    os.kill(worker_at(folder, process, rank=1, session=2, steps=2), signal.SIGKILL)
+    os.kill(worker_at(folder, process, rank=1, session=3, steps=2), signal.SIGTERM)
+
+    worker_at(folder, process, rank=0, session=4, steps=1)
+    assert "asked to stop: the state of step" in (folder / "log.txt").read_text()
+    process.send_signal(signal.SIGTERM)  # the driver
+    assert process.wait(60) == 130
+    assert mlflow_status(folder) == "KILLED"
+
+    process = start(folder, root)
+    worker_at(folder, process, rank=0, session=5, steps=2)
+    process.kill()
+    process.wait()
+
+    process = start(folder, root)
+    frozen = worker_at(folder, process, rank=1, session=6, steps=2)
+    os.kill(frozen, signal.SIGSTOP)  # given up when it has not answered for 8 s
+    assert process.wait(240) == 0, (folder / "log.txt").read_text()[-3000:]
+    assert not psutil.pid_exists(frozen), "nothing is left behind"
+    assert mlflow_status(folder) == "FINISHED"
+
+    monkeypatch.chdir(folder)
+    assert main(["segmentation"]) == 0
+    assert capsys.readouterr().out.count("exact (40 samples in 5 steps)") == TRAIN["max_epochs"]
+    ledgers = [f / f"artifacts/segmentation/{LEDGER}" for f in (folder, unbroken)]
+    assert merge(ledgers[0]) == merge(ledgers[1])
+    assert len({path.name.partition("-")[0] for path in ledgers[0].iterdir()}) == 7, "every session was one of these"
+    records = [json.loads((f / "artifacts/segmentation/run.json").read_text()) for f in (folder, unbroken)]
+    assert records[0]["best"] == records[1]["best"], "the same weights to the last bit, and the same metrics"
+
+
+def mlflow_status(folder: Path) -> str:
+    """Of the only training run in the project's store."""
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as store:
+        ((status,),) = store.execute("select status from runs").fetchall()
+    return status
+
+
+def test_a_lost_node_leaves_fewer_workers_and_the_same_samples(cluster, root, tiny_project, tmp_path):
+    """Elastic: three workers on three nodes; one node goes away, two go on with the same global batches."""
+    state = tmp_path / "state"
+    arguments = training(tiny_project, state, max_epochs=30, checkpoint_every_steps=2, ledger=True)
+    arguments["run"]["train"]["validate_every_epochs"] = 30
+    node = cluster.add_node()
+
+    def take_away() -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            lines = [path.read_text().count("\n") for path in (state / LEDGER).glob("*-rank0002.jsonl")]
+            if lines and max(lines) > 6:
+                break
+            time.sleep(0.05)
+        cluster.kill_node(node)
+
+    killer = threading.Thread(target=take_away)
+    killer.start()
+    config = ClusterConfig(
+        address=cluster.address, num_workers=WorkerRange(min=1, max=3), collective_timeout_s=10, max_failures=5
+    )
+    run_training(arguments, config, root)
+    killer.join()
+    assert json.loads((state / DONE).read_text()) == {"step": 150, "epochs": 30}
+    reader = SplitReader(tiny_project.shards("voc"), load_manifest(tiny_project.shards("voc")), "train")
+    steps = merge(state / LEDGER)
+    assert all(found.exact for found in check(steps, reader.keys())) and len(steps) == 150
+    assert [len(step.keys) for step in steps] == [8] * 150
+    heads = {json.loads(path.read_text().split("\n")[0])["world"] for path in (state / LEDGER).glob("*.jsonl")}
+    assert 3 in heads and heads & {1, 2}
+    assert newest_state(state) is not None

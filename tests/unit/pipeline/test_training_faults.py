@@ -1,0 +1,190 @@
+"""What goes wrong in one process, and how training goes on: the same final weights as without it, or a clear stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from contracts.errors import TrainingError
+from pipeline.checkpoints import BEST, newest_state, weights_digest
+from pipeline.params import load_params
+from pipeline.project import Project
+from pipeline.runs import load_run
+from pipeline.training import DONE, FAILURE, fit
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+def arguments(project: Project, state: Path, loader: dict[str, Any] | None = None, **train: Any) -> dict[str, Any]:
+    data = load_run(project, load_params(project.root), "segmentation")
+    plain = data.run.to_dict()
+    plain["train"] |= {"max_epochs": 2, "checkpoint_every_steps": 2, **train}
+    plain["loader"] |= loader or {}
+    state.mkdir(parents=True, exist_ok=True)
+    shards = str(project.shards(data.run.dataset))
+    return {"run": plain, "data": data.spec.to_dict(), "shards": shards, "state": str(state)}
+
+
+def final_weights(state: Path) -> str:
+    newest = newest_state(state)
+    assert newest is not None
+    return weights_digest(torch.load(newest, weights_only=True)["state_dict"])
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_project, tmp_path_factory) -> str:
+    """Digest of the final weights when nothing goes wrong."""
+    state = tmp_path_factory.mktemp("unbroken")
+    fit(**arguments(tiny_project, state))
+    return final_weights(state)
+
+
+def test_the_same_error_at_the_same_step_stops_with_the_samples(tiny_project, tmp_path, monkeypatch):
+    from lightning_modules.base import TaskModule
+
+    original = TaskModule.training_step
+
+    def failing(self, batch, batch_idx):
+        if self.global_step == 3:
+            raise ValueError("an odd sample")
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(TaskModule, "training_step", failing)
+    with pytest.raises(ValueError, match="an odd sample"):
+        fit(**arguments(tiny_project, tmp_path))
+    assert not (tmp_path / FAILURE).exists(), "once may be bad luck"
+    with pytest.raises(TrainingError, match=r"(?s)failed twice.*an odd sample.*step 4, samples \['"):
+        fit(**arguments(tiny_project, tmp_path))
+    assert "an odd sample" in json.loads((tmp_path / FAILURE).read_text())["text"]
+    assert not (tmp_path / BEST).exists() and not (tmp_path / DONE).exists()
+
+
+def test_a_sample_that_cannot_be_encoded_is_named(tiny_project, tmp_path, monkeypatch):
+    from lightning_modules.tasks.segmentation import Task
+
+    def broken(self, record, seed):
+        raise ValueError("no such pixel")
+
+    monkeypatch.setattr(Task, "encode", broken)
+    with pytest.raises(ValueError, match="no such pixel") as caught:
+        fit(**arguments(tiny_project, tmp_path))
+    assert "while sample 'scene-" in caught.value.__notes__[0] or "while sample" in caught.value.__notes__[0]
+
+
+def test_a_killed_loader_worker_is_replaced_by_the_next_call(tiny_project, tmp_path, monkeypatch, expected):
+    from lightning_modules.base import TaskModule
+
+    original = TaskModule.training_step
+
+    def killing(self, batch, batch_idx):
+        if self.global_step == 3:
+            for child in psutil.Process().children(recursive=True):
+                if "resource_tracker" not in " ".join(child.cmdline()):
+                    os.kill(child.pid, signal.SIGKILL)
+        return original(self, batch, batch_idx)
+
+    with_workers = arguments(tiny_project, tmp_path, loader={"num_workers": 1, "start_method": "fork"})
+    monkeypatch.setattr(TaskModule, "training_step", killing)
+    with pytest.raises(RuntimeError, match="worker"):
+        fit(**with_workers)
+    monkeypatch.undo()
+    fit(**with_workers)
+    assert final_weights(tmp_path) == expected
+
+
+SCRIPT = """
+import json, os, resource, signal, sys
+from pipeline import checkpoints
+from pipeline.training import fit
+arguments, fault = json.loads(sys.argv[1]), sys.argv[2]
+replace, calls = os.replace, 0
+def dying(source, target):
+    global calls
+    calls += str(target).endswith((".ckpt", ".json")) and "state-" in str(target)
+    if fault == "before" and calls == 3:
+        os.kill(os.getpid(), signal.SIGKILL)  # the second state is written, but has no name yet
+    replace(source, target)
+    if fault == "between" and calls == 3:
+        os.kill(os.getpid(), signal.SIGKILL)  # it has its name, but no digest
+    if fault == "full" and calls == 2:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))  # no room for another
+os.replace = dying
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+fit(**arguments)
+"""
+
+
+@pytest.mark.parametrize("fault", ["before", "between", "full"])
+def test_dying_while_a_state_is_written_keeps_the_one_before(tiny_project, root, tmp_path, capsys, expected, fault):
+    started = arguments(tiny_project, tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(started), fault],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    if fault == "full":
+        assert done.returncode == 1, done.stderr[-2000:]
+        assert "the state cannot be written" in done.stderr and "the one before it is whole" in done.stderr
+    else:
+        assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    newest = newest_state(tmp_path)
+    assert newest is not None and newest.name == "state-00000002.ckpt"
+    if fault == "between":
+        assert "state-00000004.ckpt is damaged or was not finished: passed over" in capsys.readouterr().out
+    (tmp_path / FAILURE).unlink(missing_ok=True)
+    fit(**started)
+    assert "goes on from state-00000002.ckpt" in capsys.readouterr().out
+    assert final_weights(tmp_path) == expected
+
+
+def test_other_settings_or_data_never_meet_an_old_state(tiny_project):
+    params = load_params(tiny_project.root)
+    base = load_run(tiny_project, params, "segmentation")
+
+    def changed(section: str, **values: Any) -> str:
+        document = json.loads(json.dumps(params.document))
+        document["runs"]["segmentation"].setdefault(section, {}).update(values)
+        from pipeline.params import Params
+
+        return load_run(tiny_project, Params(document), "segmentation").fingerprint
+
+    assert changed("train", seed=1) != base.fingerprint
+    assert changed("train", batch_size=4) != base.fingerprint
+    assert changed("train", ledger=True, checkpoint_every_steps=5, num_pictures=0) == base.fingerprint
+    other = dict(base.manifest, digest="0" * 64)
+    assert type(base)(base.run, other, base.spec).fingerprint != base.fingerprint
+
+
+def test_a_killed_shard_stage_run_again_gives_the_same_bytes(tiny_project, root, tmp_path):
+    import shutil
+    import time
+
+    folder = tmp_path / "project"
+    shutil.copytree(tiny_project.root, folder)
+    shards = folder / "data/shards/coco"
+    original = {path.name: path.read_bytes() for path in shards.iterdir()}
+    command = [sys.executable, "-m", "pipeline.stages.shard", "coco"]
+    options: dict[str, Any] = {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(root)}}
+    start = time.monotonic()
+    shutil.rmtree(shards)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **options)
+    whole = time.monotonic() - start
+    for part in (0.5, 0.8, 0.95):
+        shutil.rmtree(shards, ignore_errors=True)
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options) as process:
+            time.sleep(whole * part)
+            process.kill()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **options)
+        assert {path.name: path.read_bytes() for path in shards.iterdir()} == original

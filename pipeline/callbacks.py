@@ -20,6 +20,7 @@ from lightning_modules.ops.gather import broadcast_from_first
 from pipeline.checkpoints import BEST, publish_state, save_best, weights_digest
 from pipeline.events import EventLogger
 from pipeline.ledger import LedgerFile
+from pipeline.state_mirror import StateMirror
 
 _ACCUMULATED = "accumulate_grad_batches"  # a state's own key
 
@@ -105,10 +106,19 @@ class StateWriter(pl.Callback):
 
     Args:
         run: `Run.to_dict()`. mode: whether more or less of `monitor` is better, "max" or "min".
+        mirror: where every state is copied to.
     """
 
-    def __init__(self, folder: Path, run: Mapping[str, Any], data: DataSpec, monitor: str, mode: str):
-        self.folder, self.run, self.data = folder, run, data
+    def __init__(
+        self,
+        folder: Path,
+        run: Mapping[str, Any],
+        data: DataSpec,
+        monitor: str,
+        mode: str,
+        mirror: StateMirror | None = None,
+    ):
+        self.folder, self.run, self.data, self.mirror = folder, run, data, mirror
         self.monitor, self.mode = monitor, mode
         self.every: int | None = run["train"]["checkpoint_every_steps"]
         self.validate_every: int = run["train"]["validate_every_epochs"]
@@ -177,6 +187,8 @@ class StateWriter(pl.Callback):
                 where=str(part),
                 fix="make room on the disk and run the same command again",
             ) from error
+        if self.mirror is not None and trainer.is_global_zero:
+            self.mirror.push()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -118,7 +118,8 @@ class ClusterConfig:
     `num_workers` training workers of `cpus_per_worker` CPUs each, and one GPU each where `use_gpu` says so ("auto":
     if the cluster has any). `{min: 1, max: 8}` takes what there is, goes on with fewer when workers are lost, and looks
     for room for more every `resize_every_s`; the global batch stays. `engine: local` runs everything in this process,
-    without Ray. A worker that does not answer for `collective_timeout_s` is given up; the longest scoring of a
+    without Ray. `state_store` is the url of a folder that training states are copied to, and fetched from when the
+    state folder is gone. A worker that does not answer for `collective_timeout_s` is given up; the longest scoring of a
     validation on one worker must fit into it.
     """
 
@@ -126,6 +127,7 @@ class ClusterConfig:
     address: str | None = None
     num_workers: int | WorkerRange = 2
     resize_every_s: float = 60.0
+    state_store: str | None = None
     cpus_per_worker: int = 1
     use_gpu: Literal["auto", "yes", "no"] = "auto"
     max_failures: int = 2

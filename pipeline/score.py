@@ -14,6 +14,7 @@ import contextlib
 import difflib
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    print(json.dumps(document, indent=1))  # in ASCII, whatever the terminal's encoding is
+    try:
+        print(json.dumps(document, indent=1), flush=True)  # in ASCII, whatever the terminal's encoding is
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush complains
     return 0
 
 

@@ -30,6 +30,7 @@ from pipeline.events import EventLogger
 from pipeline.ledger import FOLDER as LEDGER
 from pipeline.params import LoaderConfig
 from pipeline.settings import Problems, parse, raise_if
+from pipeline.state_mirror import StateMirror
 
 FAILURE, DONE, EVENTS = "failure.json", "done.json", "events.jsonl"
 _ERROR_LENGTH = 500
@@ -113,7 +114,14 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # a CPU's cores train
 
 
-def fit(run: dict[str, Any], data: dict[str, Any], shards: str, state: str, placement: Placement | None = None) -> None:
+def fit(
+    run: dict[str, Any],
+    data: dict[str, Any],
+    shards: str,
+    state: str,
+    placement: Placement | None = None,
+    state_store: str | None = None,
+) -> None:
     """Train `run` to its end, from the newest state in the folder `state` or from the start.
 
     Args:
@@ -121,20 +129,29 @@ def fit(run: dict[str, Any], data: dict[str, Any], shards: str, state: str, plac
         data: `DataSpec.to_dict()`.
         shards: absolute path of the data set's shard folder.
         state: absolute path of the run's state folder, seen by every rank.
+        state_store: url of a folder that every state is copied to.
 
     Raises:
         SightlineError: training cannot go on and trying again would not help; it is also left in `failure.json`.
     """
     folder, placement = Path(state), placement or Placement()
     try:
-        _fit(run, DataSpec.from_dict(data), Path(shards), folder, placement)
+        mirror = None if state_store is None else StateMirror(state_store, folder)
+        _fit(run, DataSpec.from_dict(data), Path(shards), folder, placement, mirror)
     except SightlineError as error:
         with contextlib.suppress(FileExistsError), open(folder / FAILURE, "x") as file:  # the first rank's tells most
             json.dump({"type": type(error).__name__, "text": str(error)}, file)
         raise
 
 
-def _fit(run: dict[str, Any], data: DataSpec, shards: Path, folder: Path, placement: Placement) -> None:
+def _fit(
+    run: dict[str, Any],
+    data: DataSpec,
+    shards: Path,
+    folder: Path,
+    placement: Placement,
+    mirror: StateMirror | None,
+) -> None:
     quiet_lightning()
     problems: Problems = []
     train, loader = (
@@ -158,7 +175,7 @@ def _fit(run: dict[str, Any], data: DataSpec, shards: Path, folder: Path, placem
         world=placement.world,
         rank=placement.rank,
     )
-    trainer = _trainer(run, train, data, module, datamodule, folder, placement)
+    trainer = _trainer(run, train, data, module, datamodule, folder, placement, mirror)
     resume = newest_state(folder)
     if resume is not None and trainer.is_global_zero:
         print(f"{run['name']}  goes on from {resume.name}", flush=True)
@@ -199,6 +216,7 @@ def _trainer(
     datamodule: TarDataModule,
     folder: Path,
     placement: Placement,
+    mirror: StateMirror | None,
 ) -> pl.Trainer:
     monitor = train.monitor or module.task.metric
     mode = train.monitor_mode or module.task.metric_mode
@@ -215,7 +233,7 @@ def _trainer(
                 f"val/{monitor}", mode=mode, patience=train.early_stopping_patience, check_on_train_epoch_end=False
             )
         )
-    callbacks.append(StateWriter(folder, run, data, monitor, mode))
+    callbacks.append(StateWriter(folder, run, data, monitor, mode, mirror))
     return pl.Trainer(
         accelerator="gpu" if use_gpu else "cpu",
         devices=1,

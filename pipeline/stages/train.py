@@ -14,6 +14,7 @@ from pipeline.project import Project, write_json
 from pipeline.runs import RunData, flat, load_run
 from pipeline.shards import verify_shards
 from pipeline.stages._command import main
+from pipeline.state_mirror import StateMirror
 from pipeline.training import DONE, EVENTS
 
 
@@ -23,6 +24,9 @@ def train(project: Project, params: Params, name: str) -> None:
     verify_shards(project.shards(data.run.dataset), data.manifest)
     state = project.state(name, data.fingerprint)
     state.mkdir(parents=True, exist_ok=True)
+    mirror = StateMirror(f"{cluster.state_store.rstrip('/')}/{state.name}", state) if cluster.state_store else None
+    if mirror is not None and (fetched := mirror.pull()):
+        print(f"{name}: state {fetched.removesuffix('.json')} fetched from {mirror.url}", flush=True)
     config = params.section(tracking.TrackingConfig, "tracking")
     with (
         tracking.open_run(
@@ -48,10 +52,13 @@ def train(project: Project, params: Params, name: str) -> None:
                 "data": data.spec.to_dict(),
                 "shards": str(project.shards(data.run.dataset)),
                 "state": str(state),
+                "state_store": None if mirror is None else mirror.url,
             }
             distributed.run_training(arguments, cluster, project.root)
     export(project, data, state, run.run_id)
     shutil.rmtree(state)
+    if mirror is not None:
+        mirror.clear()
 
 
 def export(project: Project, data: RunData, state: Path, run_id: str) -> None:

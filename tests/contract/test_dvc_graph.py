@@ -21,6 +21,7 @@ PLUMBING = {
     "pipeline/project.py",
     "pipeline/runs.py",
     "pipeline/settings.py",
+    "pipeline/state_mirror.py",
     "pipeline/stores.py",
     "pipeline/stages/_command.py",
     "pipeline/tracking.py",

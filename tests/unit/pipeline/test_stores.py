@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -30,6 +31,7 @@ from s3fs import S3FileSystem
 
 from contracts.errors import ConfigError, DataError
 from pipeline import stores
+from pipeline.state_mirror import StateMirror
 from pipeline.stores import ShardCache
 
 CONTENT = random.Random(1).randbytes(100_000)
@@ -413,3 +415,26 @@ def test_a_killed_process_leaves_the_cache_usable(s3, stored, tmp_path, root):
     child.wait()
     s3.delay_s = 0.0
     assert ShardCache(folder=folder).fetch(stored, DIGEST, SIZE).read_bytes() == CONTENT
+
+
+def test_a_training_state_outlives_its_folder(s3, tmp_path):
+    folder, files = tmp_path / "state", {"best.ckpt": b"best", "run_id": b"7", "ledger/1-rank0000.jsonl": b"{}\n"}
+    mirror = StateMirror("s3://shop/states/run-1", folder)
+    for step in (2, 4, 6):
+        files |= {f"state-0000000{step}.ckpt": CONTENT, f"state-0000000{step}.json": b"{}"}
+        for name, data in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+        for old in ("ckpt", "json"):  # the folder keeps two
+            (folder / f"state-0000000{step - 4}.{old}").unlink(missing_ok=True)
+            files.pop(f"state-0000000{step - 4}.{old}", None)
+        s3.faults = ["503", "", "reset", "503"]
+        mirror.push()
+    assert mirror.pull() == "", "the folder has all of it"
+    shutil.rmtree(folder)
+    folder.mkdir()
+    s3.faults = ["", "503", "cut", "", "reset"]
+    assert mirror.pull() == "state-00000006.json"
+    assert {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()} == files
+    mirror.clear()
+    assert stores.listing(mirror.url) == {} and mirror.pull() == ""

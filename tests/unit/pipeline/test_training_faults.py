@@ -19,6 +19,7 @@ from pipeline.checkpoints import BEST, newest_state, weights_digest
 from pipeline.params import load_params
 from pipeline.project import Project
 from pipeline.runs import load_run
+from pipeline.state_mirror import StateMirror
 from pipeline.training import DONE, FAILURE, fit
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -147,6 +148,31 @@ def test_dying_while_a_state_is_written_keeps_the_one_before(tiny_project, root,
     fit(**started)
     assert "goes on from state-00000002.ckpt" in capsys.readouterr().out
     assert final_weights(tmp_path) == expected
+
+
+def test_a_state_in_a_store_goes_on_where_the_folder_is_gone(tiny_project, tmp_path, monkeypatch, expected):
+    from lightning_modules.base import TaskModule
+
+    class Gone(Exception):
+        """The machine, with its disk."""
+
+    original = TaskModule.training_step
+
+    def dying(self, batch, batch_idx):
+        if self.global_step == 7:
+            raise Gone
+        return original(self, batch, batch_idx)
+
+    store = f"file://{tmp_path}/store/run"
+    monkeypatch.setattr(TaskModule, "training_step", dying)
+    with pytest.raises(Gone):
+        fit(**arguments(tiny_project, tmp_path / "first"), state_store=store)
+    monkeypatch.undo()
+    second = arguments(tiny_project, tmp_path / "second")
+    assert StateMirror(store, tmp_path / "second").pull() == "state-00000006.json"
+    assert (tmp_path / "second" / BEST).is_file()
+    fit(**second, state_store=store)
+    assert final_weights(tmp_path / "second") == expected
 
 
 def test_other_settings_or_data_never_meet_an_old_state(tiny_project):

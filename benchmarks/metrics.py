@@ -10,11 +10,11 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from lightning_modules.metrics.ptb_tokenizer import tokenize_all
 
 from benchmarks import Figure, timed
 from lightning_modules.metrics.bootstrap import intervals
 from lightning_modules.metrics.captions import CaptionMetrics
+from lightning_modules.metrics.ptb_tokenizer import tokenize_all
 from lightning_modules.metrics.segmentation import measure_segmentation
 from lightning_modules.metrics.vqa_accuracy import Answered, measure_vqa
 from pipeline.scorers import Inputs, coco_boxes

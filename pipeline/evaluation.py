@@ -125,6 +125,16 @@ class Evaluation:
             out |= {f"eval_low/{name}": low, f"eval_high/{name}": high}
         return out
 
+    def summary(self) -> str:
+        """The task's metric in one line; a model that finds nothing has no interval."""
+        metric = self.module.task.metric
+        value, constant = (numbers.get(metric, float("nan")) for numbers in (self.metrics, self.constant))
+        low, high = self.intervals.get(metric, (float("nan"), float("nan")))
+        return (
+            f"{metric} {value:.4f} (95 % interval {low:.4f} to {high:.4f}) on {len(self.module.truths)} images of "
+            f"{self.split} (a constant predictor: {constant:.4f})"
+        )
+
     def write(self, run: str, *, metrics: Path, predictions: Path, plots: Path, num_pictures: int) -> None:
         from pipeline.charts import write_plot
 

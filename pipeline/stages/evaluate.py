@@ -31,13 +31,7 @@ def evaluate(project: Project, params: Params, name: str) -> None:
         folders={"plots": project.plots(name)},
         files={"": [project.metrics(name), project.predictions(name)]},
     )
-    metric = evaluation.module.task.metric
-    low, high = evaluation.intervals[metric]
-    print(
-        f"evaluate {name}: {metric} {evaluation.metrics[metric]:.4f} (95 % interval {low:.4f} to {high:.4f}) on "
-        f"{len(evaluation.module.truths)} images of {evaluation.split} "
-        f"(a constant predictor: {evaluation.constant[metric]:.4f})"
-    )
+    print(f"evaluate {name}: {evaluation.summary()}")
 
 
 if __name__ == "__main__":

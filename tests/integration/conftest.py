@@ -14,6 +14,7 @@ from tests.integration.cluster import Cluster
 HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of them one after another in one process, beside the unit tests in another: they share a cluster, and two
     at once would not fit on two cores."""

@@ -4,46 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from contracts.errors import ConfigError, TrainingError
-from pipeline.checkpoints import BEST, load_best, newest_state, weights_digest
+from pipeline.checkpoints import BEST, load_best, newest_state
 from pipeline.ledger import FOLDER as LEDGER
 from pipeline.ledger import merge
 from pipeline.params import load_params
 from pipeline.predictor import load_predictor
-from pipeline.project import Project
 from pipeline.runs import load_run
 from pipeline.training import DONE, EVENTS, FAILURE, Placement, fit
+from tests.local_training import arguments, final_weights
 
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning's own deprecations are not ours to fail on
 
 
 class Killed(Exception):
     """Stands for the process dying: nothing may run after it."""
-
-
-def arguments(project: Project, state: Path, run: str = "segmentation", **train: Any) -> dict[str, Any]:
-    data = load_run(project, load_params(project.root), run)
-    plain = data.run.to_dict()
-    plain["train"] |= {"max_epochs": 2, "ema_decay": 0.9, "checkpoint_every_steps": 2, **train}
-    state.mkdir(parents=True, exist_ok=True)
-    return {
-        "run": plain,
-        "data": data.spec.to_dict(),
-        "shards": str(project.shards(data.run.dataset)),
-        "state": str(state),
-    }
-
-
-def final_weights(state: Path) -> str:
-    newest = newest_state(state)
-    assert newest is not None
-    return weights_digest(torch.load(newest, weights_only=True)["current_model_state"])
 
 
 @pytest.fixture(scope="module")

@@ -7,38 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import torch
 
 from contracts.errors import TrainingError
-from pipeline.checkpoints import BEST, newest_state, weights_digest
+from pipeline.checkpoints import BEST, newest_state
 from pipeline.params import load_params
-from pipeline.project import Project
 from pipeline.runs import load_run
 from pipeline.state_mirror import StateMirror
 from pipeline.training import DONE, FAILURE, fit
+from tests.local_training import arguments, final_weights
 
 pytestmark = pytest.mark.filterwarnings("default")
-
-
-def arguments(project: Project, state: Path, loader: dict[str, Any] | None = None, **train: Any) -> dict[str, Any]:
-    data = load_run(project, load_params(project.root), "segmentation")
-    plain = data.run.to_dict()
-    plain["train"] |= {"max_epochs": 2, "checkpoint_every_steps": 2, **train}
-    plain["loader"] |= loader or {}
-    state.mkdir(parents=True, exist_ok=True)
-    shards = str(project.shards(data.run.dataset))
-    return {"run": plain, "data": data.spec.to_dict(), "shards": shards, "state": str(state)}
-
-
-def final_weights(state: Path) -> str:
-    newest = newest_state(state)
-    assert newest is not None
-    return weights_digest(torch.load(newest, weights_only=True)["state_dict"])
 
 
 @pytest.fixture(scope="module")

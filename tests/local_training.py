@@ -1,0 +1,33 @@
+"""The tiny runs trained in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.checkpoints import newest_state, weights_digest
+from pipeline.params import load_params
+from pipeline.project import Project
+from pipeline.runs import load_run
+
+
+def arguments(
+    project: Project, state: Path, run: str = "segmentation", loader: dict[str, Any] | None = None, **train: Any
+) -> dict[str, Any]:
+    """Keyword arguments of `fit`: two epochs of five steps with the averaged weights, a state every two steps."""
+    data = load_run(project, load_params(project.root), run)
+    plain = data.run.to_dict()
+    plain["train"] |= {"max_epochs": 2, "ema_decay": 0.9, "checkpoint_every_steps": 2, **train}
+    plain["loader"] |= loader or {}
+    state.mkdir(parents=True, exist_ok=True)
+    shards = str(project.shards(data.run.dataset))
+    return {"run": plain, "data": data.spec.to_dict(), "shards": shards, "state": str(state)}
+
+
+def final_weights(state: Path) -> str:
+    """Digest of the newest state's trained (not averaged) weights."""
+    newest = newest_state(state)
+    assert newest is not None
+    return weights_digest(torch.load(newest, weights_only=True)["current_model_state"])

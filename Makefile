@@ -26,8 +26,10 @@ repro: setup  ## run the whole pipeline: data, shards, training, evaluation, reg
 check: setup  ## check params.yaml, every section, without running anything
 	$(BIN)/python -m pipeline.check
 
-test: setup  ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+test: setup  ## run the tests; those that start Ray mostly wait, so the others run beside them
+	@$(BIN)/python -m pytest tests/integration >$(VENV)/integration.log 2>&1 & integration=$$!; \
+	$(BIN)/python -m pytest tests/contract tests/unit; unit=$$?; \
+	wait $$integration; integration=$$?; cat $(VENV)/integration.log; exit $$((unit + integration))
 
 bench: setup  ## how fast it is, beside other libraries (NAME=... for one benchmark)
 	$(BIN)/python -m benchmarks $(NAME)

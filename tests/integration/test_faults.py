@@ -31,7 +31,7 @@ from tests.integration.cluster import training
 
 pytestmark = pytest.mark.filterwarnings("default")
 
-TRAIN = {"max_epochs": 8, "validate_every_epochs": 4, "checkpoint_every_steps": 2, "ledger": True}
+TRAIN = {"max_epochs": 12, "validate_every_epochs": 4, "checkpoint_every_steps": 2, "ledger": True}
 
 
 def project_copy(tiny_project, folder: Path) -> Path:

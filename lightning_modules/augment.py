@@ -1,30 +1,35 @@
-"""Decoding, augmentation and resizing of one image with its boxes, masks and labels: the one adapter to albumentations.
+"""Random changes of one image with its boxes, masks and labels, and resizing, in one pass over the pixels.
 
-Shapes: image (H, W, 3) uint8 RGB; N boxes (N, 4) float32 `(x1, y1, x2, y2)` in pixels; N masks (N, H, W) uint8 0/1;
-semantic (H, W) uint8 labels, 255 ignored. Output size h x w.
+Shapes: N boxes (N, 4) float32 `(x1, y1, x2, y2)` in pixels of the frame, the record's height H and width W; N masks
+(N, H, W) uint8 0/1; semantic (H, W) uint8 labels, 255 ignored. Output size h x w.
 
-What albumentations 2.0.8 gets wrong is put right here and nowhere else: its random state repeats in every worker, so
-it is seeded per sample; label fields travel through float32, so only an index does; masks are not filtered with their
-boxes; boxes of rotated objects grow, so they are measured again on the mask; empty inputs and dtypes vary.
+Everything that moves pixels is one map (`View`) and everything that changes colours is one matrix, so a JPEG is
+decoded no larger than needed, and each pixel is interpolated once.
+
+Filters. Without a seed: exact decoding, and the area of an output pixel is averaged where the image shrinks
+(antialiased). With a seed: decoded at 1/2, 1/4 or 1/8 as long as that is no smaller than what is shown (which
+averages), and then bilinear, not antialiased, for the factor below 2 that is left. Labels and masks: nearest neighbour.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 
-from contracts.errors import ConfigError, DataError
+from contracts.errors import ConfigError
+from lightning_modules.images import decode_image, image_size
+from lightning_modules.view import Motion, Size, View
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing it asks the network for its newest version
-import albumentations as A
-
-cv2.setNumThreads(0)  # loader workers are the parallelism
-
-FILL_RGB = (124, 116, 104)  # ImageNet's mean colour: zero after normalisation
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, of RGB
+_YIQ = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])  # brightness, and two axes of colour
+_NUM_DRAWS = 14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +42,12 @@ class AugmentConfig:
         scale: zoom by a factor in [1 - scale, 1 + scale], below 1.
         shift: move by up to this fraction of the size.
         rotate: degrees.
-        brightness_contrast: fraction of the full range.
-        hue: degrees of 0..180; colour words become wrong above about 5.
-        saturation: fraction of the full range.
+        brightness_contrast: brightness by up to this fraction of the full range, contrast by a factor of 1 +- it.
+        hue: degrees of the colour circle, to 180; colour words become wrong above about 10.
+        saturation: distance from grey by a factor of 1 +- it.
         min_visibility: an object with less than this fraction of its box left is dropped.
+        albumentations: further transforms of the pixels alone, by albumentations' names and arguments, such as
+            `{name: GaussianBlur, p: 0.2}`; each draws from a seed of its own.
     """
 
     horizontal_flip: float = 0.0
@@ -53,10 +60,11 @@ class AugmentConfig:
     hue: float = 0.0
     saturation: float = 0.0
     min_visibility: float = 0.1
+    albumentations: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        limits = {"crop": 0.5, "scale": 1.0, "rotate": 180.0, "hue": 90.0}
-        for name in self.__dataclass_fields__:
+        limits = {"crop": 0.5, "scale": 1.0, "rotate": 180.0, "hue": 180.0}
+        for name in self.__dataclass_fields__.keys() - {"albumentations"}:
             value, limit = getattr(self, name), limits.get(name, 1.0)
             exclusive = name in ("crop", "scale")
             if not 0 <= value <= limit or (exclusive and value == limit):
@@ -66,6 +74,7 @@ class AugmentConfig:
                     where=f"augment.{name}",
                     allowed=f"0 <= {name} {'<' if exclusive else '<='} {limit:g}",
                 )
+        _pixel_transforms(self.albumentations)  # their mistakes, too, are told before any work
 
 
 ResizeMode = Literal["stretch", "letterbox"]
@@ -92,34 +101,6 @@ class Augmented:
     content_size: tuple[int, int]
 
 
-def decode_image(data: bytes) -> np.ndarray:
-    """Encoded JPEG or PNG -> (H, W, 3) uint8 RGB; grey becomes RGB; EXIF rotation is not applied.
-
-    Raises:
-        DataError: the bytes are no image.
-    """
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise DataError("an image cannot be decoded", value=data[:16], allowed="a complete JPEG or PNG file")
-    return image
-
-
-def decode_semantic(data: bytes) -> np.ndarray:
-    """Encoded single-channel 8-bit PNG -> (H, W) uint8 labels.
-
-    Raises:
-        DataError: the bytes are no such image.
-    """
-    labels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if labels is None or labels.ndim != 2 or labels.dtype != np.uint8:
-        raise DataError(
-            "a semantic mask cannot be decoded",
-            value=data[:16] if labels is None else (labels.shape, str(labels.dtype)),
-            allowed="an 8-bit single-channel PNG of labels without palette",
-        )
-    return labels
-
-
 def mask_boxes(masks: np.ndarray) -> np.ndarray:
     """Tight boxes of masks: (N, H, W) -> (N, 4) float32; zeros where a mask is empty."""
     boxes = np.zeros((len(masks), 4), np.float32)
@@ -139,118 +120,159 @@ class Augment:
         mode: "stretch" to exactly that size; "letterbox" keeps the aspect ratio, fills right and below with grey.
     """
 
-    def __init__(self, config: AugmentConfig, *, size: int | tuple[int, int], mode: ResizeMode = "stretch"):
+    def __init__(self, config: AugmentConfig, *, size: int | Size, mode: ResizeMode = "stretch"):
+        self.config = config
         self.size = (size, size) if isinstance(size, int) else size
         self.mode = mode
-        self._plain = A.Compose(self._resize())
-        boxes = A.BboxParams(
-            "pascal_voc",
-            label_fields=["index"],
-            min_width=1,
-            min_height=1,
-            min_visibility=config.min_visibility,
-            clip=True,
-            filter_invalid_bboxes=True,
-        )
-        self._random = A.Compose(self._transforms(config), bbox_params=boxes)
+        self._further = _pixel_transforms(config.albumentations)
 
     def __call__(
         self,
-        image: np.ndarray,
+        image: bytes,
+        frame: Size,
         *,
         seed: int | None,
+        mirror: bool = False,
         boxes: np.ndarray | None = None,
         masks: np.ndarray | None = None,
         semantic: np.ndarray | None = None,
     ) -> Augmented:
-        """Args: `seed` None resizes only and drops no object; `masks` need `boxes` of the same length."""
+        """
+        Args:
+            image: encoded, as in a record; frame: the record's (height, width).
+            seed: None resizes only and drops no object.
+            mirror: exchange left and right, whatever is drawn.
+            masks: need `boxes` of the same length.
+
+        Raises:
+            DataError: the image cannot be decoded.
+        """
         if boxes is None:
             boxes = np.zeros((0, 4), np.float32)
         assert masks is None or len(masks) == len(boxes), "masks need boxes of the same length"
-        inputs: dict[str, Any] = {"image": image}
-        if semantic is not None:
-            # Ignored (255) becomes 0 for the way through, so what is filled in from outside is ignored too,
-            # while it is background for instance masks, which share the fill value.
-            inputs["mask"] = semantic + np.uint8(1)
-        if masks is not None and len(masks):
-            inputs["masks"] = list(masks)
-        if seed is None:
-            output, boxes, indices = self._run_plain(inputs, boxes)
+        draws = [] if seed is None else np.random.default_rng(seed).random(_NUM_DRAWS).tolist()
+        motion = Motion(mirror=mirror) if seed is None else self._draw_motion(draws, mirror)
+        left, top, right, bottom = motion.crop
+        content = self.content_size(frame[0] * (bottom - top), frame[1] * (right - left))
+        shrink = 1 if seed is None else _shrink(motion, image_size(image), content)
+        stored = decode_image(image, shrink=shrink)
+        view = View(motion, frame=frame, stored=stored.shape[:2], content=content, output=self.size)
+        pixels = view.show_image(stored, antialias=seed is None)
+        if seed is not None:
+            pixels = self._recolour(pixels, draws)
+            for i, transform in enumerate(self._further):
+                transform.set_random_seed((seed + i) % 2**32)  # its own state is of unknown age
+                pixels = transform(image=pixels)["image"]
+        shown = (
+            None if masks is None else np.array([view.show_labels(m) for m in masks], np.uint8).reshape(-1, *self.size)
+        )
+        indices = np.arange(len(boxes))
+        if seed is None or not len(boxes):
+            boxes = view.move_boxes(boxes, clip=False)
         else:
-            output, boxes, indices = self._run_random(inputs, boxes, seed)
-        masks = self._masks(output, masks, indices)
-        if seed is not None and masks is not None:
-            boxes = mask_boxes(masks)
-            kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-            boxes, indices, masks = boxes[kept], indices[kept], masks[kept]
+            boxes, indices = self._visible(view, boxes)
+            if shown is not None:
+                boxes = mask_boxes(shown[indices])  # around what is seen of it; a box that was turned is larger
+                seen = boxes[:, 2] > boxes[:, 0]
+                boxes, indices = boxes[seen], indices[seen]
+                shown = shown[indices]
         return Augmented(
-            image=np.ascontiguousarray(output["image"]),
+            image=pixels,
             boxes=boxes,
-            masks=masks,
-            semantic=None if semantic is None else output["mask"] - np.uint8(1),
+            masks=shown,
+            # Ignored (255) is 0 on the way, so that what is filled in from outside is ignored too.
+            semantic=None if semantic is None else view.show_labels(semantic + np.uint8(1)) - np.uint8(1),
             indices=indices,
-            content_size=self.content_size(*image.shape[:2]),
+            content_size=self.content_size(*frame),
         )
 
-    def content_size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) that an unaugmented image of this size has in the output; the rest is padding."""
+    def content_size(self, height: float, width: float) -> Size:
+        """(height, width) that an image of this size has in the output before it is moved; the rest is padding."""
         if self.mode == "stretch":
             return self.size
         scale = min(self.size[0] / height, self.size[1] / width)
         return max(1, round(height * scale)), max(1, round(width * scale))
 
-    def _run_plain(self, inputs: dict[str, Any], boxes: np.ndarray) -> tuple[dict, np.ndarray, np.ndarray]:
-        height, width = inputs["image"].shape[:2]
-        content_height, content_width = self.content_size(height, width)
-        scale = np.array([content_width / width, content_height / height] * 2)
-        boxes = (boxes * scale).astype(np.float32).reshape(-1, 4)
-        return self._plain(**inputs), boxes, np.arange(len(boxes))
+    def _draw_motion(self, draws: Sequence[float], mirror: bool) -> Motion:
+        # Every knob has draws of its own: turning one does not move what others do.
+        c = self.config
+        left, top, right, bottom = (c.crop * draw for draw in draws[2:6])
+        zoom, x, y, angle = (2 * draw - 1 for draw in draws[6:10])
+        return Motion(
+            crop=(left, top, 1 - right, 1 - bottom),
+            mirror=mirror != (draws[0] < c.horizontal_flip),
+            upside_down=draws[1] < c.vertical_flip,
+            zoom=1 + c.scale * zoom,
+            shift=(c.shift * x, c.shift * y),
+            angle=math.radians(c.rotate * angle),
+        )
 
-    def _run_random(self, inputs: dict[str, Any], boxes: np.ndarray, seed: int) -> tuple[dict, np.ndarray, np.ndarray]:
-        self._random.set_random_seed(seed % 2**32)
-        output = self._random(**inputs, bboxes=boxes.astype(np.float32), index=np.arange(len(boxes)))
-        kept = np.asarray(output["bboxes"], np.float32).reshape(-1, 4)
-        return output, kept, np.asarray(output["index"], np.int64).reshape(-1)
+    def _recolour(self, image: np.ndarray, draws: Sequence[float]) -> np.ndarray:
+        """Hue and saturation, then contrast and brightness, as one affine map of RGB, rounded once."""
+        c = self.config
+        if not (c.brightness_contrast or c.hue or c.saturation):
+            return image
+        brightness, contrast, hue, saturation = (2 * draw - 1 for draw in draws[10:14])
+        colours = _colour_matrix(math.radians(c.hue * hue), 1 + c.saturation * saturation)
+        offset = np.full((3, 1), 255 * c.brightness_contrast * brightness)
+        return cv2.transform(image, np.hstack([(1 + c.brightness_contrast * contrast) * colours, offset]))
 
-    def _masks(self, output: dict, masks: np.ndarray | None, indices: np.ndarray) -> np.ndarray | None:
-        if masks is None:
-            return None
-        if not len(indices):
-            return np.zeros((0, *self.size), np.uint8)
-        return np.stack([output["masks"][i] for i in indices])
+    def _visible(self, view: View, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes of the objects of which enough is still seen, and which ones they are."""
+        seen, whole = view.move_boxes(boxes, clip=True), view.move_boxes(boxes, clip=False)
+        sides, whole_sides = seen[:, 2:] - seen[:, :2], whole[:, 2:] - whole[:, :2]
+        share = sides.prod(axis=1) / np.maximum(whole_sides.prod(axis=1), 1e-9)
+        indices = np.flatnonzero((sides >= 1).all(axis=1) & (share >= self.config.min_visibility))
+        return seen[indices], indices
 
-    def _resize(self) -> list[A.BasicTransform]:
-        height, width = self.size
-        if self.mode == "stretch":
-            return [A.Resize(height, width, area_for_downscale="image")]
-        return [
-            A.LongestMaxSize(max_size_hw=self.size, area_for_downscale="image"),
-            A.PadIfNeeded(height, width, position="top_left", fill=FILL_RGB, fill_mask=0),
-        ]
 
-    def _transforms(self, c: AugmentConfig) -> list[A.BasicTransform]:
-        transforms: list[A.BasicTransform] = []
-        if c.crop:
-            transforms.append(A.RandomCropFromBorders(c.crop, c.crop, c.crop, c.crop))
-        transforms += self._resize()
-        if c.horizontal_flip:
-            transforms.append(A.HorizontalFlip(p=c.horizontal_flip))
-        if c.vertical_flip:
-            transforms.append(A.VerticalFlip(p=c.vertical_flip))
-        if c.scale or c.shift or c.rotate:
-            transforms.append(
-                A.Affine(
-                    scale=(1 - c.scale, 1 + c.scale),
-                    translate_percent=(-c.shift, c.shift),
-                    rotate=(-c.rotate, c.rotate),
-                    keep_ratio=True,
-                    fill=FILL_RGB,
-                    fill_mask=0,
-                    p=1.0,
-                )
+def _shrink(motion: Motion, stored: Size, content: Size) -> int:
+    """The largest of 1, 2, 4, 8 that leaves no less pixels than will be shown."""
+    left, top, right, bottom = motion.crop
+    spare = min(
+        stored[0] * (bottom - top) / (content[0] * motion.zoom), stored[1] * (right - left) / (content[1] * motion.zoom)
+    )
+    return next(k for k in (8, 4, 2, 1) if k == 1 or spare >= k)
+
+
+def _colour_matrix(hue: float, saturation: float) -> np.ndarray:
+    """(3, 3) for RGB: colour turned by `hue` radians about grey and scaled by `saturation`, brightness kept."""
+    cosine, sine = saturation * math.cos(hue), saturation * math.sin(hue)
+    turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
+    return np.linalg.solve(_YIQ, turn @ _YIQ)
+
+
+def _pixel_transforms(sections: Sequence[dict[str, Any]]) -> list[Any]:
+    """albumentations' transforms of these names and arguments.
+
+    Raises:
+        ConfigError: there is none that changes pixels alone under this name, or an argument is wrong.
+    """
+    if not sections:
+        return []  # importing it takes seconds
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing it asks the network for its newest version
+    import albumentations
+
+    transforms = []
+    for i, section in enumerate(sections):
+        where = f"augment.albumentations.{i}"
+        arguments = dict(section)
+        name = arguments.pop("name", None)
+        kind = getattr(albumentations, str(name), None)
+        if not (isinstance(kind, type) and issubclass(kind, albumentations.ImageOnlyTransform)):
+            raise ConfigError(
+                "no transform of albumentations that changes pixels alone",
+                value=name,
+                where=f"{where}.name",
+                allowed="such as GaussianBlur, GaussNoise, ImageCompression, CLAHE, ToGray",
+                fix="what moves pixels is in crop, scale, shift, rotate and the flips, which move annotations too",
             )
-        if c.brightness_contrast:
-            transforms.append(A.RandomBrightnessContrast(c.brightness_contrast, c.brightness_contrast, p=1.0))
-        if c.hue or c.saturation:
-            transforms.append(A.HueSaturationValue(round(c.hue), round(c.saturation * 255), 0, p=1.0))
-        return transforms
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # an unknown argument is only a warning there
+                transforms.append(kind(**arguments))
+        except (TypeError, ValueError, UserWarning) as error:
+            raise ConfigError(
+                f"wrong arguments for {name}", value=arguments, where=where, allowed=str(error)
+            ) from error
+    return transforms

@@ -1,4 +1,4 @@
-"""Mirroring an image together with what is said of it."""
+"""Mirroring what is said of an image together with it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,6 @@ def draw_mirror(seed: int | None, probability: float) -> bool:
     """Whether the example of this seed is mirrored; never without a seed."""
     # Its own stream: the same number also seeds the augmentation and the choice of sentences.
     return seed is not None and bool(np.random.default_rng([seed, 2]).random() < probability)
-
-
-def mirror_image(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) with left and right exchanged."""
-    return np.ascontiguousarray(image[:, ::-1])
 
 
 def mirror_text(text: str) -> str:

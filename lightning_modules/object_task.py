@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from contracts.errors import ConfigError
 from contracts.records import DataSpec, Objects, Record
-from lightning_modules.augment import Augment, AugmentConfig, decode_image
+from lightning_modules.augment import Augment, AugmentConfig
 from lightning_modules.blocks.pixels import stack_images
 from lightning_modules.drawing import draw_objects, panels
 from lightning_modules.metrics.objects import IouType, object_confusion
@@ -71,13 +71,13 @@ class ObjectTask(BaseTask):
             masks = np.zeros((len(objects), record.height, record.width), np.uint8)
             masks[has_mask] = decode_masks([text for text in objects.masks if text], (record.height, record.width))
             masks = self._fill_missing(masks, objects, has_mask)
-        image = decode_image(record.image)
-        changed = self._augment(image, seed=seed, boxes=objects.boxes, masks=masks)
+        frame = (record.height, record.width)
+        changed = self._augment(record.image, frame, seed=seed, boxes=objects.boxes, masks=masks)
         learnt = (~objects.is_crowd & ~objects.is_difficult & has_mask)[changed.indices]
         example = {
             "image": changed.image,
             "size": changed.content_size if seed is None else changed.image.shape[:2],
-            "original_size": (record.height, record.width),
+            "original_size": frame,
             "boxes": changed.boxes[learnt],
             "labels": objects.labels[changed.indices][learnt],
             "ignored": changed.boxes[~learnt],

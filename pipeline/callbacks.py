@@ -223,13 +223,11 @@ class PictureWriter(pl.Callback):
         assert isinstance(pl_module, TaskModule)
         if not trainer.is_global_zero:
             return
-        from lightning_modules.augment import decode_image
+        from lightning_modules.images import decode_record
 
         for key in list(pl_module.predictions)[: self.count]:
             record = trainer.datamodule.record("val", key)  # type: ignore[attr-defined]
-            picture = pl_module.task.picture(
-                decode_image(record.image), pl_module.predictions[key], pl_module.truths[key]
-            )
+            picture = pl_module.task.picture(decode_record(record), pl_module.predictions[key], pl_module.truths[key])
             self.events.image(f"val/{key}", picture, trainer.global_step)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,13 @@ from contracts.errors import ConfigError, DataError
 from contracts.records import Record
 from contracts.seeds import derive_seed
 from lightning_modules.task import BaseTask, Batch
+from pipeline.batch_memory import BatchMemory, keep_freed_memory, stacked_bytes
 from pipeline.params import LoaderConfig
 from pipeline.sampling import Request, epoch_order, eval_requests, micro_batches, num_batches, train_requests
 from pipeline.shards import SplitReader, load_manifest
 from pipeline.stores import ShardCache
+
+_BATCHES_IN_USE = 3  # the one that is trained on, the one before, whose tensors die late, and the next
 
 
 class RequestDataset(Dataset):
@@ -32,15 +36,26 @@ class RequestDataset(Dataset):
         self.reader = reader
         self.task = task
         self.seed = seed  # None: validation, nothing random
+        self.memory: BatchMemory | None = None
 
-    def __getitem__(self, request: Request) -> Batch:
+    def __getitem__(self, item: tuple[Request, int | None]) -> tuple[Batch, int | None]:
+        request, slot = item
         records = [self.reader.read(position) for position in request.positions]
-        batch = self.task.collate([self._encode(record, request) for record in records])
+        examples = [self._encode(record, request) for record in records]
+        if self.memory is not None and slot is not None:
+            batch = self.memory.collate(lambda: self.task.collate(examples), slot)
+        else:
+            batch = self.task.collate(examples)
         batch["keys"] = [record.key for record in records]
         batch["weight"] = request.weight
         if self.seed is None:
             batch["truths"] = [self.task.truth(record) for record in records]
-        return batch
+        return batch, slot
+
+    def stacked_bytes(self, request: Request) -> int:
+        """What the stacked arrays of this request's batch take, measured on its first sample."""
+        example = self._encode(self.reader.read(request.positions[0]), request)
+        return len(request.positions) * stacked_bytes(lambda: self.task.collate([example]))
 
     def _encode(self, record: Record, request: Request) -> Any:
         try:
@@ -54,13 +69,17 @@ class RequestDataset(Dataset):
 
 
 class _Requests:
-    """Hands one list of requests to a DataLoader that outlives epochs (persistent workers)."""
+    """Hands one list of requests to a DataLoader that outlives epochs (persistent workers), each with a free slot."""
 
     def __init__(self) -> None:
         self.pending: list[Request] = []
+        self.memory: BatchMemory | None = None
 
-    def __iter__(self) -> Iterator[Request]:
-        return iter(self.pending)
+    def __iter__(self) -> Iterator[tuple[Request, int | None]]:
+        if self.memory is not None:
+            self.memory.restart()
+        for request in self.pending:
+            yield request, None if self.memory is None else self.memory.take()
 
     def __len__(self) -> int:
         return len(self.pending)
@@ -77,6 +96,7 @@ def _init_worker(_: int) -> None:
     import cv2
 
     cv2.setNumThreads(0)
+    keep_freed_memory()
 
 
 class PlannedLoader:
@@ -87,6 +107,7 @@ class PlannedLoader:
 
     Args:
         plan: epoch -> this rank's requests, `per_batch` for each of `num_batches` global batches.
+        reuse_memory: workers write batches into shared memory that is used again. It stays allocated.
     """
 
     def __init__(
@@ -97,6 +118,7 @@ class PlannedLoader:
         config: LoaderConfig,
         *,
         per_batch: int = 1,
+        reuse_memory: bool = False,
         pin_memory: bool = False,
     ):
         self.dataset = dataset
@@ -107,9 +129,20 @@ class PlannedLoader:
         self._epoch = 0
         self._delivered = 0
         self._requests = _Requests()
-        workers = config.num_workers
-        self._loader: DataLoader = DataLoader(
-            dataset,
+        self._config = config
+        self._reuse_memory, self._pin_memory = reuse_memory and config.num_workers > 0, pin_memory
+
+    @cached_property
+    def _loader(self) -> DataLoader:
+        """Made when the first requests are known, which say how large a batch is."""
+        config, workers = self._config, self._config.num_workers
+        if self._reuse_memory and self._requests.pending:
+            largest = max(self._requests.pending, key=lambda request: len(request.positions))
+            slots = workers * config.prefetch + _BATCHES_IN_USE
+            self._requests.memory = BatchMemory(slots, self.dataset.stacked_bytes(largest))
+            self.dataset.memory = self._requests.memory
+        return DataLoader(
+            self.dataset,
             sampler=self._requests,  # type: ignore[arg-type]
             batch_size=None,
             collate_fn=_identity,
@@ -118,7 +151,7 @@ class PlannedLoader:
             prefetch_factor=config.prefetch if workers else None,
             multiprocessing_context=config.start_method if workers else None,
             worker_init_fn=_init_worker if workers else None,
-            pin_memory=pin_memory,
+            pin_memory=self._pin_memory,
         )
 
     def __len__(self) -> int:
@@ -137,7 +170,9 @@ class PlannedLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         self._requests.pending = self._plan(self._epoch)[self._delivered :]
-        for batch in self._loader:
+        for batch, slot in self._loader:
+            if self._requests.memory is not None:
+                batch = self._requests.memory.receive(batch, slot, pin=self._pin_memory)
             self._delivered += 1
             if self._delivered >= self._length:
                 self._delivered = 0  # the next iteration starts the epoch anew, unless set_epoch moves on
@@ -237,6 +272,7 @@ class TarDataModule(pl.LightningDataModule):
             self.steps_per_epoch,
             self.config,
             per_batch=self.accumulate,
+            reuse_memory=True,
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from lightning_modules.augment import decode_image
 from lightning_modules.base import TaskModule
+from lightning_modules.images import decode_record
 from lightning_modules.metrics.bootstrap import percentile_intervals, replicates
 from lightning_modules.metrics.measurement import Measurement, values_of
 from pipeline.checkpoints import load_module
@@ -155,7 +155,7 @@ class Evaluation:
         module = self.module
         return {
             key: module.task.picture(
-                decode_image(self.data.record(self.split, key).image), module.predictions[key], module.truths[key]
+                decode_record(self.data.record(self.split, key)), module.predictions[key], module.truths[key]
             )
             for key in list(module.predictions)[:count]
         }

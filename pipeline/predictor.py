@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from contracts.records import Question, Record
-from lightning_modules.augment import decode_image
 from lightning_modules.base import TaskModule
+from lightning_modules.images import decode_image
 from lightning_modules.task import Prediction
 from pipeline.checkpoints import load_module
 from pipeline.door import upright_image

@@ -48,6 +48,7 @@ SERVED_WITH = (
     "numpy",
     "opencv-python-headless",
     "albumentations",
+    "simplejpeg",
     "pillow",
     "pycocotools",
     "hotcoco",

@@ -21,14 +21,14 @@ from contracts.errors import ConfigError
 from contracts.records import DataSpec, Record
 from contracts.text import BOS, EOS, PAD, UNK, Vocabulary, words
 from lightning_modules import drawing_text as draw
-from lightning_modules.augment import Augment, AugmentConfig, decode_image
+from lightning_modules.augment import Augment, AugmentConfig
 from lightning_modules.blocks.decoding import State, beam_search, repeat_rows
 from lightning_modules.blocks.pixels import stack_images
 from lightning_modules.metrics.captions import CaptionMetrics
 from lightning_modules.metrics.captions_java import measure_java
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.ptb_tokenizer import tokenize_all
-from lightning_modules.mirror import draw_mirror, mirror_image, mirror_text
+from lightning_modules.mirror import draw_mirror, mirror_text
 from lightning_modules.task import BaseTask, Batch, Example, Plot, Prediction, Truth
 
 MAX_EVAL_CAPTIONS = 5  # COCO has five; the few images with more must not weigh more
@@ -115,9 +115,8 @@ class Task(BaseTask):
     # data
 
     def encode(self, record: Record, seed: int | None) -> Example:
-        image = decode_image(record.image)
         mirrored = draw_mirror(seed, self.config.mirror)
-        image = self._augment(mirror_image(image) if mirrored else image, seed=seed).image
+        image = self._augment(record.image, (record.height, record.width), seed=seed, mirror=mirrored).image
         captions = record.captions[:MAX_EVAL_CAPTIONS]
         if seed is not None:
             count = min(self.config.captions_per_image, len(record.captions))

@@ -1,6 +1,6 @@
 """Semantic segmentation: one class per pixel.
 
-Batch: `images` (B, 3, S, S) uint8 channels_last, letterboxed; `labels` (B, S, S) int64, 0 background, 255 ignored (also
+Batch: `images` (B, 3, S, S) uint8 channels_last, letterboxed; `labels` (B, S, S) uint8, 0 background, 255 ignored (also
 padding), absent in prediction; `sizes` B x (height, width) of the content from the upper left corner;
 `original_sizes` B x (H, W). Model: images -> logits (B, K, S, S) float, K classes with background.
 Prediction: `label_map`, a PNG of labels (H, W) as bytes, small enough to be gathered. Truth: the same, of the truth.
@@ -20,9 +20,10 @@ from torch.nn import functional as F
 
 from contracts.errors import ConfigError
 from contracts.records import IGNORE_INDEX, DataSpec, Record
-from lightning_modules.augment import Augment, AugmentConfig, decode_image, decode_semantic
-from lightning_modules.blocks.pixels import stack_images
+from lightning_modules.augment import Augment, AugmentConfig
+from lightning_modules.blocks.pixels import stack, stack_images
 from lightning_modules.drawing import draw_label_map, enlarge, enlargement, legend, panels
+from lightning_modules.images import decode_semantic
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.segmentation import (
     BOUNDARY_PX,
@@ -71,7 +72,7 @@ class Task(BaseTask):
 
     def encode(self, record: Record, seed: int | None) -> Example:
         semantic = decode_semantic(record.semantic_mask) if record.semantic_mask else None
-        changed = self._augment(decode_image(record.image), seed=seed, semantic=semantic)
+        changed = self._augment(record.image, (record.height, record.width), seed=seed, semantic=semantic)
         example: Example = {
             "image": changed.image,
             "size": changed.content_size,
@@ -88,7 +89,7 @@ class Task(BaseTask):
             "original_sizes": [e["original_size"] for e in examples],
         }
         if all("labels" in e for e in examples):
-            batch["labels"] = torch.from_numpy(np.stack([e["labels"] for e in examples])).long()
+            batch["labels"] = stack([e["labels"] for e in examples])
         return batch
 
     def truth(self, record: Record) -> Truth:
@@ -110,7 +111,7 @@ class Task(BaseTask):
     def _loss(logits: Tensor, batch: Batch) -> Tensor:
         """Mean over the pixels that are not ignored; 0 when all are (torch's own mean is NaN then)."""
         with torch.autocast(logits.device.type, enabled=False):
-            total = F.cross_entropy(logits.float(), batch["labels"], ignore_index=IGNORE_INDEX, reduction="sum")
+            total = F.cross_entropy(logits.float(), batch["labels"].long(), ignore_index=IGNORE_INDEX, reduction="sum")
             return total / (batch["labels"] != IGNORE_INDEX).sum().clamp(min=1)
 
     @staticmethod

@@ -22,7 +22,7 @@ from contracts.errors import ConfigError
 from contracts.records import DataSpec, Question, Record
 from contracts.text import Vocabulary
 from lightning_modules import drawing_text as draw
-from lightning_modules.augment import Augment, AugmentConfig, decode_image
+from lightning_modules.augment import Augment, AugmentConfig
 from lightning_modules.blocks.pixels import stack_images
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.vqa_accuracy import (
@@ -32,7 +32,7 @@ from lightning_modules.metrics.vqa_accuracy import (
     normalise_answer,
     question_accuracy,
 )
-from lightning_modules.mirror import draw_mirror, mirror_image, mirror_text
+from lightning_modules.mirror import draw_mirror, mirror_text
 from lightning_modules.task import BaseTask, Batch, Example, Plot, Prediction, Truth
 
 _UNKNOWN_WORD = 1  # `<unk>`: a question without a single word still has one token
@@ -101,9 +101,8 @@ class Task(BaseTask):
     # data
 
     def encode(self, record: Record, seed: int | None) -> Example:
-        image = decode_image(record.image)
         mirrored = draw_mirror(seed, self.config.mirror)
-        image = self._augment(mirror_image(image) if mirrored else image, seed=seed).image
+        image = self._augment(record.image, (record.height, record.width), seed=seed, mirror=mirrored).image
         questions = record.questions
         if seed is not None and len(questions) > self.config.questions_per_image:
             # Its own stream: the same number also seeds the augmentation.

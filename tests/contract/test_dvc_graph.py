@@ -11,6 +11,7 @@ import yaml
 
 # Changing these moves work and words, not results; listing them would train everything anew after each touch.
 PLUMBING = {
+    "pipeline/batch_memory.py",
     "pipeline/discover.py",
     "pipeline/distributed.py",
     "pipeline/event_tail.py",

@@ -1,6 +1,6 @@
 import numpy as np
 
-from lightning_modules.mirror import draw_mirror, mirror_image, mirror_text
+from lightning_modules.mirror import draw_mirror, mirror_text
 
 
 def test_sides_are_exchanged_in_words_only():
@@ -12,10 +12,6 @@ def test_sides_are_exchanged_in_words_only():
 def test_mirroring_twice_gives_the_original():
     text = "what is left of the box on the right"
     assert mirror_text(mirror_text(text)) == text
-    image = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
-    mirrored = mirror_image(image)
-    assert (mirrored[:, 0] == image[:, -1]).all()
-    assert (mirror_image(mirrored) == image).all()
 
 
 def test_drawn_by_seed_at_the_given_rate():

@@ -10,7 +10,8 @@ import torch
 
 from contracts.errors import ConfigError
 from contracts.records import DataSpec
-from lightning_modules.augment import AugmentConfig, decode_semantic
+from lightning_modules.augment import AugmentConfig
+from lightning_modules.images import decode_semantic
 from lightning_modules.models.fcn import Config as FcnConfig
 from lightning_modules.models.fcn import Model
 from lightning_modules.tasks.segmentation import Task
@@ -28,7 +29,7 @@ def batch_of(task, records, seed=None):
 def test_batch(task, make_record):
     batch = batch_of(task, [make_record(0), make_record(1)], seed=3)
     assert batch["images"].shape == (2, 3, 64, 64) and batch["images"].dtype == torch.uint8
-    assert batch["labels"].shape == (2, 64, 64) and batch["labels"].dtype == torch.int64
+    assert batch["labels"].shape == (2, 64, 64) and batch["labels"].dtype == torch.uint8
     assert set(batch["labels"].unique().tolist()) <= {0, 1, 2, 255}
     assert (batch["labels"][:, 48:] == 255).all()  # padding
 
@@ -38,7 +39,7 @@ def test_loss_is_the_mean_over_counted_pixels(task, make_record):
     logits = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     counted = batch["labels"] != 255
     log_probs = logits.log_softmax(1).permute(0, 2, 3, 1)[counted]
-    expected = -log_probs[torch.arange(len(log_probs)), batch["labels"][counted]].mean()
+    expected = -log_probs[torch.arange(len(log_probs)), batch["labels"][counted].long()].mean()
     torch.testing.assert_close(task.losses(lambda images: logits, batch)["cross_entropy"], expected)
 
 
@@ -56,7 +57,7 @@ def test_predictions_have_the_labels_own_size(data, make_record):
     task = Task(Task.Config(image_size=128), data)
     record = make_record(5)
     batch = batch_of(task, [record])
-    labels = batch["labels"].clamp(max=2)
+    labels = batch["labels"].long().clamp(max=2)
     logits = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float() * 10
     prediction = task.predict(lambda images: logits, batch)[0]
     label_map, truth = decode_semantic(prediction["label_map"]), decode_semantic(record.semantic_mask)

@@ -1,0 +1,193 @@
+"""One map from an image and its annotations to the output: crop, mirror, zoom, shift, rotation and resizing at once.
+
+Frame: the height H and width W that annotations are in. Stored: the decoded image, of the same picture, whose size may
+differ. Coordinates are continuous, x to the right and y down: pixel i covers [i, i + 1).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+FILL_RGB = (124, 116, 104)  # ImageNet's mean colour: zero after normalisation
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Motion:
+    """What is done to the picture. The default does nothing.
+
+    Attributes:
+        crop: left, top, right, bottom of what is kept, as fractions.
+        mirror, upside_down: exchange left and right, top and bottom.
+        zoom: factor about the middle.
+        shift: x and y, as fractions of the size.
+        angle: in radians, clockwise.
+    """
+
+    crop: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    mirror: bool = False
+    upside_down: bool = False
+    zoom: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    angle: float = 0.0
+
+
+class View:
+    """Shows images, labels and boxes under one motion.
+
+    Args:
+        content: (height, width) that the cropped picture gets in the output's upper left corner before it is moved.
+        output: (height, width).
+
+    Without rotation whole pixels of the stored image are shown on whole pixels of the output: an edge that falls
+    between two is moved to one of them, for everything alike, because interpolating a rectangle is four times as fast
+    as an arbitrary map. At least one pixel is always shown.
+    """
+
+    def __init__(self, motion: Motion, *, frame: Size, stored: Size, content: Size, output: Size):
+        self.output = output
+        left, top, right, bottom = motion.crop
+        self._rotated = motion.angle != 0
+        self._flip = (motion.mirror, motion.upside_down)
+        axes = ((1, left, right), (0, top, bottom))
+        if self._rotated:
+            ranges = [_pixels(lo * stored[d], hi * stored[d], stored[d]) for d, lo, hi in axes]
+            self._target = ((0, output[1]), (0, output[0]))
+        else:
+            shown = [
+                _shown(motion, i, (lo * stored[d], hi * stored[d]), stored[d], content[d], output[d])
+                for i, (d, lo, hi) in enumerate(axes)
+            ]
+            ranges = [source for source, _ in shown]
+            self._target = (shown[0][1], shown[1][1])
+        self._source = (ranges[0], ranges[1])
+        self._per_pixel = (frame[1] / stored[1], frame[0] / stored[0])  # frame pixels in a stored one, x and y
+        self._motion, self._content = motion, content
+
+    @cached_property
+    def _stored_to_output(self) -> np.ndarray:
+        if self._rotated:
+            return _rotation(self._motion, self._source, self._content)
+        return _rectangles(self._source, self._target, self._flip)
+
+    @cached_property
+    def _frame_to_output(self) -> np.ndarray:
+        return self._stored_to_output @ np.diag([1 / self._per_pixel[0], 1 / self._per_pixel[1], 1.0])
+
+    def show_image(self, image: np.ndarray, *, antialias: bool) -> np.ndarray:
+        """(h', w', 3) uint8, the stored image -> (h, w, 3) uint8, grey where there is no picture.
+
+        Args:
+            antialias: average over the area of an output pixel where the picture shrinks; else bilinear.
+        """
+        (x0, x1), (y0, y1) = self._source
+        part = image[y0:y1, x0:x1]
+        if self._rotated:
+            return self._warp(part, self._stored_to_output, (x0, y0), cv2.INTER_LINEAR, FILL_RGB)
+        (u0, u1), (v0, v1) = self._target
+        shrinks = u1 - u0 < x1 - x0 or v1 - v0 < y1 - y0
+        shown = self._resize(part, cv2.INTER_AREA if antialias and shrinks else cv2.INTER_LINEAR)
+        if shown.shape[:2] == self.output:
+            return shown
+        canvas = np.empty((*self.output, 3), np.uint8)
+        canvas[:] = FILL_RGB
+        canvas[v0:v1, u0:u1] = shown
+        return canvas
+
+    def show_labels(self, labels: np.ndarray) -> np.ndarray:
+        """(H, W) uint8 in the frame -> (h, w) uint8, nearest neighbour, 0 where there is no picture."""
+        (x0, x1), (y0, y1) = (
+            _pixels(lo * scale, hi * scale, length)
+            for (lo, hi), scale, length in zip(self._source, self._per_pixel, labels.shape[::-1], strict=True)
+        )
+        part = labels[y0:y1, x0:x1]
+        if self._rotated:
+            return self._warp(part, self._frame_to_output, (x0, y0), cv2.INTER_NEAREST, 0)
+        (u0, u1), (v0, v1) = self._target
+        canvas = np.zeros(self.output, np.uint8)
+        canvas[v0:v1, u0:u1] = self._resize(part, cv2.INTER_NEAREST_EXACT)
+        return canvas
+
+    def move_boxes(self, boxes: np.ndarray, *, clip: bool) -> np.ndarray:
+        """(N, 4) in the frame -> (N, 4) float32 in the output: the least box around each moved one.
+
+        Args:
+            clip: to what is shown; a box that is not has no area then.
+        """
+        if not len(boxes):
+            return np.zeros((0, 4), np.float32)
+        boxes = boxes.astype(np.float64)
+        if clip:
+            for axis, ((lo, hi), scale) in enumerate(zip(self._source, self._per_pixel, strict=True)):
+                boxes[:, axis::2] = boxes[:, axis::2].clip(lo * scale, hi * scale)
+        corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+        moved = corners @ self._frame_to_output[:2, :2].T + self._frame_to_output[:2, 2]
+        out = np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1)
+        if clip:
+            out = out.clip(0, [*self.output[::-1]] * 2)
+        return out.astype(np.float32)
+
+    def _resize(self, part: np.ndarray, interpolation: int) -> np.ndarray:
+        (u0, u1), (v0, v1) = self._target
+        shown = cv2.resize(part, (u1 - u0, v1 - v0), interpolation=interpolation)
+        if any(self._flip):
+            shown = cv2.flip(shown, {(True, False): 1, (False, True): 0, (True, True): -1}[self._flip])
+        return shown
+
+    def _warp(
+        self, part: np.ndarray, matrix: np.ndarray, corner: tuple[int, int], how: int, fill: object
+    ) -> np.ndarray:
+        # OpenCV's coordinates are those of pixel centres.
+        centred = _move(-0.5, -0.5) @ matrix @ _move(corner[0] + 0.5, corner[1] + 0.5)
+        return cv2.warpAffine(part, centred[:2], self.output[::-1], flags=how, borderValue=fill)  # type: ignore[call-overload]
+
+
+def _pixels(lo: float, hi: float, length: int) -> tuple[int, int]:
+    """The whole pixels nearest to [lo, hi] of an axis, at least one."""
+    first = min(max(0, round(lo)), length - 1)
+    return first, max(first + 1, min(round(hi), length))
+
+
+def _shown(
+    motion: Motion, axis: int, kept: tuple[float, float], stored: int, content: int, output: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Along one axis, the stored pixels that are shown and the output's pixels that show them."""
+    middle, half = content * (0.5 + motion.shift[axis]), content * motion.zoom / 2
+    target = _pixels(middle - half, middle + half, output)
+    per_pixel = (kept[1] - kept[0]) / (2 * half)
+    lo, hi = (kept[0] + (edge - (middle - half)) * per_pixel for edge in target)
+    if (motion.mirror, motion.upside_down)[axis]:
+        lo, hi = kept[0] + kept[1] - hi, kept[0] + kept[1] - lo
+    return _pixels(lo, hi, stored), target
+
+
+def _rectangles(
+    source: tuple[tuple[int, int], ...], target: tuple[tuple[int, int], ...], flip: tuple[bool, bool]
+) -> np.ndarray:
+    matrix = np.eye(3)
+    for axis, ((x0, x1), (u0, u1)) in enumerate(zip(source, target, strict=True)):
+        scale = (u1 - u0) / (x1 - x0)
+        if flip[axis]:
+            matrix[axis, axis], matrix[axis, 2] = -scale, u1 + scale * x0
+        else:
+            matrix[axis, axis], matrix[axis, 2] = scale, u0 - scale * x0
+    return matrix
+
+
+def _rotation(motion: Motion, source: tuple[tuple[int, int], ...], content: Size) -> np.ndarray:
+    width, height = content[1], content[0]
+    onto_content = _rectangles(source, ((0, width), (0, height)), (motion.mirror, motion.upside_down))
+    cosine, sine = motion.zoom * math.cos(motion.angle), motion.zoom * math.sin(motion.angle)
+    turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1.0]])
+    there = _move(width * (0.5 + motion.shift[0]), height * (0.5 + motion.shift[1]))
+    return there @ turn @ _move(-width / 2, -height / 2) @ onto_content
+
+
+def _move(x: float, y: float) -> np.ndarray:
+    return np.array([[1.0, 0, x], [0, 1.0, y], [0, 0, 1.0]])

@@ -1,0 +1,152 @@
+"""Shared memory that loader workers write batches into, in place, again and again.
+
+Otherwise every batch is stacked in fresh memory, copied to fresh shared memory and unmapped after use; the operating
+system hands all of it out page by page, which for images of 640 pixels takes as long as decoding them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.sharedctypes import RawArray
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_modules.blocks.pixels import stacked_in
+
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor of a batch lies in its slot: what a worker sends in place of it."""
+
+    offset: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class BatchMemory:
+    """A fixed number of slots, each for the large tensors of one batch. Travels to the workers, which write to it.
+
+    A slot is free again when nothing refers to its batch's tensors any more, so a batch may be kept as long as one
+    likes: as no slot is free then, later batches get memory of their own.
+
+    Args:
+        num_slots: batches on the way to the workers and back, plus those in use.
+        slot_bytes: what does not fit is not put there.
+    """
+
+    def __init__(self, num_slots: int, slot_bytes: int):
+        self.slot_bytes = _aligned(slot_bytes)
+        self._memory: Any = RawArray(
+            ctypes.c_uint8, num_slots * self.slot_bytes
+        )  # its file has no name: nothing is left
+        self._free = list(range(num_slots))
+        self._sent: set[int] = set()
+
+    # in the process that trains
+
+    def restart(self) -> None:
+        """No batch is on its way any more: those of an epoch that was left early never came."""
+        self._free += self._sent
+        self._sent.clear()
+
+    def take(self) -> int | None:
+        """A free slot for the next request, if there is one."""
+        if not self._free:
+            return None
+        self._sent.add(slot := self._free.pop())
+        return slot
+
+    def receive(self, batch: Mapping[str, Any], slot: int | None, *, pin: bool = False) -> dict[str, Any]:
+        """The batch with its tensors, which lie in the slot; with `pin` in copies that a GPU can read meanwhile."""
+        if slot is None:
+            return dict(batch)
+        self._sent.discard(slot)
+        memory = self._slot(slot)
+        weakref.finalize(memory, self._free.append, slot).atexit = False  # every tensor's storage holds `memory`
+        whole = torch.from_numpy(memory)
+
+        def found(place: Place) -> Tensor:
+            tensor = _tensor(whole, place)
+            return tensor.pin_memory() if pin else tensor
+
+        return {name: found(value) if isinstance(value, Place) else value for name, value in batch.items()}
+
+    # in a worker
+
+    def collate(self, collate: Callable[[], dict[str, Any]], slot: int) -> dict[str, Any]:
+        """`collate()`, what it stacks being put into the slot as long as it fits."""
+        memory, used = self._slot(slot), 0
+
+        def new_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+            nonlocal used
+            size = _num_bytes(shape, dtype)
+            if used + size > self.slot_bytes:
+                return np.empty(shape, dtype)
+            part = memory[used : used + size].view(dtype).reshape(shape)
+            used += _aligned(size)
+            return part
+
+        with stacked_in(new_array):
+            batch = collate()
+        start, stop = memory.ctypes.data, memory.ctypes.data + self.slot_bytes
+        return {
+            name: _place(value, start) if isinstance(value, Tensor) and start <= value.data_ptr() < stop else value
+            for name, value in batch.items()
+        }
+
+    def _slot(self, index: int) -> np.ndarray:
+        """A new array of the slot's bytes."""
+        return np.frombuffer(self._memory, np.uint8, self.slot_bytes, index * self.slot_bytes)
+
+
+def stacked_bytes(collate: Callable[[], Any]) -> int:
+    """How much `collate` stacks."""
+    total = 0
+
+    def new_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        nonlocal total
+        total += _aligned(_num_bytes(shape, dtype))
+        return np.empty(shape, dtype)
+
+    with stacked_in(new_array):
+        collate()
+    return total
+
+
+def _num_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return int(np.prod(shape)) * np.dtype(dtype).itemsize
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _place(tensor: Tensor, start: int) -> Place:
+    return Place(tensor.data_ptr() - start, tensor.dtype, tuple(tensor.shape), tensor.stride())
+
+
+def _tensor(whole: Tensor, place: Place) -> Tensor:
+    item = place.dtype.itemsize
+    size = sum((length - 1) * step for length, step in zip(place.shape, place.stride, strict=True)) + 1
+    typed = whole[place.offset : place.offset + size * item].view(place.dtype)
+    return typed.as_strided(place.shape, place.stride)
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed, for the next image, in place of giving it back to the system page by page."""
+    if sys.platform.startswith("linux"):
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "gnu_get_libc_version"):
+            trim_threshold, mmap_threshold = -1, -3  # <malloc.h>
+            libc.mallopt(mmap_threshold, 32 << 20)  # its upper limit
+            libc.mallopt(trim_threshold, 1 << 30)

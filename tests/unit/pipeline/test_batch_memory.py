@@ -1,0 +1,101 @@
+"""Batches written in place: equal to those of fresh memory, never overwritten while anything refers to them."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import torch
+
+from lightning_modules.blocks.pixels import stack, stack_images
+from pipeline.batch_memory import BatchMemory, stacked_bytes
+from pipeline.checkpoints import build_task
+from pipeline.datamodule import TarDataModule
+from pipeline.params import LoaderConfig, load_params
+from pipeline.runs import load_run
+
+
+def batch(value: int):
+    images = [np.full((4, 5, 3), value, np.uint8)] * 3
+    return {"images": stack_images(images), "labels": stack([np.full((4, 5), value + 1, np.int16)] * 3), "keys": ["a"]}
+
+
+def test_a_batch_comes_back_as_it_was_sent():
+    memory = BatchMemory(2, stacked_bytes(lambda: batch(0)))
+    slot = memory.take()
+    sent = memory.collate(lambda: batch(7), slot)
+    assert not any(isinstance(value, torch.Tensor) for value in sent.values())  # nothing is copied on the way
+    received, expected = memory.receive(sent, slot), batch(7)
+    assert received["keys"] == ["a"]
+    for name in ("images", "labels"):
+        assert torch.equal(received[name], expected[name])
+        assert received[name].dtype == expected[name].dtype and received[name].stride() == expected[name].stride()
+
+
+def test_what_does_not_fit_gets_memory_of_its_own():
+    memory = BatchMemory(1, 3 * 4 * 5 * 3)  # room for the images alone
+    slot = memory.take()
+    sent = memory.collate(lambda: batch(7), slot)
+    assert isinstance(sent["labels"], torch.Tensor) and not isinstance(sent["images"], torch.Tensor)
+    assert torch.equal(memory.receive(sent, slot)["labels"], batch(7)["labels"])
+
+
+def test_a_slot_is_free_when_nothing_refers_to_it():
+    memory = BatchMemory(1, stacked_bytes(lambda: batch(0)))
+    slot = memory.take()
+    received = memory.receive(memory.collate(lambda: batch(7), slot), slot)
+    assert memory.take() is None
+    part = received["images"][0, :, 1:]  # a view keeps it, too
+    del received
+    gc.collect()
+    assert memory.take() is None
+    memory.restart()
+    assert memory.take() is None  # in use, not on its way
+    assert (part == 7).all()
+    del part
+    gc.collect()
+    assert memory.take() == slot
+
+
+def test_slots_on_their_way_are_free_after_a_restart():
+    memory = BatchMemory(2, 64)
+    assert {memory.take(), memory.take()} == {0, 1} and memory.take() is None
+    memory.restart()
+    assert {memory.take(), memory.take()} == {0, 1}
+
+
+def module(tiny_project, workers: int) -> TarDataModule:
+    data = load_run(tiny_project, load_params(tiny_project.root), "segmentation")
+    return TarDataModule(
+        tiny_project.shards(data.run.dataset),
+        build_task(data.run.to_dict(), data.spec),
+        LoaderConfig(num_workers=workers),
+        batch_size=4,
+        micro_batch_size=None,
+        eval_batch_size=4,
+        seed=3,
+    )
+
+
+def equal(a, b) -> bool:
+    return a["keys"] == b["keys"] and torch.equal(a["images"], b["images"]) and torch.equal(a["labels"], b["labels"])
+
+
+def test_a_worker_gives_the_batches_that_the_process_itself_gives(tiny_project):
+    expected = list(module(tiny_project, 0).train_dataloader())
+    loader = module(tiny_project, 1).train_dataloader()
+    for _ in range(4):  # left early: what was on its way never comes
+        assert equal(next(iter(loader)), expected[0])
+        loader.load_state_dict({"epoch": 0, "batches": 0})
+    memory = loader.dataset.memory
+    kept = list(loader)  # all at once, which are more than there are slots
+    assert len(kept) == len(expected) == 10
+    assert all(equal(a, b) for a, b in zip(kept, expected, strict=True))
+    loader.set_epoch(1)
+    other = [given["images"].clone() for given in loader]  # one by one
+    assert not torch.equal(other[0], expected[0]["images"])
+    assert all(equal(a, b) for a, b in zip(kept, expected, strict=True))  # nobody wrote over them
+    del kept
+    gc.collect()
+    memory.restart()
+    assert sorted(iter(memory.take, None)) == list(range(1 * 2 + 3))  # no slot is lost

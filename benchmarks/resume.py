@@ -16,7 +16,7 @@ from contracts.records import Caption, DataSpec, Record
 from lightning_modules.tasks.captioning import CaptioningConfig, Task
 from pipeline.datamodule import TarDataModule
 from pipeline.params import LoaderConfig
-from pipeline.shards import COUNTS, index_name, sample_bytes, sample_counts, shard_name, write_manifest
+from pipeline.shards import COUNTS, index_name, sample_counts, sample_pieces, shard_name, write_manifest
 
 NUM_SAMPLES, SHARD_SAMPLES, BATCH = 100_000, 1000, 32
 REPEATS = 3
@@ -90,7 +90,7 @@ def _write_shards(folder: Path) -> None:
                 key=f"{j:08d}", image_id=j, width=8, height=8, image=png, image_format="png",
                 captions=(Caption(caption_id=j, text="a word"),),
             )  # fmt: skip
-            data = sample_bytes(record)
+            data = b"".join(sample_pieces(record))
             rows.append({"key": record.key, "offset": offset, "size": len(data), **sample_counts(record)})
             parts.append(data)
             offset += len(data)

@@ -119,8 +119,10 @@ class Objects:
 class Record:
     """One valid image with all that is known of it: what a tar sample holds and what a task encodes.
 
-    `image` is an encoded RGB or grey JPEG or PNG, upright (no EXIF rotation left to apply), `height` x `width` pixels.
-    `semantic_mask` is an encoded 8-bit single-channel PNG of labels of the same size, or b"".
+    `image` is an encoded RGB or grey JPEG or PNG, upright (no EXIF rotation left to apply). It has the aspect of
+    `height` x `width` and may have fewer pixels (`shards.short_side`); boxes, areas, masks and `semantic_mask` are
+    always in the coordinates of `height` x `width`, the original image.
+    `semantic_mask` is an encoded 8-bit single-channel PNG of labels, `height` x `width` pixels, or b"".
     """
 
     key: str
@@ -145,7 +147,7 @@ class Record:
             "height": self.height,
             "objects": {
                 "ids": o.ids,
-                "boxes": [[float(x) for x in box] for box in o.boxes],
+                "boxes": o.boxes.tolist(),
                 "labels": o.labels.tolist(),
                 "areas": o.areas.tolist(),
                 "is_crowd": o.is_crowd.tolist(),

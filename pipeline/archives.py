@@ -1,8 +1,9 @@
-"""The published archives that `origin: download` can fetch, and their safe extraction."""
+"""The published archives that `origin: download` can fetch, its settings, and safe extraction."""
 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import shutil
 import stat
 import tarfile
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from contracts.errors import DataError
+from contracts.errors import ConfigError, DataError
 
 _MAX_RATIO = 60  # extracted bytes per archive byte; VQA's answers, the most repetitive of these, have about 20
 _MAX_FILES = 1_000_000
@@ -104,6 +105,31 @@ ARCHIVES: dict[str, Archive] = {
         folder="vqa",
     ),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadConfig:
+    """`archives` are names of `ARCHIVES`. `mirrors` are URLs of folders that are asked before the
+    publisher, by file name."""
+
+    archives: tuple[str, ...]
+    mirrors: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.archives:
+            raise ConfigError("archives is empty", allowed=", ".join(ARCHIVES))
+        for name in self.archives:
+            if name not in ARCHIVES:
+                near = difflib.get_close_matches(name, ARCHIVES, n=1)
+                raise ConfigError(
+                    "unknown archive",
+                    value=name,
+                    allowed=", ".join(ARCHIVES),
+                    fix=f"did you mean {near[0]!r}?" if near else "use `origin: local` for files of your own",
+                )
+        for mirror in self.mirrors:
+            if not mirror.startswith(("http://", "https://")):
+                raise ConfigError("a mirror must be an http(s) URL of a folder", value=mirror)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ bytes that are there.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -14,14 +13,13 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 import requests
 import urllib3
 
-from contracts.errors import ConfigError, DataError
-from pipeline.archives import ARCHIVES, Archive, extract
+from contracts.errors import DataError
+from pipeline.archives import ARCHIVES, Archive, DownloadConfig, extract
 from pipeline.progress import progress_bar
 
 Advance = Callable[[int], None]
@@ -33,31 +31,6 @@ MAX_WAIT_S = 60.0
 TIMEOUT_S = (15, 60)  # to connect, and between two reads
 _BLOCK = 1 << 20
 _RETRY_STATUS = {408, 425, 429, 500, 502, 503, 504}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """`archives` are names of `pipeline/archives.py`. `mirrors` are URLs of folders that are asked before the
-    publisher, by file name."""
-
-    archives: tuple[str, ...]
-    mirrors: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.archives:
-            raise ConfigError("archives is empty", allowed=", ".join(ARCHIVES))
-        for name in self.archives:
-            if name not in ARCHIVES:
-                near = difflib.get_close_matches(name, ARCHIVES, n=1)
-                raise ConfigError(
-                    "unknown archive",
-                    value=name,
-                    allowed=", ".join(ARCHIVES),
-                    fix=f"did you mean {near[0]!r}?" if near else "use `origin: local` for files of your own",
-                )
-        for mirror in self.mirrors:
-            if not mirror.startswith(("http://", "https://")):
-                raise ConfigError("a mirror must be an http(s) URL of a folder", value=mirror)
 
 
 def download(
@@ -75,7 +48,7 @@ def download(
         ConfigError: an archive is not known.
         DataError: it cannot be had, is not what was published, or is not safe to extract.
     """
-    config = Config(archives=tuple(archives), mirrors=tuple(mirrors))
+    config = DownloadConfig(archives=tuple(archives), mirrors=tuple(mirrors))
     for name in config.archives:
         archive = ARCHIVES[name]
         marker = root / f".{name}.done"

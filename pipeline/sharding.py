@@ -18,10 +18,20 @@ from contracts.errors import DataError
 from contracts.records import Problem, RawRecord
 from pipeline import sources, stores
 from pipeline.distributed import map_ordered
-from pipeline.door import admit
+from pipeline.door import Shrink, admit
 from pipeline.params import ClusterConfig, DatasetConfig, ShardsConfig
 from pipeline.progress import progress_bar
-from pipeline.shards import BLOCK, COUNTS, MANIFEST, index_name, sample_bytes, sample_counts, shard_name, write_manifest
+from pipeline.shards import (
+    BLOCK,
+    COUNTS,
+    MANIFEST,
+    index_name,
+    sample_counts,
+    sample_pieces,
+    shard_name,
+    write_manifest,
+    write_pieces,
+)
 
 
 @dataclass
@@ -35,32 +45,35 @@ class ShardResult:
     totals: Counter[str] = field(default_factory=Counter)
 
 
-def write_shard(raws: Sequence[RawRecord], classes: Sequence[str], folder: Path, name: str) -> ShardResult:
+def write_shard(
+    raws: Sequence[RawRecord], classes: Sequence[str], folder: Path, name: str, shrink: Shrink | None = None
+) -> ShardResult:
     """Let records through the door and write those that pass as one tar and its index.
 
     Both files are written under a temporary name and renamed, so a shard that exists is whole. Holds the bytes of one
-    sample at a time.
+    sample at a time. `shrink` makes large images smaller.
     """
     result = ShardResult(shard=None, num_source=len(raws))
     rows: list[dict[str, Any]] = []
     digest, offset = hashlib.sha256(), 0
     part = folder / f".{name}.part"
-    with open(part, "wb") as file:
+    with open(part, "wb", buffering=0) as file:
         for raw in raws:
-            admission = admit(raw, classes)
+            admission = admit(raw, classes, shrink)
             result.problems += admission.problems
             result.fixes += admission.fixes
             if admission.record is None:
                 continue
-            data = sample_bytes(admission.record)
-            file.write(data)
-            digest.update(data)
+            pieces = sample_pieces(admission.record)
+            size = write_pieces(file.fileno(), pieces)
+            for piece in pieces:
+                digest.update(piece)
             counts = sample_counts(admission.record)
-            rows.append({"key": raw.key, "offset": offset, "size": len(data), **counts})
+            rows.append({"key": raw.key, "offset": offset, "size": size, **counts})
             result.totals.update(counts)
-            offset += len(data)
+            offset += size
         end = b"\0" * (2 * BLOCK)
-        file.write(end)
+        write_pieces(file.fileno(), [end])
         digest.update(end)
     if not rows:
         part.unlink()
@@ -81,10 +94,12 @@ def write_shard(raws: Sequence[RawRecord], classes: Sequence[str], folder: Path,
     return result
 
 
-def upload_shard(raws: Sequence[RawRecord], classes: Sequence[str], store: str, name: str) -> ShardResult:
+def upload_shard(
+    raws: Sequence[RawRecord], classes: Sequence[str], store: str, name: str, shrink: Shrink | None = None
+) -> ShardResult:
     """`write_shard` into a folder of an object store. What is there already with this content is not sent again."""
     with tempfile.TemporaryDirectory(prefix="sightline-") as scratch:  # on this node: the project's folder may not be
-        result = write_shard(raws, classes, Path(scratch), name)
+        result = write_shard(raws, classes, Path(scratch), name, shrink)
         if result.shard is not None:
             files = {name: result.shard["sha256"], index_name(name): result.shard["index_sha256"]}
             for file, sha256 in files.items():
@@ -179,6 +194,7 @@ def shard_dataset(
     quarantine.parent.mkdir(parents=True, exist_ok=True)
     store = f"{shards.store.rstrip('/')}/{name}" if shards.store else None
     write, place = (upload_shard, store) if store else (write_shard, folder)
+    shrink = Shrink(short_side=shards.short_side, quality=shards.quality) if shards.short_side else None
     classes = sources.joined_classes(opened)
     chunks = {
         split: _Chunks(sources.read_joined(opened, split), shards.samples, split)
@@ -191,7 +207,7 @@ def shard_dataset(
         for split, part in chunks.items():
             for i, chunk in enumerate(part):
                 order.append(split)
-                yield chunk, classes, place, shard_name(name, split, i)
+                yield chunk, classes, place, shard_name(name, split, i), shrink
 
     with open(quarantine, "w", encoding="utf-8") as lines, progress_bar(f"shard {name}", None) as advance:
         for i, result in enumerate(map_ordered(write, jobs(), cluster, root)):
@@ -202,7 +218,7 @@ def shard_dataset(
             lines.writelines(problem_line(split, problem) + "\n" for problem in part.problems)
     entries = {split: split_manifest(results[split], chunks[split].problems) for split in chunks}
     _judge(name, config, entries, quarantine)
-    manifest = write_manifest(folder, name, classes, entries, store=store)
+    manifest = write_manifest(folder, name, classes, entries, shrink=asdict(shrink) if shrink else None, store=store)
     if store:
         stores.upload(folder / MANIFEST, f"{store}/{MANIFEST}")  # a copy: the store is whole without this project
     return manifest

@@ -3,5 +3,6 @@
 from pipeline.door.admit import Admission, admit
 from pipeline.door.images import CleanImage, upright_image
 from pipeline.door.rules import FIXES, PROBLEMS, RULES
+from pipeline.door.shrink import Shrink
 
-__all__ = ["FIXES", "PROBLEMS", "RULES", "Admission", "CleanImage", "admit", "upright_image"]
+__all__ = ["FIXES", "PROBLEMS", "RULES", "Admission", "CleanImage", "Shrink", "admit", "upright_image"]

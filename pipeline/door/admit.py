@@ -14,6 +14,7 @@ from pipeline.door.images import CleanImage, clean_image, read_bytes
 from pipeline.door.masks import decode_ids, encode_labels, ids_to_labels
 from pipeline.door.objects import clean_objects
 from pipeline.door.rules import Refused
+from pipeline.door.shrink import Shrink
 from pipeline.door.text import clean_captions, clean_questions
 
 
@@ -30,11 +31,12 @@ class Admission:
     fixes: Counter[str] = field(default_factory=Counter)
 
 
-def admit(raw: RawRecord, classes: Sequence[str]) -> Admission:
+def admit(raw: RawRecord, classes: Sequence[str], shrink: Shrink | None = None) -> Admission:
     """Check and fix everything that `raw` claims. Opens the image and its masks; never raises for bad data.
 
     Args:
         classes: names of labels 1..C.
+        shrink: how large images are made smaller; None keeps them.
     """
     file = raw.image
     try:
@@ -46,7 +48,7 @@ def admit(raw: RawRecord, classes: Sequence[str]) -> Admission:
             file = raw.instance_mask
             instance_ids = decode_ids(read_bytes(file, "missing_mask"))
         file = raw.image
-        image = _image(raw, labels)
+        image = _image(raw, labels, shrink)
         for path, mask in ((raw.semantic_mask, labels), (raw.instance_mask, instance_ids)):
             if mask is not None and mask.shape != (image.height, image.width):
                 assert path is not None
@@ -75,13 +77,14 @@ def admit(raw: RawRecord, classes: Sequence[str]) -> Admission:
     return Admission(record=record, problems=problems, fixes=+fixes)
 
 
-def _image(raw: RawRecord, labels: np.ndarray | None) -> CleanImage:
+def _image(raw: RawRecord, labels: np.ndarray | None, shrink: Shrink | None) -> CleanImage:
     claimed = (raw.width, raw.height) if raw.width or raw.height else None
     reference = (labels.shape[1], labels.shape[0]) if claimed is None and labels is not None else claimed
     image = clean_image(
         read_bytes(raw.image, "missing_image"),
         claimed=reference,
         has_pixel_annotations=bool(raw.objects or raw.semantic_mask),
+        shrink=shrink,
     )
     if claimed is not None and claimed != (image.width, image.height):
         raise Refused("size_mismatch", f"annotation {raw.width} x {raw.height}, file {image.width} x {image.height}")

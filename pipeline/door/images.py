@@ -7,6 +7,8 @@ their width and height say so; an EXIF orientation tag is then wrong for them an
 from __future__ import annotations
 
 import io
+import os
+import stat
 import struct
 import warnings
 import zlib
@@ -15,10 +17,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from contracts.errors import DataError
 from pipeline.door.rules import RULES, Refused
+from pipeline.door.shrink import Shrink
 
 MAX_PIXELS = 100_000_000
 MAX_FILE_BYTES = 512 << 20
@@ -40,7 +44,7 @@ _PNG_METADATA = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # each of these can carry 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CleanImage:
-    """Encoded bytes, their format, size in pixels, and the fixes that were needed."""
+    """Encoded bytes and their format, the upright image's size in pixels (before it was shrunk), and the fixes."""
 
     data: bytes
     format: Literal["jpg", "png"]
@@ -52,14 +56,21 @@ class CleanImage:
 def read_bytes(path: Path, missing: str) -> bytes:
     """The bytes of a plain file of at most `MAX_FILE_BYTES`; `missing` is the reason if there is none."""
     try:
-        if not path.is_file():
-            raise Refused(missing, str(path))
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise Refused("file_too_large", f"{size} bytes")
-        return path.read_bytes()
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise Refused(missing, str(path))
+            if status.st_size > MAX_FILE_BYTES:
+                raise Refused("file_too_large", f"{status.st_size} bytes")
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise Refused(missing, str(path)) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         raise Refused("unreadable_file", str(error)) from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # or opening a pipe would wait for somebody to write
 
 
 def upright_image(data: bytes) -> CleanImage:
@@ -79,24 +90,33 @@ def upright_image(data: bytes) -> CleanImage:
         ) from None
 
 
-def clean_image(data: bytes, *, claimed: tuple[int, int] | None, has_pixel_annotations: bool) -> CleanImage:
-    """Decode every pixel once and return bytes that need no special case downstream.
+def clean_image(
+    data: bytes, *, claimed: tuple[int, int] | None, has_pixel_annotations: bool, shrink: Shrink | None = None
+) -> CleanImage:
+    """Prove that the file decodes and return bytes that need no special case downstream.
 
     Args:
         data: the file.
         claimed: (width, height) of the annotation, None if it claims none. Only used to understand an orientation
             tag; comparing sizes is the caller's.
         has_pixel_annotations: boxes or masks exist, so that pixels must not move unless `claimed` says so.
+        shrink: how a large image is made smaller; None keeps it.
 
     Raises:
         Refused: the image cannot be used.
     """
-    image, num_frames, orientation = _decode(data)
+    image = _open(data)
+    if shrink is not None and not shrink.applies(image.size):
+        shrink = None
+    plain = _plain_jpeg(image, data, shrink)
+    if plain is not None:
+        return plain
+    num_frames, orientation = _load(image, data)
     kind = str(image.format)
     fixes: list[str] = []
     if num_frames > 1 and kind != "MPO":  # the further pictures of an MPO are previews; decoders ignore them
         fixes.append("first_frame")
-    if kind not in ("JPEG", "MPO", "PNG"):
+    if kind not in ("JPEG", "MPO", "PNG") and shrink is None:
         fixes.append("reencoded_as_png")
     pixels = _eight_bits(image, data, fixes)
     encode = bool(fixes)
@@ -109,17 +129,40 @@ def clean_image(data: bytes, *, claimed: tuple[int, int] | None, has_pixel_annot
         fixes.append("exif_rotated" if upright else "exif_orientation_dropped")
         if not encode:
             data = _without_metadata(data)
+    jpeg = kind in ("JPEG", "MPO")
+    if shrink is not None:
+        fixes.append("image_shrunk")
+        data, jpeg = shrink.pixels(np.asarray(pixels)), True
+    elif encode:
+        data = _encode(pixels, kind)
     return CleanImage(
-        data=_encode(pixels, kind) if encode else data,
-        format="jpg" if kind in ("JPEG", "MPO") else "png",
-        width=pixels.width,
-        height=pixels.height,
-        fixes=tuple(fixes),
+        data=data, format="jpg" if jpeg else "png", width=pixels.width, height=pixels.height, fixes=tuple(fixes)
     )
 
 
-def _decode(data: bytes) -> tuple[Image.Image, int, int]:
-    """Decoded image, number of frames, EXIF orientation (1 if none)."""
+def _plain_jpeg(image: Image.Image, data: bytes, shrink: Shrink | None) -> CleanImage | None:
+    """The common case without Pillow's decoder: an upright RGB or grey JPEG without a flaw; None for all others.
+
+    Pillow forgives some of what the strict decoder does not, so what fails here is Pillow's to judge. The other way
+    round, Pillow took all that passes here of some 100,000 cut and damaged files.
+    """
+    if image.format != "JPEG" or image.mode not in ("RGB", "L") or _orientation(image) in _UPRIGHT:
+        return None
+    width, height = image.size
+    fixes: tuple[str, ...] = ()
+    try:
+        if shrink is not None:
+            data, fixes = shrink.jpeg(data, image.size, is_grey=image.mode == "L"), ("image_shrunk",)
+        else:  # at an eighth of the size all bits are still read, but few pixels made
+            colours = "gray" if image.mode == "L" else "rgb"
+            simplejpeg.decode_jpeg(data, colours, min_height=1, min_width=1, strict=True)
+    except ValueError:
+        return None
+    return CleanImage(data=data, format="jpg", width=width, height=height, fixes=fixes)
+
+
+def _open(data: bytes) -> Image.Image:
+    """The image with its header read, and no pixel."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own size limit is below ours; damaged metadata is not our business
         try:
@@ -132,6 +175,13 @@ def _decode(data: bytes) -> tuple[Image.Image, int, int]:
             raise Refused("undecodable_image", repr(error)) from error
         if image.width * image.height > MAX_PIXELS:
             raise Refused("too_many_pixels", f"{image.width} x {image.height}")
+    return image
+
+
+def _load(image: Image.Image, data: bytes) -> tuple[int, int]:
+    """Decode the pixels; number of frames, and EXIF orientation (1 if none)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
         try:
             num_frames = int(getattr(image, "n_frames", 1))
             image.load()
@@ -140,11 +190,16 @@ def _decode(data: bytes) -> tuple[Image.Image, int, int]:
             raise Refused(reason, repr(error)) from error
         if image.format == "PNG":
             _check_png_chunks(data)
+    return num_frames, _orientation(image)
+
+
+def _orientation(image: Image.Image) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
-            orientation = int(image.getexif().get(_ORIENTATION_TAG, 1))
+            return int(image.getexif().get(_ORIENTATION_TAG, 1))
         except Exception:  # EXIF that cannot be read rotates nothing
-            orientation = 1
-    return image, num_frames, orientation
+            return 1
 
 
 def _check_png_chunks(data: bytes) -> None:

@@ -84,6 +84,7 @@ FIXES = {
     "palette_to_rgb": "A palette image is expanded to RGB and encoded again.",
     "colour_mode_converted": "A bilevel image becomes grey, YCbCr, LAB and HSV become RGB, and it is encoded again.",
     "reencoded_as_png": "A format other than JPEG and PNG is encoded again as PNG, without loss.",
+    "image_shrunk": "With `shards.short_side`, a larger image is stored as a JPEG of that short side.",
     "first_frame": "Of an animated or multi-page image the first frame is kept.",
     "exif_rotated": "Pixels are rotated upright where the annotation has that size, or none and marks no pixels.",
     "exif_orientation_dropped": "An orientation tag is removed where the annotation has the size of the stored pixels.",

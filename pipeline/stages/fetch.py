@@ -8,7 +8,6 @@ from pathlib import Path
 
 from contracts.errors import DataError
 from pipeline import discover
-from pipeline.download import download
 from pipeline.params import Params
 from pipeline.progress import progress_bar
 from pipeline.project import POINTER, Project, write_json
@@ -27,6 +26,8 @@ def fetch(project: Project, params: Params, dataset: str) -> None:
         with progress_bar(f"generate {dataset}", total) as advance:
             world.generate(target, settings, advance)
     elif config.download is not None:
+        from pipeline.download import download  # its HTTP libraries take as long to import as everything else here
+
         archives, mirrors = config.download.archives, config.download.mirrors
         download(archives, target, project.root / "state" / "downloads", mirrors)
     else:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from pipeline import discover, sources
+from typing import TYPE_CHECKING
+
+from pipeline import discover
 from pipeline.params import ClusterConfig, Params, ShardsConfig
 from pipeline.project import Project
-from pipeline.sharding import shard_dataset
 from pipeline.stages._command import main
 
+if TYPE_CHECKING:
+    from pipeline.sources import OpenSource
 
-def open_sources(project: Project, params: Params, dataset: str) -> list[sources.OpenSource]:
+
+def open_sources(project: Project, params: Params, dataset: str) -> list[OpenSource]:
     """The sources of a data set, each with its settings, over its raw folder."""
+    from pipeline.sources import OpenSource  # numpy and Pillow wait until the arguments are known to be right
+
     return [
-        sources.OpenSource(
+        OpenSource(
             name=name,
             module=discover.load("source", name, where=f"datasets.{dataset}.sources"),
             root=project.raw_root(dataset),
@@ -23,6 +29,8 @@ def open_sources(project: Project, params: Params, dataset: str) -> list[sources
 
 
 def shard(project: Project, params: Params, dataset: str) -> None:
+    from pipeline.sharding import shard_dataset
+
     config = params.dataset(dataset)
     manifest = shard_dataset(
         dataset,

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 
 from contracts.text import words
-from lightning_modules.metrics.vqa_accuracy import normalise_answer
 from pipeline.params import Params
 from pipeline.progress import progress_bar
 from pipeline.project import Project, write_json
-from pipeline.shards import SplitReader, load_manifest
 from pipeline.stages._command import main
 
 
 def vocab(project: Project, params: Params, dataset: str) -> None:
+    from lightning_modules.metrics.vqa_accuracy import normalise_answer  # these need numpy: not for --help
+    from pipeline.shards import SplitReader, load_manifest
+
     params.dataset(dataset)
     folder = project.shards(dataset)
     reader = SplitReader(folder, load_manifest(folder), "train")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from contracts.errors import DataError
 from contracts.records import Caption, RawObject, RawRecord
 from pipeline.door import RULES, Admission, admit, upright_image
 from pipeline.door import images as images_module
+from pipeline.door.images import clean_image
+from pipeline.door.rules import Refused
 
 HEIGHT, WIDTH = 20, 30
 
@@ -112,6 +116,71 @@ def test_truncated_files(tmp_path: Path, kind: str) -> None:
     assert reason in ("truncated_image", "undecodable_image")
     if kind in ("JPEG", "PNG"):
         assert reason == "truncated_image"
+
+
+def photograph(mode: str = "RGB", **options: object) -> bytes:
+    """A JPEG of 48 x 40 pixels in which every block has something to decode."""
+    rng = np.random.default_rng(1)
+    pixels = cv2.GaussianBlur(rng.integers(0, 255, (40, 48, 3), np.uint8), (3, 3), 0)
+    return encode(Image.fromarray(pixels).convert(mode), **{"quality": 95, **options})
+
+
+CODINGS: list[dict[str, object]] = [
+    {"subsampling": 0},
+    {"subsampling": 2},
+    {"progressive": True},
+    {"restart_marker_blocks": 4},
+    {"mode": "L"},
+]
+
+
+@pytest.mark.parametrize("options", CODINGS, ids=str)
+def test_of_damaged_jpegs_those_are_refused_that_pillow_refuses(options: dict[str, Any]) -> None:
+    whole, rng = photograph(**options), random.Random(0)
+    damaged = [whole[:length] for length in range(0, len(whole), 7)] + [whole[:-1], whole[:-2]]
+    for _ in range(300):
+        data = bytearray(whole)
+        position = rng.randrange(len(data))
+        how = rng.randrange(4)
+        if how == 0:
+            data[position] ^= 1 << rng.randrange(8)
+        elif how == 1:
+            del data[position : position + rng.choice([1, 50])]
+        elif how == 2:
+            data[position : position + 50] = b"\xff" * len(data[position : position + 50])
+        else:
+            data[position:position] = rng.randbytes(5)
+        damaged.append(bytes(data))
+    refusals = 0
+    for data in damaged:
+        try:
+            Image.open(io.BytesIO(data)).load()
+            sound = True
+        except Exception:
+            sound = False
+        try:
+            clean_image(data, claimed=None, has_pixel_annotations=True)
+            accepted = True
+        except Refused:
+            accepted = False
+        assert accepted == sound
+        refusals += not sound
+    assert 100 < refusals < len(damaged) - 100
+
+
+def test_pillow_decodes_no_plain_jpeg_and_judges_the_flawed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[str] = []
+    load = ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: (loads.append(self.mode), load(self))[1])
+    for options in CODINGS:
+        assert admitted(tmp_path, photograph(**options), (48, 40)).record is not None  # type: ignore[arg-type]
+    assert loads == []
+    whole = photograph()
+    forgivable = whole[:-300] + b"\xff\xd0" + whole[-300:]  # a marker among the pixels: libjpeg warns, and goes on
+    admission = admitted(tmp_path, forgivable, (48, 40))
+    assert admission.record is not None
+    assert admission.record.image == forgivable
+    assert loads
 
 
 def test_a_flipped_bit_in_a_png_is_seen(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from contracts.errors import ConfigError, DataError
 from pipeline import archives, download
-from pipeline.archives import ARCHIVES, Archive, extract
+from pipeline.archives import ARCHIVES, Archive, DownloadConfig, extract
 
 
 @dataclass
@@ -313,11 +313,11 @@ def test_progress_counts_whole_mebibytes() -> None:
 
 def test_configuration_mistakes() -> None:
     with pytest.raises(ConfigError, match="did you mean 'coco_val2017'"):
-        download.Config(archives=("coco_val217",))
+        DownloadConfig(archives=("coco_val217",))
     with pytest.raises(ConfigError, match="empty"):
-        download.Config(archives=())
+        DownloadConfig(archives=())
     with pytest.raises(ConfigError, match="mirror"):
-        download.Config(archives=("coco_val2017",), mirrors=("/home/me",))
+        DownloadConfig(archives=("coco_val2017",), mirrors=("/home/me",))
 
 
 def test_the_table_is_well_formed() -> None:

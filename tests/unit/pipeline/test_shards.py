@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import os
 import pickle
 import shutil
 import tarfile
@@ -21,7 +23,15 @@ from pipeline import stores
 from pipeline.params import LoaderConfig, ShardsConfig, load_params
 from pipeline.project import Project
 from pipeline.sharding import split_manifest, upload_shard, write_shard
-from pipeline.shards import SplitReader, load_manifest, parse_sample, sample_bytes, verify_shards, write_manifest
+from pipeline.shards import (
+    SplitReader,
+    load_manifest,
+    parse_sample,
+    sample_pieces,
+    tar_member,
+    verify_shards,
+    write_manifest,
+)
 from pipeline.stages.shard import shard
 from pipeline.stores import ShardCache
 
@@ -85,7 +95,7 @@ def shard_folder(tmp_path: Path, raws: list[RawRecord]) -> Path:
 
 def test_record_survives_the_tar():
     record = make_record()
-    again = parse_sample(sample_bytes(record), "test")
+    again = parse_sample(b"".join(sample_pieces(record)), "test")
     assert again.annotation_json() == record.annotation_json()
     assert (again.image, again.semantic_mask, again.image_format) == (record.image, record.semantic_mask, "jpg")
     assert again.objects.boxes.dtype == np.float32
@@ -93,10 +103,38 @@ def test_record_survives_the_tar():
 
 
 def test_members_are_plain_ustar_without_time_or_owner():
-    with tarfile.open(fileobj=io.BytesIO(sample_bytes(make_record()) + bytes(1024))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(b"".join(sample_pieces(make_record())) + bytes(1024))) as tar:
         members = tar.getmembers()
     assert [m.name for m in members] == ["000000000001.jpg", "000000000001.json", "000000000001.semantic.png"]
     assert all((m.mtime, m.uid, m.uname) == (0, 0, "") for m in members)
+
+
+def tarfile_member(name: str, data: bytes) -> bytes:
+    """What Python's tarfile makes of a file, without the end of the tar."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = len(data), 0o644
+        tar.addfile(info, io.BytesIO(data))
+        return out.getvalue()
+
+
+def test_members_are_byte_for_byte_those_of_tarfile():
+    names = ["a", "000000000001.jpg", "0.semantic.png", "ü/é.json", "x" * 100, "y" * 60 + "/" + "z" * 80]
+    for name, size in itertools.product(names, (0, 1, 511, 512, 513, 150_000)):
+        data = bytes(i % 251 for i in range(size))
+        assert b"".join(tar_member(name, data)) == tarfile_member(name, data), (name, size)
+    record = make_record()
+    pieces = {"jpg": record.image, "json": record.annotation_json(), "semantic.png": record.semantic_mask}
+    expected = b"".join(tarfile_member(f"{record.key}.{extension}", data) for extension, data in pieces.items())
+    assert b"".join(sample_pieces(record)) == expected
+
+
+def test_a_full_disk_is_an_error_not_a_short_shard(monkeypatch, tmp_path, raws):
+    monkeypatch.setattr("os.writev", lambda descriptor, pieces: os.write(descriptor, b"".join(pieces)[:-512]))
+    with pytest.raises(OSError, match="bytes were written"):
+        write_shard(raws, ["a"], tmp_path, "toy-train-v1-000000.tar")
+    assert not (tmp_path / "toy-train-v1-000000.tar").exists()
 
 
 def test_positions_cross_shards_and_reader_pickles(shard_folder):

@@ -1,23 +1,44 @@
-"""What Lightning, one Ray worker and our loader add to a training step, beside a bare PyTorch loop fed from memory.
+"""What Lightning, one Ray worker and our loader add to a training step.
 
-Both train the same model on the same batches in one process of one thread: gradient clipping, AdamW, a schedule. The
-bare loop's batches are made beforehand; ours are decoded and augmented by one loader process meanwhile.
+Beside a bare PyTorch loop fed from memory, both train the same model on the same batches in a process of one thread:
+gradient clipping, AdamW, a schedule. The bare loop's batches are made beforehand; ours are decoded and augmented by one
+loader process meanwhile. The two take turns of a few steps, the other standing still (SIGSTOP), so that both meet the
+machine in the same state.
+
+Beside Lightning alone, a model of nine weights is trained in this process from memory, so that a step is hardly more
+than what the Trainer does around it: with our callbacks and logger, with Lightning's defaults, and with nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import multiprocessing
 import os
+import signal
 import statistics
 import tempfile
+import threading
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import psutil
+import pytorch_lightning as pl
 import torch
 import yaml
+from torch.utils.data import DataLoader
 
 from benchmarks import Figure
-from lightning_modules.base import warmup_cosine
+from contracts.records import DataSpec
+from lightning_modules.base import OptimizerConfig, TaskModule, warmup_cosine
+from lightning_modules.task import Batch
+from lightning_modules.tasks import segmentation
 from pipeline.checkpoints import build_module
 from pipeline.datamodule import TarDataModule
 from pipeline.distributed import run_training
@@ -27,10 +48,13 @@ from pipeline.runs import RunData, load_run
 from pipeline.stages.fetch import fetch
 from pipeline.stages.shard import shard
 from pipeline.stages.vocab import vocab
-from pipeline.training import EVENTS
+from pipeline.training import EVENTS, Placement, TrainConfig, quiet_lightning
+from pipeline.training import _trainer as make_trainer
 
 ROOT = Path(__file__).resolve().parents[1]
-BATCH, STEPS, WARM = 16, 30, 6
+BATCH, STEPS, WARM = 16, 60, 6
+TURN_S = 2.0
+TINY_STEPS, TINY_ROUNDS = 500, 5
 DOCUMENT = {
     "datasets": {
         "voc": {
@@ -42,7 +66,7 @@ DOCUMENT = {
     },
     "runs": {"fcn": {"dataset": "voc", "task": {"name": "segmentation"}, "model": {"name": "fcn"}}},
     "train": {"max_epochs": 1, "batch_size": BATCH, "precision": "32-true", "log_every_steps": 1, "num_pictures": 0},
-    "loader": {"num_workers": 1, "start_method": "fork"},
+    "loader": {"num_workers": 1},
     "cluster": {"engine": "local"},
 }
 
@@ -54,9 +78,7 @@ def measure() -> list[Figure]:
         project, params = Project(root), load_params(root)
         for stage in (fetch, shard, vocab):
             stage(project, params, "voc")
-        data = load_run(project, params, "fcn")
-        bare = _bare(data, project.shards("voc"))
-        ours = _ours(data, project.shards("voc"), root / "state")
+        ours, bare = _side_by_side(load_run(project, params, "fcn"), project.shards("voc"), root)
     return [
         Figure(
             what=f"training step through Lightning, Ray and our loader (FCN-8s, {BATCH} images of 128 px), median",
@@ -65,16 +87,156 @@ def measure() -> list[Figure]:
             beside="bare loop fed from memory",
             other=1000 * bare,
             goal="ratio >= 0.95 (<= 1.05 x the bare step)",
+        ),
+        *_trainers(),
+    ]
+
+
+class _Numbers(segmentation.Task):
+    """A task that takes no time; notes when each step starts."""
+
+    def __init__(self, config: Any, data: DataSpec):
+        super().__init__(config, data)
+        self.starts: list[float] = []
+
+    def losses(self, model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        self.starts.append(time.perf_counter())
+        return {"square": model(batch["numbers"]).square().mean()}
+
+
+class _Memory(pl.LightningDataModule):
+    """What the module and our Trainer ask of a `TarDataModule`, from memory and without validation."""
+
+    accumulate, steps_per_epoch = 1, TINY_STEPS
+
+    def train_dataloader(self) -> DataLoader:
+        batches = [{"numbers": part, "keys": list("abcd"), "weight": 1.0} for part in torch.randn(TINY_STEPS, 4, 8)]
+        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list is a dataset
+
+
+def _trainers() -> list[Figure]:
+    quiet_lightning()
+    warnings.filterwarnings("ignore", module="pytorch_lightning")  # its advice on what is left out on purpose
+    kinds = ("ours", "defaults", "lean")
+    steps: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(TINY_ROUNDS):
+        for kind in kinds:
+            steps[kind].append(_tiny_step(kind))
+    medians = {kind: 1e6 * statistics.median(seconds) for kind, seconds in steps.items()}
+    return [
+        Figure(
+            what="step of a tiny model with our callbacks and logger",
+            value=medians["ours"],
+            unit="µs",
+            beside=beside,
+            other=medians[kind],
+            goal=goal,
+        )
+        for kind, beside, goal in (
+            ("defaults", "Lightning's defaults (its logger, progress bar and checkpoints)", "ratio >= 1"),
+            ("lean", "Lightning without callbacks and logger", ""),
         )
     ]
 
 
-def _bare(data: RunData, shards: Path) -> float:
-    """Median seconds of a step."""
+def _tiny_step(kind: str) -> float:
+    """Mean seconds of a step of one epoch."""
+    data = DataSpec(dataset="tiny", classes=("a",), vocabulary={})
+    # Two epochs, so that our Trainer does not ask for the metric of a validation after the first, the only one.
+    train = TrainConfig(max_epochs=2, validate_every_epochs=2, precision="32-true")
+    module = TaskModule(_Numbers(segmentation.Task.Config(), data), torch.nn.Linear(8, 1), OptimizerConfig())
+    memory = _Memory()
+    plain: dict[str, Any] = {"accelerator": "cpu", "gradient_clip_val": train.gradient_clip_norm, "max_epochs": 2}
+    lean = {f"enable_{name}": False for name in ("checkpointing", "progress_bar", "model_summary")} | {"logger": False}
+    with tempfile.TemporaryDirectory(prefix="sightline-bench-") as folder, contextlib.redirect_stdout(io.StringIO()):
+        if kind == "ours":
+            run = {"name": "tiny", "train": asdict(train)}
+            trainer = make_trainer(run, train, data, module, memory, Path(folder), Placement(use_gpu=False), None)
+        else:
+            trainer = pl.Trainer(default_root_dir=folder, **plain, **(lean if kind == "lean" else {}))
+        trainer.fit_loop.max_epochs = 1
+        trainer.fit(module, datamodule=memory)
+    starts = module.task.starts
+    return (starts[-1] - starts[WARM]) / (len(starts) - 1 - WARM)
+
+
+def _side_by_side(data: RunData, shards: Path, root: Path) -> tuple[float, float]:
+    """Median seconds of a step: ours, from one event line to the next, so that all between them counts; and bare."""
+    state, times = root / "state", root / "bare.txt"
+    state.mkdir()
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    context = multiprocessing.get_context("spawn")
+    ready, end = context.Event(), threading.Event()
+    bare = context.Process(target=_bare, args=(data, shards, times, ready), daemon=True)
+    bare.start()
+    ready.wait()
+    turns = threading.Thread(target=_take_turns, args=(bare.pid, state / EVENTS, end))
+    turns.start()
+    try:
+        arguments = {"run": data.run.to_dict(), "data": data.spec.to_dict(), "shards": str(shards), "state": str(state)}
+        run_training(arguments, ClusterConfig(num_workers=1), ROOT)
+    finally:
+        end.set()
+        turns.join()
+        bare.kill()
+        bare.join()
+    lines = [json.loads(line) for line in (state / EVENTS).read_text().splitlines()]
+    ours = [line["time"] for line in lines if line["kind"] == "metrics" and "train/loss" in line["values"]]
+    return _median_step(ours), _median_step([float(line) for line in times.read_text().split()])
+
+
+def _median_step(times: list[float]) -> float:
+    """Of the seconds between `times`. The few steps that were cut by the other's turn are longer by far than any."""
+    seconds = [b - a for a, b in zip(times[WARM:], times[WARM + 1 :], strict=False)]
+    return statistics.median(s for s in seconds if s < TURN_S)
+
+
+def _take_turns(bare: int, events: Path, end: threading.Event) -> None:
+    """Let one side stand still while the other works: from our first step on, until `end`."""
+    with _standing_still([psutil.Process(bare)]):
+        while not events.is_file() and not end.is_set():
+            time.sleep(0.1)
+        while not end.wait(TURN_S):
+            with _standing_still(_ours(bare)), _going_on(bare):
+                end.wait(TURN_S)
+
+
+def _ours(bare: int) -> list[psutil.Process]:
+    """The processes of Ray, its worker and the worker's loader."""
+    return [process for process in psutil.Process().children(recursive=True) if process.pid != bare]
+
+
+@contextmanager
+def _standing_still(processes: list[psutil.Process]) -> Iterator[None]:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
+@contextmanager
+def _going_on(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGSTOP)
+
+
+def _bare(data: RunData, shards: Path, times: Path, ready: threading.Event) -> None:
+    """Train without end, round and round over the batches of the first epoch; a line with the time for each step."""
+    os.setsid()  # Linux shares out the CPU by session, and Ray's processes have one of their own;
+    os.nice(15)  # its workers are as nice as that
     torch.set_num_threads(1)
     torch.manual_seed(0)
     train = data.run.train
-    module = build_module(data.run.to_dict(), data.spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module: TaskModule = build_module(data.run.to_dict(), data.spec)
+    module.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader = TarDataModule(
         shards, module.task, LoaderConfig(), batch_size=BATCH, micro_batch_size=None, eval_batch_size=BATCH, seed=0
     ).train_dataloader()
@@ -84,25 +246,14 @@ def _bare(data: RunData, shards: Path) -> float:
         optimizer, lambda step: warmup_cosine(step, total_steps=STEPS, warmup_fraction=0.05, final_fraction=0.01)
     )
     module.train()
-    times = []
-    for batch in batches:
-        start = time.perf_counter()
-        loss = torch.stack([part.float() for part in module.task.losses(module.model, batch).values()]).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), train.gradient_clip_norm or 1.0)
-        optimizer.step()
-        schedule.step()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[WARM:])
-
-
-def _ours(data: RunData, shards: Path, state: Path) -> float:
-    """Median seconds between the event lines of successive steps: everything between them counts."""
-    state.mkdir()
-    arguments = {"run": data.run.to_dict(), "data": data.spec.to_dict(), "shards": str(shards), "state": str(state)}
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    run_training(arguments, ClusterConfig(num_workers=1), ROOT)
-    lines = [json.loads(line) for line in (state / EVENTS).read_text().splitlines()]
-    times = [line["time"] for line in lines if line["kind"] == "metrics" and "train/loss" in line["values"]]
-    return statistics.median(b - a for a, b in zip(times[WARM:], times[WARM + 1 :], strict=False))
+    ready.set()
+    with times.open("w", buffering=1) as lines:
+        while True:
+            for batch in batches:
+                loss = torch.stack([part.float() for part in module.task.losses(module.model, batch).values()]).sum()
+                optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(module.parameters(), train.gradient_clip_norm or 1.0)
+                optimizer.step()
+                schedule.step()
+                lines.write(f"{time.time()}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,32 +24,38 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-# Ray would take half a minute to notice that a node is gone.
+# Ray would take half a minute to notice that a node is gone, and as long again to take leave of a worker that has not
+# answered.
 SOON_MISSED = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "4"}
+SOON_LEFT = {"TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "2"}
+
+# Longer than all that happens to one training takes.
+TRAIN = {"max_epochs": 12, "validate_every_epochs": 4, "checkpoint_every_steps": 2, "ledger": True}
 
 
 class Cluster:
-    """`ray start` nodes of one CPU each; only these are stopped afterwards."""
+    """`ray start` nodes of one CPU each, the first one the head; only these are stopped afterwards."""
 
-    def __init__(self, stack: ExitStack):
+    def __init__(self, stack: ExitStack, num_nodes: int):
         self._stack = stack
-        self.folder = tempfile.mkdtemp(prefix="sl")  # short: Ray puts socket names below it
-        self.address = f"127.0.0.1:{free_port()}"
-        self._num_nodes = 0
-        port = self.address.rpartition(":")[2]
-        self.add_node("--head", f"--port={port}", f"--dashboard-port={free_port()}", f"--temp-dir={self.folder}")
+        self.folder = Path(tempfile.mkdtemp(prefix="sl"))  # short: Ray puts socket names below it
+        stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        port = free_port()
+        self.address = f"127.0.0.1:{port}"
+        self.nodes: list[subprocess.Popen] = []
+        self._start("--head", f"--port={port}", f"--dashboard-port={free_port()}", f"--temp-dir={self.folder}")
+        while len(self.nodes) < num_nodes:
+            self._start(f"--address={self.address}")
 
-    def add_node(self, *options: str) -> subprocess.Popen:
-        """One more node, a process group of its own; returns when it takes part."""
+    def _start(self, *options: str) -> None:
+        """One more node, a process group of its own; returns when it takes part: two at once collide."""
         ray = str(Path(sys.executable).with_name("ray"))
         common = ["--num-cpus=1", "--object-store-memory=100000000", "--block", "--disable-usage-stats"]
-        command = [ray, "start", *(options or [f"--address={self.address}"]), *common]
-        path = Path(self.folder) / f"node{self._num_nodes}.log"
-        log = self._stack.enter_context(path.open("w"))
+        log = self._stack.enter_context((self.folder / f"node{len(self.nodes)}.log").open("w"))
         process = self._stack.enter_context(
             subprocess.Popen(
-                command,
-                env=os.environ | {"RAY_AUTH_MODE": "disabled", **SOON_MISSED},
+                [ray, "start", *options, *common],
+                env=os.environ | {"RAY_AUTH_MODE": "disabled", **SOON_MISSED, **SOON_LEFT},
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -56,13 +63,8 @@ class Cluster:
             )
         )
         self._stack.callback(kill_node, process)
-        self._num_nodes += 1
-        wait_for_nodes(self.address, self._num_nodes)
-        return process
-
-    def kill_node(self, process: subprocess.Popen) -> None:
-        kill_node(process)
-        self._num_nodes -= 1
+        self.nodes.append(process)
+        wait_for_nodes(self.address, len(self.nodes))
 
 
 def kill_node(process: subprocess.Popen) -> None:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
-from tests.integration.cluster import Cluster
+from pipeline.distributed import run_training
+from pipeline.params import ClusterConfig
+from pipeline.project import Project
+from tests.integration.cluster import TRAIN, Cluster, training
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """Two nodes of one CPU each."""
+def address() -> Iterator[str]:
+    """A Ray cluster of two nodes of one CPU each."""
     with ExitStack() as stack:
-        started = Cluster(stack)
-        started.add_node()
-        yield started
-    shutil.rmtree(started.folder, ignore_errors=True)
+        yield Cluster(stack, num_nodes=2).address
 
 
 @pytest.fixture(scope="session")
-def address(cluster: Cluster) -> str:
-    return cluster.address
+def unbroken(address: str, root: Path, tiny_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """State folder of a training of two workers that nothing happened to. Each node has one CPU and each worker takes
+    one, so they can only run on two nodes."""
+    state = tmp_path_factory.mktemp("unbroken") / "state"
+    run_training(training(tiny_project, state, **TRAIN), ClusterConfig(address=address, num_workers=2), root)
+    return state

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 
 from contracts.errors import ConfigError
+from lightning_modules.blocks.pixels import new_row
 from lightning_modules.images import decode_image, image_size
 from lightning_modules.view import Motion, Size, View
 
@@ -157,15 +158,18 @@ class Augment:
         shrink = 1 if seed is None else _shrink(motion, image_size(image), content)
         stored = decode_image(image, shrink=shrink)
         view = View(motion, frame=frame, stored=stored.shape[:2], content=content, output=self.size)
-        pixels = view.show_image(stored, antialias=seed is None)
+        pixels = new_row((*self.size, 3), np.uint8)
+        view.show_image(stored, pixels, antialias=seed is None)
         if seed is not None:
-            pixels = self._recolour(pixels, draws)
+            self._recolour(pixels, draws)
             for i, transform in enumerate(self._further):
                 transform.set_random_seed((seed + i) % 2**32)  # its own state is of unknown age
-                pixels = transform(image=pixels)["image"]
-        shown = (
-            None if masks is None else np.array([view.show_labels(m) for m in masks], np.uint8).reshape(-1, *self.size)
-        )
+                pixels[:] = transform(image=pixels)["image"]
+        shown = None
+        if masks is not None:
+            shown = np.empty((len(masks), *self.size), np.uint8)
+            for mask, out in zip(masks, shown, strict=True):
+                view.show_labels(mask, out)
         indices = np.arange(len(boxes))
         if seed is None or not len(boxes):
             boxes = view.move_boxes(boxes, clip=False)
@@ -180,8 +184,7 @@ class Augment:
             image=pixels,
             boxes=boxes,
             masks=shown,
-            # Ignored (255) is 0 on the way, so that what is filled in from outside is ignored too.
-            semantic=None if semantic is None else view.show_labels(semantic + np.uint8(1)) - np.uint8(1),
+            semantic=None if semantic is None else self._show_semantic(view, semantic),
             indices=indices,
             content_size=self.content_size(*frame),
         )
@@ -207,15 +210,22 @@ class Augment:
             angle=math.radians(c.rotate * angle),
         )
 
-    def _recolour(self, image: np.ndarray, draws: Sequence[float]) -> np.ndarray:
-        """Hue and saturation, then contrast and brightness, as one affine map of RGB, rounded once."""
+    def _recolour(self, image: np.ndarray, draws: Sequence[float]) -> None:
+        """Hue and saturation, then contrast and brightness, as one affine map of RGB, rounded once, in place."""
         c = self.config
         if not (c.brightness_contrast or c.hue or c.saturation):
-            return image
+            return
         brightness, contrast, hue, saturation = (2 * draw - 1 for draw in draws[10:14])
         colours = _colour_matrix(math.radians(c.hue * hue), 1 + c.saturation * saturation)
         offset = np.full((3, 1), 255 * c.brightness_contrast * brightness)
-        return cv2.transform(image, np.hstack([(1 + c.brightness_contrast * contrast) * colours, offset]))
+        cv2.transform(image, np.hstack([(1 + c.brightness_contrast * contrast) * colours, offset]), dst=image)
+
+    def _show_semantic(self, view: View, semantic: np.ndarray) -> np.ndarray:
+        # Ignored (255) is 0 on the way, so that what is filled in from outside is ignored too.
+        out = new_row(self.size, np.uint8)
+        view.show_labels(semantic + np.uint8(1), out)
+        out -= np.uint8(1)
+        return out
 
     def _visible(self, view: View, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Boxes of the objects of which enough is still seen, and which ones they are."""

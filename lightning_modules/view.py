@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -80,39 +81,26 @@ class View:
     def _frame_to_output(self) -> np.ndarray:
         return self._stored_to_output @ np.diag([1 / self._per_pixel[0], 1 / self._per_pixel[1], 1.0])
 
-    def show_image(self, image: np.ndarray, *, antialias: bool) -> np.ndarray:
-        """(h', w', 3) uint8, the stored image -> (h, w, 3) uint8, grey where there is no picture.
+    def show_image(self, image: np.ndarray, out: np.ndarray, *, antialias: bool) -> None:
+        """Write the stored image (h', w', 3) uint8 to `out` (h, w, 3) uint8, grey where there is no picture.
 
         Args:
             antialias: average over the area of an output pixel where the picture shrinks; else bilinear.
         """
         (x0, x1), (y0, y1) = self._source
-        part = image[y0:y1, x0:x1]
-        if self._rotated:
-            return self._warp(part, self._stored_to_output, (x0, y0), cv2.INTER_LINEAR, FILL_RGB)
-        (u0, u1), (v0, v1) = self._target
-        shrinks = u1 - u0 < x1 - x0 or v1 - v0 < y1 - y0
-        shown = self._resize(part, cv2.INTER_AREA if antialias and shrinks else cv2.INTER_LINEAR)
-        if shown.shape[:2] == self.output:
-            return shown
-        canvas = np.empty((*self.output, 3), np.uint8)
-        canvas[:] = FILL_RGB
-        canvas[v0:v1, u0:u1] = shown
-        return canvas
+        how = cv2.INTER_LINEAR
+        if antialias and not self._rotated and self._shrinks:
+            how = cv2.INTER_AREA
+        self._show(image[y0:y1, x0:x1], (x0, y0), self._stored_to_output, out, how, FILL_RGB)
 
-    def show_labels(self, labels: np.ndarray) -> np.ndarray:
-        """(H, W) uint8 in the frame -> (h, w) uint8, nearest neighbour, 0 where there is no picture."""
+    def show_labels(self, labels: np.ndarray, out: np.ndarray) -> None:
+        """Write (H, W) uint8 in the frame to `out` (h, w) uint8, nearest neighbour, 0 where there is no picture."""
         (x0, x1), (y0, y1) = (
             _pixels(lo * scale, hi * scale, length)
             for (lo, hi), scale, length in zip(self._source, self._per_pixel, labels.shape[::-1], strict=True)
         )
-        part = labels[y0:y1, x0:x1]
-        if self._rotated:
-            return self._warp(part, self._frame_to_output, (x0, y0), cv2.INTER_NEAREST, 0)
-        (u0, u1), (v0, v1) = self._target
-        canvas = np.zeros(self.output, np.uint8)
-        canvas[v0:v1, u0:u1] = self._resize(part, cv2.INTER_NEAREST_EXACT)
-        return canvas
+        how = cv2.INTER_NEAREST if self._rotated else cv2.INTER_NEAREST_EXACT
+        self._show(labels[y0:y1, x0:x1], (x0, y0), self._frame_to_output, out, how, 0)
 
     def move_boxes(self, boxes: np.ndarray, *, clip: bool) -> np.ndarray:
         """(N, 4) in the frame -> (N, 4) float32 in the output: the least box around each moved one.
@@ -133,19 +121,28 @@ class View:
             out = out.clip(0, [*self.output[::-1]] * 2)
         return out.astype(np.float32)
 
-    def _resize(self, part: np.ndarray, interpolation: int) -> np.ndarray:
-        (u0, u1), (v0, v1) = self._target
-        shown = cv2.resize(part, (u1 - u0, v1 - v0), interpolation=interpolation)
-        if any(self._flip):
-            shown = cv2.flip(shown, {(True, False): 1, (False, True): 0, (True, True): -1}[self._flip])
-        return shown
+    @property
+    def _shrinks(self) -> bool:
+        return any(u1 - u0 < x1 - x0 for (x0, x1), (u0, u1) in zip(self._source, self._target, strict=True))
 
-    def _warp(
-        self, part: np.ndarray, matrix: np.ndarray, corner: tuple[int, int], how: int, fill: object
-    ) -> np.ndarray:
-        # OpenCV's coordinates are those of pixel centres.
-        centred = _move(-0.5, -0.5) @ matrix @ _move(corner[0] + 0.5, corner[1] + 0.5)
-        return cv2.warpAffine(part, centred[:2], self.output[::-1], flags=how, borderValue=fill)  # type: ignore[call-overload]
+    def _show(
+        self, part: np.ndarray, corner: tuple[int, int], matrix: np.ndarray, out: np.ndarray, how: int, fill: Any
+    ) -> None:
+        """Write `part`, whose upper left pixel is `corner` of what `matrix` maps to the output, to `out`."""
+        if self._rotated:
+            # OpenCV's coordinates are those of pixel centres.
+            centred = _move(-0.5, -0.5) @ matrix @ _move(corner[0] + 0.5, corner[1] + 0.5)
+            cv2.warpAffine(part, centred[:2], self.output[::-1], dst=out, flags=how, borderValue=fill)
+            return
+        (u0, u1), (v0, v1) = self._target
+        target = out[v0:v1, u0:u1]
+        if target.shape != out.shape:
+            out[:] = fill
+        if any(self._flip):
+            shown = cv2.resize(part, (u1 - u0, v1 - v0), interpolation=how)
+            cv2.flip(shown, {(True, False): 1, (False, True): 0, (True, True): -1}[self._flip], dst=target)
+        else:
+            cv2.resize(part, (u1 - u0, v1 - v0), dst=target, interpolation=how)
 
 
 def _pixels(lo: float, hi: float, length: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Shared memory that loader workers write batches into, in place, again and again.
 
-Otherwise every batch is stacked in fresh memory, copied to fresh shared memory and unmapped after use; the operating
-system hands all of it out page by page, which for images of 640 pixels takes as long as decoding them.
+Otherwise every batch is stacked in fresh memory, copied to fresh shared memory and unmapped after use, and the system
+hands all of it out page by page, which for images of 640 pixels takes as long as decoding them.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import sys
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from multiprocessing.sharedctypes import RawArray
+from multiprocessing.heap import BufferWrapper
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_modules.blocks.pixels import stacked_in
+from lightning_modules.blocks.pixels import BatchRows, written_to
 
 _ALIGNMENT = 64
 
@@ -45,10 +45,10 @@ class BatchMemory:
     """
 
     def __init__(self, num_slots: int, slot_bytes: int):
-        self.slot_bytes = _aligned(slot_bytes)
-        self._memory: Any = RawArray(
-            ctypes.c_uint8, num_slots * self.slot_bytes
-        )  # its file has no name: nothing is left
+        self.slot_bytes = -(-slot_bytes // _ALIGNMENT) * _ALIGNMENT
+        # What multiprocessing's own arrays lie in: a file without a name, so nothing is ever left behind. They would
+        # be filled with zeros.
+        self._memory = BufferWrapper(num_slots * self.slot_bytes)
         self._free = list(range(num_slots))
         self._sent: set[int] = set()
 
@@ -83,56 +83,28 @@ class BatchMemory:
 
     # in a worker
 
-    def collate(self, collate: Callable[[], dict[str, Any]], slot: int) -> dict[str, Any]:
-        """`collate()`, what it stacks being put into the slot as long as it fits."""
-        memory, used = self._slot(slot), 0
+    def fill(self, make: Callable[[], dict[str, Any]], slot: int, num_rows: int) -> dict[str, Any]:
+        """`make()`, a batch of `num_rows` examples, with the place of each tensor that was written into the slot."""
+        memory = self._slot(slot)
+        rows = BatchRows(num_rows, memory)
+        with written_to(rows):
+            batch = make()
+        start = memory.ctypes.data
 
-        def new_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-            nonlocal used
-            size = _num_bytes(shape, dtype)
-            if used + size > self.slot_bytes:
-                return np.empty(shape, dtype)
-            part = memory[used : used + size].view(dtype).reshape(shape)
-            used += _aligned(size)
-            return part
+        def placed(tensor: Tensor) -> Place | Tensor:
+            if not start <= tensor.data_ptr() < start + self.slot_bytes:
+                if not tensor.is_contiguous() or rows.num_bytes + tensor.nbytes > self.slot_bytes:
+                    return tensor
+                # Small, but torch would open a file and a connection to send it.
+                copy = torch.from_numpy(rows.block(tuple(tensor.shape), tensor.numpy().dtype))
+                tensor = copy.copy_(tensor)
+            return Place(tensor.data_ptr() - start, tensor.dtype, tuple(tensor.shape), tensor.stride())
 
-        with stacked_in(new_array):
-            batch = collate()
-        start, stop = memory.ctypes.data, memory.ctypes.data + self.slot_bytes
-        return {
-            name: _place(value, start) if isinstance(value, Tensor) and start <= value.data_ptr() < stop else value
-            for name, value in batch.items()
-        }
+        return {name: placed(value) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
     def _slot(self, index: int) -> np.ndarray:
         """A new array of the slot's bytes."""
-        return np.frombuffer(self._memory, np.uint8, self.slot_bytes, index * self.slot_bytes)
-
-
-def stacked_bytes(collate: Callable[[], Any]) -> int:
-    """How much `collate` stacks."""
-    total = 0
-
-    def new_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        nonlocal total
-        total += _aligned(_num_bytes(shape, dtype))
-        return np.empty(shape, dtype)
-
-    with stacked_in(new_array):
-        collate()
-    return total
-
-
-def _num_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    return int(np.prod(shape)) * np.dtype(dtype).itemsize
-
-
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
-
-
-def _place(tensor: Tensor, start: int) -> Place:
-    return Place(tensor.data_ptr() - start, tensor.dtype, tuple(tensor.shape), tensor.stride())
+        return np.frombuffer(self._memory.create_memoryview(), np.uint8, self.slot_bytes, index * self.slot_bytes)
 
 
 def _tensor(whole: Tensor, place: Place) -> Tensor:

@@ -19,13 +19,15 @@ from torch.utils.data import DataLoader, Dataset
 from contracts.errors import ConfigError, DataError
 from contracts.records import Record
 from contracts.seeds import derive_seed
+from lightning_modules.blocks.pixels import BatchRows, written_to
 from lightning_modules.task import BaseTask, Batch
-from pipeline.batch_memory import BatchMemory, keep_freed_memory, stacked_bytes
+from pipeline.batch_memory import BatchMemory, keep_freed_memory
 from pipeline.params import LoaderConfig
 from pipeline.sampling import Request, epoch_order, eval_requests, micro_batches, num_batches, train_requests
 from pipeline.shards import SplitReader, load_manifest
 from pipeline.stores import ShardCache
 
+_SPARE_BYTES = 64 << 10
 _BATCHES_IN_USE = 3  # the one that is trained on, the one before, whose tensors die late, and the next
 
 
@@ -41,21 +43,28 @@ class RequestDataset(Dataset):
     def __getitem__(self, item: tuple[Request, int | None]) -> tuple[Batch, int | None]:
         request, slot = item
         records = [self.reader.read(position) for position in request.positions]
-        examples = [self._encode(record, request) for record in records]
+
+        def make() -> Batch:
+            return self.task.collate([self._encode(record, request) for record in records])
+
         if self.memory is not None and slot is not None:
-            batch = self.memory.collate(lambda: self.task.collate(examples), slot)
+            batch = self.memory.fill(make, slot, len(records))
         else:
-            batch = self.task.collate(examples)
+            with written_to(BatchRows(len(records))):
+                batch = make()
         batch["keys"] = [record.key for record in records]
         batch["weight"] = request.weight
         if self.seed is None:
             batch["truths"] = [self.task.truth(record) for record in records]
         return batch, slot
 
-    def stacked_bytes(self, request: Request) -> int:
-        """What the stacked arrays of this request's batch take, measured on its first sample."""
-        example = self._encode(self.reader.read(request.positions[0]), request)
-        return len(request.positions) * stacked_bytes(lambda: self.task.collate([example]))
+    def batch_bytes(self, request: Request) -> int:
+        """What the tensors of this request's batch take, judged by its first sample; texts may be twice as long."""
+        rows = BatchRows(1)
+        with written_to(rows):
+            batch = self.task.collate([self._encode(self.reader.read(request.positions[0]), request)])
+        small = sum(value.nbytes for value in batch.values() if isinstance(value, torch.Tensor)) - rows.num_bytes
+        return len(request.positions) * (rows.num_bytes + 2 * max(0, small)) + _SPARE_BYTES
 
     def _encode(self, record: Record, request: Request) -> Any:
         try:
@@ -122,7 +131,6 @@ class PlannedLoader:
         pin_memory: bool = False,
     ):
         self.dataset = dataset
-        self.sampler = self  # Lightning calls sampler.set_epoch before each epoch
         self.batch_sampler = None
         self._plan = plan
         self._per_batch, self._length = per_batch, num_batches * per_batch
@@ -139,7 +147,7 @@ class PlannedLoader:
         if self._reuse_memory and self._requests.pending:
             largest = max(self._requests.pending, key=lambda request: len(request.positions))
             slots = workers * config.prefetch + _BATCHES_IN_USE
-            self._requests.memory = BatchMemory(slots, self.dataset.stacked_bytes(largest))
+            self._requests.memory = BatchMemory(slots, self.dataset.batch_bytes(largest))
             self.dataset.memory = self._requests.memory
         return DataLoader(
             self.dataset,
@@ -156,6 +164,11 @@ class PlannedLoader:
 
     def __len__(self) -> int:
         return self._length
+
+    @property
+    def sampler(self) -> PlannedLoader:
+        """Lightning calls its `set_epoch` before each epoch."""
+        return self  # no attribute: in a cycle of references, workers would live until the next garbage collection
 
     def set_epoch(self, epoch: int) -> None:
         if epoch != self._epoch:

@@ -5,16 +5,19 @@ Shapes: B images of height H and width W.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor, nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1: what torchvision's pretrained weights were trained with
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _PIXELS_AT_ONCE = 32
+_ALIGNMENT = 64
 
 
 class PixelNorm(nn.Module):
@@ -46,28 +49,81 @@ class PixelNorm(nn.Module):
         return out
 
 
-_new_array: Callable[[tuple[int, ...], np.dtype], np.ndarray] = np.empty
+class BatchRows:
+    """Memory that the arrays of a batch are written into where they are made, so that stacking them copies nothing.
+
+    Arrays of one shape and type are the rows of one block.
+
+    Args:
+        num_rows: examples of the batch.
+        memory: (n,) uint8 that blocks are put into as long as they fit; else they get memory of their own.
+    """
+
+    def __init__(self, num_rows: int, memory: np.ndarray | None = None):
+        self.num_rows = num_rows
+        self.num_bytes = 0  # of all blocks
+        self._memory = np.empty(0, np.uint8) if memory is None else memory
+        self._blocks: dict[tuple[tuple[int, ...], np.dtype], tuple[np.ndarray, int]] = {}
+
+    def new(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+        """The next row of this shape and type; memory of its own when there are more than `num_rows`."""
+        key = (shape, np.dtype(dtype))
+        block, taken = self._blocks.get(key) or (self.block((self.num_rows, *shape), key[1]), 0)
+        if taken == self.num_rows:
+            return np.empty(*key)
+        self._blocks[key] = (block, taken + 1)
+        return block[taken]
+
+    def joined(self, arrays: Sequence[np.ndarray]) -> np.ndarray | None:
+        """The block (num_rows, ..) whose rows these arrays are, all and in order; None if they are not."""
+        block, taken = self._blocks.get((arrays[0].shape, arrays[0].dtype), (None, 0))
+        if block is None or not taken == len(arrays) == self.num_rows:
+            return None
+        starts = [array.__array_interface__["data"][0] for array in arrays]
+        first, step = block.__array_interface__["data"][0], block.strides[0]
+        return block if starts == [first + i * step for i in range(len(starts))] else None
+
+    def block(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array of that shape."""
+        size = math.prod(shape) * dtype.itemsize
+        start = self.num_bytes
+        self.num_bytes += -(-size // _ALIGNMENT) * _ALIGNMENT
+        if start + size > len(self._memory):
+            return np.empty(shape, dtype)
+        return self._memory[start : start + size].view(dtype).reshape(shape)
+
+
+_rows: BatchRows | None = None
 
 
 @contextmanager
-def stacked_in(new_array: Callable[[tuple[int, ...], np.dtype], np.ndarray]) -> Iterator[None]:
-    """Within, `stack` takes its memory from `new_array(shape, dtype)`: a loader's, which is used again and again."""
-    global _new_array
-    before, _new_array = _new_array, new_array
+def written_to(rows: BatchRows) -> Iterator[None]:
+    """Within, `new_row` and `stack` use these rows."""
+    global _rows
+    before, _rows = _rows, rows
     try:
         yield
     finally:
-        _new_array = before
+        _rows = before
+
+
+def new_row(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """Memory for an array that `stack` will be given: a row of the batch that is being made, if one is."""
+    return np.empty(shape, dtype) if _rows is None else _rows.new(shape, dtype)
 
 
 def stack(arrays: Sequence[np.ndarray]) -> Tensor:
-    """B arrays of one shape and type -> tensor (B, ..), one copy."""
-    out = _new_array((len(arrays), *arrays[0].shape), arrays[0].dtype)
-    for target, array in zip(out, arrays, strict=True):
-        target[...] = array
-    return torch.from_numpy(out)
+    """B arrays of one shape and type -> tensor (B, ..). Copies those that were not written to the batch's rows."""
+    rows = _rows or BatchRows(len(arrays))
+    block = rows.joined(arrays)
+    if block is None:
+        copies = [rows.new(array.shape, array.dtype) for array in arrays]
+        for copy, array in zip(copies, arrays, strict=True):
+            copy[...] = array
+        block = rows.joined(copies)
+    return torch.from_numpy(np.stack(arrays) if block is None else block)
 
 
 def stack_images(images: Sequence[np.ndarray]) -> Tensor:
-    """B arrays (H, W, 3) uint8 of one size -> tensor (B, 3, H, W) uint8 with channels_last strides, one copy."""
+    """B arrays (H, W, 3) uint8 of one size -> tensor (B, 3, H, W) uint8 with channels_last strides."""
     return stack(images).permute(0, 3, 1, 2)

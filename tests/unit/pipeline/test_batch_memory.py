@@ -7,8 +7,8 @@ import gc
 import numpy as np
 import torch
 
-from lightning_modules.blocks.pixels import stack, stack_images
-from pipeline.batch_memory import BatchMemory, stacked_bytes
+from lightning_modules.blocks.pixels import BatchRows, new_row, stack, stack_images, written_to
+from pipeline.batch_memory import BatchMemory
 from pipeline.checkpoints import build_task
 from pipeline.datamodule import TarDataModule
 from pipeline.params import LoaderConfig, load_params
@@ -16,18 +16,45 @@ from pipeline.runs import load_run
 
 
 def batch(value: int):
-    images = [np.full((4, 5, 3), value, np.uint8)] * 3
-    return {"images": stack_images(images), "labels": stack([np.full((4, 5), value + 1, np.int16)] * 3), "keys": ["a"]}
+    return {
+        "images": stack_images([np.full((4, 5, 3), value, np.uint8)] * 3),
+        "labels": stack([np.full((4, 5), value + 1, np.int16)] * 3),
+        "lengths": torch.tensor([value]),
+        "keys": ["a"],
+    }
+
+
+BYTES = 192 + 128 + 64  # images of 180, labels of 120 and lengths of 8 bytes, each rounded up
+
+
+def test_rows_are_stacked_without_a_copy():
+    rows = BatchRows(3)
+    with written_to(rows):
+        images, labels = [], []
+        for i in range(3):  # in turns, as tasks make them
+            images.append(new_row((4, 5, 3), np.uint8))
+            labels.append(new_row((4, 5), np.uint8))
+            images[-1][:], labels[-1][:] = i, 10 * i
+        stacked = stack(images)
+        assert stacked.data_ptr() == images[0].ctypes.data and stacked.is_contiguous()
+        assert stacked[:, 0, 0, 0].tolist() == [0, 1, 2] and stack(labels)[:, 0, 0].tolist() == [0, 10, 20]
+        images[0][:] = 9
+        assert stacked[0, 0, 0, 0] == 9
+        shuffled = stack(images[::-1])  # rows, but not in order
+        assert shuffled[:, 0, 0, 0].tolist() == [2, 1, 9]
+        assert stack(images[:2])[:, 0, 0, 0].tolist() == [9, 1]
+        assert stack([new_row((4, 5, 3), np.uint8)]).shape == (1, 4, 5, 3)  # more than there are rows
+    assert new_row((4, 5, 3), np.uint8).base is None
 
 
 def test_a_batch_comes_back_as_it_was_sent():
-    memory = BatchMemory(2, stacked_bytes(lambda: batch(0)))
+    memory = BatchMemory(2, BYTES)
     slot = memory.take()
-    sent = memory.collate(lambda: batch(7), slot)
+    sent = memory.fill(lambda: batch(7), slot, 3)
     assert not any(isinstance(value, torch.Tensor) for value in sent.values())  # nothing is copied on the way
     received, expected = memory.receive(sent, slot), batch(7)
     assert received["keys"] == ["a"]
-    for name in ("images", "labels"):
+    for name in ("images", "labels", "lengths"):
         assert torch.equal(received[name], expected[name])
         assert received[name].dtype == expected[name].dtype and received[name].stride() == expected[name].stride()
 
@@ -35,15 +62,15 @@ def test_a_batch_comes_back_as_it_was_sent():
 def test_what_does_not_fit_gets_memory_of_its_own():
     memory = BatchMemory(1, 3 * 4 * 5 * 3)  # room for the images alone
     slot = memory.take()
-    sent = memory.collate(lambda: batch(7), slot)
+    sent = memory.fill(lambda: batch(7), slot, 3)
     assert isinstance(sent["labels"], torch.Tensor) and not isinstance(sent["images"], torch.Tensor)
     assert torch.equal(memory.receive(sent, slot)["labels"], batch(7)["labels"])
 
 
 def test_a_slot_is_free_when_nothing_refers_to_it():
-    memory = BatchMemory(1, stacked_bytes(lambda: batch(0)))
+    memory = BatchMemory(1, BYTES)
     slot = memory.take()
-    received = memory.receive(memory.collate(lambda: batch(7), slot), slot)
+    received = memory.receive(memory.fill(lambda: batch(7), slot, 3), slot)
     assert memory.take() is None
     part = received["images"][0, :, 1:]  # a view keeps it, too
     del received

@@ -2,8 +2,7 @@
 
 Beside a bare PyTorch loop fed from memory, both train the same model on the same batches in a process of one thread:
 gradient clipping, AdamW, a schedule. The bare loop's batches are made beforehand; ours are decoded and augmented by one
-loader process meanwhile. The two take turns of a few steps, the other standing still (SIGSTOP), so that both meet the
-machine in the same state.
+loader process meanwhile.
 
 Beside Lightning alone, a model of nine weights is trained in this process from memory, so that a step is hardly more
 than what the Trainer does around it: with our callbacks and logger, with Lightning's defaults, and with nothing.
@@ -16,19 +15,15 @@ import io
 import json
 import multiprocessing
 import os
-import signal
 import statistics
 import tempfile
-import threading
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytorch_lightning as pl
 import torch
 import yaml
@@ -53,7 +48,6 @@ from pipeline.training import _trainer as make_trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH, STEPS, WARM = 16, 60, 6
-TURN_S = 2.0
 TINY_STEPS, TINY_ROUNDS = 500, 5
 DOCUMENT = {
     "datasets": {
@@ -161,77 +155,31 @@ def _tiny_step(kind: str) -> float:
 
 
 def _side_by_side(data: RunData, shards: Path, root: Path) -> tuple[float, float]:
-    """Median seconds of a step: ours, from one event line to the next, so that all between them counts; and bare."""
-    state, times = root / "state", root / "bare.txt"
+    """Median seconds of a step: ours, from one event line to the next, so that all between them counts; and bare,
+    before and after ours, as a machine is not the same for minutes."""
+    state = root / "state"
     state.mkdir()
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    context = multiprocessing.get_context("spawn")
-    ready, end = context.Event(), threading.Event()
-    bare = context.Process(target=_bare, args=(data, shards, times, ready), daemon=True)
-    bare.start()
-    ready.wait()
-    turns = threading.Thread(target=_take_turns, args=(bare.pid, state / EVENTS, end))
-    turns.start()
-    try:
-        arguments = {"run": data.run.to_dict(), "data": data.spec.to_dict(), "shards": str(shards), "state": str(state)}
-        run_training(arguments, ClusterConfig(num_workers=1), ROOT)
-    finally:
-        end.set()
-        turns.join()
-        bare.kill()
-        bare.join()
+    bare = _in_a_process(data, shards)
+    arguments = {"run": data.run.to_dict(), "data": data.spec.to_dict(), "shards": str(shards), "state": str(state)}
+    run_training(arguments, ClusterConfig(num_workers=1), ROOT)
+    bare += _in_a_process(data, shards)
     lines = [json.loads(line) for line in (state / EVENTS).read_text().splitlines()]
     ours = [line["time"] for line in lines if line["kind"] == "metrics" and "train/loss" in line["values"]]
-    return _median_step(ours), _median_step([float(line) for line in times.read_text().split()])
+    return statistics.median(_seconds(ours)), statistics.median(bare)
 
 
-def _median_step(times: list[float]) -> float:
-    """Of the seconds between `times`. The few steps that were cut by the other's turn are longer by far than any."""
-    seconds = [b - a for a, b in zip(times[WARM:], times[WARM + 1 :], strict=False)]
-    return statistics.median(s for s in seconds if s < TURN_S)
+def _seconds(times: list[float]) -> list[float]:
+    return [b - a for a, b in zip(times[WARM:], times[WARM + 1 :], strict=False)]
 
 
-def _take_turns(bare: int, events: Path, end: threading.Event) -> None:
-    """Let one side stand still while the other works: from our first step on, until `end`."""
-    with _standing_still([psutil.Process(bare)]):
-        while not events.is_file() and not end.is_set():
-            time.sleep(0.1)
-        while not end.wait(TURN_S):
-            with _standing_still(_ours(bare)), _going_on(bare):
-                end.wait(TURN_S)
+def _in_a_process(data: RunData, shards: Path) -> list[float]:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_bare, data, shards).result()
 
 
-def _ours(bare: int) -> list[psutil.Process]:
-    """The processes of Ray, its worker and the worker's loader."""
-    return [process for process in psutil.Process().children(recursive=True) if process.pid != bare]
-
-
-@contextmanager
-def _standing_still(processes: list[psutil.Process]) -> Iterator[None]:
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.suspend()
-    try:
-        yield
-    finally:
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.resume()
-
-
-@contextmanager
-def _going_on(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGCONT)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGSTOP)
-
-
-def _bare(data: RunData, shards: Path, times: Path, ready: threading.Event) -> None:
-    """Train without end, round and round over the batches of the first epoch; a line with the time for each step."""
-    os.setsid()  # Linux shares out the CPU by session, and Ray's processes have one of their own;
-    os.nice(15)  # its workers are as nice as that
+def _bare(data: RunData, shards: Path) -> list[float]:
+    """Seconds of each step of an epoch over batches that lie in memory."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     train = data.run.train
@@ -246,14 +194,13 @@ def _bare(data: RunData, shards: Path, times: Path, ready: threading.Event) -> N
         optimizer, lambda step: warmup_cosine(step, total_steps=STEPS, warmup_fraction=0.05, final_fraction=0.01)
     )
     module.train()
-    ready.set()
-    with times.open("w", buffering=1) as lines:
-        while True:
-            for batch in batches:
-                loss = torch.stack([part.float() for part in module.task.losses(module.model, batch).values()]).sum()
-                optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(module.parameters(), train.gradient_clip_norm or 1.0)
-                optimizer.step()
-                schedule.step()
-                lines.write(f"{time.time()}\n")
+    times = []
+    for batch in batches:
+        loss = torch.stack([part.float() for part in module.task.losses(module.model, batch).values()]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), train.gradient_clip_norm or 1.0)
+        optimizer.step()
+        schedule.step()
+        times.append(time.time())
+    return _seconds(times)

@@ -29,6 +29,7 @@ WORKER_ENV = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or every line of a worker shows twice
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "NO_ALBUMENTATIONS_UPDATE": "1",  # its import would ask the network
+    "THP_MEM_ALLOC_ENABLE": "1",  # torch takes large tensors in pages of 2 MiB: faults are a third of a normalisation
 }
 
 

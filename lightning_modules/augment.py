@@ -165,21 +165,7 @@ class Augment:
             for i, transform in enumerate(self._further):
                 transform.set_random_seed((seed + i) % 2**32)  # its own state is of unknown age
                 pixels[:] = transform(image=pixels)["image"]
-        shown = None
-        if masks is not None:
-            shown = np.empty((len(masks), *self.size), np.uint8)
-            for mask, out in zip(masks, shown, strict=True):
-                view.show_labels(mask, out)
-        indices = np.arange(len(boxes))
-        if seed is None or not len(boxes):
-            boxes = view.move_boxes(boxes, clip=False)
-        else:
-            boxes, indices = self._visible(view, boxes)
-            if shown is not None:
-                boxes = mask_boxes(shown[indices])  # around what is seen of it; a box that was turned is larger
-                seen = boxes[:, 2] > boxes[:, 0]
-                boxes, indices = boxes[seen], indices[seen]
-                shown = shown[indices]
+        boxes, shown, indices = self._objects(view, boxes, masks, drop=seed is not None)
         return Augmented(
             image=pixels,
             boxes=boxes,
@@ -226,6 +212,24 @@ class Augment:
         view.show_labels(semantic + np.uint8(1), out)
         out -= np.uint8(1)
         return out
+
+    def _objects(
+        self, view: View, boxes: np.ndarray, masks: np.ndarray | None, *, drop: bool
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """Boxes and masks where they are shown, and which objects they are; with `drop`, without those hardly seen."""
+        shown = None
+        if masks is not None:
+            shown = np.empty((len(masks), *self.size), np.uint8)
+            for mask, out in zip(masks, shown, strict=True):
+                view.show_labels(mask, out)
+        if not drop or not len(boxes):
+            return view.move_boxes(boxes, clip=False), shown, np.arange(len(boxes))
+        boxes, indices = self._visible(view, boxes)
+        if shown is None:
+            return boxes, None, indices
+        boxes = mask_boxes(shown[indices])  # around what is seen of it; a box that was turned is larger
+        seen = boxes[:, 2] > boxes[:, 0]
+        return boxes[seen], shown[indices[seen]], indices[seen]
 
     def _visible(self, view: View, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Boxes of the objects of which enough is still seen, and which ones they are."""

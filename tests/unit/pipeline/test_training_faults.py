@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
+import yaml
 
 from contracts.errors import TrainingError
 from pipeline.checkpoints import BEST, newest_state
@@ -133,6 +139,37 @@ def test_dying_while_a_state_is_written_keeps_the_one_before(tiny_project, root,
     assert final_weights(tmp_path) == expected
 
 
+def test_an_interrupted_command_goes_on(tiny_project, root, tmp_path, expected):
+    """Ctrl-C to `pipeline.stages.train`, and the same command again."""
+    folder = tmp_path / "project"
+    shutil.copytree(tiny_project.root, folder)
+    document = yaml.safe_load((folder / "params.yaml").read_text())
+    document["cluster"] = {"engine": "local"}
+    document["runs"]["segmentation"]["train"] = {"max_epochs": 2, "ema_decay": 0.9, "checkpoint_every_steps": 2}
+    (folder / "params.yaml").write_text(yaml.safe_dump(document))
+    command = [sys.executable, "-m", "pipeline.stages.train", "segmentation"]
+    threads = str(torch.get_num_threads())  # sums depend on it
+    options: dict[str, Any] = {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": threads}}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options) as process:
+        while process.poll() is None and not list(folder.glob("state/*/state-00000002.json")):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors[-2000:]
+    assert "Traceback" not in errors
+    assert mlflow_statuses(folder) == ["KILLED"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **options)
+    assert mlflow_statuses(folder) == ["FINISHED"]  # the same run
+    (state,) = folder.glob("state/*")
+    assert final_weights(state) == expected
+
+
+def mlflow_statuses(folder: Path) -> list[str]:
+    """Of the training runs in the project's store."""
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as store:
+        return [status for (status,) in store.execute("select status from runs")]
+
+
 def test_a_state_in_a_store_goes_on_where_the_folder_is_gone(tiny_project, tmp_path, monkeypatch, expected):
     from lightning_modules.base import TaskModule
 
@@ -177,9 +214,6 @@ def test_other_settings_or_data_never_meet_an_old_state(tiny_project):
 
 
 def test_a_killed_shard_stage_run_again_gives_the_same_bytes(tiny_project, root, tmp_path):
-    import shutil
-    import time
-
     folder = tmp_path / "project"
     shutil.copytree(tiny_project.root, folder)
     shards = folder / "data/shards/coco"

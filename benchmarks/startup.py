@@ -1,15 +1,21 @@
-"""Wall-clock time of commands in a fresh process, beside `import torch`."""
+"""Wall-clock time of commands in a fresh process, beside `import torch`, and of training up to its first step."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from functools import partial
 from pathlib import Path
 
 from benchmarks import Figure, timed
+from benchmarks._project import make_project
 
+EVENTS = "events.jsonl"  # as pipeline.training names it, which imports torch
 ROOT = Path(__file__).resolve().parents[1]
 # Module, arguments, and whether it may import torch: those that resolve a run need its task and model.
 COMMANDS: tuple[tuple[str, list[str], bool], ...] = (
@@ -55,7 +61,59 @@ def measure() -> list[Figure]:
             goal="ratio >= 0.91",
         )
     )
+    return figures + _first_steps()
+
+
+LIGHTNING = """
+import pytorch_lightning as pl
+from pytorch_lightning.demos.boring_classes import BoringModel
+pl.Trainer(max_steps=1, logger=False, enable_checkpointing=False, enable_progress_bar=False).fit(BoringModel())
+"""
+RAY = """
+import ray
+from ray.train import ScalingConfig
+from ray.train.torch import TorchTrainer
+ray.init(num_cpus=2)
+TorchTrainer(lambda: None, scaling_config=ScalingConfig(num_workers=2)).fit()
+"""
+
+
+def _first_steps() -> list[Figure]:
+    """From the start of the train command to the end of its first step."""
+    figures = []
+    for engine, peer, script in (
+        ("local", "Lightning's smallest script of one step", LIGHTNING),
+        ("ray", "an empty TorchTrainer of two workers", RAY),
+    ):
+        other, _ = timed(partial(_run, "-c", script), repeats=2)
+        ours = min(_first_step(engine) for _ in range(2))
+        what = f"pipeline.stages.train to the end of the first step, engine {engine}"
+        figures.append(Figure(what=what, value=ours, beside=peer, other=other, goal="ratio >= 0.91 (<= 1.1 x)"))
     return figures
+
+
+def _first_step(engine: str) -> float:
+    with tempfile.TemporaryDirectory(prefix="sightline-bench-") as folder:
+        root = Path(folder)
+        with contextlib.redirect_stdout(io.StringIO()):
+            make_project(root, 64, train={"batch_size": 2, "log_every_steps": 1})
+        params = root / "params.yaml"
+        params.write_text(params.read_text().replace("engine: local", f"engine: {engine}"))
+        start = time.perf_counter()
+        with subprocess.Popen(
+            [sys.executable, "-m", "pipeline.stages.train", "fcn"],
+            cwd=root,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            while not any("train/loss" in path.read_text() for path in root.glob(f"state/*/{EVENTS}")):
+                if process.poll() is not None:
+                    raise RuntimeError("training ended before its first step")
+                time.sleep(0.02)
+            seconds = time.perf_counter() - start
+            process.terminate()
+    return seconds
 
 
 def _run(*arguments: str) -> str:

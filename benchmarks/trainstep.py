@@ -26,10 +26,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import yaml
 from torch.utils.data import DataLoader
 
 from benchmarks import Figure
+from benchmarks._project import make_project
 from contracts.records import DataSpec
 from lightning_modules.base import OptimizerConfig, TaskModule, warmup_cosine
 from lightning_modules.task import Batch
@@ -37,41 +37,20 @@ from lightning_modules.tasks import segmentation
 from pipeline.checkpoints import build_module
 from pipeline.datamodule import TarDataModule
 from pipeline.distributed import run_training
-from pipeline.params import ClusterConfig, LoaderConfig, load_params
-from pipeline.project import Project
+from pipeline.params import ClusterConfig, LoaderConfig
 from pipeline.runs import RunData, load_run
-from pipeline.stages.fetch import fetch
-from pipeline.stages.shard import shard
-from pipeline.stages.vocab import vocab
-from pipeline.training import EVENTS, Placement, TrainConfig, quiet_lightning
-from pipeline.training import _trainer as make_trainer
+from pipeline.training import EVENTS, Placement, TrainConfig, make_trainer, quiet_lightning
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH, STEPS, WARM = 16, 60, 6
 TINY_STEPS, TINY_ROUNDS = 500, 5
-DOCUMENT = {
-    "datasets": {
-        "voc": {
-            "origin": "generated",
-            "input": "pipeline/worlds",
-            "world": {"name": "voc_scenes", "image_size": 128, "num_images": {"train": BATCH * STEPS, "val": 4}},
-            "sources": {"voc": {}},
-        }
-    },
-    "runs": {"fcn": {"dataset": "voc", "task": {"name": "segmentation"}, "model": {"name": "fcn"}}},
-    "train": {"max_epochs": 1, "batch_size": BATCH, "precision": "32-true", "log_every_steps": 1, "num_pictures": 0},
-    "loader": {"num_workers": 1},
-    "cluster": {"engine": "local"},
-}
+TRAIN = {"max_epochs": 1, "batch_size": BATCH, "precision": "32-true", "log_every_steps": 1, "num_pictures": 0}
 
 
 def measure() -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="sightline-bench-") as folder:
         root = Path(folder)
-        (root / "params.yaml").write_text(yaml.safe_dump(DOCUMENT))
-        project, params = Project(root), load_params(root)
-        for stage in (fetch, shard, vocab):
-            stage(project, params, "voc")
+        project, params = make_project(root, BATCH * STEPS, train=TRAIN, loader={"num_workers": 1})
         ours, bare = _side_by_side(load_run(project, params, "fcn"), project.shards("voc"), root)
     return [
         Figure(

@@ -175,7 +175,7 @@ def _fit(
         world=placement.world,
         rank=placement.rank,
     )
-    trainer = _trainer(run, train, data, module, datamodule, folder, placement, mirror)
+    trainer = make_trainer(run, train, data, module, datamodule, folder, placement, mirror)
     resume = newest_state(folder)
     if resume is not None and trainer.is_global_zero:
         print(f"{run['name']}  goes on from {resume.name}", flush=True)
@@ -208,7 +208,7 @@ def _stop_if_repeated(path: Path, step: int, keys: Sequence[str], error: Excepti
     path.write_text(json.dumps({"step": step, "error": text[:_ERROR_LENGTH]}))
 
 
-def _trainer(
+def make_trainer(
     run: Mapping[str, Any],
     train: TrainConfig,
     data: DataSpec,

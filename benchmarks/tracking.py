@@ -11,7 +11,8 @@ from mlflow.entities import Metric
 from benchmarks import Figure, timed
 from pipeline.event_tail import EventTail
 from pipeline.events import EventLogger
-from pipeline.tracking import Run, TrackingConfig, open_run
+from pipeline.params import TrackingConfig
+from pipeline.tracking import Run, open_run
 
 NUM_METRICS, STEPS, FEW_STEPS, BATCH = 10, 1000, 200, 100
 VALUES = {f"train/metric_{i}": i / 7 for i in range(NUM_METRICS)}

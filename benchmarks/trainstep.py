@@ -31,7 +31,8 @@ from torch.utils.data import DataLoader
 from benchmarks import Figure
 from benchmarks._project import make_project
 from contracts.records import DataSpec
-from lightning_modules.base import OptimizerConfig, TaskModule, warmup_cosine
+from lightning_modules.base import TaskModule
+from lightning_modules.optimizer import OptimizerConfig, warmup_cosine
 from lightning_modules.task import Batch
 from lightning_modules.tasks import segmentation
 from pipeline.checkpoints import build_module
@@ -39,7 +40,8 @@ from pipeline.datamodule import TarDataModule
 from pipeline.distributed import run_training
 from pipeline.params import ClusterConfig, LoaderConfig
 from pipeline.runs import RunData, load_run
-from pipeline.training import EVENTS, Placement, TrainConfig, make_trainer, quiet_lightning
+from pipeline.train_config import TrainConfig
+from pipeline.training import EVENTS, Placement, make_trainer, quiet_lightning
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH, STEPS, WARM = 16, 60, 6

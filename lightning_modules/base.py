@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal
-
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
@@ -14,28 +10,8 @@ from torch import Tensor, nn
 from contracts.errors import DataError, TrainingError
 from contracts.seeds import derive_seed
 from lightning_modules.ops.gather import broadcast_from_first, gather_to_first
+from lightning_modules.optimizer import OptimizerConfig, warmup_cosine
 from lightning_modules.task import BaseTask, Batch, Prediction, Truth
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """`lr` is the peak rate, reached after `warmup_fraction` of all steps, then cosine down to `final_lr_fraction`."""
-
-    name: Literal["adamw", "sgd"] = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 1e-4
-    momentum: float = 0.9  # of SGD
-    warmup_fraction: float = 0.05
-    final_lr_fraction: float = 0.01
-
-
-def warmup_cosine(step: int, *, total_steps: int, warmup_fraction: float, final_fraction: float) -> float:
-    """Multiplier of the peak learning rate at `step` of `total_steps`: linear warm-up, then half a cosine."""
-    warmup = max(1, round(total_steps * warmup_fraction))
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
-    return final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 class TaskModule(pl.LightningModule):

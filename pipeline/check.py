@@ -6,9 +6,8 @@ import sys
 from collections.abc import Callable
 
 from contracts.errors import ConfigError, SightlineError
-from pipeline.params import ClusterConfig, Params, RegistryConfig, ShardsConfig, load_params
+from pipeline.params import ClusterConfig, Params, RegistryConfig, ShardsConfig, TrackingConfig, load_params
 from pipeline.project import Project
-from pipeline.tracking import TrackingConfig
 
 
 def check(params: Params) -> None:

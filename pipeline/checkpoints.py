@@ -18,7 +18,8 @@ import torch
 
 from contracts.errors import DataError
 from contracts.records import DataSpec
-from lightning_modules.base import OptimizerConfig, TaskModule
+from lightning_modules.base import TaskModule
+from lightning_modules.optimizer import OptimizerConfig
 from lightning_modules.task import BaseTask
 from pipeline import discover
 from pipeline.settings import Problems, parse, raise_if

@@ -20,7 +20,8 @@ from pipeline.datamodule import TarDataModule
 from pipeline.params import LoaderConfig
 from pipeline.project import write_json
 from pipeline.settings import parse
-from pipeline.training import TrainConfig, choose_precision, quiet_lightning
+from pipeline.train_config import TrainConfig
+from pipeline.training import choose_precision, quiet_lightning
 
 
 class Evaluation:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 
@@ -20,9 +20,7 @@ from contracts.errors import ConfigError
 from pipeline import discover
 from pipeline.archives import DownloadConfig
 from pipeline.settings import Problems, merged, parse, raise_if
-
-if TYPE_CHECKING:
-    from pipeline.training import TrainConfig
+from pipeline.train_config import TrainConfig
 
 SECTIONS = ("datasets", "runs", "train", "shards", "loader", "cluster", "tracking", "registry")
 FILE = "params.yaml"
@@ -153,6 +151,41 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Where runs are kept. The environment variable MLFLOW_TRACKING_URI goes before `uri`.
+
+    Args:
+        uri: MLflow's tracking URI; None: `sqlite:///<project>/mlflow.db`.
+        artifacts: folder or URI of artifacts where no server decides it; None: `<project>/mlartifacts`.
+        experiment_prefix: put before the task's name; together they name the experiment.
+        system_metrics: CPU, memory, disk, network and GPU use of the driver's machine, each `system_metrics_every_s`.
+        flush_s: seconds between two deliveries.
+        patience_s: how long the end of a training waits for a server that is away.
+    """
+
+    uri: str | None = None
+    artifacts: str | None = None
+    experiment_prefix: str = "sightline-"
+    system_metrics: bool = True
+    system_metrics_every_s: float = 10.0
+    flush_s: float = 5.0
+    patience_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        for name in ("system_metrics_every_s", "flush_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be positive", value=getattr(self, name))
+        if self.patience_s < 0:
+            raise ConfigError("patience_s must not be negative", value=self.patience_s)
+        if (self.uri or "").startswith(("file:", "./", "/")):
+            raise ConfigError(
+                "MLflow no longer keeps runs in plain files",
+                value=self.uri,
+                allowed="sqlite:///..., http://..., postgresql://...",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RegistryConfig:
     """`gates` maps a run to the value its metric must reach before its model may become champion."""
 
@@ -226,8 +259,6 @@ class Params:
 
     def run(self, name: str) -> Run:
         """The run `name` with its task's and model's settings checked. Imports torch."""
-        from pipeline.training import TrainConfig
-
         self._known("runs", name)
         where, problems = f"runs.{name}", Problems()
         entry = dict(self.document["runs"][name])

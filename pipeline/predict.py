@@ -149,8 +149,7 @@ def _predict_with_uri(arguments: argparse.Namespace, images: Sequence[Path]) -> 
 
 def _tracking_config(root: Path) -> Any:
     """`tracking:` of params.yaml, or the defaults where there is no such file."""
-    from pipeline.params import FILE, load_params
-    from pipeline.tracking import TrackingConfig
+    from pipeline.params import FILE, TrackingConfig, load_params
 
     return load_params(root).section(TrackingConfig, "tracking") if (root / FILE).is_file() else TrackingConfig()
 

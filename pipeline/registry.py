@@ -33,8 +33,9 @@ import contracts
 import lightning_modules
 import pipeline
 from pipeline.checkpoints import file_sha256
+from pipeline.params import TrackingConfig
 from pipeline.predictor import load_predictor
-from pipeline.tracking import TrackingConfig, connect, experiment_id, find_run, first_use, process_wide
+from pipeline.tracking import connect, experiment_id, find_run, first_use, process_wide
 
 ALIAS = "champion"
 SERVED = Path(__file__).with_name("served_model.py")

@@ -22,7 +22,6 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,47 +35,13 @@ from PIL import Image
 from contracts.errors import ConfigError
 from pipeline.event_tail import LONGEST_PAUSE_S, MAX_METRICS, Event, Refused, first_line, say, write_atomically
 from pipeline.event_tail import EventTail as EventTail  # part of this file's interface
+from pipeline.params import TrackingConfig
 
 MAX_PARAMS = 100  # params or tags in one call, MLflow's limit
 MAX_KEY, MAX_PARAM, MAX_TAG, MAX_DIGEST = 250, 6000, 8000, 36  # characters, MLflow's limits
 THUMBNAIL_PX = 512
 # Answers that will not change by asking again; anything else is an outage.
 _FINAL = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackingConfig:
-    """Where runs are kept. The environment variable MLFLOW_TRACKING_URI goes before `uri`.
-
-    Args:
-        uri: MLflow's tracking URI; None: `sqlite:///<project>/mlflow.db`.
-        artifacts: folder or URI of artifacts where no server decides it; None: `<project>/mlartifacts`.
-        experiment_prefix: put before the task's name; together they name the experiment.
-        system_metrics: CPU, memory, disk, network and GPU use of the driver's machine, each `system_metrics_every_s`.
-        flush_s: seconds between two deliveries.
-        patience_s: how long the end of a training waits for a server that is away.
-    """
-
-    uri: str | None = None
-    artifacts: str | None = None
-    experiment_prefix: str = "sightline-"
-    system_metrics: bool = True
-    system_metrics_every_s: float = 10.0
-    flush_s: float = 5.0
-    patience_s: float = 300.0
-
-    def __post_init__(self) -> None:
-        for name in ("system_metrics_every_s", "flush_s"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be positive", value=getattr(self, name))
-        if self.patience_s < 0:
-            raise ConfigError("patience_s must not be negative", value=self.patience_s)
-        if (self.uri or "").startswith(("file:", "./", "/")):
-            raise ConfigError(
-                "MLflow no longer keeps runs in plain files",
-                value=self.uri,
-                allowed="sqlite:///..., http://..., postgresql://...",
-            )
 
 
 def tracking_uri(config: TrackingConfig, root: Path) -> str:

@@ -12,17 +12,17 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging
 
-from contracts.errors import ConfigError, SightlineError, TrainingError
+from contracts.errors import SightlineError, TrainingError
 from contracts.records import DataSpec
-from lightning_modules.base import OptimizerConfig, TaskModule
+from lightning_modules.base import TaskModule
 from pipeline.callbacks import LedgerWriter, PictureWriter, ProgressLines, StateWriter, Stopped
 from pipeline.checkpoints import build_module, newest_state
 from pipeline.datamodule import TarDataModule
@@ -31,58 +31,10 @@ from pipeline.ledger import FOLDER as LEDGER
 from pipeline.params import LoaderConfig
 from pipeline.settings import Problems, parse, raise_if
 from pipeline.state_mirror import StateMirror
+from pipeline.train_config import TrainConfig
 
 FAILURE, DONE, EVENTS = "failure.json", "done.json", "events.jsonl"
 _ERROR_LENGTH = 500
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How a run is trained.
-
-    `batch_size` is global: over all workers and accumulation steps. `micro_batch_size` is the most that a worker holds
-    at once (None: its whole share); how many steps it accumulates follows from it and from the number of workers, also
-    when a run goes on with another number. `monitor` (default: the task's metric) chooses the best checkpoint.
-    `precision: auto` is bf16-mixed where the GPU or CPU has the instructions. `checkpoint_every_steps` writes states
-    inside an epoch; one is always written after validation. `ledger` records the sample keys of every step, for
-    `python -m pipeline.ledger`.
-    """
-
-    max_epochs: int = 10
-    batch_size: int = 16
-    eval_batch_size: int = 16
-    micro_batch_size: int | None = None
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    channels_last: bool = True
-    gradient_clip_norm: float | None = 1.0
-    ema_decay: float | None = None
-    early_stopping_patience: int | None = None
-    monitor: str | None = None
-    monitor_mode: Literal["max", "min"] | None = None
-    validate_every_epochs: int = 1
-    checkpoint_every_steps: int | None = None
-    log_every_steps: int = 10
-    ledger: bool = False
-    num_pictures: int = 6
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("max_epochs", "batch_size", "eval_batch_size", "micro_batch_size", "validate_every_epochs"):
-            if (getattr(self, name) or 1) < 1:
-                raise ConfigError(f"{name} must be positive", value=getattr(self, name))
-        if self.validate_every_epochs > self.max_epochs:
-            raise ConfigError(
-                "no epoch would be validated", value=self.validate_every_epochs, where="validate_every_epochs"
-            )
-        if (self.monitor is None) != (self.monitor_mode is None):
-            raise ConfigError(
-                "monitor and monitor_mode belong together",
-                value=(self.monitor, self.monitor_mode),
-                allowed="both or none",
-            )
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ConfigError("ema_decay must lie between 0 and 1", value=self.ema_decay)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import os
 import sys
 
 from contracts.errors import SightlineError
-from pipeline.params import load_params
+from pipeline.params import TrackingConfig, load_params
 from pipeline.project import Project
-from pipeline.tracking import TrackingConfig, tracking_uri
+from pipeline.tracking import tracking_uri
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import json
 from pipeline import tracking
 from pipeline.checkpoints import BEST
 from pipeline.evaluation import Evaluation
-from pipeline.params import Params
+from pipeline.params import Params, TrackingConfig
 from pipeline.project import Project
 from pipeline.stages._command import main
 
@@ -24,7 +24,7 @@ def evaluate(project: Project, params: Params, name: str) -> None:
     )
     record = json.loads((project.artifacts(name) / "run.json").read_text())
     tracking.log_results(
-        params.section(tracking.TrackingConfig, "tracking"),
+        params.section(TrackingConfig, "tracking"),
         root=project.root,
         run_id=record["run_id"],
         metrics=evaluation.logged(),

@@ -6,12 +6,11 @@ import json
 
 from pipeline import discover
 from pipeline.checkpoints import BEST
-from pipeline.params import Params, RegistryConfig
+from pipeline.params import Params, RegistryConfig, TrackingConfig
 from pipeline.project import Project, write_json
 from pipeline.registry import Candidate, register
 from pipeline.shards import SplitReader, load_manifest
 from pipeline.stages._command import main
-from pipeline.tracking import TrackingConfig
 
 
 def register_run(project: Project, params: Params, name: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline import distributed, tracking
 from pipeline.checkpoints import BEST, load_best
 from pipeline.ledger import FOLDER as LEDGER
-from pipeline.params import ClusterConfig, Params
+from pipeline.params import ClusterConfig, Params, TrackingConfig
 from pipeline.project import Project, write_json
 from pipeline.runs import RunData, flat, load_run
 from pipeline.shards import verify_shards
@@ -27,7 +27,7 @@ def train(project: Project, params: Params, name: str) -> None:
     mirror = StateMirror(f"{cluster.state_store.rstrip('/')}/{state.name}", state) if cluster.state_store else None
     if mirror is not None and (fetched := mirror.pull()):
         print(f"{name}: state {fetched.removesuffix('.json')} fetched from {mirror.url}", flush=True)
-    config = params.section(tracking.TrackingConfig, "tracking")
+    config = params.section(TrackingConfig, "tracking")
     with (
         tracking.open_run(
             config,

@@ -14,7 +14,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from contracts.errors import DataError
-from lightning_modules.base import OptimizerConfig, TaskModule
+from lightning_modules.base import TaskModule
+from lightning_modules.optimizer import OptimizerConfig
 from pipeline.checkpoints import build_task
 from pipeline.datamodule import TarDataModule
 from pipeline.params import LoaderConfig, load_params

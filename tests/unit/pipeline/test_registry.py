@@ -12,12 +12,13 @@ import torch
 
 from contracts.errors import ConfigError
 from contracts.records import DataSpec
-from lightning_modules.base import OptimizerConfig
+from lightning_modules.optimizer import OptimizerConfig
 from pipeline import checkpoints, discover, registry, tracking
+from pipeline.params import TrackingConfig
 from pipeline.predictor import load_predictor
 from pipeline.registry import Candidate, Standing, judge, same_answer
 
-QUIET = tracking.TrackingConfig(system_metrics=False, flush_s=0.05)
+QUIET = TrackingConfig(system_metrics=False, flush_s=0.05)
 IMAGE = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))[1].tobytes()
 FIT = Candidate(
     model="m",

@@ -22,8 +22,9 @@ from PIL import Image
 
 from contracts.errors import ConfigError
 from pipeline import tracking
+from pipeline.params import TrackingConfig
 
-QUIET = tracking.TrackingConfig(system_metrics=False, flush_s=0.05, patience_s=60)
+QUIET = TrackingConfig(system_metrics=False, flush_s=0.05, patience_s=60)
 DATASET = ("coco", "d" * 64, "/data/shards/coco")
 
 
@@ -52,7 +53,7 @@ def root(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-def open_run(root: Path, config: tracking.TrackingConfig = QUIET, **other: Any) -> Any:
+def open_run(root: Path, config: TrackingConfig = QUIET, **other: Any) -> Any:
     arguments = {"params": {"model.lr": 0.1}, "tags": {"git_commit": "abc", "dvc_lock_sha256": ""}, **other}
     return tracking.open_run(config, root=root, run_name="r", experiment="captioning", dataset=DATASET, **arguments)
 
@@ -227,7 +228,7 @@ def test_results_are_added_to_a_run_that_has_ended(root: Path, capfd: pytest.Cap
 
 
 def test_system_metrics_are_logged(root: Path) -> None:
-    config = tracking.TrackingConfig(system_metrics_every_s=0.2)
+    config = TrackingConfig(system_metrics_every_s=0.2)
     with open_run(root, config) as run:
         deadline = time.monotonic() + 20
         while not history(root, run.run_id, "system/cpu_utilization_percentage"):
@@ -236,7 +237,7 @@ def test_system_metrics_are_logged(root: Path) -> None:
 
 
 def test_the_environment_goes_before_params(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    config = tracking.TrackingConfig(uri="sqlite:///config.db")
+    config = TrackingConfig(uri="sqlite:///config.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     assert tracking.tracking_uri(config, tmp_path) == "http://127.0.0.1:1"
     with pytest.raises(ConfigError, match=r"cannot be reached.*127\.0\.0\.1:1"):
@@ -248,9 +249,9 @@ def test_the_environment_goes_before_params(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_settings_that_cannot_work_are_refused() -> None:
     with pytest.raises(ConfigError, match="plain files"):
-        tracking.TrackingConfig(uri="./mlruns")
+        TrackingConfig(uri="./mlruns")
     with pytest.raises(ConfigError, match="flush_s"):
-        tracking.TrackingConfig(flush_s=0)
+        TrackingConfig(flush_s=0)
 
 
 def test_a_deleted_experiment_is_told(root: Path) -> None:

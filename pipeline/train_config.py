@@ -1,0 +1,58 @@
+"""The `train` section. Apart from `training.py`, so that checking settings does not import Lightning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from contracts.errors import ConfigError
+from lightning_modules.optimizer import OptimizerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a run is trained.
+
+    `batch_size` is global: over all workers and accumulation steps. `micro_batch_size` is the most that a worker holds
+    at once (None: its whole share); how many steps it accumulates follows from it and from the number of workers, also
+    when a run goes on with another number. `monitor` (default: the task's metric) chooses the best checkpoint.
+    `precision: auto` is bf16-mixed where the GPU or CPU has the instructions. `checkpoint_every_steps` writes states
+    inside an epoch; one is always written after validation. `ledger` records the sample keys of every step, for
+    `python -m pipeline.ledger`.
+    """
+
+    max_epochs: int = 10
+    batch_size: int = 16
+    eval_batch_size: int = 16
+    micro_batch_size: int | None = None
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    channels_last: bool = True
+    gradient_clip_norm: float | None = 1.0
+    ema_decay: float | None = None
+    early_stopping_patience: int | None = None
+    monitor: str | None = None
+    monitor_mode: Literal["max", "min"] | None = None
+    validate_every_epochs: int = 1
+    checkpoint_every_steps: int | None = None
+    log_every_steps: int = 10
+    ledger: bool = False
+    num_pictures: int = 6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "batch_size", "eval_batch_size", "micro_batch_size", "validate_every_epochs"):
+            if (getattr(self, name) or 1) < 1:
+                raise ConfigError(f"{name} must be positive", value=getattr(self, name))
+        if self.validate_every_epochs > self.max_epochs:
+            raise ConfigError(
+                "no epoch would be validated", value=self.validate_every_epochs, where="validate_every_epochs"
+            )
+        if (self.monitor is None) != (self.monitor_mode is None):
+            raise ConfigError(
+                "monitor and monitor_mode belong together",
+                value=(self.monitor, self.monitor_mode),
+                allowed="both or none",
+            )
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError("ema_decay must lie between 0 and 1", value=self.ema_decay)

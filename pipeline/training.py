@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import signal
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -131,10 +132,18 @@ def _fit(
     resume = newest_state(folder)
     if resume is not None and trainer.is_global_zero:
         print(f"{run['name']}  goes on from {resume.name}", flush=True)
+    interrupt_handler = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
     except (SightlineError, Stopped):
         raise
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(
+            signal.SIGINT, interrupt_handler
+        )  # Lightning takes Ctrl-C for a failure, and ignores further ones
+        raise KeyboardInterrupt from error
     except Exception as error:
         _stop_if_repeated(folder / f"crash-rank{placement.rank}.json", trainer.global_step, module.keys, error)
         raise

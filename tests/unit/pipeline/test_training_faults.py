@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from contracts.errors import TrainingError
-from pipeline.checkpoints import BEST, newest_state
+from pipeline.checkpoints import BEST, load_best, newest_state
 from pipeline.params import load_params
 from pipeline.runs import load_run
 from pipeline.state_mirror import StateMirror
@@ -31,11 +31,17 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 
 @pytest.fixture(scope="module")
-def expected(tiny_project, tmp_path_factory) -> str:
-    """Digest of the final weights when nothing goes wrong."""
+def unbroken(tiny_project, tmp_path_factory) -> Path:
+    """State folder of a training that nothing goes wrong in."""
     state = tmp_path_factory.mktemp("unbroken")
     fit(**arguments(tiny_project, state))
-    return final_weights(state)
+    return state
+
+
+@pytest.fixture(scope="module")
+def expected(unbroken) -> str:
+    """Digest of its final weights."""
+    return final_weights(unbroken)
 
 
 def test_the_same_error_at_the_same_step_stops_with_the_samples(tiny_project, tmp_path, monkeypatch):
@@ -139,7 +145,7 @@ def test_dying_while_a_state_is_written_keeps_the_one_before(tiny_project, root,
     assert final_weights(tmp_path) == expected
 
 
-def test_an_interrupted_command_goes_on(tiny_project, root, tmp_path, expected):
+def test_an_interrupted_command_goes_on(tiny_project, root, tmp_path, unbroken):
     """Ctrl-C to `pipeline.stages.train`, and the same command again."""
     folder = tmp_path / "project"
     shutil.copytree(tiny_project.root, folder)
@@ -160,8 +166,8 @@ def test_an_interrupted_command_goes_on(tiny_project, root, tmp_path, expected):
     assert mlflow_statuses(folder) == ["KILLED"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **options)
     assert mlflow_statuses(folder) == ["FINISHED"]  # the same run
-    (state,) = folder.glob("state/*")
-    assert final_weights(state) == expected
+    record = json.loads((folder / "artifacts/segmentation/run.json").read_text())
+    assert record["best"] == load_best(unbroken / BEST)["info"]  # weights and metrics
 
 
 def mlflow_statuses(folder: Path) -> list[str]:

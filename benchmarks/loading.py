@@ -48,7 +48,6 @@ CROP_AREA, CROP_RATIO = (0.25, 0.87), (0.75, 1.33)  # as much, for torchvision
 
 
 def measure() -> list[Figure]:
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as our training workers have it; all contenders get it here
     data = corpus()
     folder = shard_corpus(scratch_folder() / f"{data.folder.name}-shards")
     smaller = shard_corpus(scratch_folder() / f"{data.folder.name}-shards-320", Shrink(short_side=320, quality=90))

@@ -140,9 +140,8 @@ def _fit(
     except SystemExit as error:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        signal.signal(
-            signal.SIGINT, interrupt_handler
-        )  # Lightning takes Ctrl-C for a failure, and ignores further ones
+        # Lightning leaves at Ctrl-C as at a failure, and deaf to another one.
+        signal.signal(signal.SIGINT, interrupt_handler)
         raise KeyboardInterrupt from error
     except Exception as error:
         _stop_if_repeated(folder / f"crash-rank{placement.rank}.json", trainer.global_step, module.keys, error)

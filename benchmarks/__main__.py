@@ -28,7 +28,7 @@ def main() -> None:
     unknown = [name for name in chosen if name not in names]
     if unknown:
         parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(names)}")
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as training workers have it; torch reads it when it is imported
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as training workers have it
     console = Console(stderr=True)
     document = {
         "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}

@@ -156,7 +156,15 @@ def test_an_interrupted_command_goes_on(tiny_project, root, tmp_path, unbroken):
     command = [sys.executable, "-m", "pipeline.stages.train", "segmentation"]
     threads = str(torch.get_num_threads())  # sums depend on it
     options: dict[str, Any] = {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": threads}}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job, such as these tests may be, passes on that it is deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
+    ) as process:
         while process.poll() is None and not list(folder.glob("state/*/state-00000002.json")):
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from lightning_modules.images import image_size
 from pipeline.params import load_params
 from pipeline.project import Project
+from pipeline.shards import SplitReader
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.fetch import fetch
 from pipeline.stages.shard import shard
@@ -50,7 +52,7 @@ def make_project(folder: Path, data: Path, case: dict[str, Any]) -> Project:
         },
         "runs": {"job": {"dataset": "real", **case["run"]}},
         "train": {"max_epochs": 1, "batch_size": 16, "eval_batch_size": 16, "num_pictures": 2},
-        "shards": {"samples": 64},
+        "shards": {"samples": 64, **case.get("shards", {})},
         "cluster": {"engine": "local"},
         "tracking": {"system_metrics": False},
     }
@@ -97,7 +99,10 @@ def test_job_runs_on_real_data(name, shared_dir, tmp_path):
 
 
 def test_masks_of_real_photographs(shared_dir, tmp_path):
-    """Sixty photographs, as both splits: measuring all of them takes a minute. `captioning` reads the others."""
+    """Sixty photographs, as both splits: measuring all of them takes a minute. `captioning` reads the others.
+
+    The shards store fewer pixels than the photographs have; boxes and masks stay those of the originals.
+    """
     source, data = shared_dir / "data" / "coco_real", tmp_path / "instances"
     (data / "annotations").mkdir(parents=True)
     known = json.loads((source / "annotations" / "instances_train2017.json").read_text())
@@ -107,12 +112,20 @@ def test_masks_of_real_photographs(shared_dir, tmp_path):
     for split in ("train", "val"):
         (data / f"{split}2017").symlink_to(source / "images" / "train2017", target_is_directory=True)
         (data / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(known))
-    case = {"sources": {"coco": {}}, "run": {"task": {"name": "instances"}, "model": {"name": "mask_rcnn"}}}
+    case = {
+        "sources": {"coco": {}},
+        "run": {"task": {"name": "instances"}, "model": {"name": "mask_rcnn"}},
+        "shards": {"short_side": 160},
+    }
     project = make_project(tmp_path / "project", data, case)
     manifest, metrics = run_job(project)
     check_outputs(project, manifest, metrics)
     assert manifest["splits"]["train"]["dropped"].get("record", {}) == {}
     assert metrics["num_samples"] == 60
+    assert manifest["shrink"] == {"short_side": 160, "quality": 90}
+    assert manifest["splits"]["val"]["fixed"]["image_shrunk"] == 60
+    record = SplitReader(project.shards("real"), manifest, "val").read(0)
+    assert min(image_size(record.image)) == 160 < min(record.height, record.width)
 
 
 def test_questions_of_real_photographs(shared_dir, tmp_path):

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -202,17 +203,13 @@ def _canonical(images: Path, annotations: Path, size: int) -> Iterator[int]:
         ]
     )
     dataset = CocoCaptions(str(images), str(annotations), transform=transform)
-    loader = DataLoader(
-        dataset,
-        batch_size=BATCH,
-        shuffle=True,
-        num_workers=WORKERS,
-        worker_init_fn=_init_worker,
-        collate_fn=_collate_captions,
-    )
-    for images_, _ in loader:
-        yield len(images_)
-    del loader
+    return _counted(dataset, batch_size=BATCH, shuffle=True, collate_fn=_collate_captions)
+
+
+def _counted(dataset: Any, **options: Any) -> Iterator[int]:
+    """The sizes of a peer's batches of images and captions. Workers end with the loader, which nothing else holds."""
+    for images, _ in DataLoader(dataset, num_workers=WORKERS, worker_init_fn=_init_worker, **options):
+        yield len(images)
 
 
 def _collate_captions(items: list[tuple[torch.Tensor, list[str]]]) -> tuple[torch.Tensor, list[list[str]]]:
@@ -240,15 +237,7 @@ def _webdataset(folder: Path, size: int) -> Iterator[int]:
     dataset = (
         wds.WebDataset(urls, shardshuffle=len(urls), nodesplitter=None, empty_check=False).shuffle(1000).map(example)
     )
-    loader = DataLoader(
-        dataset.batched(BATCH, collation_fn=_collate_captions),
-        batch_size=None,
-        num_workers=WORKERS,
-        worker_init_fn=_init_worker,
-    )
-    for images, _ in loader:
-        yield len(images)
-    del loader
+    return _counted(dataset.batched(BATCH, collation_fn=_collate_captions), batch_size=None)
 
 
 def _coco_json(data: Corpus, path: Path) -> Path:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmarks import Figure, timed
 from benchmarks._project import make_project
+from pipeline.training import EVENTS
 
-EVENTS = "events.jsonl"  # as pipeline.training names it, which imports torch
 ROOT = Path(__file__).resolve().parents[1]
 # Module, arguments, and whether it may import torch: those that resolve a run need its task and model.
 COMMANDS: tuple[tuple[str, list[str], bool], ...] = (

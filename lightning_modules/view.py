@@ -38,6 +38,11 @@ class Motion:
     shift: tuple[float, float] = (0.0, 0.0)
     angle: float = 0.0
 
+    @property
+    def flips(self) -> tuple[bool, bool]:
+        """Along x and along y."""
+        return self.mirror, self.upside_down
+
 
 class View:
     """Shows images, labels and boxes under one motion.
@@ -55,7 +60,6 @@ class View:
         self.output = output
         left, top, right, bottom = motion.crop
         self._rotated = motion.angle != 0
-        self._flip = (motion.mirror, motion.upside_down)
         axes = ((1, left, right), (0, top, bottom))
         if self._rotated:
             ranges = [_pixels(lo * stored[d], hi * stored[d], stored[d]) for d, lo, hi in axes]
@@ -75,7 +79,7 @@ class View:
     def _stored_to_output(self) -> np.ndarray:
         if self._rotated:
             return _rotation(self._motion, self._source, self._content)
-        return _rectangles(self._source, self._target, self._flip)
+        return _rectangles(self._source, self._target, self._motion.flips)
 
     @cached_property
     def _frame_to_output(self) -> np.ndarray:
@@ -138,9 +142,9 @@ class View:
         target = out[v0:v1, u0:u1]
         if target.shape != out.shape:
             out[:] = fill
-        if any(self._flip):
+        if any(self._motion.flips):
             shown = cv2.resize(part, (u1 - u0, v1 - v0), interpolation=how)
-            cv2.flip(shown, {(True, False): 1, (False, True): 0, (True, True): -1}[self._flip], dst=target)
+            cv2.flip(shown, {(True, False): 1, (False, True): 0, (True, True): -1}[self._motion.flips], dst=target)
         else:
             cv2.resize(part, (u1 - u0, v1 - v0), dst=target, interpolation=how)
 
@@ -159,7 +163,7 @@ def _shown(
     target = _pixels(middle - half, middle + half, output)
     per_pixel = (kept[1] - kept[0]) / (2 * half)
     lo, hi = (kept[0] + (edge - (middle - half)) * per_pixel for edge in target)
-    if (motion.mirror, motion.upside_down)[axis]:
+    if motion.flips[axis]:
         lo, hi = kept[0] + kept[1] - hi, kept[0] + kept[1] - lo
     return _pixels(lo, hi, stored), target
 
@@ -179,7 +183,7 @@ def _rectangles(
 
 def _rotation(motion: Motion, source: tuple[tuple[int, int], ...], content: Size) -> np.ndarray:
     width, height = content[1], content[0]
-    onto_content = _rectangles(source, ((0, width), (0, height)), (motion.mirror, motion.upside_down))
+    onto_content = _rectangles(source, ((0, width), (0, height)), motion.flips)
     cosine, sine = motion.zoom * math.cos(motion.angle), motion.zoom * math.sin(motion.angle)
     turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1.0]])
     there = _move(width * (0.5 + motion.shift[0]), height * (0.5 + motion.shift[1]))

@@ -18,9 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_modules.blocks.pixels import BatchRows, written_to
-
-_ALIGNMENT = 64
+from lightning_modules.blocks.pixels import BatchRows, aligned, written_to
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Place:
 
 
 class BatchMemory:
-    """A fixed number of slots, each for the large tensors of one batch. Travels to the workers, which write to it.
+    """A fixed number of slots, each for the tensors of one batch. Travels to the workers, which write to it.
 
     A slot is free again when nothing refers to its batch's tensors any more, so a batch may be kept as long as one
     likes: as no slot is free then, later batches get memory of their own.
@@ -45,7 +43,7 @@ class BatchMemory:
     """
 
     def __init__(self, num_slots: int, slot_bytes: int):
-        self.slot_bytes = -(-slot_bytes // _ALIGNMENT) * _ALIGNMENT
+        self.slot_bytes = aligned(slot_bytes)
         # What multiprocessing's own arrays lie in: a file without a name, so nothing is ever left behind. They would
         # be filled with zeros.
         self._memory = BufferWrapper(num_slots * self.slot_bytes)

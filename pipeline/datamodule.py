@@ -27,7 +27,7 @@ from pipeline.sampling import Request, epoch_order, eval_requests, micro_batches
 from pipeline.shards import SplitReader, load_manifest
 from pipeline.stores import ShardCache
 
-_SPARE_BYTES = 64 << 10
+_SPARE_BYTES = 64 << 10  # a slot's room for small tensors that the first sample says little of
 _BATCHES_IN_USE = 3  # the one that is trained on, the one before, whose tensors die late, and the next
 
 

@@ -1,7 +1,9 @@
-"""The tiny runs trained in this process."""
+"""The tiny runs trained in this process, and what training leaves behind."""
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +33,9 @@ def final_weights(state: Path) -> str:
     newest = newest_state(state)
     assert newest is not None
     return weights_digest(torch.load(newest, weights_only=True)["current_model_state"])
+
+
+def mlflow_statuses(folder: Path) -> list[str]:
+    """Of the training runs in a project's own store."""
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as store:
+        return [status for (status,) in store.execute("select status from runs")]

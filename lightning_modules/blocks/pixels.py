@@ -17,7 +17,7 @@ from torch import Tensor, nn
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1: what torchvision's pretrained weights were trained with
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _PIXELS_AT_ONCE = 32
-_ALIGNMENT = 64
+_ALIGNMENT = 64  # bytes
 
 
 class PixelNorm(nn.Module):
@@ -47,6 +47,11 @@ class PixelNorm(nn.Module):
             rows, repeat = pixels, 1
         torch.addcmul(self.offset.repeat(repeat), rows, self.scale.repeat(repeat), out=rows)
         return out
+
+
+def aligned(num_bytes: int) -> int:
+    """Rounded up, so that what follows starts where any type may."""
+    return -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
 
 
 class BatchRows:
@@ -87,7 +92,7 @@ class BatchRows:
         """An array of that shape."""
         size = math.prod(shape) * dtype.itemsize
         start = self.num_bytes
-        self.num_bytes += -(-size // _ALIGNMENT) * _ALIGNMENT
+        self.num_bytes += aligned(size)
         if start + size > len(self._memory):
             return np.empty(shape, dtype)
         return self._memory[start : start + size].view(dtype).reshape(shape)
@@ -117,11 +122,8 @@ def stack(arrays: Sequence[np.ndarray]) -> Tensor:
     rows = _rows or BatchRows(len(arrays))
     block = rows.joined(arrays)
     if block is None:
-        copies = [rows.new(array.shape, array.dtype) for array in arrays]
-        for copy, array in zip(copies, arrays, strict=True):
-            copy[...] = array
-        block = rows.joined(copies)
-    return torch.from_numpy(np.stack(arrays) if block is None else block)
+        block = np.stack(arrays, out=rows.block((len(arrays), *arrays[0].shape), arrays[0].dtype))
+    return torch.from_numpy(block)
 
 
 def stack_images(images: Sequence[np.ndarray]) -> Tensor:

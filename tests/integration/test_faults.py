@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -29,6 +27,7 @@ from pipeline.params import ClusterConfig, WorkerRange
 from pipeline.shards import SplitReader, load_manifest
 from pipeline.training import DONE
 from tests.integration.cluster import SOON_LEFT, TRAIN, Cluster, kill_node, training
+from tests.local_training import mlflow_statuses
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -106,7 +105,7 @@ def test_killed_stopped_and_frozen_processes_change_nothing(
     assert "asked to stop: the state of step" in (folder / "log.txt").read_text()
     process.send_signal(signal.SIGTERM)  # the driver
     assert process.wait(60) == 130
-    assert mlflow_status(folder) == "KILLED"
+    assert mlflow_statuses(folder) == ["KILLED"]
 
     process = start(folder, root)
     worker_at(folder, process, rank=0, session=5, steps=2)
@@ -118,7 +117,7 @@ def test_killed_stopped_and_frozen_processes_change_nothing(
     os.kill(frozen, signal.SIGSTOP)  # given up when it has not answered for 8 s
     assert process.wait(240) == 0, (folder / "log.txt").read_text()[-3000:]
     assert not psutil.pid_exists(frozen), "nothing is left behind"
-    assert mlflow_status(folder) == "FINISHED"
+    assert mlflow_statuses(folder) == ["FINISHED"]
 
     monkeypatch.chdir(folder)
     assert main(["segmentation"]) == 0
@@ -128,13 +127,6 @@ def test_killed_stopped_and_frozen_processes_change_nothing(
     assert len({path.name.partition("-")[0] for path in ledger.iterdir()}) == 7, "every session was one of these"
     record = json.loads((folder / "artifacts/segmentation/run.json").read_text())
     assert record["best"] == load_best(unbroken / BEST)["info"], "the same weights to the last bit, and metrics"
-
-
-def mlflow_status(folder: Path) -> str:
-    """Of the only training run in the project's store."""
-    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as store:
-        ((status,),) = store.execute("select status from runs").fetchall()
-    return status
 
 
 @pytest.fixture

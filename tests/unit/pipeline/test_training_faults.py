@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -25,7 +23,7 @@ from pipeline.params import load_params
 from pipeline.runs import load_run
 from pipeline.state_mirror import StateMirror
 from pipeline.training import DONE, FAILURE, fit
-from tests.local_training import arguments, final_weights
+from tests.local_training import arguments, final_weights, mlflow_statuses
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -176,12 +174,6 @@ def test_an_interrupted_command_goes_on(tiny_project, root, tmp_path, unbroken):
     assert mlflow_statuses(folder) == ["FINISHED"]  # the same run
     record = json.loads((folder / "artifacts/segmentation/run.json").read_text())
     assert record["best"] == load_best(unbroken / BEST)["info"]  # weights and metrics
-
-
-def mlflow_statuses(folder: Path) -> list[str]:
-    """Of the training runs in the project's store."""
-    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as store:
-        return [status for (status,) in store.execute("select status from runs")]
 
 
 def test_a_state_in_a_store_goes_on_where_the_folder_is_gone(tiny_project, tmp_path, monkeypatch, expected):

@@ -5,3 +5,5 @@ import os
 # libgomp's threads spin at barriers: two of them were seen to make a training step 25 times slower than one, probably
 # wherever something else needs the cores. It is read when torch is first imported, so it stands here.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read when webdataset is first imported, in whichever process that is: urls in its tars then run no commands.
+os.environ["WDS_SECURE"] = "1"

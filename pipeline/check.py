@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from contracts.errors import ConfigError, SightlineError
+from pipeline.guard import guard_process
 from pipeline.params import ClusterConfig, Params, RegistryConfig, ShardsConfig, TrackingConfig, load_params
 from pipeline.project import Project
 
@@ -34,6 +35,7 @@ def check(params: Params) -> None:
 
 def main() -> None:
     try:
+        guard_process()
         params = load_params(Project.here().root)
         check(params)
     except SightlineError as error:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import ConfigError, DataError, SightlineError
+from pipeline.guard import guard_process
 from pipeline.project import Project
 
 
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0, 2 for what the user can mend (told without a traceback), 130 when interrupted."""
     arguments = _parser().parse_args(argv)
     try:
+        guard_process()
         images = [_readable(image) for image in arguments.images]
         if re.match(r"(models|runs):/", arguments.model):
             return _predict_with_uri(arguments, images)

@@ -7,6 +7,7 @@ import os
 import sys
 
 from contracts.errors import SightlineError
+from pipeline.guard import guard_process
 from pipeline.params import TrackingConfig, load_params
 from pipeline.project import Project
 from pipeline.tracking import tracking_uri
@@ -18,6 +19,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     arguments = parser.parse_args()
     try:
+        guard_process()
         project = Project.here()
         uri = tracking_uri(load_params(project.root).section(TrackingConfig, "tracking"), project.root)
     except SightlineError as error:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from contracts.errors import SightlineError
+from pipeline.guard import guard_process
 from pipeline.params import Params, load_params
 from pipeline.project import Project
 
@@ -22,6 +23,7 @@ def main(stage: Callable[[Project, Params, str], None], what: str) -> None:
     name = parser.parse_args().name
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that `finally` runs: no run stays RUNNING
     try:
+        guard_process()
         project = Project.here()
         stage(project, load_params(project.root), name)
     except SightlineError as error:

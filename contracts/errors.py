@@ -24,8 +24,11 @@ class SightlineError(Exception):
         super().__init__("\n".join(lines))
 
 
-class ConfigError(SightlineError):
-    """params.yaml, the command line or the environment asks for something that cannot be done."""
+class ConfigError(SightlineError, ValueError):
+    """params.yaml, the command line or the environment asks for something that cannot be done.
+
+    A ValueError, so that the parser of settings goes on and tells all of them at once.
+    """
 
 
 class DataError(SightlineError):

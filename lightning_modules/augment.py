@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 
 from contracts.errors import ConfigError
+from contracts.ranges import Range, check_ranges
 from lightning_modules.blocks.pixels import new_row
 from lightning_modules.images import decode_image, image_size
 from lightning_modules.view import Motion, Size, View
@@ -65,16 +66,8 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         limits = {"crop": 0.5, "scale": 1.0, "rotate": 180.0, "hue": 180.0}
-        for name in self.__dataclass_fields__.keys() - {"albumentations"}:
-            value, limit = getattr(self, name), limits.get(name, 1.0)
-            exclusive = name in ("crop", "scale")
-            if not 0 <= value <= limit or (exclusive and value == limit):
-                raise ConfigError(
-                    "augmentation setting out of range",
-                    value=value,
-                    where=f"augment.{name}",
-                    allowed=f"0 <= {name} {'<' if exclusive else '<='} {limit:g}",
-                )
+        names = self.__dataclass_fields__.keys() - {"albumentations"}
+        check_ranges(self, **{n: Range(0, limits.get(n, 1.0), open_high=n in ("crop", "scale")) for n in sorted(names)})
         _pixel_transforms(self.albumentations)  # their mistakes, too, are told before any work
 
 

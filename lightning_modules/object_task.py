@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from contracts.errors import ConfigError
+from contracts.ranges import SHARE, Range, check_ranges
 from contracts.records import DataSpec, Objects, Record
 from lightning_modules.augment import Augment, AugmentConfig
 from lightning_modules.blocks.pixels import stack_images
@@ -44,8 +44,7 @@ class ObjectConfig:
     augment: AugmentConfig = field(default=AugmentConfig(horizontal_flip=0.5))
 
     def __post_init__(self) -> None:
-        if self.image_size < 32:
-            raise ConfigError("image_size is too small", value=self.image_size, where="task", allowed=">= 32")
+        check_ranges(self, image_size=Range(32), picture_score=SHARE)
 
 
 class ObjectTask(BaseTask):

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from contracts.ranges import AMOUNT, POSITIVE, SHARE, Range, check_ranges
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -17,6 +19,16 @@ class OptimizerConfig:
     momentum: float = 0.9  # of SGD
     warmup_fraction: float = 0.05
     final_lr_fraction: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            lr=POSITIVE,
+            weight_decay=AMOUNT,
+            momentum=Range(0, 1, open_high=True),
+            warmup_fraction=SHARE,
+            final_lr_fraction=SHARE,
+        )
 
 
 def warmup_cosine(step: int, *, total_steps: int, warmup_fraction: float, final_fraction: float) -> float:

@@ -9,7 +9,6 @@ import itertools
 import json
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -22,6 +21,7 @@ from typing import Any, TypeVar
 
 from contracts.errors import ConfigError, TrainingError
 from pipeline.params import ClusterConfig
+from pipeline.removal import remove_tree
 
 T = TypeVar("T")
 
@@ -240,7 +240,7 @@ def _train_once(arguments: dict[str, Any], config: ClusterConfig, folder: Path, 
     use_gpu = check_resources(config, ray.cluster_resources())
     workers = config.num_workers
     storage = folder / "ray"
-    shutil.rmtree(storage, ignore_errors=True)  # a run name found in its storage would be resumed by Ray
+    remove_tree(storage, inside=folder)  # a run name found in its storage would be resumed by Ray
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config={**arguments, "use_gpu": use_gpu},

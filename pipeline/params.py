@@ -7,24 +7,27 @@ model's own sections, which needs their modules; `python -m pipeline.check` does
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-
 from contracts.errors import ConfigError
+from contracts.names import NAME_RULE, is_name
+from contracts.ranges import AMOUNT, COUNT, POSITIVE, SHARE, Range, RangeError, check_ranges
 from pipeline import discover
 from pipeline.archives import DownloadConfig
-from pipeline.settings import Problems, merged, parse, raise_if
+from pipeline.document import read_document, shown
+from pipeline.settings import Problems, merged, nearest, parse, raise_if
 from pipeline.train_config import TrainConfig
+from pipeline.uris import check_tracking_uri
 
+NAMED = ("datasets", "runs")  # their keys are names
 SECTIONS = ("datasets", "runs", "train", "shards", "loader", "cluster", "tracking", "registry")
 FILE = "params.yaml"
 T = TypeVar("T")
+_NO_DATASETS = ("datasets: must", "datasets: missing")  # then no run can name one, and that is told once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +58,9 @@ class DatasetConfig:
             )
         if not self.sources:
             raise ConfigError("sources is empty", allowed=", ".join(discover.names("source")))
-        if not 0 <= self.max_quarantined <= 1:
-            raise ConfigError("max_quarantined is no share", value=self.max_quarantined, allowed="0 to 1")
+        if not self.input.strip():
+            raise ConfigError("input is empty", allowed="what the data depends on: a file or folder")
+        check_ranges(self, max_quarantined=SHARE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +79,7 @@ class ShardsConfig:
     store: str | None = None
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ConfigError("samples must be positive", value=self.samples)
-        if self.short_side is not None and self.short_side < 32:
-            raise ConfigError("short_side is too small", value=self.short_side, allowed="32 or more, or null")
-        if not 1 <= self.quality <= 100:
-            raise ConfigError("quality is none of JPEG's", value=self.quality, allowed="1 to 100")
+        check_ranges(self, samples=COUNT, short_side=Range(32), quality=Range(1, 100))
         if self.store is not None and not re.fullmatch(r"file:///.+|(?!file:)\w+://[^/@?]+(/[^?]*)?", self.store):
             raise ConfigError(
                 "store is no url of a folder", value=self.store, allowed="s3://bucket/prefix, file:///folder, or null"
@@ -101,8 +100,7 @@ class LoaderConfig:
     cache_gib: float = 50.0
 
     def __post_init__(self) -> None:
-        if self.cache_gib <= 0:
-            raise ConfigError("cache_gib must be positive", value=self.cache_gib)
+        check_ranges(self, num_workers=AMOUNT, prefetch=COUNT, window=COUNT, cache_gib=POSITIVE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +111,8 @@ class WorkerRange:
     max: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min <= self.max:
+        check_ranges(self, min=COUNT, max=COUNT)
+        if self.min > self.max:
             raise ConfigError("not a range of workers", value=(self.min, self.max), allowed="1 <= min <= max")
 
 
@@ -144,10 +143,14 @@ class ClusterConfig:
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers.min
 
     def __post_init__(self) -> None:
-        if self.min_workers < 1 or self.cpus_per_worker < 1:
-            raise ConfigError(
-                "num_workers and cpus_per_worker must be positive", value=(self.num_workers, self.cpus_per_worker)
-            )
+        check_ranges(
+            self,
+            **({"num_workers": COUNT} if isinstance(self.num_workers, int) else {}),
+            resize_every_s=POSITIVE,
+            cpus_per_worker=COUNT,
+            max_failures=AMOUNT,
+            collective_timeout_s=COUNT,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,17 +175,9 @@ class TrackingConfig:
     patience_s: float = 300.0
 
     def __post_init__(self) -> None:
-        for name in ("system_metrics_every_s", "flush_s"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be positive", value=getattr(self, name))
-        if self.patience_s < 0:
-            raise ConfigError("patience_s must not be negative", value=self.patience_s)
-        if (self.uri or "").startswith(("file:", "./", "/")):
-            raise ConfigError(
-                "MLflow no longer keeps runs in plain files",
-                value=self.uri,
-                allowed="sqlite:///..., http://..., postgresql://...",
-            )
+        check_ranges(self, system_metrics_every_s=POSITIVE, flush_s=POSITIVE, patience_s=AMOUNT)
+        if self.uri is not None:
+            check_tracking_uri(self.uri, where="tracking.uri")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +185,11 @@ class RegistryConfig:
     """`gates` maps a run to the value its metric must reach before its model may become champion."""
 
     gates: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        found = {f"gates.{run}": (value, str(Range())) for run, value in self.gates.items() if value not in Range()}
+        if found:
+            raise RangeError("a gate must be a finite number", found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,123 +211,188 @@ class Run:
 
 
 class Params:
-    """The parsed file. Sections are checked when asked for, so that a data stage need not import torch."""
+    """The parsed file. Sections are checked when asked for, so that a data stage need not import torch.
 
-    def __init__(self, document: Mapping[str, Any], file: str = FILE):
-        self.document = document
+    `document` holds what has the right shape: sections, data sets and runs that are mappings. What has not, names
+    that are none and `mistakes` of the file itself are told by `check`, and by `load_params` before any work.
+    """
+
+    def __init__(self, document: Mapping[str, Any], file: str = FILE, mistakes: Sequence[str] = ()):
         self.file = file
-        problems: Problems = []
-        for key in document:
+        self.mistakes: Problems = list(mistakes)
+        self.document = {
+            key: self._entries(key, section) if key in NAMED else section
+            for key, section in self._sections(document).items()
+        }
+        self.mistakes += [f"{key}: missing" for key in NAMED if key not in document]
+
+    def _sections(self, document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        sections: dict[str, Mapping[str, Any]] = {key: {} for key in NAMED}
+        for key, section in document.items():
             if key not in SECTIONS:
-                near = difflib.get_close_matches(str(key), SECTIONS, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(SECTIONS)}"
-                problems.append(f"{key}: unknown section; {hint}")
-        for key in ("datasets", "runs"):
-            if not isinstance(document.get(key), Mapping):
-                problems.append(f"{key}: missing or not a mapping")
-        raise_if(problems, file)
+                self.mistakes.append(f"{key}: unknown section; {nearest(key, SECTIONS)}")
+            elif isinstance(section, Mapping) or (section is None and key not in NAMED):
+                sections[key] = section or {}
+            else:
+                self.mistakes.append(f"{key}: must be a mapping (is {shown(section)})")
+        return sections
+
+    def _entries(self, key: str, section: Mapping[str, Any]) -> dict[str, Any]:
+        """Data sets or runs. A name that is none becomes a path and shell text: nothing may run with it."""
+        for name, entry in section.items():
+            if not is_name(name):
+                self.mistakes.append(f"{key}: {shown(name)} is no name; allowed: {NAME_RULE}")
+            if not isinstance(entry, Mapping):
+                self.mistakes.append(f"{key}.{name}: must be a mapping (is {shown(entry)})")
+        return dict(section)
 
     def section(self, cls: type[T], key: str) -> T:
         """The section `key` as `cls`, defaults where it is absent."""
         problems: Problems = []
-        value = parse(cls, self.document.get(key) or {}, key, problems)
+        value = parse(cls, self.document.get(key), key, problems)
         raise_if(problems, self.file)
         assert value is not None
         return value
 
     def dataset(self, name: str) -> DatasetConfig:
-        self._known("datasets", name)
+        """The data set `name` with its sources' and its world's settings checked."""
+        self.require("datasets", name)
         problems: Problems = []
-        config = parse(DatasetConfig, self.document["datasets"][name], f"datasets.{name}", problems)
-        if config is not None:
-            for source, section in config.sources.items():
-                self._part("source", source, section, f"datasets.{name}.sources.{source}", problems)
-            if config.world is not None:
-                part = {key: value for key, value in config.world.items() if key != "name"}
-                self._part("world", config.world.get("name", ""), part, f"datasets.{name}.world", problems)
+        config = self.read_dataset(name, problems)
         raise_if(problems, self.file)
         assert config is not None
+        return config
+
+    def read_dataset(self, name: str, problems: Problems) -> DatasetConfig | None:
+        """As `dataset`, but mistakes are appended to `problems`."""
+        where, entry = f"datasets.{name}", self.document["datasets"][name]
+        sources = entry.get("sources") if isinstance(entry, Mapping) else None
+        if isinstance(sources, Mapping):
+            entry = {**entry, "sources": {source: {} if part is None else part for source, part in sources.items()}}
+        config = parse(DatasetConfig, entry, where, problems)
+        if config is not None:
+            for source, section in config.sources.items():
+                self._part("source", source, section, f"{where}.sources.{source}", problems)
+            if config.world is not None:
+                self._named_part("world", config.world, f"{where}.world", problems)
         return config
 
     def part_config(self, kind: str, section: Mapping[str, Any], where: str) -> Any:
         """The Config of the component that `section` names."""
         problems: Problems = []
-        rest = {key: value for key, value in section.items() if key != "name"}
-        config = self._part(kind, section["name"], rest, where, problems)
+        _, config = self._named_part(kind, section, where, problems)
         raise_if(problems, self.file)
         return config
 
     def run(self, name: str) -> Run:
         """The run `name` with its task's and model's settings checked. Imports torch."""
-        self._known("runs", name)
-        where, problems = f"runs.{name}", Problems()
-        entry = dict(self.document["runs"][name])
-        train = parse(
-            TrainConfig, merged(self.document.get("train") or {}, entry.pop("train", {})), f"{where}.train", problems
-        )
-        loader = parse(
-            LoaderConfig,
-            merged(self.document.get("loader") or {}, entry.pop("loader", {})),
-            f"{where}.loader",
-            problems,
-        )
-        for key in sorted(entry.keys() - {"dataset", "task", "model"}):
-            problems.append(f"{where}.{key}: unknown key; known keys: dataset, loader, model, task, train")
-        dataset = entry.get("dataset")
-        if dataset not in self.document["datasets"]:
-            problems.append(
-                f"{where}.dataset: no such data set: {dataset!r}; known: {', '.join(self.document['datasets'])}"
-            )
-        parts: dict[str, tuple[str, dict[str, Any]]] = {}
-        for kind in ("task", "model"):
-            section = dict(entry.get(kind) or {})
-            part_name = section.pop("name", "")
-            config = self._part(kind, part_name, section, f"{where}.{kind}", problems)
-            parts[kind] = (part_name, dataclasses.asdict(config) if config is not None else {})
+        self.require("runs", name)
+        problems: Problems = []
+        run = self.read_run(name, problems)
         raise_if(problems, self.file)
+        assert run is not None
+        return run
+
+    def read_run(self, name: str, problems: Problems) -> Run | None:
+        """As `run`, but mistakes are appended to `problems`."""
+        where, entry, before = f"runs.{name}", self.document["runs"][name], len(problems)
+        if not isinstance(entry, Mapping):
+            problems.append(f"{where}: must be a mapping (is {shown(entry)})")
+            return None
+        known = ("dataset", "loader", "model", "task", "train")
+        problems += [f"{where}.{key}: unknown key; {nearest(key, known, 'known keys')}" for key in entry.keys() - known]
+        dataset, datasets = entry.get("dataset"), list(self.document["datasets"])
+        if dataset not in datasets and not any(m.startswith(_NO_DATASETS) for m in self.mistakes):
+            problems.append(f"{where}.dataset: no such data set (is {shown(dataset)}); {nearest(dataset, datasets)}")
+        train = self._with_shared(TrainConfig, "train", entry, where, problems)
+        loader = self._with_shared(LoaderConfig, "loader", entry, where, problems)
+        task_name, task = self._named_part("task", entry.get("task"), f"{where}.task", problems)
+        model_name, model = self._named_part("model", entry.get("model"), f"{where}.model", problems)
+        if len(problems) > before:
+            return None
         assert train is not None and loader is not None
         return Run(
             name=name,
             dataset=str(dataset),
-            task_name=parts["task"][0],
-            task=parts["task"][1],
-            model_name=parts["model"][0],
-            model=parts["model"][1],
+            task_name=task_name,
+            task=dataclasses.asdict(task),
+            model_name=model_name,
+            model=dataclasses.asdict(model),
             train=train,
             loader=loader,
         )
 
-    def _known(self, section: str, name: str) -> None:
-        if name not in self.document[section]:
+    def require(self, section: Literal["datasets", "runs"], name: str) -> None:
+        """Raise ConfigError unless `name` is one of the data sets or runs: all that a stage may be asked for."""
+        known = sorted(filter(is_name, self.document[section]))
+        if name not in known:
+            what = {"datasets": "data set", "runs": "run"}[section]
             raise ConfigError(
-                f"no such entry in {section}",
+                f"no such {what}",
                 value=name,
                 where=f"{self.file}: {section}",
-                allowed=", ".join(self.document[section]),
+                allowed=", ".join(known) or "none is there yet",
+                fix=nearest(name, known) if nearest(name, known).startswith("did") else "",
             )
 
-    def _part(self, kind: str, name: str, section: Mapping[str, Any], where: str, problems: Problems) -> Any:
-        """A component's Config. The class sits in the module, or on its `Task` class."""
-        try:
-            module = discover.load(kind, name, where=f"{where}.name")
-        except ConfigError as error:
-            problems.append(str(error).replace("\n", "\n    "))
+    def _with_shared(
+        self, cls: type[T], key: str, entry: Mapping[str, Any], where: str, problems: Problems
+    ) -> T | None:
+        """A run's own section over the shared one of the same name. What stands in the shared one is told there."""
+        own = {} if entry.get(key) is None else entry[key]
+        if not isinstance(own, Mapping):
+            problems.append(f"{where}.{key}: must be a mapping (is {shown(own)})")
             return None
+
+        def at(keys: Sequence[str]) -> str:
+            section: Any = own
+            for part in keys:
+                if not isinstance(section, Mapping):
+                    break
+                if part not in section:
+                    return ".".join([key, *keys])
+                section = section[part]
+            return ".".join([f"{where}.{key}" if own else key, *keys])
+
+        return parse(cls, merged(self.document.get(key, {}), own), at, problems)
+
+    def _named_part(self, kind: str, section: Any, where: str, problems: Problems) -> tuple[str, Any]:
+        """Name and Config of the component that `section` names."""
+        if not isinstance(section, Mapping):
+            problems.append(f"{where}: must be a mapping with a name (is {shown(section)})")
+            return "", None
+        rest = {key: value for key, value in section.items() if key != "name"}
+        return str(section.get("name")), self._part(kind, section.get("name"), rest, where, problems)
+
+    def _part(self, kind: str, name: Any, section: Any, where: str, problems: Problems) -> Any:
+        """A component's Config. The class sits in the module, or on its `Task` class."""
+        known = discover.names(kind)
+        if name not in known:
+            what = f"unknown {kind} (is {shown(name)})" if name is not None else f"the name of a {kind} is missing"
+            problems.append(f"{where}: {what}; {nearest(name, known)}")
+            return None
+        module = discover.load(kind, name, where=where)
         owner = module.Task if kind == "task" else module
-        return parse(owner.Config, section or {}, where, problems)
+        return parse(owner.Config, section, where, problems)
+
+
+def read_params(root: Path) -> Params:
+    """Read `root`/params.yaml; what is wrong with it stands in the result's `mistakes`.
+
+    Raises:
+        ConfigError: the file is missing or is no YAML mapping.
+    """
+    document, mistakes = read_document(root / FILE)
+    return Params(document, FILE, mistakes)
 
 
 def load_params(root: Path) -> Params:
-    """Read `root`/params.yaml.
+    """Read `root`/params.yaml for work with it.
 
     Raises:
-        ConfigError: the file is missing or is not YAML; unknown sections.
+        ConfigError: the file is missing or is no YAML mapping; unknown sections, sections of the wrong kind; names of
+            data sets and runs that are none. What the sections hold is checked when they are asked for.
     """
-    path = root / FILE
-    try:
-        document = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError("no params.yaml here", where=str(root), fix="run from the project's folder") from None
-    except yaml.YAMLError as error:
-        raise ConfigError("params.yaml is not valid YAML", where=str(error)) from None
-    return Params(document or {}, FILE)
+    params = read_params(root)
+    raise_if(params.mistakes, params.file)
+    return params

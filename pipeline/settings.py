@@ -6,59 +6,141 @@ import dataclasses
 import difflib
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from types import UnionType
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from contracts.errors import ConfigError, SightlineError
+from contracts.ranges import RangeError
+from pipeline.document import shown
 
 T = TypeVar("T")
 
 Problems = list[str]
+Place = str | Callable[[Sequence[str]], str]
+
+# pydantic's names of what went wrong, in the words of people who write YAML.
+_KINDS = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "dict_type": "a mapping",
+    "dataclass_type": "a mapping",
+    "dataclass_exact_type": "a mapping",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "none_required": "null",
+}
 
 
-def parse(cls: type[T], section: Mapping[str, Any], where: str, problems: Problems) -> T | None:
+def parse(cls: type[T], section: Any, where: Place, problems: Problems) -> T | None:
     """Build `cls` from `section`, strictly: no unknown key, no missing key, no silent conversion ("3" is no int).
 
     Args:
         cls: a dataclass; nested dataclasses are built from nested mappings.
-        section: plain values as YAML gives them.
-        where: dotted path of the section, for the messages.
+        section: plain values as YAML gives them; null is an empty section.
+        where: dotted path of the section, for the messages; or a function that makes one of the keys below it.
         problems: what is wrong is appended here, one text each; None is returned then.
     """
+    at = where if callable(where) else lambda keys: ".".join([where, *keys])
+    section = {} if section is None else section
     if not isinstance(section, Mapping):
-        problems.append(f"{where}: must be a mapping, is {section!r}")
+        problems.append(f"{at([])}: must be a mapping (is {shown(section)})")
         return None
     try:
-        return TypeAdapter(cls).validate_json(json.dumps(section), strict=True, extra="forbid")
+        return _adapter(cls).validate_json(json.dumps(section), strict=True, extra="forbid")
     except ValidationError as error:
-        for item in error.errors():
-            problems.append(_explain(cls, where, item))
+        found = dict.fromkeys(text for item in error.errors() for text in _explain(cls, at, item))
+        problems.extend(found)
     except (SightlineError, TypeError) as error:
-        problems.append(f"{where}: {error}")
+        problems.append(f"{at([])}: {_indented(error)}")
     return None
 
 
-def _explain(cls: type, where: str, item: Any) -> str:
-    path = ".".join([where, *(str(part) for part in item["loc"])])
-    if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = _fields_at(cls, item["loc"][:-1])
-        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(sorted(known))}"
-        return f"{path}: unknown key{hint}"
-    if item["type"] == "missing":
-        return f"{path}: missing"
-    return f"{path}: {item['msg']} (is {item['input']!r})"
+@cache
+def _adapter(cls: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(cls)
 
 
-def _fields_at(cls: Any, location: tuple) -> list[str]:
-    """Names of the fields of the dataclass nested in `cls` at `location`."""
+def _explain(cls: type, at: Callable[[Sequence[str]], str], item: Any) -> list[str]:
+    """The texts of one of pydantic's errors."""
+    keys, kinds = _follow(cls, item["loc"])
+    path, kind = at(keys), item["type"]
+    if len(kinds) > 1 and isinstance(item["input"], Mapping) and any(map(dataclasses.is_dataclass, kinds)):
+        chosen = next(one for one in kinds if dataclasses.is_dataclass(one))
+        if item["loc"][-1] != chosen.__name__:
+            return []  # it was meant to be the mapping, whose own mistakes are told
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = _fields(_follow(cls, item["loc"][:-1])[1])
+        return [f"{path}: unknown key; {nearest(keys[-1], known, 'known keys')}"]
+    if kind == "missing":
+        return [f"{path}: missing"]
+    error = item.get("ctx", {}).get("error")
+    if isinstance(error, RangeError):
+        return [f"{at([*keys, n])}: must be {said} (is {shown(value)})" for n, (value, said) in error.found.items()]
+    if isinstance(error, SightlineError):
+        return [f"{path}: {_indented(error)}"]
+    if kind == "literal_error":
+        text = f"must be one of {item['ctx']['expected'].replace(chr(39), '')}"
+    elif len(kinds) > 1:
+        text = "must be " + " or ".join(_said(one) for one in kinds)
+    else:
+        text = f"must be {_KINDS[kind]}" if kind in _KINDS else item["msg"]
+    return [f"{path}: {text} (is {shown(item['input'])})"]
+
+
+def _follow(cls: Any, location: Sequence[str | int]) -> tuple[list[str], list[Any]]:
+    """pydantic's location in `cls` -> its keys, and the types that may stand there.
+
+    Where a value may be of several types, pydantic adds the name of the one it tried: that is no key.
+    """
+    keys: list[str] = []
+    kinds = [cls]
     for part in location:
-        found = typing.get_type_hints(cls).get(str(part)) if cls else None
-        candidates = [found, *typing.get_args(found)]
-        cls = next((c for c in candidates if dataclasses.is_dataclass(c)), None)
-    return [f.name for f in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+        if len(kinds) > 1:
+            fits = [one for one in kinds if getattr(one, "__name__", "") == part]
+            if fits and dataclasses.is_dataclass(fits[0]) and part != location[-1]:
+                kinds = fits
+            continue
+        keys.append(str(part))
+        kinds = _below(kinds[0], part)
+    return keys, kinds
+
+
+def _below(kind: Any, part: str | int) -> list[Any]:
+    """The types that may stand under `part` of a value of type `kind`."""
+    if dataclasses.is_dataclass(kind):
+        found = typing.get_type_hints(kind).get(str(part), Any)
+    else:
+        found = next(iter(typing.get_args(kind)[-2 if isinstance(part, int) else -1 :]), Any)
+    if typing.get_origin(found) in (typing.Union, UnionType):
+        return [one for one in typing.get_args(found) if one is not type(None)]
+    return [found]
+
+
+def _fields(kinds: list[Any]) -> list[str]:
+    return [f.name for kind in kinds if dataclasses.is_dataclass(kind) for f in dataclasses.fields(kind)]
+
+
+def _said(kind: Any) -> str:
+    if dataclasses.is_dataclass(kind):
+        return "a mapping of " + " and ".join(f.name for f in dataclasses.fields(kind))
+    return _KINDS.get(f"{ {str: 'string'}.get(kind, getattr(kind, '__name__', '')) }_type", str(kind))
+
+
+def _indented(error: Exception) -> str:
+    return str(error).replace("\n", "\n    ")
+
+
+def nearest(name: object, known: Sequence[str], what: str = "known") -> str:
+    """What was probably meant by `name`, or all that there is."""
+    near = difflib.get_close_matches(str(name), known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"{what}: {', '.join(sorted(known)) or 'none'}"
 
 
 def merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +153,7 @@ def merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, An
 
 
 def raise_if(problems: Problems, file: str) -> None:
-    """Raise one ConfigError that lists every problem."""
-    if problems:
-        listing = "\n".join(f"  - {problem}" for problem in problems)
-        raise ConfigError(f"{len(problems)} mistake{'s' * (len(problems) > 1)} in {file}:\n{listing}")
+    """Raise one ConfigError that lists every problem, each once."""
+    if told := dict.fromkeys(problems):
+        listing = "\n".join(f"  - {problem}" for problem in told)
+        raise ConfigError(f"{len(told)} mistake{'s' * (len(told) > 1)} in {file}:\n{listing}")

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import os
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from pipeline.distributed import map_ordered
 from pipeline.door import Shrink, admit
 from pipeline.params import ClusterConfig, DatasetConfig, ShardsConfig
 from pipeline.progress import progress_bar
+from pipeline.removal import remove_tree
 from pipeline.shards import (
     BLOCK,
     COUNTS,
@@ -189,7 +189,7 @@ def shard_dataset(
         DataError: duplicate keys, an empty split, or a larger share quarantined than `max_quarantined`; the
             quarantine list is written all the same.
     """
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left behind is of unknown age
+    remove_tree(folder, inside=folder.parent)  # what a killed run left behind is of unknown age
     folder.mkdir(parents=True)
     quarantine.parent.mkdir(parents=True, exist_ok=True)
     store = f"{shards.store.rstrip('/')}/{name}" if shards.store else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from contracts.errors import ConfigError
+from contracts.ranges import AMOUNT, COUNT, POSITIVE, SEED, Range, check_ranges
 from lightning_modules.optimizer import OptimizerConfig
 
 
@@ -41,9 +42,21 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "batch_size", "eval_batch_size", "micro_batch_size", "validate_every_epochs"):
-            if (getattr(self, name) or 1) < 1:
-                raise ConfigError(f"{name} must be positive", value=getattr(self, name))
+        check_ranges(
+            self,
+            max_epochs=COUNT,
+            batch_size=COUNT,
+            eval_batch_size=COUNT,
+            micro_batch_size=COUNT,
+            gradient_clip_norm=POSITIVE,
+            ema_decay=Range(0, 1, open_low=True, open_high=True),
+            early_stopping_patience=COUNT,
+            validate_every_epochs=COUNT,
+            checkpoint_every_steps=COUNT,
+            log_every_steps=COUNT,
+            num_pictures=AMOUNT,
+            seed=SEED,
+        )
         if self.validate_every_epochs > self.max_epochs:
             raise ConfigError(
                 "no epoch would be validated", value=self.validate_every_epochs, where="validate_every_epochs"
@@ -54,5 +67,3 @@ class TrainConfig:
                 value=(self.monitor, self.monitor_mode),
                 allowed="both or none",
             )
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ConfigError("ema_decay must lie between 0 and 1", value=self.ema_decay)

@@ -14,8 +14,9 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import MultiScaleRoIAlign
 
 from contracts.errors import ConfigError
+from contracts.ranges import COUNT, POSITIVE, SHARE, check_ranges
 from lightning_modules.blocks.backbones import BackboneName, build_backbone
-from lightning_modules.blocks.fpn import PyramidBackbone
+from lightning_modules.blocks.fpn import PyramidBackbone, check_levels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,16 @@ class RCNNConfig:
     max_detections: int = 100
 
     def __post_init__(self) -> None:
+        counts = ("channels", "rpn_batch", "roi_batch", "roi_size", "box_head", "max_detections")
+        proposals = [f"rpn_{when}_nms_{phase}" for when in ("pre", "post") for phase in ("train", "eval")]
+        thresholds = ("rpn_nms_threshold", "score_threshold", "nms_threshold")
+        check_ranges(
+            self,
+            anchors=POSITIVE,
+            aspect_ratios=POSITIVE,
+            **dict.fromkeys([*counts, *proposals], COUNT),
+            **dict.fromkeys(thresholds, SHARE),
+        )
         if not self.anchors or len(self.anchors) % max(1, len(self.levels)):
             raise ConfigError(
                 "the anchors cannot be shared out among the levels",
@@ -63,12 +74,9 @@ class RCNNConfig:
                 where="model.anchors",
                 allowed=f"a number of sizes that {len(self.levels)} levels divide",
             )
-        if min(self.anchors) <= 0 or min(self.aspect_ratios, default=0) <= 0:
-            raise ConfigError(
-                "anchor sizes and aspect ratios must be positive",
-                value={"anchors": self.anchors, "aspect_ratios": self.aspect_ratios},
-                where="model",
-            )
+        if not self.aspect_ratios:
+            raise ConfigError("aspect_ratios is empty", allowed="one or more, such as [0.5, 1, 2]")
+        check_levels(self.levels)
 
 
 def detector_arguments(config: RCNNConfig, *, num_classes: int, image_size: int) -> dict[str, Any]:

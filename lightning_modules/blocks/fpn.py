@@ -15,6 +15,17 @@ from contracts.errors import ConfigError
 from lightning_modules.blocks.backbones import LEVELS, Backbone
 
 
+def check_levels(levels: Sequence[str]) -> None:
+    """Raise ConfigError for a level that does not exist, twice, or not in order."""
+    if not levels or any(level not in LEVELS for level in levels) or sorted(set(levels)) != list(levels):
+        raise ConfigError(
+            "wrong pyramid levels",
+            value=tuple(levels),
+            where="model.levels",
+            allowed=f"one or more of {', '.join(LEVELS)}, each once, in this order",
+        )
+
+
 class PyramidBackbone(nn.Module):
     """Backbone and pyramid. With one level, that map alone carries what the deeper ones add from above.
 
@@ -29,13 +40,7 @@ class PyramidBackbone(nn.Module):
 
     def __init__(self, backbone: Backbone, levels: Sequence[str], channels: int):
         super().__init__()
-        if not levels or any(level not in LEVELS for level in levels) or sorted(set(levels)) != list(levels):
-            raise ConfigError(
-                "wrong pyramid levels",
-                value=tuple(levels),
-                where="model.levels",
-                allowed=f"one or more of {', '.join(LEVELS)}, each once, in this order",
-            )
+        check_levels(levels)
         self.backbone = backbone
         self.levels = tuple(levels)
         self.inputs = LEVELS[LEVELS.index(self.levels[0]) :]

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from contracts.ranges import COUNT, Range, check_ranges
 from lightning_modules.blocks.backbones import BackboneName, build_backbone
 from lightning_modules.blocks.pixels import PixelNorm
 
@@ -25,6 +26,9 @@ class Config:
     variant: Literal["32s", "16s", "8s"] = "8s"
     head_channels: int = 256
     dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_ranges(self, head_channels=COUNT, dropout=Range(0, 1, open_high=True))
 
 
 def bilinear_upsampling(channels: int, stride: int) -> nn.ConvTranspose2d:

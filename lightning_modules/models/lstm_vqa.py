@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from contracts.ranges import COUNT, Range, check_ranges
 from lightning_modules.blocks.attention import AdditiveAttention
-from lightning_modules.blocks.backbones import build_backbone
+from lightning_modules.blocks.backbones import BackboneName, build_backbone
 from lightning_modules.blocks.language import LSTMEncoder
 from lightning_modules.blocks.pixels import PixelNorm
 
@@ -25,7 +26,7 @@ class Config:
     `pool` "mean" is the paper's one vector an image; "attention" weighs the places by the question first.
     """
 
-    backbone: str = "small"
+    backbone: BackboneName = "small"
     pretrained: bool = False
     features: Literal["c4", "c5"] = "c4"
     pool: Literal["mean", "attention"] = "mean"
@@ -34,6 +35,16 @@ class Config:
     num_layers: int = 2
     fused_channels: int = 512
     dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            embedding_channels=COUNT,
+            hidden_channels=COUNT,
+            num_layers=COUNT,
+            fused_channels=COUNT,
+            dropout=Range(0, 1, open_high=True),
+        )
 
 
 class Model(nn.Module):

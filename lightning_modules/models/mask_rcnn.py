@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torchvision.models.detection.mask_rcnn import MaskRCNN, MaskRCNNHeads, MaskRCNNPredictor
 
+from contracts.errors import ConfigError
+from contracts.ranges import COUNT, check_ranges
 from lightning_modules.blocks.detectors import RCNNConfig, detector_arguments, roi_pool
 from lightning_modules.blocks.rcnn import RCNN
 
@@ -17,6 +19,12 @@ class Config(RCNNConfig):
 
     mask_channels: tuple[int, ...] = (64, 64)
     mask_roi_size: int = 14
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, mask_channels=COUNT, mask_roi_size=COUNT)
+        if not self.mask_channels:
+            raise ConfigError("mask_channels is empty", allowed="one number for each convolution")
 
 
 class Model(RCNN):

@@ -12,8 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from contracts.ranges import COUNT, Range, check_ranges
 from lightning_modules.blocks.attention import AdditiveAttention
-from lightning_modules.blocks.backbones import build_backbone
+from lightning_modules.blocks.backbones import BackboneName, build_backbone
 from lightning_modules.blocks.pixels import PixelNorm
 
 
@@ -21,13 +22,22 @@ from lightning_modules.blocks.pixels import PixelNorm
 class Config:
     """`features` is the backbone level that is looked at: c4 has stride 16, c5 stride 32."""
 
-    backbone: str = "small"
+    backbone: BackboneName = "small"
     pretrained: bool = False
     features: Literal["c4", "c5"] = "c4"
     embedding_channels: int = 128
     hidden_channels: int = 256
     attention_channels: int = 128
     dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            embedding_channels=COUNT,
+            hidden_channels=COUNT,
+            attention_channels=COUNT,
+            dropout=Range(0, 1, open_high=True),
+        )
 
 
 class Model(nn.Module):

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contracts.errors import ConfigError
+from contracts.ranges import AMOUNT, COUNT, SHARE, check_ranges
 from contracts.records import DataSpec, Record
 from contracts.text import BOS, EOS, PAD, UNK, Vocabulary, words
 from lightning_modules import drawing_text as draw
@@ -79,14 +80,8 @@ class CaptioningConfig:
     augment: AugmentConfig = _AUGMENT
 
     def __post_init__(self) -> None:
-        if not 0 <= self.mirror <= 1:
-            raise ConfigError("no probability", value=self.mirror, where="task.mirror", allowed="0 <= mirror <= 1")
-        for name in ("image_size", "captions_per_image", "max_words", "min_word_count", "beam_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError("value too small", value=getattr(self, name), where=f"task.{name}", allowed=">= 1")
-        for name in ("attention_weight", "length_power"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError("value too small", value=getattr(self, name), where=f"task.{name}", allowed=">= 0")
+        counts = ("image_size", "captions_per_image", "max_words", "min_word_count", "beam_size")
+        check_ranges(self, mirror=SHARE, attention_weight=AMOUNT, length_power=AMOUNT, **dict.fromkeys(counts, COUNT))
 
 
 class Task(BaseTask):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from contracts.errors import ConfigError
+from contracts.ranges import Range, check_ranges
 from contracts.records import IGNORE_INDEX, DataSpec, Record
 from lightning_modules.augment import Augment, AugmentConfig
 from lightning_modules.blocks.pixels import stack, stack_images
@@ -48,8 +49,7 @@ class Task(BaseTask):
         augment: AugmentConfig = field(default=AugmentConfig(horizontal_flip=0.5))
 
         def __post_init__(self) -> None:
-            if self.image_size < 32:
-                raise ConfigError("image_size is too small", value=self.image_size, where="task", allowed=">= 32")
+            check_ranges(self, image_size=Range(32))
 
     requires = ("has_semantic",)
     eval_requires = ("has_semantic",)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contracts.errors import ConfigError
+from contracts.ranges import COUNT, SHARE, check_ranges
 from contracts.records import DataSpec, Question, Record
 from contracts.text import Vocabulary
 from lightning_modules import drawing_text as draw
@@ -67,11 +68,8 @@ class VQAConfig:
     augment: AugmentConfig = _AUGMENT
 
     def __post_init__(self) -> None:
-        if not 0 <= self.mirror <= 1:
-            raise ConfigError("no probability", value=self.mirror, where="task.mirror", allowed="0 <= mirror <= 1")
-        for name in ("image_size", "num_answers", "questions_per_image", "max_words", "min_word_count"):
-            if getattr(self, name) < 1:
-                raise ConfigError("value too small", value=getattr(self, name), where=f"task.{name}", allowed=">= 1")
+        counts = ("image_size", "num_answers", "questions_per_image", "max_words", "min_word_count")
+        check_ranges(self, mirror=SHARE, **dict.fromkeys(counts, COUNT))
 
 
 class Task(BaseTask):

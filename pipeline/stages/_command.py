@@ -25,7 +25,9 @@ def main(stage: Callable[[Project, Params, str], None], what: str) -> None:
     try:
         guard_process()
         project = Project.here()
-        stage(project, load_params(project.root), name)
+        params = load_params(project.root)
+        params.require("runs" if what == "run" else "datasets", name)
+        stage(project, params, name)
     except SightlineError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         sys.exit(2)

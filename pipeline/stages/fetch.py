@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import shutil
 from pathlib import Path
 
-from contracts.errors import DataError
+from contracts.errors import ConfigError, DataError
 from pipeline import discover
 from pipeline.params import Params
 from pipeline.progress import progress_bar
 from pipeline.project import POINTER, Project, write_json
+from pipeline.removal import remove_tree
 from pipeline.stages._command import main
 
 
 def fetch(project: Project, params: Params, dataset: str) -> None:
     config = params.dataset(dataset)
     target = project.raw(dataset)
-    shutil.rmtree(target, ignore_errors=True)  # files of an earlier, larger world must not stay
+    remove_tree(target, inside=project.root)  # files of an earlier, larger world must not stay
     target.mkdir(parents=True)
     if config.world is not None:
         world = discover.load("world", config.world["name"], where=f"datasets.{dataset}.world")
         settings = params.part_config("world", config.world, f"datasets.{dataset}.world")
-        total = sum(config.world["num_images"].values())
+        total = sum(dataclasses.asdict(settings.num_images).values())
         with progress_bar(f"generate {dataset}", total) as advance:
             world.generate(target, settings, advance)
     elif config.download is not None:
@@ -31,8 +32,15 @@ def fetch(project: Project, params: Params, dataset: str) -> None:
         archives, mirrors = config.download.archives, config.download.mirrors
         download(archives, target, project.root / "state" / "downloads", mirrors)
     else:
-        point(target, project.root / Path(config.input).expanduser())
+        point(target, _local_folder(project, config.input, f"datasets.{dataset}.input"))
     print(f"fetch {dataset}: {target}")
+
+
+def _local_folder(project: Project, named: str, where: str) -> Path:
+    try:
+        return project.root / Path(named).expanduser()
+    except RuntimeError as error:  # ~somebody, who is not known here
+        raise ConfigError("no such home folder", value=named, where=where, fix=str(error)) from None
 
 
 def point(target: Path, folder: Path) -> None:

@@ -11,6 +11,7 @@ from pipeline.checkpoints import BEST, load_best
 from pipeline.ledger import FOLDER as LEDGER
 from pipeline.params import ClusterConfig, Params, TrackingConfig
 from pipeline.project import Project, write_json
+from pipeline.removal import remove_tree
 from pipeline.runs import RunData, flat, load_run
 from pipeline.shards import verify_shards
 from pipeline.stages._command import main
@@ -56,7 +57,7 @@ def train(project: Project, params: Params, name: str) -> None:
             }
             distributed.run_training(arguments, cluster, project.root)
     export(project, data, state, run.run_id)
-    shutil.rmtree(state)
+    remove_tree(state, inside=state.parent)
     if mirror is not None:
         mirror.clear()
 
@@ -66,7 +67,7 @@ def export(project: Project, data: RunData, state: Path, run_id: str) -> None:
     folder = project.artifacts(data.run.name)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(state / BEST, folder / BEST)
-    shutil.rmtree(folder / LEDGER, ignore_errors=True)
+    remove_tree(folder / LEDGER, inside=folder)
     if (state / LEDGER).is_dir():
         shutil.copytree(state / LEDGER, folder / LEDGER, dirs_exist_ok=True)
     record = {

@@ -21,7 +21,7 @@ RELATIONS = ("left of", "right of", "above", "below")
 _INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above", "near": "near"}
 _CLEAR_RATIO = 1.3  # the longer axis of the offset over the shorter one, from which a relation is called by a side
 _SYNONYMS = {"large": "big", "small": "little"}
-_NUMBERS = ("no", "one", "two", "three", "four", "five", "six")  # `output.MAX_OBJECTS` leaves six beside a large one
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six")  # `_output.RANGES` leave six beside a large one
 _ANSWER_SYNONYMS = {
     "yes": "yeah",
     "no": "nope",

@@ -10,9 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from contracts.errors import ConfigError
+from contracts.ranges import SEED, Range, check_ranges
 
-MAX_OBJECTS = 7  # more find no place in a scene
+# What a world can be drawn with; more objects find no place in a scene.
+RANGES = {"seed": SEED, "image_size": Range(64, 1024), "jpeg_quality": Range(30, 100), "max_objects": Range(1, 7)}
+_NUM_IMAGES = Range(1, 400_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,27 +24,8 @@ class SplitSizes:
     train: int
     val: int
 
-
-def check_settings(
-    world: str, *, seed: int, image_size: int, num_images: SplitSizes, jpeg_quality: int, max_objects: int
-) -> None:
-    """Raise `ConfigError` for the first setting that no world can be drawn with."""
-    limits = {
-        "seed": (seed, 0, 2**32 - 1),
-        "image_size": (image_size, 64, 1024),
-        "num_images.train": (num_images.train, 1, 400_000),
-        "num_images.val": (num_images.val, 1, 400_000),
-        "jpeg_quality": (jpeg_quality, 30, 100),
-        "max_objects": (max_objects, 1, MAX_OBJECTS),
-    }
-    for name, (value, low, high) in limits.items():
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ConfigError(
-                f"{name} of a generated world is out of range",
-                value=value,
-                where=f"params.yaml, datasets.<name>.world ({world})",
-                allowed=f"a whole number from {low} to {high}",
-            )
+    def __post_init__(self) -> None:
+        check_ranges(self, train=_NUM_IMAGES, val=_NUM_IMAGES)
 
 
 def image_rng(seed: int, stream: int, index: int) -> np.random.Generator:

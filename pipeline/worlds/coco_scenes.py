@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from contracts.ranges import check_ranges
 from pipeline.worlds._language import Asked, ask, captions
 from pipeline.worlds._output import (
+    RANGES,
     SplitSizes,
-    check_settings,
     encode_jpeg,
     image_rng,
     mask_polygons,
@@ -54,14 +55,7 @@ class Config:
     max_objects: int = 4
 
     def __post_init__(self) -> None:
-        check_settings(
-            "coco_scenes",
-            seed=self.seed,
-            image_size=self.image_size,
-            num_images=self.num_images,
-            jpeg_quality=self.jpeg_quality,
-            max_objects=self.max_objects,
-        )
+        check_ranges(self, **RANGES)
 
 
 def generate(root: Path, config: Config, progress: Callable[[int], None]) -> None:

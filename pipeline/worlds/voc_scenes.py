@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pipeline.worlds._output import SplitSizes, check_settings, encode_jpeg, image_rng
+from contracts.ranges import check_ranges
+from pipeline.worlds._output import RANGES, SplitSizes, encode_jpeg, image_rng
 from pipeline.worlds._scenes import SHAPES, Scene, SceneObject, SceneStyle, draw_scene
 
 VOID = 255
@@ -36,14 +37,7 @@ class Config:
     max_objects: int = 4
 
     def __post_init__(self) -> None:
-        check_settings(
-            "voc_scenes",
-            seed=self.seed,
-            image_size=self.image_size,
-            num_images=self.num_images,
-            jpeg_quality=self.jpeg_quality,
-            max_objects=self.max_objects,
-        )
+        check_ranges(self, **RANGES)
 
 
 def generate(root: Path, config: Config, progress: Callable[[int], None]) -> None:

@@ -92,3 +92,14 @@ def test_data_stages_start_without_what_is_slow_to_import(root, stage):
 def test_settings_are_checked_without_trainer_and_tracking(root):
     """Tasks and models need torch; what runs them takes twice as long to import and has no say in it."""
     assert not imported_by(root, "pipeline.check") & {"mlflow", "pytorch_lightning", "ray"}
+
+
+def test_one_file_deletes_folders(root):
+    """`remove_tree` proves that what it deletes lies inside the project."""
+    deleting = {
+        str(path.relative_to(root))
+        for package in ALLOWED
+        for path in files(root, package)
+        if "rmtree" in path.read_text()
+    }
+    assert deleting == {"pipeline/removal.py"}

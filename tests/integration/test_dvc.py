@@ -116,18 +116,18 @@ def test_again_nothing_runs(project):
 
 def test_one_runs_params_rerun_its_branch_only(project):
     write_params(project, runs__seg32__train={"max_epochs": 2})
-    assert ran(run(project, "dvc", "repro")) == {"train@seg32", "evaluate@seg32", "register@seg32"}
+    assert ran(run(project, "dvc", "repro")) == {"check", "train@seg32", "evaluate@seg32", "register@seg32"}
     restore(project)
 
 
 def test_where_work_runs_changes_nothing(project):
     write_params(project, cluster={"engine": "ray", "num_workers": 2})
-    assert would_run(project) == set()
+    assert would_run(project) == {"check"}
 
 
 def test_changed_data_rerun_all_that_depends_on_it(project):
     write_params(project, datasets__voc__world__seed=7)
-    assert ran(run(project, "dvc", "repro", "vocab@voc")) == {"fetch@voc", "shard@voc", "vocab@voc"}
+    assert ran(run(project, "dvc", "repro", "vocab@voc")) == {"check", "fetch@voc", "shard@voc", "vocab@voc"}
     # evaluation and registration read the shards too
     assert would_run(project) == {f"{stage}@{n}" for n in RUNS for stage in ("train", "evaluate", "register")}
     restore(project)

@@ -41,7 +41,7 @@ def test_all_mistakes_are_told_at_once(document):
         "runs.vqa_lstm.train.batch_sise: unknown key; did you mean 'batch_size'?",
         "did you mean 'fcn'?",
         "datasets.coco.max_quarantined",
-        "num_workers and cpus_per_worker must be positive",
+        "cluster.num_workers: must be 1 or more (is 0)",
     ):
         assert part in text
 
@@ -71,8 +71,7 @@ def test_single_mistakes(document, path, value, expected):
 
 def test_unknown_section_names_the_nearest(document):
     document["trian"] = {}
-    with pytest.raises(ConfigError, match="did you mean 'train'"):
-        Params(document)
+    assert "trian: unknown section; did you mean 'train'?" in message(document)
 
 
 def test_missing_file_and_broken_yaml(tmp_path):

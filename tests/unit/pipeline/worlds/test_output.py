@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from contracts.errors import ConfigError
-from pipeline.worlds._output import SplitSizes, check_settings, image_rng, mask_polygons, mask_run_lengths
+from pipeline.worlds import coco_scenes, voc_scenes
+from pipeline.worlds._output import SplitSizes, image_rng, mask_polygons, mask_run_lengths
 
 
 def _decode_polygons(polygons: list[list[float]], height: int, width: int) -> np.ndarray:
@@ -62,32 +64,25 @@ def test_run_lengths_begin_with_zeros_and_go_down_the_columns() -> None:
     assert mask_run_lengths(~mask) == {"counts": [1, 3, 2], "size": [3, 2]}
 
 
-SETTINGS: dict[str, Any] = {
-    "seed": 1,
-    "image_size": 128,
-    "num_images": SplitSizes(train=4, val=2),
-    "jpeg_quality": 90,
-    "max_objects": 4,
-}
-
-
+@pytest.mark.parametrize("world", [coco_scenes, voc_scenes])
 @pytest.mark.parametrize(
-    ("changed", "named"),
+    ("changed", "said"),
     [
-        ({"seed": -1}, "seed"),
-        ({"image_size": 16}, "image_size"),
-        ({"image_size": 128.0}, "image_size"),
-        ({"num_images": SplitSizes(train=0, val=2)}, "num_images.train"),
-        ({"num_images": SplitSizes(train=4, val=-2)}, "num_images.val"),
-        ({"jpeg_quality": 101}, "jpeg_quality"),
-        ({"max_objects": 0}, "max_objects"),
-        ({"max_objects": True}, "max_objects"),
+        ({"seed": -1}, "seed must be 0 or more"),
+        ({"image_size": 16}, "image_size must be 64 or more and at most 1024"),
+        ({"jpeg_quality": 101}, "jpeg_quality must be 30 or more and at most 100"),
+        ({"max_objects": 0}, "max_objects must be 1 or more and at most 7"),
     ],
 )
-def test_impossible_settings_are_told(changed: dict[str, Any], named: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        check_settings("coco_scenes", **(SETTINGS | changed))
-    assert named in caught.value.what and "coco_scenes" in caught.value.where and "from" in caught.value.allowed
+def test_impossible_settings_are_told(world: ModuleType, changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        world.Config(**changed)
+
+
+@pytest.mark.parametrize(("train", "val", "name"), [(0, 2, "train"), (4, -2, "val")])
+def test_no_split_is_empty(train: int, val: int, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} must be 1 or more"):
+        SplitSizes(train=train, val=val)
 
 
 def test_each_image_has_its_own_numbers() -> None:

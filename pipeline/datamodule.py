@@ -24,8 +24,8 @@ from lightning_modules.task import BaseTask, Batch
 from pipeline.batch_memory import BatchMemory, keep_freed_memory
 from pipeline.params import LoaderConfig
 from pipeline.sampling import Request, epoch_order, eval_requests, micro_batches, num_batches, train_requests
+from pipeline.shard_cache import ShardCache
 from pipeline.shards import SplitReader, load_manifest
-from pipeline.stores import ShardCache
 
 _SPARE_BYTES = 64 << 10  # a slot's room for small tensors that the first sample says little of
 _BATCHES_IN_USE = 3  # the one that is trained on, the one before, whose tensors die late, and the next

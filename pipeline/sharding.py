@@ -16,11 +16,12 @@ from typing import Any
 from contracts.errors import DataError
 from contracts.records import Problem, RawRecord
 from pipeline import sources, stores
+from pipeline.disk import renewed, write_lines, writing
 from pipeline.distributed import map_ordered
 from pipeline.door import Shrink, admit
 from pipeline.params import ClusterConfig, DatasetConfig, ShardsConfig
 from pipeline.progress import progress_bar
-from pipeline.removal import remove_tree
+from pipeline.project import Project
 from pipeline.shards import (
     BLOCK,
     COUNTS,
@@ -29,6 +30,8 @@ from pipeline.shards import (
     sample_counts,
     sample_pieces,
     shard_name,
+    stored_name,
+    verify_shards,
     write_manifest,
     write_pieces,
 )
@@ -52,12 +55,17 @@ def write_shard(
 
     Both files are written under a temporary name and renamed, so a shard that exists is whole. Holds the bytes of one
     sample at a time. `shrink` makes large images smaller.
+
+    Raises:
+        DataError: no room for the shard, or the disk refuses otherwise.
     """
     result = ShardResult(shard=None, num_source=len(raws))
     rows: list[dict[str, Any]] = []
     digest, offset = hashlib.sha256(), 0
     part = folder / f".{name}.part"
-    with open(part, "wb", buffering=0) as file:
+    with writing(part):
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
         for raw in raws:
             admission = admit(raw, classes, shrink)
             result.problems += admission.problems
@@ -65,7 +73,8 @@ def write_shard(
             if admission.record is None:
                 continue
             pieces = sample_pieces(admission.record)
-            size = write_pieces(file.fileno(), pieces)
+            with writing(part, needed=lambda: _image_bytes(raws)):
+                size = write_pieces(file.fileno(), pieces)
             for piece in pieces:
                 digest.update(piece)
             counts = sample_counts(admission.record)
@@ -73,7 +82,8 @@ def write_shard(
             result.totals.update(counts)
             offset += size
         end = b"\0" * (2 * BLOCK)
-        write_pieces(file.fileno(), [end])
+        with writing(part):
+            write_pieces(file.fileno(), [end])
         digest.update(end)
     if not rows:
         part.unlink()
@@ -81,9 +91,10 @@ def write_shard(
     index = {column: [row[column] for row in rows] for column in ("key", "offset", "size", *COUNTS)}
     index_bytes = json.dumps(index, separators=(",", ":")).encode()
     index_part = folder / f".{name}.index.part"
-    index_part.write_bytes(index_bytes)
-    os.replace(index_part, folder / index_name(name))
-    os.replace(part, folder / name)
+    with writing(index_part, needed=lambda: len(index_bytes)):
+        index_part.write_bytes(index_bytes)
+        os.replace(index_part, folder / index_name(name))
+        os.replace(part, folder / name)
     result.shard = {
         "name": name,
         "samples": len(rows),
@@ -94,16 +105,24 @@ def write_shard(
     return result
 
 
+def _image_bytes(raws: Sequence[RawRecord]) -> int:
+    """About the size of a shard of these: the rest of a sample is small beside its image."""
+    return sum(raw.image.stat().st_size for raw in raws if raw.image.is_file())
+
+
 def upload_shard(
     raws: Sequence[RawRecord], classes: Sequence[str], store: str, name: str, shrink: Shrink | None = None
 ) -> ShardResult:
-    """`write_shard` into a folder of an object store. What is there already with this content is not sent again."""
-    with tempfile.TemporaryDirectory(prefix="sightline-") as scratch:  # on this node: the project's folder may not be
-        result = write_shard(raws, classes, Path(scratch), name, shrink)
+    """`write_shard` into a folder of an object store, under `stored_name`s. What is there already with this content is
+    not sent again."""
+    with writing(Path(os.environ.get("TMPDIR") or "/tmp"), fix="TMPDIR names another folder"):
+        scratch = tempfile.TemporaryDirectory(prefix="sightline-")  # on this node: the project's folder may not be
+    with scratch as folder:
+        result = write_shard(raws, classes, Path(folder), name, shrink)
         if result.shard is not None:
             files = {name: result.shard["sha256"], index_name(name): result.shard["index_sha256"]}
             for file, sha256 in files.items():
-                path, url = Path(scratch) / file, f"{store}/{file}"
+                path, url = Path(folder) / file, f"{store}/{stored_name(file, sha256)}"
                 if not stores.holds(url, path.stat().st_size, sha256):
                     stores.upload(path, url, sha256)
     return result
@@ -176,24 +195,22 @@ def shard_dataset(
     name: str,
     config: DatasetConfig,
     opened: Sequence[sources.OpenSource],
-    folder: Path,
-    quarantine: Path,
+    project: Project,
     shards: ShardsConfig,
     cluster: ClusterConfig,
     root: Path,
 ) -> dict[str, Any]:
-    """Write every split of a data set; returns the manifest. With `shards.store`, all files go there, and
-    `folder` holds the manifest alone.
+    """Write every split of a data set; returns the manifest. With `shards.store`, all files go there, and the project's
+    folder of shards holds the manifest alone. The shards that were there before stay until the new ones are whole.
+
+    Args:
+        root: the folder that has the code, for Ray's workers.
 
     Raises:
-        DataError: duplicate keys, an empty split, or a larger share quarantined than `max_quarantined`; the
-            quarantine list is written all the same.
+        DataError: duplicate keys, an empty split, no room, or a larger share quarantined than `max_quarantined`; the
+            quarantine list is written in the last case all the same.
     """
-    remove_tree(folder, inside=folder.parent)  # what a killed run left behind is of unknown age
-    folder.mkdir(parents=True)
-    quarantine.parent.mkdir(parents=True, exist_ok=True)
     store = f"{shards.store.rstrip('/')}/{name}" if shards.store else None
-    write, place = (upload_shard, store) if store else (write_shard, folder)
     shrink = Shrink(short_side=shards.short_side, quality=shards.quality) if shards.short_side else None
     classes = sources.joined_classes(opened)
     chunks = {
@@ -202,26 +219,38 @@ def shard_dataset(
     }
     results: dict[str, list[ShardResult]] = {split: [] for split in chunks}
     order: list[str] = []  # the split of each job drawn so far; results come in the same order
+    with renewed(project.shards(name), inside=project.root / "data" / "shards") as folder:
+        write, place = (upload_shard, store) if store else (write_shard, folder)
 
-    def jobs() -> Iterator[tuple]:
-        for split, part in chunks.items():
-            for i, chunk in enumerate(part):
-                order.append(split)
-                yield chunk, classes, place, shard_name(name, split, i), shrink
+        def jobs() -> Iterator[tuple]:
+            for split, part in chunks.items():
+                for i, chunk in enumerate(part):
+                    order.append(split)
+                    yield chunk, classes, place, shard_name(name, split, i), shrink
 
-    with open(quarantine, "w", encoding="utf-8") as lines, progress_bar(f"shard {name}", None) as advance:
-        for i, result in enumerate(map_ordered(write, jobs(), cluster, root)):
-            results[order[i]].append(result)
-            lines.writelines(problem_line(order[i], problem) + "\n" for problem in result.problems)
-            advance(result.num_source)
-        for split, part in chunks.items():
-            lines.writelines(problem_line(split, problem) + "\n" for problem in part.problems)
-    entries = {split: split_manifest(results[split], chunks[split].problems) for split in chunks}
-    _judge(name, config, entries, quarantine)
-    manifest = write_manifest(folder, name, classes, entries, shrink=asdict(shrink) if shrink else None, store=store)
-    if store:
-        stores.upload(folder / MANIFEST, f"{store}/{MANIFEST}")  # a copy: the store is whole without this project
+        with progress_bar(f"shard {name}", None) as advance:
+            for i, result in enumerate(map_ordered(write, jobs(), cluster, root)):
+                results[order[i]].append(result)
+                advance(result.num_source)
+        write_lines(project.quarantine(name), _quarantined(results, chunks))
+        entries = {split: split_manifest(results[split], chunks[split].problems) for split in chunks}
+        _judge(name, config, entries, project.quarantine(name))
+        with writing(folder / MANIFEST):
+            settings = asdict(shrink) if shrink else None
+            manifest = write_manifest(folder, name, classes, entries, shrink=settings, store=store)
+        if store:
+            verify_shards(folder, manifest)  # before anything names them
+            # A copy, so that the store is whole without this project and tells which of its shards are of use.
+            stores.upload(folder / MANIFEST, f"{store}/{manifest['digest']}/{MANIFEST}")
     return manifest
+
+
+def _quarantined(results: dict[str, list[ShardResult]], chunks: dict[str, _Chunks]) -> Iterator[str]:
+    """The lines of `data/quarantine/<dataset>.jsonl`: what the door refused, then what the sources themselves did."""
+    for split, done in results.items():
+        yield from (problem_line(split, problem) for result in done for problem in result.problems)
+    for split, part in chunks.items():
+        yield from (problem_line(split, problem) for problem in part.problems)
 
 
 def _judge(name: str, config: DatasetConfig, entries: dict[str, Any], quarantine: Path) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from contracts.errors import DataError
 from contracts.records import SCHEMA_VERSION, Record
 from pipeline import stores
+from pipeline.shard_cache import ShardCache
 
 MANIFEST = "manifest.json"
 BLOCK = 512
@@ -113,12 +114,29 @@ def index_name(shard: str) -> str:
     return shard.removesuffix(".tar") + ".index.json"
 
 
+def stored_name(file: str, sha256: str) -> str:
+    """Name of a tar or an index in a store, which says its content: another content never takes its place, and sets
+    share what they have in common."""
+    stem, dot, extension = file.partition(".")
+    return f"{stem}-{sha256}{dot}{extension}"
+
+
+def stored_files(manifest: Mapping[str, Any]) -> dict[str, int | None]:
+    """Names in the store of all tars and indices of a manifest; their sizes, where it has them."""
+    files: dict[str, int | None] = {}
+    for split in manifest["splits"].values():
+        for shard in split["shards"]:
+            files[stored_name(shard["name"], shard["sha256"])] = shard["bytes"]
+            files[stored_name(index_name(shard["name"]), shard["index_sha256"])] = None
+    return files
+
+
 def digest_of(document: Mapping[str, Any]) -> str:
     """sha256 of a document's canonical JSON."""
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _manifest_digest(manifest: Mapping[str, Any]) -> str:
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
     """Of what the data is, not of where it lies: the same shards in a store are the same data."""
     return digest_of({key: value for key, value in manifest.items() if key not in ("digest", "store")})
 
@@ -135,12 +153,12 @@ def write_manifest(
     """Write `manifest.json`, the last file of a shard set: without it the set is not there.
 
     `shrink` is how large images were made smaller, noted as `shrink`, and part of the digest. `store` is the url of the
-    folder that holds tars and indices, where they do not lie beside the manifest.
+    folder that holds tars and indices by their stored names, where they do not lie beside the manifest.
     """
     manifest = {"schema": SCHEMA_VERSION, "dataset": dataset, "classes": list(classes), "splits": dict(splits)}
     if shrink is not None:
         manifest["shrink"] = dict(shrink)
-    manifest["digest"] = _manifest_digest(manifest)
+    manifest["digest"] = manifest_digest(manifest)
     if store is not None:
         manifest["store"] = store
     part = folder / f".{MANIFEST}.part"
@@ -167,7 +185,7 @@ def load_manifest(folder: Path) -> dict[str, Any]:
             allowed=str(SCHEMA_VERSION),
             fix="run the shard stage again",
         )
-    if _manifest_digest(manifest) != manifest.get("digest"):
+    if manifest_digest(manifest) != manifest.get("digest"):
         raise DataError("the manifest does not match its own digest", where=str(path), fix="run the shard stage again")
     return manifest
 
@@ -215,21 +233,19 @@ def verify_shards(folder: Path, manifest: Mapping[str, Any]) -> None:
 def _verify_stored(manifest: Mapping[str, Any]) -> None:
     store = manifest["store"]
     sizes = stores.listing(store)
-    for split in manifest["splits"].values():
-        for shard in split["shards"]:
-            for name, size in ((shard["name"], shard["bytes"]), (index_name(shard["name"]), None)):
-                if name not in sizes:
-                    raise DataError(
-                        "a shard file is missing in the store", where=f"{store}/{name}", fix="run the shard stage again"
-                    )
-                if size not in (None, sizes[name]):
-                    raise DataError(
-                        "a shard in the store is cut or another one",
-                        value=sizes[name],
-                        where=f"{store}/{name}",
-                        allowed=f"{size} bytes",
-                        fix="run the shard stage again",
-                    )
+    for name, size in stored_files(manifest).items():
+        if name not in sizes:
+            raise DataError(
+                "a shard file is missing in the store", where=f"{store}/{name}", fix="run the shard stage again"
+            )
+        if size not in (None, sizes[name]):
+            raise DataError(
+                "a shard in the store is cut or another one",
+                value=sizes[name],
+                where=f"{store}/{name}",
+                allowed=f"{size} bytes",
+                fix="run the shard stage again",
+            )
 
 
 class SplitReader:
@@ -240,15 +256,15 @@ class SplitReader:
     store, tars and indices come through `cache`: a tar is fetched by the first process that reads from it.
     """
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any], split: str, cache: stores.ShardCache | None = None):
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], split: str, cache: ShardCache | None = None):
         if split not in manifest["splits"]:
             raise DataError(
                 "no such split", value=split, where=str(folder / MANIFEST), allowed=", ".join(manifest["splits"])
             )
         self._entries: list[dict[str, Any]] = manifest["splits"][split]["shards"]
-        self._cache = (cache or stores.ShardCache()) if "store" in manifest else None
-        place = manifest.get("store", str(folder))
-        self.shards = [f"{place}/{entry['name']}" for entry in self._entries]
+        self._cache = (cache or ShardCache()) if "store" in manifest else None
+        self._place = manifest.get("store", str(folder))
+        self.shards = [self._where(entry["name"], entry["sha256"]) for entry in self._entries]
         parts: dict[str, list[np.ndarray]] = {name: [] for name in ("key", "shard", "offset", "size", *COUNTS)}
         for i, data in enumerate(self._indices()):
             index = json.loads(data)
@@ -261,9 +277,12 @@ class SplitReader:
         self._files: dict[int, int] = {}
         self._owner = 0
 
+    def _where(self, file: str, sha256: str) -> str:
+        return f"{self._place}/{file if self._cache is None else stored_name(file, sha256)}"
+
     def _indices(self) -> Iterator[bytes]:
         """The index files in the order of the shards."""
-        paths = [index_name(shard) for shard in self.shards]
+        paths = [self._where(index_name(entry["name"]), entry["index_sha256"]) for entry in self._entries]
         if self._cache is None:
             yield from (Path(path).read_bytes() for path in paths)
             return
@@ -273,8 +292,7 @@ class SplitReader:
     def _open(self, shard: int) -> int:
         if self._cache is None:
             return os.open(self.shards[shard], os.O_RDONLY)
-        entry = self._entries[shard]
-        return self._cache.open(self.shards[shard], entry["sha256"], entry["bytes"])
+        return self._cache.open(self.shards[shard], self._entries[shard]["sha256"])
 
     def __len__(self) -> int:
         return len(self.columns["key"])

@@ -1,4 +1,4 @@
-"""Object stores (s3:// above all) through fsspec, and a cache of their shards on the local disk.
+"""Object stores (s3:// above all) through fsspec.
 
 A store fails now and then, and for a minute at a time: every request is repeated with growing pauses until `PATIENCE_S`
 have passed without success. What no repetition mends (no such object, access denied, no credentials) stops at once.
@@ -8,20 +8,19 @@ AWS_PROFILE, a node's role); a public bucket is read with FSSPEC_S3_ANON=true. f
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import os
 import random
-import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from contracts.errors import ConfigError, DataError
+from contracts.redact import redact
 
 T = TypeVar("T")
 
@@ -37,7 +36,6 @@ _RETRY_STATUS = {408, 409, 425, 429}
 _RETRY_CODES = {"RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"}  # sent with status 400
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE (FSSPEC_S3_ANON=true: public buckets)"
 _ABSENT = "create the bucket, or run the stage again that writes the object"
-_CACHED = re.compile(r"[0-9a-f]{64}|(?P<part>\.[0-9a-f]{64}-[0-9a-f]{32}\.part)")
 _random = random.SystemRandom()  # drawing from the shared generator would change what training draws
 
 
@@ -83,14 +81,15 @@ def download(url: str, path: Path) -> str:
     """An object into a local file, whole or not at all; returns its sha256."""
     part = path.with_name(f".{path.name}-{uuid.uuid4().hex}.part")
     try:
-        digest = _save(url, part)
+        digest = save(url, part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
     return digest
 
 
-def _save(url: str, path: Path) -> str:
+def save(url: str, path: Path) -> str:
+    """An object into a local file, block by block; returns its sha256. Where it fails, a part of the file is left."""
     digest = hashlib.sha256()
     with open(path, "wb") as file:
         for block in blocks(url):
@@ -102,7 +101,8 @@ def _save(url: str, path: Path) -> str:
 
 
 def upload(path: Path, url: str, sha256: str = "") -> None:
-    """A local file into the store, whole or not at all; `sha256` is kept as metadata of an S3 object."""
+    """A local file into the store, whole or not at all. `sha256` is noted as metadata of an S3 object, for people: what
+    we once noted says nothing of the bytes that are there now."""
     fs, target = _open(url)
 
     def put() -> None:
@@ -123,27 +123,45 @@ def upload(path: Path, url: str, sha256: str = "") -> None:
 
 
 def holds(url: str, size: int, sha256: str) -> bool:
-    """Whether the store has an object of this content already: by the sha256 in its metadata, else by reading it."""
+    """Whether the store has an object of this content already. Its bytes are read: metadata and ETag were written down
+    when it came. What cannot be read is not held, since a store that finds its own bytes damaged fails to give them."""
     info = _info(url)
     if info is None or info["size"] != size:
         return False
-    stored = None
-    if url.startswith(_S3):
-        fs, path = _open(url)
-        stored = _retried("find", url, lambda: fs.metadata(path)).get("sha256")
-    if stored is None:
-        digest = hashlib.sha256()
+    digest = hashlib.sha256()
+    try:
         for block in blocks(url):
             digest.update(block)
-        stored = digest.hexdigest()
-    return stored == sha256
+    except DataError as error:
+        print(f"{redact(url)} cannot be read and is sent again ({error.what})", flush=True)
+        return False
+    return digest.hexdigest() == sha256
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a listing tells of an object; `written` is in seconds since 1970 by the clock of the store."""
+
+    size: int
+    written: float
+
+
+def contents(url: str) -> dict[str, Stored]:
+    """The objects below a folder of the store, by their names relative to it; empty where there is no such folder."""
+    fs, path = _open(url)
+    found = _retried("list", url, lambda: fs.find(path, detail=True))
+    return {name[len(path) :].lstrip("/"): _stored(info) for name, info in found.items()}
+
+
+def _stored(info: dict[str, Any]) -> Stored:
+    """S3 says LastModified, a folder mtime, the memory created; of a store that says none, everything is new."""
+    when = info.get("LastModified") or info.get("mtime") or info.get("created") or time.time()
+    return Stored(int(info["size"]), when.timestamp() if isinstance(when, datetime) else float(when))
 
 
 def listing(url: str) -> dict[str, int]:
     """Names below a folder of the store, relative to it, and their sizes; empty where there is no such folder."""
-    fs, path = _open(url)
-    found = _retried("list", url, lambda: fs.find(path, detail=True))
-    return {name[len(path) :].lstrip("/"): int(info["size"]) for name, info in found.items()}
+    return {name: stored.size for name, stored in contents(url).items()}
 
 
 def delete(url: str) -> None:
@@ -240,7 +258,8 @@ def _retried(action: str, url: str, request: Callable[[], T]) -> T:
                     fix="see whether the store is up and reachable, then run the same command again",
                 ) from error
             if attempts == 1:
-                print(f"{action} {url}: {_words(error)}; trying again for up to {PATIENCE_S:.0f} s", flush=True)
+                told = redact(f"{action} {url}: {_words(error)}")
+                print(f"{told}; trying again for up to {PATIENCE_S:.0f} s", flush=True)
         time.sleep(wait_s)
         pause_s = min(MAX_WAIT_S, 2 * pause_s)
 
@@ -279,118 +298,3 @@ def _refusal(action: str, url: str, error: Exception) -> DataError | None:
 def _words(error: Exception) -> str:
     answered = error.__cause__ if hasattr(error.__cause__, "response") else error  # it has status and operation
     return f"{type(answered).__name__}: {answered}"[:300]
-
-
-class ShardCache:
-    """Objects of a store in a folder of the local disk, named by the sha256 of their content; those used longest ago
-    are removed beyond `limit` bytes. Any number of processes share it; what several ask for is fetched once.
-
-    Files that are open stay readable after removal, and take their room until they are closed.
-    """
-
-    def __init__(self, limit: int = 50 << 30, folder: Path | None = None):
-        default = os.environ.get("SIGHTLINE_CACHE") or "~/.cache/sightline/shards"
-        self.folder = folder or Path(default).expanduser()
-        self.limit = limit
-        self._unswept = limit  # bytes fetched since the last look at the folder; the first fetch looks
-
-    def fetch(self, url: str, sha256: str, size: int | None = None) -> Path:
-        """The local file of an object. It may go the moment another process makes room: `open` minds that.
-
-        Raises:
-            DataError: the store's object is not that of `sha256`, cannot be had, or the disk is full.
-        """
-        path = self.folder / sha256
-        if not self._has(path, sha256, size):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self._alone(sha256):
-                if not self._has(path, sha256, size):  # another process may have brought it meanwhile
-                    self._bring(url, path, sha256)
-        return path
-
-    def open(self, url: str, sha256: str, size: int | None = None) -> int:
-        """A descriptor for reading the object, fetched if need be."""
-        while True:
-            try:
-                return os.open(self.fetch(url, sha256, size), os.O_RDONLY)
-            except FileNotFoundError:  # another process removed it in between
-                continue
-
-    def read(self, url: str, sha256: str) -> bytes:
-        """All bytes of a small object."""
-        with os.fdopen(self.open(url, sha256), "rb") as file:
-            return file.read()
-
-    @staticmethod
-    def _has(path: Path, sha256: str, size: int | None) -> bool:
-        """Whether the file is there, whole; marks it as used. Its digest was checked before it got its name, so the
-        size shows what a crash of the machine may have left; without a size, digest it: it is small."""
-        try:
-            os.utime(path)
-            if size is not None:
-                return path.stat().st_size == size
-            return hashlib.sha256(path.read_bytes()).hexdigest() == sha256
-        except FileNotFoundError:
-            return False
-
-    @contextmanager
-    def _alone(self, sha256: str) -> Iterator[None]:
-        """One process at a time for objects with this beginning. The kernel frees the lock of a process that dies."""
-        with open(self.folder / f".{sha256[:2]}.lock", "wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
-    def _bring(self, url: str, path: Path, sha256: str) -> None:
-        arrived, found = path.with_name(f".{sha256}-{uuid.uuid4().hex}.part"), ""
-        try:
-            for _ in range(2):  # bytes may be damaged on the way: once more before the store is blamed
-                found = _save(url, arrived)
-                if found == sha256:
-                    self._unswept += arrived.stat().st_size
-                    os.replace(arrived, path)
-                    self._make_room(path)
-                    return
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise DataError(
-                "the disk of the shard cache is full",
-                where=str(self.folder),
-                fix="lower loader.cache_gib, or name a folder on a larger disk in SIGHTLINE_CACHE",
-            ) from error
-        finally:
-            arrived.unlink(missing_ok=True)
-        raise DataError(
-            "an object of the store has other content than the manifest says",
-            value=f"sha256 {found}",
-            where=url,
-            allowed=f"sha256 {sha256}",
-            fix="`dvc checkout` the manifest that belongs to the store, or run the shard stage again",
-        )
-
-    def _make_room(self, keep: Path) -> None:
-        """Remove what was not used for longest, and what killed processes left. Looks again only after a 64th of the
-        limit was fetched: thousands of small index files must not each list the folder."""
-        if self._unswept < self.limit // 64:
-            return
-        self._unswept = 0
-        files: list[tuple[float, int, Path]] = []
-        for path in self.folder.iterdir():
-            name = _CACHED.fullmatch(path.name)
-            if name is None:  # a lock, or no file of ours: the folder is the user's choice
-                continue
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                continue
-            if not name["part"]:
-                files.append((status.st_mtime, status.st_size, path))
-            elif time.time() - status.st_mtime > 86_400:
-                path.unlink(missing_ok=True)
-        total = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
-            if total <= self.limit:
-                return
-            if path != keep:
-                path.unlink(missing_ok=True)
-                total -= size

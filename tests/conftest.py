@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -18,6 +20,9 @@ from pipeline.project import Project
 from pipeline.stages.fetch import fetch
 from pipeline.stages.shard import shard
 from pipeline.stages.vocab import vocab
+
+if TYPE_CHECKING:
+    from tests.s3_server import Proxy
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,6 +40,15 @@ def shared_dir() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no real data: {folder} is absent (SIGHTLINE_SHARED names another)")
     return folder
+
+
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A bucket `shop` on an S3 server whose objects lie in `tmp_path/s3`; hardly any waiting between attempts."""
+    from tests.s3_server import running
+
+    with running(tmp_path, monkeypatch) as proxy:
+        yield proxy
 
 
 TINY = {

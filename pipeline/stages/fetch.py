@@ -8,23 +8,26 @@ from pathlib import Path
 
 from contracts.errors import ConfigError, DataError
 from pipeline import discover
+from pipeline.disk import renewed, writing
 from pipeline.params import Params
 from pipeline.progress import progress_bar
 from pipeline.project import POINTER, Project, write_json
-from pipeline.removal import remove_tree
 from pipeline.stages._command import main
 
 
 def fetch(project: Project, params: Params, dataset: str) -> None:
+    with renewed(project.raw(dataset), inside=project.root / "data" / "raw") as target:
+        _fill(project, params, dataset, target)
+    print(f"fetch {dataset}: {project.raw(dataset)}")
+
+
+def _fill(project: Project, params: Params, dataset: str, target: Path) -> None:
     config = params.dataset(dataset)
-    target = project.raw(dataset)
-    remove_tree(target, inside=project.root)  # files of an earlier, larger world must not stay
-    target.mkdir(parents=True)
     if config.world is not None:
         world = discover.load("world", config.world["name"], where=f"datasets.{dataset}.world")
         settings = params.part_config("world", config.world, f"datasets.{dataset}.world")
         total = sum(dataclasses.asdict(settings.num_images).values())
-        with progress_bar(f"generate {dataset}", total) as advance:
+        with writing(target), progress_bar(f"generate {dataset}", total) as advance:
             world.generate(target, settings, advance)
     elif config.download is not None:
         from pipeline.download import download  # its HTTP libraries take as long to import as everything else here
@@ -33,7 +36,6 @@ def fetch(project: Project, params: Params, dataset: str) -> None:
         download(archives, target, project.root / "state" / "downloads", mirrors)
     else:
         point(target, _local_folder(project, config.input, f"datasets.{dataset}.input"))
-    print(f"fetch {dataset}: {target}")
 
 
 def _local_folder(project: Project, named: str, where: str) -> Path:

@@ -13,6 +13,7 @@ import yaml
 PLUMBING = {
     "pipeline/batch_memory.py",
     "pipeline/discover.py",
+    "pipeline/disk.py",
     "pipeline/distributed.py",
     "pipeline/document.py",
     "pipeline/event_tail.py",
@@ -25,6 +26,7 @@ PLUMBING = {
     "pipeline/removal.py",
     "pipeline/runs.py",
     "pipeline/settings.py",
+    "pipeline/shard_cache.py",
     "pipeline/state_mirror.py",
     "pipeline/stores.py",
     "pipeline/stages/_command.py",

@@ -29,8 +29,9 @@ from pipeline.datamodule import TarDataModule
 from pipeline.params import ClusterConfig, LoaderConfig, ShardsConfig, load_params
 from pipeline.project import Project
 from pipeline.runs import load_run
+from pipeline.shard_cache import ShardCache
 from pipeline.sharding import shard_dataset
-from pipeline.shards import SplitReader, index_name, load_manifest, verify_shards
+from pipeline.shards import SplitReader, index_name, load_manifest, stored_files, stored_name, verify_shards
 from pipeline.stages.shard import open_sources, shard
 
 SERVICES = ("master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc", "s3", "s3.grpc")
@@ -124,8 +125,7 @@ def remote(s3: Path, root: Path, tiny_project: Project, tmp_path_factory: pytest
         "coco",
         params.dataset("coco"),
         open_sources(project, params, "coco"),
-        project.shards("coco"),
-        project.quarantine("coco"),
+        project,
         params.section(ShardsConfig, "shards"),
         ClusterConfig(engine="ray"),
         root,
@@ -155,11 +155,13 @@ def test_the_store_holds_the_same_shards_and_the_project_only_the_manifest(remot
     assert manifest["store"] == "s3://shop/worlds/coco"
     assert {key: value for key, value in manifest.items() if key != "store"} == local  # the digest is of the content
     verify_shards(folder, manifest)
-    names = [entry["name"] for split in local["splits"].values() for entry in split["shards"]]
-    assert set(stores.listing(manifest["store"])) == {"manifest.json", *names, *map(index_name, names)}
-    assert json.loads(stores.read(f"{manifest['store']}/manifest.json")) == manifest
-    for name in names:
-        assert stores.read(f"{manifest['store']}/{name}") == (tiny_project.shards("coco") / name).read_bytes()
+    copy = f"{manifest['digest']}/manifest.json"
+    assert set(stores.listing(manifest["store"])) == {copy, *stored_files(manifest)}
+    assert json.loads(stores.read(f"{manifest['store']}/{copy}")) == manifest
+    for entry in (entry for split in local["splits"].values() for entry in split["shards"]):
+        for name, sha256 in ((entry["name"], "sha256"), (index_name(entry["name"]), "index_sha256")):
+            url = f"{manifest['store']}/{stored_name(name, entry[sha256])}"
+            assert stores.read(url) == (tiny_project.shards("coco") / name).read_bytes()
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -183,18 +185,21 @@ def test_what_is_there_is_not_sent_again_and_what_differs_is(remote, s3, capsys)
 
     before = written()
     victim = next(path for path in before if path.endswith(".tar"))
-    assert len(files.metadata(victim)["sha256"]) == 64
-    size = files.size(victim)
-    files.pipe_file(victim, bytes(size))
+    metadata = files.metadata(victim)
+    assert len(metadata["sha256"]) == 64
+    files.pipe_file(victim, bytes(files.size(victim)), Metadata=metadata)  # other bytes that claim to be the right ones
     manifest = load_manifest(remote.shards("coco"))
     verify_shards(remote.shards("coco"), manifest)  # sees size and place; the content is for whoever fetches it
-    cache = stores.ShardCache(folder=s3 / "other")
+    cache = ShardCache(folder=s3 / "other")
     with pytest.raises(DataError, match="other content"):
         list(map(SplitReader(remote.shards("coco"), manifest, "train", cache).read, range(40)))
     time.sleep(1.1)  # the clock of S3 ticks in seconds
     shard(remote, load_params(remote.root), "coco")
     after = written()
-    assert {path for path in after if after[path] != before[path]} == {victim, "shop/worlds/coco/manifest.json"}
+    assert {path for path in after if after[path] != before[path]} == {
+        victim,
+        f"shop/worlds/coco/{manifest['digest']}/manifest.json",
+    }
     assert [r.key for r in map(SplitReader(remote.shards("coco"), manifest, "train", cache).read, range(40))]
 
 

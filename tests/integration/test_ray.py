@@ -11,6 +11,7 @@ from contracts.errors import ConfigError, TrainingError
 from pipeline.checkpoints import BEST, load_best
 from pipeline.distributed import check_resources, map_ordered, run_training, session
 from pipeline.params import ClusterConfig, ShardsConfig, load_params
+from pipeline.project import Project
 from pipeline.sharding import shard_dataset
 from pipeline.shards import load_manifest
 from pipeline.stages.shard import open_sources
@@ -38,8 +39,7 @@ def test_shards_from_the_cluster_equal_those_made_here(address, root, tiny_proje
         "coco",
         params.dataset("coco"),
         open_sources(tiny_project, params, "coco"),
-        tmp_path / "shards",
-        tmp_path / "quarantine.jsonl",
+        Project(tmp_path),
         params.section(ShardsConfig, "shards"),
         ClusterConfig(address=address),
         root,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import json
@@ -22,18 +23,20 @@ from contracts.records import Caption, Objects, Question, RawRecord, Record
 from pipeline import stores
 from pipeline.params import LoaderConfig, ShardsConfig, load_params
 from pipeline.project import Project
+from pipeline.shard_cache import ShardCache
 from pipeline.sharding import split_manifest, upload_shard, write_shard
 from pipeline.shards import (
     SplitReader,
     load_manifest,
     parse_sample,
     sample_pieces,
+    stored_files,
+    stored_name,
     tar_member,
     verify_shards,
     write_manifest,
 )
 from pipeline.stages.shard import shard
-from pipeline.stores import ShardCache
 
 
 def make_record(key: str = "000000000001") -> Record:
@@ -132,7 +135,7 @@ def test_members_are_byte_for_byte_those_of_tarfile():
 
 def test_a_full_disk_is_an_error_not_a_short_shard(monkeypatch, tmp_path, raws):
     monkeypatch.setattr("os.writev", lambda descriptor, pieces: os.write(descriptor, b"".join(pieces)[:-512]))
-    with pytest.raises(OSError, match="bytes were written"):
+    with pytest.raises(DataError, match="No space left on device"):
         write_shard(raws, ["a"], tmp_path, "toy-train-v1-000000.tar")
     assert not (tmp_path / "toy-train-v1-000000.tar").exists()
 
@@ -224,6 +227,13 @@ def stored(tmp_path: Path, raws: list[RawRecord]) -> tuple[Path, Path]:
     return folder, store
 
 
+def found(store: Path, name: str) -> Path:
+    """The one object of this file in a store that is a folder."""
+    stem, _, extension = name.partition(".")
+    (path,) = store.glob(f"{stem}-{'[0-9a-f]' * 64}.{extension}")
+    return path
+
+
 def test_a_store_holds_the_same_bytes_and_is_the_same_data(stored, shard_folder):
     folder, store = stored
     manifest, local = load_manifest(folder), load_manifest(shard_folder)
@@ -231,8 +241,9 @@ def test_a_store_holds_the_same_bytes_and_is_the_same_data(stored, shard_folder)
     assert [path.name for path in folder.iterdir()] == ["manifest.json"]
     for path in shard_folder.iterdir():
         if path.name != "manifest.json":
-            assert (store / path.name).read_bytes() == path.read_bytes()
-    assert len(list(store.iterdir())) == 4
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            assert (store / stored_name(path.name, digest)).read_bytes() == path.read_bytes()
+    assert {path.name for path in store.iterdir()} == set(stored_files(manifest)) and len(stored_files(manifest)) == 4
 
 
 def test_samples_come_from_the_store_through_the_cache(stored, shard_folder, tmp_path):
@@ -261,19 +272,20 @@ def test_what_the_store_has_is_not_sent_again(stored, raws, tmp_path, monkeypatc
     upload = stores.upload
     monkeypatch.setattr(stores, "upload", lambda path, url, sha256: (sent.append(path.name), upload(path, url, sha256)))
     name = "toy-train-v1-000001.tar"
-    whole = (store / name).read_bytes()
+    victim = found(store, name)
+    whole = victim.read_bytes()
     upload_shard(raws[3:], ["a"], f"file://{store}", name)
     assert sent == []
-    (store / name).write_bytes(bytes(len(whole)))
+    victim.write_bytes(bytes(len(whole)))
     upload_shard(raws[3:], ["a"], f"file://{store}", name)
-    assert sent == [name] and (store / name).read_bytes() == whole
+    assert sent == [name] and victim.read_bytes() == whole
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "index missing"])
 def test_a_store_that_lacks_something_is_refused(stored, damage):
     folder, store = stored
     verify_shards(folder, load_manifest(folder))
-    victim = store / ("toy-train-v1-000001.index.json" if damage == "index missing" else "toy-train-v1-000001.tar")
+    victim = found(store, "toy-train-v1-000001.index.json" if damage == "index missing" else "toy-train-v1-000001.tar")
     if damage == "cut":
         victim.write_bytes(victim.read_bytes()[:1024])
     else:
@@ -286,11 +298,12 @@ def test_a_store_that_lacks_something_is_refused(stored, damage):
 @pytest.mark.parametrize("name", ["toy-train-v1-000001.index.json", "toy-train-v1-000001.tar"])
 def test_changed_content_in_the_store_is_refused_when_fetched(stored, name, tmp_path):
     folder, store = stored
-    data = (store / name).read_bytes()
-    (store / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    victim = found(store, name)
+    data = victim.read_bytes()
+    victim.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(DataError, match="other content than the manifest says") as caught:
         SplitReader(folder, load_manifest(folder), "train", ShardCache(folder=tmp_path / "cache")).read(4)
-    assert caught.value.where.endswith(name)
+    assert caught.value.where == f"file://{victim}"
 
 
 def test_the_stage_writes_into_the_store_that_params_name(tiny_project, tmp_path):

@@ -2,153 +2,29 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import http.client
 import multiprocessing
-import os
 import random
 import re
 import shutil
-import signal
 import socket
-import struct
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pytest
-from localbucket import S3Handler
-from s3fs import S3FileSystem
 
 from contracts.errors import ConfigError, DataError
 from pipeline import stores
 from pipeline.state_mirror import StateMirror
-from pipeline.stores import ShardCache
+from tests.s3_server import Proxy
 
 CONTENT = random.Random(1).randbytes(100_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 SIZE = len(CONTENT)
-DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
-
-
-@dataclass
-class Proxy:
-    """Stands between s3fs and the server. `faults` befall the next GET and PUT requests, one each, "" being none; until
-    `down_until` every request fails with 503."""
-
-    server: int
-    port: int = 0
-    faults: list[str] = field(default_factory=list)
-    down_until: float = 0.0
-    delay_s: float = 0.0
-    denied: str = "/nobody"  # beginning of the paths that are answered with 403
-    asked: list[str] = field(default_factory=list)
-
-    @property
-    def gets(self) -> int:
-        return sum(line.startswith("GET") for line in self.asked)
-
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
-        body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
-        self.asked.append(f"{request.command} {request.path}")
-        fault = self.faults.pop(0) if self.faults and request.command in ("GET", "PUT") else ""
-        if time.monotonic() < self.down_until:
-            fault = "503"
-        if request.path.startswith(self.denied):
-            fault = "403"
-        time.sleep(self.delay_s)
-        if fault in ("403", "500", "503"):
-            return self.reply(request, int(fault), DENIED if fault == "403" else b"")
-        if fault == "hang":
-            time.sleep(1.5)
-            request.close_connection = True
-            return None
-        if fault == "reset":
-            request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            request.close_connection = True
-            return request.connection.close()
-        upstream = http.client.HTTPConnection("127.0.0.1", self.server)
-        headers = {name: value for name, value in request.headers.items() if name != "Connection"}
-        upstream.request(request.command, request.path, body or None, headers)
-        answer = upstream.getresponse()
-        data = answer.read()
-        upstream.close()
-        if fault == "wrong":
-            data = data[:10] + bytes([data[10] ^ 1]) + data[11:]
-        if fault == "cut" and not data:  # the server did what was asked, and its answer is lost
-            request.close_connection = True
-            return None
-        cut = len(data) // 2 if fault == "cut" else None
-        return self.reply(request, answer.status, data, answer.getheaders(), cut)
-
-    @staticmethod
-    def reply(
-        request: BaseHTTPRequestHandler,
-        status: int,
-        data: bytes,
-        headers: list[tuple[str, str]] | None = None,
-        cut: int | None = None,
-    ) -> None:
-        request.send_response_only(status)
-        for name, value in headers or [("Content-Length", str(len(data)))]:
-            request.send_header(name, value)
-        request.end_headers()
-        request.wfile.write(data[:cut])
-        if cut is not None:
-            request.close_connection = True
-
-
-class Quiet(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-def serve(handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    return server
-
-
-@pytest.fixture
-def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A bucket `shop` on a server whose objects lie in `tmp_path/s3`; hardly any waiting between attempts."""
-    (tmp_path / "s3" / "shop").mkdir(parents=True)
-    server = serve(type("Server", (S3Handler,), {"data_root": tmp_path / "s3", "log_message": Quiet.log_message}))
-    proxy = Proxy(server=server.server_address[1])
-
-    def answer(self: BaseHTTPRequestHandler) -> None:
-        proxy.answer(self)
-
-    front = serve(type("Front", (Quiet,), {f"do_{verb}": answer for verb in ("GET", "PUT", "HEAD", "POST", "DELETE")}))
-    proxy.port = front.server_address[1]
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(stores, "BACKOFF_S", 0.01)
-    S3FileSystem.clear_instance_cache()  # it keeps the endpoint of the test before
-    yield proxy
-    for running in (front, server):
-        running.shutdown()
-        running.server_close()
 
 
 @pytest.fixture
@@ -188,6 +64,33 @@ def test_every_store_does_the_same(kind, tmp_path, local, s3, monkeypatch):
     assert stores.listing(base) == {"empty": 0} and not stores.holds(url, SIZE, DIGEST)
     stores.delete(f"{base}/empty")
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_what_we_noted_of_an_object_is_not_believed(s3, stored, tmp_path, monkeypatch, capsys):
+    assert stores.holds(stored, SIZE, DIGEST)
+    fsspec.filesystem("s3").pipe_file("shop/a/b.tar", bytes(SIZE), Metadata={"sha256": DIGEST})
+    assert not stores.holds(stored, SIZE, DIGEST)
+    monkeypatch.setattr(stores, "PATIENCE_S", 0.1)
+    s3.faults += ["500"] * 100  # a store that finds its own bytes damaged gives none
+    assert not stores.holds(stored, SIZE, DIGEST)
+    assert "cannot be read and is sent again" in capsys.readouterr().out
+
+
+def test_no_secret_of_a_url_is_printed(s3, stored, capsys, monkeypatch):
+    monkeypatch.setattr(stores, "PATIENCE_S", 0.05)
+    with pytest.raises(DataError) as caught:
+        stores._retried("read", "s3://key:hidden@shop/a?token=hidden", lambda: (_ for _ in ()).throw(EOFError()))
+    out = capsys.readouterr().out
+    assert "s3://***@shop/a" in out and "hidden" not in out + str(caught.value)
+
+
+def test_a_listing_is_of_one_folder_and_tells_when_objects_were_written(s3, local, tmp_path):
+    for base in ("s3://shop/box", f"file://{tmp_path}/box", "memory://age"):
+        before = time.time() - 2  # S3's clock ticks in seconds
+        stores.upload(local, f"{base}/b")
+        stores.upload(local, f"{base}2/c")
+        (name, found), *others = stores.contents(base).items()
+        assert (name, found.size, others) == ("b", SIZE, []) and before < found.written < time.time() + 2
 
 
 def test_large_files_go_up_in_parts(s3, tmp_path, monkeypatch):
@@ -294,127 +197,11 @@ def test_starting_imports_no_store(root):
     assert subprocess.check_output([sys.executable, "-c", code], cwd=root, text=True).strip() == "set()"
 
 
-def test_cache_fetches_once(s3, stored, tmp_path):
-    cache = ShardCache(folder=tmp_path / "cache")
-    path = cache.fetch(stored, DIGEST, SIZE)
-    assert path.read_bytes() == CONTENT and path.name == DIGEST
-    asked = len(s3.asked)
-    assert cache.fetch(stored, DIGEST, SIZE) == path and cache.read(stored, DIGEST) == CONTENT
-    assert len(s3.asked) == asked
-    path.write_bytes(CONTENT[:500])  # what a crash of the machine may leave
-    assert cache.fetch(stored, DIGEST, SIZE).read_bytes() == CONTENT
-    assert [p.name for p in (tmp_path / "cache").iterdir() if p.suffix != ".lock"] == [DIGEST]
-
-
-def test_bytes_damaged_on_the_way_are_fetched_again(s3, stored, tmp_path):
-    s3.faults += ["wrong"]
-    assert ShardCache(folder=tmp_path / "cache").fetch(stored, DIGEST, SIZE).read_bytes() == CONTENT
-    assert s3.gets == 2
-
-
-def test_a_wrong_digest_is_an_error(s3, stored, tmp_path):
-    other = CONTENT[:-1] + b"?"
-    (tmp_path / "s3/shop/a/b.tar").write_bytes(other)
-    with pytest.raises(DataError) as caught:
-        ShardCache(folder=tmp_path / "cache").fetch(stored, DIGEST, SIZE)
-    assert s3.gets == 2
-    for part in (stored, DIGEST, hashlib.sha256(other).hexdigest()):
-        assert part in str(caught.value)
-    assert [p for p in (tmp_path / "cache").iterdir() if p.suffix != ".lock"] == []
-
-
-def test_cache_removes_what_was_used_longest_ago(tmp_path):
-    cache = ShardCache(2_500, tmp_path / "cache")
-    objects = {}
-    for i in range(5):
-        (tmp_path / "new").write_bytes(bytes([i]) * 1000)
-        url = f"memory://evict/{i}"
-        stores.upload(tmp_path / "new", url)
-        objects[i] = (url, hashlib.sha256(bytes([i]) * 1000).hexdigest(), 1000)
-
-    def held() -> set[int]:
-        return {i for i, (_, digest, _) in objects.items() if (tmp_path / "cache" / digest).is_file()}
-
-    descriptor = cache.open(*objects[0])
-    cache.fetch(*objects[1])
-    cache.fetch(*objects[0])
-    cache.fetch(*objects[2])
-    assert held() == {0, 2}
-    cache.fetch(*objects[3])
-    assert held() == {2, 3}
-    assert os.pread(descriptor, 2, 998) == b"\0\0"  # removed, and still readable by whom it is open
-    os.close(descriptor)
-    dead = tmp_path / "cache" / f".{'d' * 64}-{'0' * 32}.part"
-    others = [tmp_path / "cache" / name for name in ("notes.txt", ".hidden", "download.part")]
-    for path in (dead, *others):
-        path.write_bytes(bytes(5000))
-        os.utime(path, (0, 0))
-    ShardCache(10, tmp_path / "cache").fetch(*objects[4])
-    assert held() == {4}  # larger than the limit, but asked for
-    assert not dead.exists() and all(path.exists() for path in others)
-
-
-def test_a_full_disk_is_told(tmp_path, local, monkeypatch):
-    stores.upload(local, "memory://full/a")
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(stores.os, "fsync", full)
-    with pytest.raises(DataError, match="disk of the shard cache is full") as caught:
-        ShardCache(folder=tmp_path / "cache").fetch("memory://full/a", DIGEST, SIZE)
-    assert "SIGHTLINE_CACHE" in caught.value.fix
-    assert [p for p in (tmp_path / "cache").iterdir() if p.suffix != ".lock"] == []
-
-
-def test_a_file_that_vanishes_before_it_is_opened_is_fetched_again(tmp_path, local, monkeypatch):
-    stores.upload(local, "memory://vanish/a")
-    cache = ShardCache(folder=tmp_path / "cache")
-    fetch, calls = cache.fetch, []
-
-    def fetch_then_lose(*job: Any) -> Path:
-        path = fetch(*job)
-        calls.append(path)
-        if len(calls) == 1:
-            path.unlink()
-        return path
-
-    monkeypatch.setattr(cache, "fetch", fetch_then_lose)
-    with os.fdopen(cache.open("memory://vanish/a", DIGEST, SIZE), "rb") as file:
-        assert file.read() == CONTENT
-    assert len(calls) == 2
-
-
-def test_two_processes_that_want_one_shard_fetch_it_once(s3, stored, tmp_path):
-    s3.delay_s = 0.2  # long enough that both are at it
-    cache = ShardCache(folder=tmp_path / "cache")
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(stores.exists, [stored] * 2))  # both have started
-        jobs = [pool.submit(cache.fetch, stored, DIGEST, SIZE) for _ in range(2)]
-        assert {job.result() for job in jobs} == {tmp_path / "cache" / DIGEST}
-    assert s3.gets == 1
-    assert (tmp_path / "cache" / DIGEST).read_bytes() == CONTENT
-
-
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_makes_its_own_connection(s3, stored):
     assert stores.read(stored) == CONTENT  # the event loop's thread runs here, and does not come along
     with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
         assert pool.submit(stores.read, stored).result(timeout=30) == CONTENT
-
-
-def test_a_killed_process_leaves_the_cache_usable(s3, stored, tmp_path, root):
-    folder = tmp_path / "cache"
-    s3.delay_s = 0.5
-    code = f"from pipeline.stores import *; ShardCache(folder=Path({str(folder)!r})).fetch({stored!r}, {DIGEST!r})"
-    child = subprocess.Popen([sys.executable, "-c", code], cwd=root)
-    while not list(folder.glob(".*.part")):  # it holds the lock and waits for the first block
-        assert child.poll() is None
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    s3.delay_s = 0.0
-    assert ShardCache(folder=folder).fetch(stored, DIGEST, SIZE).read_bytes() == CONTENT
 
 
 def test_a_training_state_outlives_its_folder(s3, tmp_path):

@@ -132,13 +132,14 @@ def exploding(self, batch, batch_idx):
     return loss
 TaskModule.training_step = exploding
 """
-    started = arguments(tiny_project, tmp_path)
-    results = ranks.run(script, [started, started])
+    state = tmp_path / "state"
+    started = arguments(tiny_project, state)
+    results = ranks.run(tmp_path, script, [started, started])
     assert [code for code, _ in results] == [2, 2], results
     texts = [output[output.index("TrainingError") :] for _, output in results]
     assert texts[0] == texts[1] and "a gradient is not finite" in texts[0]
     assert len(ast.literal_eval(texts[0].split("samples ")[1].splitlines()[0])) == 8, "the whole global batch"
-    newest = newest_state(tmp_path)
+    newest = newest_state(state)
     assert newest is not None and newest.name == "state-00000002.ckpt"
 
 

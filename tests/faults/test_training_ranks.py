@@ -21,9 +21,9 @@ pytestmark = pytest.mark.filterwarnings("default")
 @pytest.fixture(scope="module")
 def whole(tiny_project, tmp_path_factory) -> Path:
     """The state folder of two ranks that nothing happens to."""
-    state = tmp_path_factory.mktemp("whole")
+    state, logs = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("logs")
     started = arguments(tiny_project, state, ledger=True)
-    assert [code for code, _ in ranks.run("", [started, started])] == [0, 0]
+    assert [code for code, _ in ranks.run(logs, "", [started, started])] == [0, 0]
     return state
 
 
@@ -32,14 +32,14 @@ def test_a_rank_with_another_folder_is_found_before_training(tiny_project, tmp_p
     started, other = arguments(tiny_project, here), arguments(tiny_project, elsewhere)
     soon = "from pipeline import resume\nresume.PROBE_S = 0.5\n"
     for appears in ("what rank 0 writes there does not appear", "no such folder"):
-        results = ranks.run(soon, [started, other])
+        results = ranks.run(tmp_path, soon, [started, other])
         assert [code for code, _ in results] == [2, 2], results
         for _, output in results:
             assert "ConfigError: the state folder is not the same one for all workers" in output
             assert "(rank 1): " + appears in output and "all nodes mount" in output and "node " in output
         assert [path.name for path in here.iterdir()] == [FAILURE], "nothing was trained, no probe is left"
         (here / FAILURE).unlink()
-        shutil.rmtree(elsewhere)
+        shutil.rmtree(elsewhere, ignore_errors=True)
 
 
 STALE = """
@@ -47,7 +47,7 @@ import shutil
 from pathlib import Path
 from pipeline import resume
 resume.VISIBLE_S = {patience}
-folder, shown = Path(json.loads(sys.argv[1])["state"]), []
+folder, shown = Path(arguments["state"]), []
 is_file = Path.is_file
 def late(path):  # a node whose view of the folder lags behind
     if rank == 1 and path.name == "state-00000008.ckpt" and len(shown) < {looks}:
@@ -66,14 +66,14 @@ def test_all_ranks_go_on_from_the_state_that_rank_0_chooses(tiny_project, tmp_pa
     newest = newest_state(state)
     assert newest is not None
     newest.with_suffix(".json").write_text("")  # damaged: rank 0 passes it over
-    results = ranks.run(STALE.format(patience=0.5, looks=1000), [started, started])
+    results = ranks.run(tmp_path, STALE.format(patience=0.5, looks=1000), [started, started])
     assert [code for code, _ in results] == [2, 2], results
     for _, output in results:
         assert "ConfigError: not all workers see the state that training goes on from" in output
-        assert "(rank 1): no such file after 0 s" in output or "(rank 1): no such file after" in output
+        assert "(rank 1): no such file after" in output
         assert "state-00000008.ckpt" in output
     (state / FAILURE).unlink()
-    results = ranks.run(STALE.format(patience=20, looks=5), [started, started])
+    results = ranks.run(tmp_path, STALE.format(patience=20, looks=5), [started, started])
     assert [code for code, _ in results] == [0, 0], results
     assert "goes on from state-00000008.ckpt" in results[0][1]
     assert final_weights(state) == final_weights(whole)
@@ -90,19 +90,17 @@ TaskModule.training_step = told
 """
 
 
-@pytest.mark.parametrize("told", [0, 1])
-def test_told_to_one_rank_all_stop_after_the_same_step(tiny_project, tmp_path, whole, told):
-    started = arguments(tiny_project, tmp_path, ledger=True, checkpoint_every_steps=100)
-    results = ranks.run(STOP.format(step=1, told=told), [started, started])
-    assert [code for code, _ in results] == [3, 3], results
-    assert all("the state of step 3 is written" in output for _, output in results), results
-    newest = newest_state(tmp_path)
-    assert newest is not None and newest.name == "state-00000003.ckpt"
-    results = ranks.run(STOP.format(step=4, told=told), [started, started])  # the last of the epoch
-    assert [code for code, _ in results] == [3, 3], results
-    assert all("the state of step 5 is written" in output for _, output in results), results
-    results = ranks.run("", [started, started])
+def test_told_to_one_rank_all_stop_after_the_same_step(tiny_project, tmp_path, whole):
+    state = tmp_path / "state"
+    started = arguments(tiny_project, state, ledger=True, checkpoint_every_steps=100)
+    for told, during, after in ((1, 1, 3), (0, 4, 5)):  # 5: the last of the epoch, after validation
+        results = ranks.run(tmp_path, STOP.format(step=during, told=told), [started, started])
+        assert [code for code, _ in results] == [3, 3], results
+        assert all(f"the state of step {after} is written" in output for _, output in results), results
+        newest = newest_state(state)
+        assert newest is not None and newest.name == f"state-0000000{after}.ckpt"
+    results = ranks.run(tmp_path, "", [started, started])
     assert [code for code, _ in results] == [0, 0], results
-    assert final_weights(tmp_path) == final_weights(whole)
-    assert merge(tmp_path / LEDGER) == merge(whole / LEDGER)
-    assert json.loads((tmp_path / DONE).read_text()) == {"step": 10, "epochs": 2}
+    assert final_weights(state) == final_weights(whole)
+    assert merge(state / LEDGER) == merge(whole / LEDGER)
+    assert json.loads((state / DONE).read_text()) == {"step": 10, "epochs": 2}

@@ -7,21 +7,23 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from contracts.errors import DataError, TrainingError
+from contracts.errors import DataError
 from contracts.seeds import derive_seed
+from lightning_modules.finite import StepWatch
 from lightning_modules.ops.gather import broadcast_from_first, gather_to_first
 from lightning_modules.optimizer import OptimizerConfig, warmup_cosine
 from lightning_modules.task import BaseTask, Batch, Prediction, Truth
 
 
 class TaskModule(pl.LightningModule):
-    """Joins a task and a model; owns optimiser, schedule, logging and the check that every loss is finite.
+    """Joins a task and a model; owns optimiser, schedule, logging and the check that losses and gradients are finite.
 
     Validation collects (key, prediction, truth) per image, gathers them once on one process, drops what was
     delivered twice, asserts that every image of the split is there, and scores the split as a whole.
 
     Raises:
-        TrainingError: a loss is NaN or infinite; names the step, the sample keys and every loss part.
+        TrainingError: a loss or a gradient is NaN or infinite; names the step, the sample keys, and the loss parts or
+            parameters. The optimizer has not used it.
         DataError: validation did not see each sample of the split.
     """
 
@@ -36,6 +38,7 @@ class TaskModule(pl.LightningModule):
         self.truths: dict[str, Truth] = {}
         self.loss_names: tuple[str, ...] = ()  # of the last validation, on rank 0
         self.keys: list[str] = []  # of the batch that is trained on
+        self._watch = StepWatch()
         self._items: list[tuple[str, Prediction, Truth]] = []
         self._loss_sums: dict[str, float] = {}
         self._loss_count = 0
@@ -50,19 +53,30 @@ class TaskModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         parts = self.task.losses(self.model, batch)
         total = torch.stack([part.float() for part in parts.values()]).sum()
-        if not torch.isfinite(total):
-            values = {name: float(part.detach()) for name, part in parts.items()}
-            raise TrainingError(
-                "the loss is not finite",
-                value=values,
-                where=f"epoch {self.current_epoch}, step {self.global_step}, samples {batch['keys']}",
-                fix="lower train.optimizer.lr, set train.gradient_clip_norm, or look at these samples",
-            )
+        self._watch.add(batch["keys"], parts, total)
         size = len(batch["keys"])
         self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()}, batch_size=size)
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
         # A short last batch: each rank's mean is weighted by its share, so the step is the mean over the global batch.
         return total * batch["weight"]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Lightning calls this before each step of the optimizer, also where nothing is to be clipped."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        self._watch.check(
+            norm,
+            self.model.named_parameters(),
+            where=f"epoch {self.current_epoch}, step {self.global_step}",
+            scaled=getattr(self.trainer.precision_plugin, "scaler", None) is not None,
+        )
+        if gradient_clip_val:
+            nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         c = self.optimizer_config

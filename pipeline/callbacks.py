@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +13,13 @@ import pytorch_lightning as pl
 from contracts.errors import ConfigError, TrainingError
 from contracts.records import DataSpec
 from lightning_modules.base import TaskModule
+from lightning_modules.finite import check_state
 from lightning_modules.ops.gather import broadcast_from_first
 from pipeline.checkpoints import BEST, publish_state, save_best, weights_digest
 from pipeline.events import EventLogger
 from pipeline.ledger import LedgerFile
 from pipeline.state_mirror import StateMirror
+from pipeline.stopping import Stopped, StopRequest
 
 _ACCUMULATED = "accumulate_grad_batches"  # a state's own key
 
@@ -68,36 +67,6 @@ class LedgerWriter(pl.Callback):
         self.teardown(trainer, pl_module, "fit")
 
 
-class StopRequest:
-    """A worker's wish to stop soon, with a state written first, such as after SIGTERM before its node goes away.
-
-    All ranks must stop after the same step, and asking each other at every step would cost a collective. So the one
-    that was told writes down a step that none has finished: ranks are never more than one step apart, so all see it.
-    """
-
-    asked = threading.Event()  # of this process; set by a signal handler
-
-    def __init__(self, folder: Path):
-        self._path = folder / "stop.json"
-
-    def forget(self) -> None:
-        """At the start: an earlier session's wish."""
-        self._path.unlink(missing_ok=True)
-        self.asked.clear()
-
-    def due(self, step: int) -> bool:
-        """Whether to stop now that `step` is finished. Called by every rank after every step."""
-        if self.asked.is_set() and not self._path.exists():
-            part = self._path.with_suffix(f".{os.getpid()}")
-            part.write_text(json.dumps({"step": step + 2}))
-            os.replace(part, self._path)
-        return self._path.exists() and step >= json.loads(self._path.read_text())["step"]
-
-
-class Stopped(Exception):
-    """Training was asked to stop and has written a state; the same call goes on from there."""
-
-
 class StateWriter(pl.Callback):
     """Writes states, and the best checkpoint when the monitored metric improved.
 
@@ -125,13 +94,11 @@ class StateWriter(pl.Callback):
         self.best: float | None = None
         self.best_info: dict[str, Any] = {}
         self._improved = False
-        self.stop = StopRequest(folder)
+        self.stop = StopRequest()
         self._step = 0  # the last one finished
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._step = trainer.global_step
-        if trainer.is_global_zero:
-            self.stop.forget()
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_info": self.best_info}
@@ -139,12 +106,18 @@ class StateWriter(pl.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.best_info = state["best"], state["best_info"]
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self.stop.send(trainer.strategy.root_device)
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         # The last batch is followed by validation: a state in between would make a resumed run skip it.
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or trainer.global_step == self._step:
             return
         self._step = trainer.global_step
-        stop = self.stop.due(self._step)
+        stop = self.stop.due()
         if stop or (self.every and self._step % self.every == 0):
             self._save(trainer)
         if stop:
@@ -161,7 +134,9 @@ class StateWriter(pl.Callback):
             self._judge(trainer, float(value))
         self._save(trainer)
         self._step = trainer.global_step
-        if self.stop.due(self._step):
+        last_step = self.stop.due()
+        self.stop.send(trainer.strategy.root_device)  # the last step's answer is as old as the validation after it
+        if self.stop.due() or last_step:
             raise Stopped(f"asked to stop: the state of step {self._step} is written")
 
     def _judge(self, trainer: pl.Trainer, value: float) -> None:
@@ -173,32 +148,33 @@ class StateWriter(pl.Callback):
 
     def _save(self, trainer: pl.Trainer) -> None:
         part = self.folder / ".state.part"
-        try:
-            trainer.save_checkpoint(part)  # collective: every rank calls it, rank 0 writes
-            if trainer.is_global_zero:
-                publish_state(part, self.folder, trainer.global_step)
-        except (OSError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
-                raise  # another rank's failure
-            part.unlink(missing_ok=True)
-            raise TrainingError(
-                "the state cannot be written; the one before it is whole",
-                value=str(error),
-                where=str(part),
-                fix="make room on the disk and run the same command again",
-            ) from error
+        trainer.save_checkpoint(part)  # collective: every rank calls it, rank 0 writes
+        if trainer.is_global_zero:
+            publish_state(part, self.folder, trainer.global_step)
         if self.mirror is not None and trainer.is_global_zero:
             self.mirror.push()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        self._refuse_if_broken(trainer, checkpoint)
         if self._improved and trainer.is_global_zero:
             weights = checkpoint["state_dict"]
             info = {**self.best_info, "weights_sha256": weights_digest(weights)}
             save_best(self.folder / BEST, run=self.run, data=self.data, weights=weights, info=info)
         self._improved = False
         checkpoint[_ACCUMULATED] = trainer.accumulate_grad_batches
+
+    def _refuse_if_broken(self, trainer: pl.Trainer, checkpoint: Mapping[str, Any]) -> None:
+        """What rank 0 would write decides, and all ranks stop together: those that go on would wait for it."""
+        error: TrainingError | None = None
+        if trainer.is_global_zero:
+            try:
+                check_state(checkpoint, f"epoch {trainer.current_epoch}, step {trainer.global_step}")
+            except TrainingError as found:
+                error = found
+        if (refused := broadcast_from_first(error)) is not None:
+            raise refused
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

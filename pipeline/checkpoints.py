@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from lightning_modules.optimizer import OptimizerConfig
 from lightning_modules.task import BaseTask
 from pipeline import discover
 from pipeline.settings import Problems, parse, raise_if
+from pipeline.state_file import publish, told, write
 
 BEST = "best.ckpt"
 
@@ -63,31 +63,33 @@ def weights_digest(state_dict: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def publish(part: Path, target: Path) -> None:
-    """Make a finished temporary file the real one: after a crash there is the old file or the new, whole."""
-    with open(part, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part, target)
-
-
 def publish_state(part: Path, folder: Path, step: int, keep: int = 2) -> None:
     """Turn a freshly written Lightning checkpoint into the newest state, and drop states beyond the last `keep`."""
-    target = folder / f"state-{step:08d}.ckpt"
-    digest = file_sha256(part)
-    publish(part, target)
+    target, size = folder / f"state-{step:08d}.ckpt", part.stat().st_size
     note = target.with_suffix(".json.part")
-    note.write_text(json.dumps({"step": step, "sha256": digest, "bytes": target.stat().st_size}))
-    publish(note, target.with_suffix(".json"))
+    with told(part, size):
+        digest = file_sha256(part)
+        publish(part, target)
+        note.write_text(json.dumps({"step": step, "sha256": digest, "bytes": size}))
+        publish(note, target.with_suffix(".json"))
     for old in sorted(folder.glob("state-*.ckpt"))[:-keep]:
         old.with_suffix(".json").unlink(missing_ok=True)
-        old.unlink()
+        old.unlink(missing_ok=True)
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """A small JSON file of the state folder; {} where there is none, or where it is empty, cut or something else."""
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def newest_state(folder: Path) -> Path | None:
     """The newest state that is whole; damaged ones are passed over with a message."""
     for path in sorted(folder.glob("state-*.ckpt"), reverse=True):
-        note = path.with_suffix(".json")
-        if note.is_file() and json.loads(note.read_text())["sha256"] == file_sha256(path):
+        if read_note(path.with_suffix(".json")).get("sha256") == file_sha256(path):
             return path
         print(f"checkpoint {path.name} is damaged or was not finished: passed over", flush=True)
     return None
@@ -98,7 +100,7 @@ def save_best(
 ) -> None:
     """Write the best checkpoint atomically. `weights` are the TaskModule's, `info` plain values (step, metrics)."""
     part = path.with_suffix(".part")
-    torch.save({"run": dict(run), "data": data.to_dict(), "state_dict": dict(weights), "info": info}, part)
+    write({"run": dict(run), "data": data.to_dict(), "state_dict": dict(weights), "info": info}, part)
     publish(part, path)
 
 

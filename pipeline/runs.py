@@ -10,6 +10,7 @@ from contracts.records import DataSpec
 from pipeline.params import Params, Run
 from pipeline.project import Project
 from pipeline.shards import digest_of, load_manifest
+from pipeline.train_code import code_digest
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,11 @@ class RunData:
     run: Run
     manifest: dict[str, Any]
     spec: DataSpec
+    code: str  # digest of what trains it
 
     @property
     def fingerprint(self) -> str:
-        """Changes with whatever changes the result: settings, data, vocabulary. How data is read does not count."""
+        """Changes with what changes the result: settings, data, vocabulary, code. How data is read does not count."""
         plain = self.run.to_dict()
         plain.pop("loader")
         for cosmetic in ("num_pictures", "log_every_steps", "checkpoint_every_steps", "eval_batch_size", "ledger"):
@@ -32,6 +34,7 @@ class RunData:
             "window": self.run.loader.window,
             "manifest": self.manifest["digest"],
             "data": self.spec.to_dict(),
+            "code": self.code,
         }
         return digest_of(document)
 
@@ -43,7 +46,8 @@ def load_run(project: Project, params: Params, name: str) -> RunData:
     vocabulary = project.vocabulary(run.dataset)
     words = json.loads(vocabulary.read_text()) if vocabulary.is_file() else {}
     spec = DataSpec(dataset=run.dataset, classes=tuple(manifest["classes"]), vocabulary=words)
-    return RunData(run, manifest, spec)
+    item = {"task": {"name": run.task_name}, "model": {"name": run.model_name}}
+    return RunData(run, manifest, spec, code_digest(project.root, item))
 
 
 def flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:

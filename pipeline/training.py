@@ -24,14 +24,18 @@ from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging
 from contracts.errors import SightlineError, TrainingError
 from contracts.records import DataSpec
 from lightning_modules.base import TaskModule
-from pipeline.callbacks import LedgerWriter, PictureWriter, ProgressLines, StateWriter, Stopped
-from pipeline.checkpoints import build_module, newest_state
+from pipeline.callbacks import LedgerWriter, PictureWriter, ProgressLines, StateWriter
+from pipeline.checkpoints import build_module, read_note
 from pipeline.datamodule import TarDataModule
 from pipeline.events import EventLogger
 from pipeline.ledger import FOLDER as LEDGER
 from pipeline.params import LoaderConfig
+from pipeline.project import write_json
+from pipeline.resume import agree_on_state, check_shared
 from pipeline.settings import Problems, parse, raise_if
+from pipeline.state_file import StateFile
 from pipeline.state_mirror import StateMirror
+from pipeline.stopping import Stopped
 from pipeline.train_config import TrainConfig
 
 FAILURE, DONE, EVENTS = "failure.json", "done.json", "events.jsonl"
@@ -92,7 +96,7 @@ def fit(
         mirror = None if state_store is None else StateMirror(state_store, folder)
         _fit(run, DataSpec.from_dict(data), Path(shards), folder, placement, mirror)
     except SightlineError as error:
-        with contextlib.suppress(FileExistsError), open(folder / FAILURE, "x") as file:  # the first rank's tells most
+        with contextlib.suppress(OSError), open(folder / FAILURE, "x") as file:  # the first rank's tells most
             json.dump({"type": type(error).__name__, "text": str(error)}, file)
         raise
 
@@ -106,6 +110,9 @@ def _fit(
     mirror: StateMirror | None,
 ) -> None:
     quiet_lightning()
+    if placement.world > 1 and placement.use_gpu:
+        torch.cuda.set_device(placement.strategy.root_device)  # collectives before Lightning sets it
+    check_shared(folder)
     problems: Problems = []
     train, loader = (
         parse(TrainConfig, run["train"], "train", problems),
@@ -129,12 +136,12 @@ def _fit(
         rank=placement.rank,
     )
     trainer = make_trainer(run, train, data, module, datamodule, folder, placement, mirror)
-    resume = newest_state(folder)
+    resume = agree_on_state(folder)
     if resume is not None and trainer.is_global_zero:
         print(f"{run['name']}  goes on from {resume.name}", flush=True)
     interrupt_handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True)
     except (SightlineError, Stopped):
         raise
     except SystemExit as error:
@@ -147,7 +154,7 @@ def _fit(
         _stop_if_repeated(folder / f"crash-rank{placement.rank}.json", trainer.global_step, module.keys, error)
         raise
     if trainer.is_global_zero:
-        (folder / DONE).write_text(json.dumps({"step": trainer.global_step, "epochs": trainer.current_epoch}))
+        write_json(folder / DONE, {"step": trainer.global_step, "epochs": trainer.current_epoch})
 
 
 def _stop_if_repeated(path: Path, step: int, keys: Sequence[str], error: Exception) -> None:
@@ -158,7 +165,7 @@ def _stop_if_repeated(path: Path, step: int, keys: Sequence[str], error: Excepti
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, torch.distributed.DistError) or "gloo" in text or "NCCL" in text:
         return
-    if path.is_file() and json.loads(path.read_text()) == {"step": step, "error": text[:_ERROR_LENGTH]}:
+    if read_note(path) == {"step": step, "error": text[:_ERROR_LENGTH]}:
         raise TrainingError(
             "the same step failed twice in the same way",
             value=text[:_ERROR_LENGTH],
@@ -194,11 +201,11 @@ def make_trainer(
             )
         )
     callbacks.append(StateWriter(folder, run, data, monitor, mode, mirror))
-    return pl.Trainer(
+    trainer = pl.Trainer(
         accelerator="gpu" if use_gpu else "cpu",
         devices=1,
         strategy=placement.strategy,
-        plugins=list(placement.plugins),
+        plugins=[*placement.plugins, StateFile()],
         precision=choose_precision(train.precision, use_gpu),
         max_epochs=train.max_epochs,
         accumulate_grad_batches=datamodule.accumulate,
@@ -214,3 +221,7 @@ def make_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    # A broadcast for each micro-batch, which waits for the GPU, of a signal that cannot come: Lightning takes it in the
+    # main thread only, where nothing of several ranks runs. `StopRequest` does this for us.
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    return trainer

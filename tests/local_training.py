@@ -14,6 +14,8 @@ from pipeline.params import load_params
 from pipeline.project import Project
 from pipeline.runs import load_run
 
+ROOT = Path(__file__).resolve().parent.parent
+
 
 def arguments(
     project: Project, state: Path, run: str = "segmentation", loader: dict[str, Any] | None = None, **train: Any

@@ -1,4 +1,4 @@
-"""Collectives on Python objects, once per validation: nothing here is called per batch."""
+"""Collectives on Python objects, once per start, validation or failure: nothing here is called per batch."""
 
 from __future__ import annotations
 
@@ -15,6 +15,15 @@ def gather_to_first(item: T) -> list[T] | None:
         return [item]
     parts: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
     dist.gather_object(item, parts, dst=0)
+    return parts
+
+
+def gather_to_all(item: T) -> list[T]:
+    """Every rank's `item` in rank order, on every rank; `[item]` without a process group."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [item]
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, item)
     return parts
 
 

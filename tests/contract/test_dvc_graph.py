@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.train_code import _listed
+
 # Changing these moves work and words, not results; listing them would train everything anew after each touch.
 PLUMBING = {
     "pipeline/batch_memory.py",
@@ -24,14 +26,18 @@ PLUMBING = {
     "pipeline/progress.py",
     "pipeline/project.py",
     "pipeline/removal.py",
+    "pipeline/resume.py",
     "pipeline/runs.py",
     "pipeline/settings.py",
     "pipeline/shard_cache.py",
+    "pipeline/state_file.py",
     "pipeline/state_mirror.py",
+    "pipeline/stopping.py",
     "pipeline/stores.py",
     "pipeline/stages/_command.py",
     "pipeline/tracking.py",
     "pipeline/uris.py",
+    "pipeline/train_code.py",
 }
 STAGES = ("fetch", "shard", "vocab", "train", "evaluate", "register")
 
@@ -104,6 +110,17 @@ def test_every_section_of_params_is_somebodys_dependency(root, graph):
     sections = set(yaml.safe_load((root / "params.yaml").read_text()))
     read = {param.split(".")[0] for stage in STAGES for param in graph[stage]["do"].get("params", [])}
     assert sections - read == {"cluster", "tracking"}, "where a run is trained and recorded does not make it another"
+
+
+def test_the_fingerprint_counts_the_code_that_the_train_stage_depends_on(root, graph):
+    """One list: dvc.yaml's, resolved as DVC does."""
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    for name, item in params["runs"].items():
+        deps = graph["train"]["do"]["deps"]
+        for key in ("task", "model"):
+            deps = [dep.replace(f"${{item.{key}.name}}", item[key]["name"]) for dep in deps]
+        ours = [dep for dep in deps if not dep.startswith("data/")]
+        assert _listed(root / "dvc.yaml", item) == ours and all((root / dep).exists() for dep in ours), name
 
 
 def test_outputs_are_what_the_project_says(graph):

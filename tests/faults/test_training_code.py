@@ -1,0 +1,47 @@
+"""Code that trains otherwise does not go on from what other code trained."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.train_code import PACKAGES
+
+
+@pytest.fixture
+def code(root, tmp_path) -> Path:
+    """A copy of the code."""
+    for package in PACKAGES:
+        shutil.copytree(root / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(root / "dvc.yaml", tmp_path / "dvc.yaml")
+    return tmp_path
+
+
+STATE = """
+from pipeline.params import load_params
+from pipeline.project import Project
+from pipeline.runs import load_run
+project = Project.here()
+print(project.state("segmentation", load_run(project, load_params(project.root), "segmentation").fingerprint).name)
+"""
+
+
+def test_a_changed_loss_does_not_meet_the_old_state(code, tiny_project):
+    """Other code in front of the installed one, as after an edit; asked as the stage asks."""
+
+    def state() -> str:
+        environment = os.environ | {"PYTHONPATH": str(code)}
+        command = [sys.executable, "-c", STATE]
+        return subprocess.check_output(command, cwd=tiny_project.root, env=environment, text=True).strip()
+
+    before = state()
+    task = code / "lightning_modules/tasks/segmentation.py"
+    text = task.read_text()
+    assert "return {" in text
+    task.write_text(text.replace("return {", "return 100 and {", 1))
+    assert state() != before

@@ -1,0 +1,104 @@
+"""Training as two ranks, real processes with a real gloo group between them, without Ray.
+
+A script runs first on both ranks and may break something; it knows its `rank`. Then `fit(**arguments)` runs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tests.local_training import ROOT
+
+# Imports once, then forks: nothing has started a thread yet.
+RANKS = """
+import contextlib, datetime, json, os, sys, traceback, warnings
+warnings.simplefilter("ignore")
+import torch.distributed as dist
+from pytorch_lightning.plugins.environments import TorchElasticEnvironment
+from pytorch_lightning.strategies import DDPStrategy
+from contracts.errors import SightlineError
+from pipeline.checkpoints import build_module
+from pipeline.stopping import Stopped, StopRequest
+from pipeline.training import Placement, fit
+
+class Environment(TorchElasticEnvironment):
+    def validate_settings(self, num_devices, num_nodes):
+        pass
+
+def work(rank, folder, arguments, script):
+    os.environ.update(RANK=str(rank), GROUP_RANK=str(rank))
+    os.dup2(os.open(f"{folder}/rank{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+    os.dup2(1, 2)
+    exec(script, {**globals(), "rank": rank, "arguments": arguments})
+    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
+    placement = Placement(2, rank, DDPStrategy(find_unused_parameters=True), (Environment(),), False)
+    try:
+        fit(**arguments, placement=placement)
+    except SightlineError as error:
+        print(f"{type(error).__name__}: {error}")
+        return 2
+    except Stopped as told:
+        print(told)
+        return 3
+    return 0
+
+for line in sys.stdin:
+    job = json.loads(line)
+    children = []
+    for rank, arguments in enumerate(job["arguments"]):
+        if (child := os.fork()) == 0:
+            code = 1
+            try:
+                os.environ.update(job["environment"])
+                code = work(rank, job["folder"], arguments, job["script"])
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        children.append(child)
+    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
+"""
+
+
+@cache
+def _server() -> subprocess.Popen[str]:
+    """Imports torch and Lightning once for all tests of a session, which then fork it; it ends with its stdin."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", RANKS],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(process.communicate)
+    return process
+
+
+def run(folder: Path, script: str, arguments: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:
+    """Exit code (0 done, 2 an error that is told, 3 stopped when asked) and all that was printed, of each rank.
+
+    Args:
+        folder: for the logs. script: Python. arguments: each rank's for `fit`.
+    """
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    job = {"folder": str(folder), "script": script, "arguments": arguments}
+    pipe = _server()
+    assert pipe.stdin is not None and pipe.stdout is not None
+    pipe.stdin.write(json.dumps({**job, "environment": place | {"TORCHELASTIC_RUN_ID": "tests"}}) + "\n")
+    pipe.stdin.flush()
+    codes = json.loads(pipe.stdout.readline())
+    return [(code, (folder / f"rank{rank}.log").read_text()) for rank, code in enumerate(codes)]

@@ -21,6 +21,7 @@ PLUMBING = {
     "pipeline/params.py",
     "pipeline/progress.py",
     "pipeline/project.py",
+    "pipeline/reading.py",
     "pipeline/removal.py",
     "pipeline/runs.py",
     "pipeline/settings.py",

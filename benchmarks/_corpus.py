@@ -21,7 +21,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from contracts.records import Caption, RawObject, RawRecord
-from pipeline.door import Shrink
+from pipeline.door import DoorConfig, Shrink
 from pipeline.sharding import split_manifest, write_shard
 from pipeline.shards import MANIFEST, shard_name, write_manifest
 
@@ -90,7 +90,7 @@ def shard_corpus(folder: Path, shrink: Shrink | None = None) -> Path:
     for split, part in (("train", raws), ("val", raws[:NUM_VAL])):
         chunks = [part[i : i + SHARD_SAMPLES] for i in range(0, len(part), SHARD_SAMPLES)]
         results = [
-            write_shard(chunk, CLASSES, folder, shard_name("corpus", split, i), shrink)
+            write_shard(chunk, CLASSES, folder, shard_name("corpus", split, i), DoorConfig(shrink=shrink))
             for i, chunk in enumerate(chunks)
         ]
         entries[split] = split_manifest(results, [])

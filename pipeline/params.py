@@ -37,6 +37,7 @@ class DatasetConfig:
     `input` is what its content depends on, and a DVC dependency: the generator's file, pipeline/download.py, or, for
     `origin: local`, the user's folder, which is read where it lies. `sources` maps a file of pipeline/sources to its
     settings. `max_quarantined` is the largest share of records, and of annotations, that may be unusable.
+    `follow_links` allows images and masks that are links to files outside the data set's folder.
     """
 
     origin: Literal["generated", "download", "local"]
@@ -45,6 +46,7 @@ class DatasetConfig:
     world: dict[str, Any] | None = None
     download: DownloadConfig | None = None
     max_quarantined: float = 0.01
+    follow_links: bool = False
 
     def __post_init__(self) -> None:
         given = {
@@ -69,17 +71,25 @@ class ShardsConfig:
 
     With `short_side`, an image whose shorter side has more pixels is stored as a JPEG of that short side and `quality`
     (4:2:0): fewer bits to read and decode in every epoch. Annotations stay those of the original. Others keep their
-    bytes. `store` is the url of a folder in an object store, which then holds the tars in place of data/shards.
+    bytes. An image or mask whose header announces more than `max_megapixels` million pixels is refused before it is
+    decoded. `store` is the url of a folder in an object store, which then holds the tars in place of data/shards.
     Credentials are the environment's matter.
     """
 
     samples: int = 128
     short_side: int | None = None
     quality: int = 90
+    max_megapixels: float = 50
     store: str | None = None
 
     def __post_init__(self) -> None:
-        check_ranges(self, samples=COUNT, short_side=Range(32), quality=Range(1, 100))
+        check_ranges(
+            self,
+            samples=COUNT,
+            short_side=Range(32),
+            quality=Range(1, 100),
+            max_megapixels=Range(0, 178, open_low=True),  # 178 is Pillow's own limit
+        )
         if self.store is not None and not re.fullmatch(r"file:///.+|(?!file:)\w+://[^/@?]+(/[^?]*)?", self.store):
             raise ConfigError(
                 "store is no url of a folder", value=self.store, allowed="s3://bucket/prefix, file:///folder, or null"

@@ -18,7 +18,7 @@ from contracts.records import Problem, RawRecord
 from pipeline import sources, stores
 from pipeline.disk import renewed, write_lines, writing
 from pipeline.distributed import map_ordered
-from pipeline.door import Shrink, admit
+from pipeline.door import DEFAULT_DOOR, DoorConfig, Shrink, admit
 from pipeline.params import ClusterConfig, DatasetConfig, ShardsConfig
 from pipeline.progress import progress_bar
 from pipeline.project import Project
@@ -49,16 +49,18 @@ class ShardResult:
 
 
 def write_shard(
-    raws: Sequence[RawRecord], classes: Sequence[str], folder: Path, name: str, shrink: Shrink | None = None
+    raws: Sequence[RawRecord], classes: Sequence[str], folder: Path, name: str, door: DoorConfig = DEFAULT_DOOR
 ) -> ShardResult:
     """Let records through the door and write those that pass as one tar and its index.
 
     Both files are written under a temporary name and renamed, so a shard that exists is whole. Holds the bytes of one
-    sample at a time. `shrink` makes large images smaller.
+    sample at a time.
 
     Raises:
-        DataError: no room for the shard, or the disk refuses otherwise.
+        DataError: no room for the shard, or the disk refuses otherwise; this host does not have the data set's folder,
+            or cannot read a file of it.
     """
+    door.check_root()
     result = ShardResult(shard=None, num_source=len(raws))
     rows: list[dict[str, Any]] = []
     digest, offset = hashlib.sha256(), 0
@@ -67,7 +69,7 @@ def write_shard(
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     with os.fdopen(descriptor, "wb", buffering=0) as file:
         for raw in raws:
-            admission = admit(raw, classes, shrink)
+            admission = admit(raw, classes, door)
             result.problems += admission.problems
             result.fixes += admission.fixes
             if admission.record is None:
@@ -111,14 +113,14 @@ def _image_bytes(raws: Sequence[RawRecord]) -> int:
 
 
 def upload_shard(
-    raws: Sequence[RawRecord], classes: Sequence[str], store: str, name: str, shrink: Shrink | None = None
+    raws: Sequence[RawRecord], classes: Sequence[str], store: str, name: str, door: DoorConfig = DEFAULT_DOOR
 ) -> ShardResult:
     """`write_shard` into a folder of an object store, under `stored_name`s. What is there already with this content is
     not sent again."""
     with writing(Path(os.environ.get("TMPDIR") or "/tmp"), fix="TMPDIR names another folder"):
         scratch = tempfile.TemporaryDirectory(prefix="sightline-")  # on this node: the project's folder may not be
     with scratch as folder:
-        result = write_shard(raws, classes, Path(folder), name, shrink)
+        result = write_shard(raws, classes, Path(folder), name, door)
         if result.shard is not None:
             files = {name: result.shard["sha256"], index_name(name): result.shard["index_sha256"]}
             for file, sha256 in files.items():
@@ -212,6 +214,12 @@ def shard_dataset(
     """
     store = f"{shards.store.rstrip('/')}/{name}" if shards.store else None
     shrink = Shrink(short_side=shards.short_side, quality=shards.quality) if shards.short_side else None
+    door = DoorConfig(
+        root=opened[0].root,
+        follow_links=config.follow_links,
+        max_pixels=int(shards.max_megapixels * 1e6),
+        shrink=shrink,
+    )
     classes = sources.joined_classes(opened)
     chunks = {
         split: _Chunks(sources.read_joined(opened, split), shards.samples, split)
@@ -226,7 +234,7 @@ def shard_dataset(
             for split, part in chunks.items():
                 for i, chunk in enumerate(part):
                     order.append(split)
-                    yield chunk, classes, place, shard_name(name, split, i), shrink
+                    yield chunk, classes, place, shard_name(name, split, i), door
 
         with progress_bar(f"shard {name}", None) as advance:
             for i, result in enumerate(map_ordered(write, jobs(), cluster, root)):

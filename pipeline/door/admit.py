@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
+from PIL import Image
 
 from contracts.records import Problem, RawRecord, Record
-from pipeline.door.images import CleanImage, clean_image, read_bytes
-from pipeline.door.masks import decode_ids, encode_labels, ids_to_labels
+from pipeline.door.images import MAX_PIXELS, CleanImage, clean_image, read_bytes
+from pipeline.door.masks import encode_labels, ids_to_labels, load_ids, open_ids
 from pipeline.door.objects import clean_objects
 from pipeline.door.rules import Refused
 from pipeline.door.shrink import Shrink
 from pipeline.door.text import clean_captions, clean_questions
+from pipeline.reading import check_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,32 +32,68 @@ class Admission:
     fixes: Counter[str] = field(default_factory=Counter)
 
 
-def admit(raw: RawRecord, classes: Sequence[str], shrink: Shrink | None = None) -> Admission:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoorConfig:
+    """What is the same for all records of a data set.
+
+    Args:
+        root: the data set's folder, which every node that opens files must have, and that no file may lie outside of;
+            None where that is not known.
+        follow_links: files may be links that lead out of `root`.
+        max_pixels: of an image or mask; compared with what its header announces, before it is decoded.
+        shrink: how large images are made smaller; None keeps them.
+    """
+
+    root: Path | None = None
+    follow_links: bool = False
+    max_pixels: int = MAX_PIXELS
+    shrink: Shrink | None = None
+
+    def check_root(self) -> None:
+        """Raise DataError unless this host has `root`."""
+        if self.root is not None:
+            check_folder(self.root)
+
+    def read(self, path: Path, missing: str) -> bytes:
+        return read_bytes(path, missing, self.root, follow_links=self.follow_links)
+
+
+DEFAULT_DOOR = DoorConfig()
+
+
+def admit(raw: RawRecord, classes: Sequence[str], door: DoorConfig = DEFAULT_DOOR) -> Admission:
     """Check and fix everything that `raw` claims. Opens the image and its masks; never raises for bad data.
 
     Args:
         classes: names of labels 1..C.
-        shrink: how large images are made smaller; None keeps them.
+
+    Raises:
+        DataError: this host cannot read a file, which says nothing about the data.
     """
     file = raw.image
+    labels = instance_ids = None
     try:
-        labels = instance_ids = None
-        if raw.semantic_mask is not None:
-            file = raw.semantic_mask
-            labels = ids_to_labels(decode_ids(read_bytes(file, "missing_mask")), len(classes), raw.label_map)
-        if raw.instance_mask is not None:
-            file = raw.instance_mask
-            instance_ids = decode_ids(read_bytes(file, "missing_mask"))
+        masks: dict[Path, tuple[Image.Image, bytes]] = {}
+        for path in (raw.semantic_mask, raw.instance_mask):
+            if path is not None:
+                file = path
+                data = door.read(path, "missing_mask")
+                masks[path] = (open_ids(data, door.max_pixels), data)
         file = raw.image
-        image = _image(raw, labels, shrink)
-        for path, mask in ((raw.semantic_mask, labels), (raw.instance_mask, instance_ids)):
-            if mask is not None and mask.shape != (image.height, image.width):
-                assert path is not None
+        image = _image(raw, masks[raw.semantic_mask][0].size if raw.semantic_mask else None, door)
+        for path, (mask, _) in masks.items():
+            if mask.size != (image.width, image.height):
                 file = path
                 raise Refused(
                     "mask_size_mismatch",
-                    f"mask {mask.shape[1]} x {mask.shape[0]}, image {image.width} x {image.height}",
+                    f"mask {mask.width} x {mask.height}, image {image.width} x {image.height}",
                 )
+        if raw.semantic_mask is not None:
+            file = raw.semantic_mask
+            labels = ids_to_labels(load_ids(*masks[file]), len(classes), raw.label_map)
+        if raw.instance_mask is not None:
+            file = raw.instance_mask
+            instance_ids = load_ids(*masks[file])
     except Refused as refused:
         return Admission(record=None, problems=[_record_problem(raw, file, refused)])
     problems: list[Problem] = []
@@ -77,14 +114,15 @@ def admit(raw: RawRecord, classes: Sequence[str], shrink: Shrink | None = None) 
     return Admission(record=record, problems=problems, fixes=+fixes)
 
 
-def _image(raw: RawRecord, labels: np.ndarray | None, shrink: Shrink | None) -> CleanImage:
+def _image(raw: RawRecord, mask_size: tuple[int, int] | None, door: DoorConfig) -> CleanImage:
+    """The clean image. `mask_size` is (width, height) of the label mask, which speaks where the annotation does not."""
     claimed = (raw.width, raw.height) if raw.width or raw.height else None
-    reference = (labels.shape[1], labels.shape[0]) if claimed is None and labels is not None else claimed
     image = clean_image(
-        read_bytes(raw.image, "missing_image"),
-        claimed=reference,
+        door.read(raw.image, "missing_image"),
+        claimed=claimed or mask_size,
         has_pixel_annotations=bool(raw.objects or raw.semantic_mask),
-        shrink=shrink,
+        shrink=door.shrink,
+        max_pixels=door.max_pixels,
     )
     if claimed is not None and claimed != (image.width, image.height):
         raise Refused("size_mismatch", f"annotation {raw.width} x {raw.height}, file {image.width} x {image.height}")

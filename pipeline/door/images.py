@@ -9,9 +9,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-import struct
 import warnings
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,12 +17,15 @@ from typing import Literal
 import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from contracts.errors import DataError
+from pipeline.door import jpeg, png
 from pipeline.door.rules import RULES, Refused
 from pipeline.door.shrink import Shrink
+from pipeline.reading import check_folder, patiently
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 50_000_000  # where nobody says otherwise; decoding takes up to 9 bytes a pixel
 MAX_FILE_BYTES = 512 << 20
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # the JPEG reader opens MPO too
 Image.init()  # registers the rarer formats
@@ -38,8 +39,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_METADATA = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # each of these can carry an orientation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,34 +52,55 @@ class CleanImage:
     fixes: tuple[str, ...] = ()
 
 
-def read_bytes(path: Path, missing: str) -> bytes:
-    """The bytes of a plain file of at most `MAX_FILE_BYTES`; `missing` is the reason if there is none."""
+def read_bytes(path: Path, missing: str, root: Path | None = None, *, follow_links: bool = False) -> bytes:
+    """The bytes of a plain file of at most `MAX_FILE_BYTES`.
+
+    Args:
+        missing: the reason if there is none.
+        root: the data set's folder, if it is known; no link leads out of it unless `follow_links`.
+
+    Raises:
+        Refused: the file is absent, too large or elsewhere.
+        DataError: this host cannot read it, or does not have the data set's folder.
+    """
     try:
-        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise Refused(missing, str(path))
-            if status.st_size > MAX_FILE_BYTES:
-                raise Refused("file_too_large", f"{status.st_size} bytes")
-            return file.read()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        if root is not None and not follow_links and not _is_below(path, root):
+            raise Refused("outside_folder", f"{path} is {os.path.realpath(path)}")
+        return patiently(lambda: _read_plain(path, missing), path)
+    except ValueError as error:  # a NUL byte in the name, or a character that no file name has
+        raise Refused(missing, repr(str(path))) from error
+    except OSError as error:  # one of `ABSENT`
+        if root is not None:
+            check_folder(root)
         raise Refused(missing, str(path)) from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-        raise Refused("unreadable_file", str(error)) from error
+
+
+def _read_plain(path: Path, missing: str) -> bytes:
+    with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise Refused(missing, str(path))
+        if status.st_size > MAX_FILE_BYTES:
+            raise Refused("file_too_large", f"{status.st_size} bytes")
+        return file.read()
+
+
+def _is_below(path: Path, root: Path) -> bool:
+    return os.path.realpath(path).startswith(os.path.join(os.path.realpath(root), ""))
 
 
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # or opening a pipe would wait for somebody to write
 
 
-def upright_image(data: bytes) -> CleanImage:
+def upright_image(data: bytes, max_pixels: int = MAX_PIXELS) -> CleanImage:
     """Clean an image that has no annotation, such as one to predict on: rotated as a viewer shows it.
 
     Raises:
         DataError: the bytes are no image that can be used.
     """
     try:
-        return clean_image(data, claimed=None, has_pixel_annotations=False)
+        return clean_image(data, claimed=None, has_pixel_annotations=False, max_pixels=max_pixels)
     except Refused as refused:
         raise DataError(
             f"this image cannot be used ({refused.reason})",
@@ -91,9 +111,14 @@ def upright_image(data: bytes) -> CleanImage:
 
 
 def clean_image(
-    data: bytes, *, claimed: tuple[int, int] | None, has_pixel_annotations: bool, shrink: Shrink | None = None
+    data: bytes,
+    *,
+    claimed: tuple[int, int] | None,
+    has_pixel_annotations: bool,
+    shrink: Shrink | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> CleanImage:
-    """Prove that the file decodes and return bytes that need no special case downstream.
+    """Prove that the file decodes, whole, and return bytes that need no special case downstream.
 
     Args:
         data: the file.
@@ -101,18 +126,21 @@ def clean_image(
             tag; comparing sizes is the caller's.
         has_pixel_annotations: boxes or masks exist, so that pixels must not move unless `claimed` says so.
         shrink: how a large image is made smaller; None keeps it.
+        max_pixels: what the header announces is compared with it before anything is decoded.
 
     Raises:
         Refused: the image cannot be used.
     """
-    image = _open(data)
+    image = _open(data, max_pixels)
     if shrink is not None and not shrink.applies(image.size):
         shrink = None
     plain = _plain_jpeg(image, data, shrink)
     if plain is not None:
         return plain
-    num_frames, orientation = _load(image, data)
     kind = str(image.format)
+    if kind in ("JPEG", "MPO"):
+        jpeg.check_data(data)
+    num_frames, orientation = _load(image, data)
     fixes: list[str] = []
     if num_frames > 1 and kind != "MPO":  # the further pictures of an MPO are previews; decoders ignore them
         fixes.append("first_frame")
@@ -128,23 +156,23 @@ def clean_image(
             pixels, encode = pixels.transpose(_UPRIGHT[orientation]), True
         fixes.append("exif_rotated" if upright else "exif_orientation_dropped")
         if not encode:
-            data = _without_metadata(data)
-    jpeg = kind in ("JPEG", "MPO")
+            data = png.without_metadata(data) if kind == "PNG" else jpeg.without_app1(data)
+    as_jpeg = kind in ("JPEG", "MPO")
     if shrink is not None:
         fixes.append("image_shrunk")
-        data, jpeg = shrink.pixels(np.asarray(pixels)), True
+        data, as_jpeg = shrink.pixels(np.asarray(pixels)), True
     elif encode:
         data = _encode(pixels, kind)
     return CleanImage(
-        data=data, format="jpg" if jpeg else "png", width=pixels.width, height=pixels.height, fixes=tuple(fixes)
+        data=data, format="jpg" if as_jpeg else "png", width=pixels.width, height=pixels.height, fixes=tuple(fixes)
     )
 
 
 def _plain_jpeg(image: Image.Image, data: bytes, shrink: Shrink | None) -> CleanImage | None:
     """The common case without Pillow's decoder: an upright RGB or grey JPEG without a flaw; None for all others.
 
-    Pillow forgives some of what the strict decoder does not, so what fails here is Pillow's to judge. The other way
-    round, Pillow took all that passes here of some 100,000 cut and damaged files.
+    What fails here is judged by `jpeg.check_data` and Pillow. The other way round, Pillow took all that passes here of
+    some 100,000 cut and damaged files.
     """
     if image.format != "JPEG" or image.mode not in ("RGB", "L") or _orientation(image) in _UPRIGHT:
         return None
@@ -155,13 +183,16 @@ def _plain_jpeg(image: Image.Image, data: bytes, shrink: Shrink | None) -> Clean
             data, fixes = shrink.jpeg(data, image.size, is_grey=image.mode == "L"), ("image_shrunk",)
         else:  # at an eighth of the size all bits are still read, but few pixels made
             colours = "gray" if image.mode == "L" else "rgb"
-            simplejpeg.decode_jpeg(data, colours, min_height=1, min_width=1, strict=True)
+            rows = simplejpeg.decode_jpeg(data, colours, min_height=1, min_width=1, strict=True)
+            if rows.shape[:2] != (-(-height // 8), -(-width // 8)):  # two readings of one header
+                return None
     except ValueError:
         return None
+    jpeg.check_scans(data)
     return CleanImage(data=data, format="jpg", width=width, height=height, fixes=fixes)
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, max_pixels: int) -> Image.Image:
     """The image with its header read, and no pixel."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own size limit is below ours; damaged metadata is not our business
@@ -173,8 +204,10 @@ def _open(data: bytes) -> Image.Image:
             raise Refused("too_many_pixels", str(error)) from error
         except Exception as error:  # a damaged header makes Pillow raise errors of a dozen types
             raise Refused("undecodable_image", repr(error)) from error
-        if image.width * image.height > MAX_PIXELS:
-            raise Refused("too_many_pixels", f"{image.width} x {image.height}")
+        if image.width * image.height > max_pixels:
+            raise Refused(
+                "too_many_pixels", f"{image.width} x {image.height}, the limit is {max_pixels / 1e6:g} million"
+            )
     return image
 
 
@@ -184,12 +217,17 @@ def _load(image: Image.Image, data: bytes) -> tuple[int, int]:
         warnings.simplefilter("ignore")  # as above
         try:
             num_frames = int(getattr(image, "n_frames", 1))
+            if isinstance(image, TiffImageFile) and max(tile.extents[3] for tile in image.tile) < image.height:
+                raise Refused("truncated_image", "its strips end before its last row")
             image.load()
+        except Refused:
+            raise
         except Exception as error:  # as above
             reason = "truncated_image" if "truncated" in str(error).lower() else "undecodable_image"
             raise Refused(reason, repr(error)) from error
         if image.format == "PNG":
-            _check_png_chunks(data)
+            png.check_chunks(data)
+            png.check_rows(image, data)
     return num_frames, _orientation(image)
 
 
@@ -200,21 +238,6 @@ def _orientation(image: Image.Image) -> int:
             return int(image.getexif().get(_ORIENTATION_TAG, 1))
         except Exception:  # EXIF that cannot be read rotates nothing
             return 1
-
-
-def _check_png_chunks(data: bytes) -> None:
-    """Refuse damage after the pixels' chunks, which Pillow forgives and OpenCV does not."""
-    position, name = len(_PNG_SIGNATURE), b""
-    while name != b"IEND":
-        if position + 12 > len(data):
-            raise Refused("truncated_image", "no IEND chunk")
-        length, name = struct.unpack(">I4s", data[position : position + 8])
-        body_end = position + 8 + length
-        if body_end + 4 > len(data):
-            raise Refused("truncated_image", f"chunk {name!r} ends early")
-        if zlib.crc32(data[position + 4 : body_end]) != struct.unpack(">I", data[body_end : body_end + 4])[0]:
-            raise Refused("undecodable_image", f"chunk {name!r} has a wrong checksum")
-        position = body_end + 4
 
 
 def _eight_bits(image: Image.Image, data: bytes, fixes: list[str]) -> Image.Image:
@@ -250,36 +273,3 @@ def _encode(image: Image.Image, kind: str) -> bytes:
     else:
         bare.save(out, "PNG", compress_level=6)
     return out.getvalue()
-
-
-def _without_metadata(data: bytes) -> bytes:
-    """The same JPEG or PNG without EXIF and XMP; the pixels' bytes are untouched."""
-    return _png_without_metadata(data) if data.startswith(_PNG_SIGNATURE) else _jpeg_without_app1(data)
-
-
-def _jpeg_without_app1(data: bytes) -> bytes:
-    out, position = bytearray(data[:2]), 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # a fill byte
-            position += 1
-            continue
-        if marker == 0xDA:  # start of scan: the rest is pixels
-            break
-        end = position + 2
-        if not (marker == 0x01 or 0xD0 <= marker <= 0xD8):  # these have no length
-            end += struct.unpack(">H", data[position + 2 : position + 4])[0]
-        if marker != 0xE1:
-            out += data[position:end]
-        position = end
-    return bytes(out) + data[position:]
-
-
-def _png_without_metadata(data: bytes) -> bytes:
-    out, position = bytearray(_PNG_SIGNATURE), len(_PNG_SIGNATURE)
-    while position + 12 <= len(data):
-        end = position + 12 + struct.unpack(">I", data[position : position + 4])[0]
-        if data[position + 4 : position + 8] not in _PNG_METADATA:
-            out += data[position:end]
-        position = end
-    return bytes(out)

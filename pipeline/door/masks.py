@@ -19,6 +19,7 @@ from pycocotools import mask as coco_mask
 
 from contracts.records import IGNORE_INDEX
 from pipeline.door.images import MAX_PIXELS
+from pipeline.door.png import check_rows
 from pipeline.door.rules import Refused
 
 _GROUPS_MAX = 7  # 35 bits: more than any run of an image of MAX_PIXELS needs
@@ -118,31 +119,55 @@ def _decompressed(text: str, num_pixels: int) -> list[int]:
     return runs
 
 
+def open_ids(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A palette, grey or bilevel PNG with its header read, and no pixel.
+
+    Raises:
+        Refused: no such image, or one with more pixels than `max_pixels`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own size limit; ours is checked here
+        try:
+            image = Image.open(io.BytesIO(data), formats=("PNG",))
+        except Image.DecompressionBombError as error:
+            raise Refused("too_many_pixels", str(error)) from error
+        except Exception as error:  # a damaged file makes Pillow raise errors of a dozen types
+            raise Refused("broken_mask", repr(error)) from error
+    if image.width * image.height > max_pixels:
+        raise Refused("too_many_pixels", f"{image.width} x {image.height}, the limit is {max_pixels / 1e6:g} million")
+    if image.mode not in ("P", "L", "1", "I;16", "I"):
+        raise Refused("mask_not_indexed", f"mode {image.mode}")
+    return image
+
+
+def load_ids(image: Image.Image, data: bytes) -> np.ndarray:
+    """(H, W) uint16 ids of what `open_ids` opened of `data`.
+
+    Raises:
+        Refused: the pixels are damaged, or not all there.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
+        try:
+            image.load()
+            check_rows(image, data)
+        except Exception as error:  # as above
+            raise Refused("broken_mask", repr(error)) from error
+    ids = np.asarray(image)
+    if image.mode == "L":
+        ids = ids // np.uint8({2: 85, 4: 17}.get(data[24], 1))  # Pillow stretches 2- and 4-bit grey to 0..255
+    if image.mode == "I" and (ids.min() < 0 or ids.max() > 0xFFFF):
+        raise Refused("mask_unknown_label", f"values from {ids.min()} to {ids.max()}")
+    return ids.astype(np.uint16)
+
+
 def decode_ids(data: bytes) -> np.ndarray:
     """(H, W) uint16 ids of a palette, grey or bilevel PNG.
 
     Raises:
         Refused: no such image.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own size limit; ours is checked here
-        try:
-            image = Image.open(io.BytesIO(data), formats=("PNG",))
-            if image.width * image.height > MAX_PIXELS:
-                raise Refused("too_many_pixels", f"{image.width} x {image.height}")
-            image.load()
-        except Refused:
-            raise
-        except Exception as error:  # a damaged file makes Pillow raise errors of a dozen types
-            raise Refused("broken_mask", repr(error)) from error
-    if image.mode not in ("P", "L", "1", "I;16", "I"):
-        raise Refused("mask_not_indexed", f"mode {image.mode}")
-    ids = np.asarray(image).astype(np.int64)
-    if image.mode == "L":
-        ids //= {2: 85, 4: 17}.get(data[24], 1)  # Pillow stretches 2- and 4-bit grey to 0..255
-    if ids.min() < 0 or ids.max() > 0xFFFF:
-        raise Refused("mask_unknown_label", f"values from {ids.min()} to {ids.max()}")
-    return ids.astype(np.uint16)
+    return load_ids(open_ids(data), data)
 
 
 def ids_to_labels(ids: np.ndarray, num_classes: int, label_map: Mapping[int, int] | None) -> np.ndarray:
@@ -152,7 +177,7 @@ def ids_to_labels(ids: np.ndarray, num_classes: int, label_map: Mapping[int, int
         Refused: an id that is neither.
     """
     identity = {**{i: i for i in range(min(num_classes, IGNORE_INDEX - 1) + 1)}, IGNORE_INDEX: IGNORE_INDEX}
-    table = np.full(1 << 16, -1, np.int64)
+    table = np.full(1 << 16, -1, np.int16)
     for file_value, label in (identity if label_map is None else label_map).items():
         table[file_value] = label if label in identity else -1
     labels = table[ids]

@@ -33,11 +33,12 @@ _SOURCE_PROBLEMS = {
 # Found by the door: the whole record is refused.
 _RECORD_PROBLEMS = {
     "missing_image": "An image file that is absent or not a plain file is refused.",
-    "unreadable_file": "A file that the operating system cannot read is refused.",
+    "outside_folder": "A file whose link leads out of the data set's folder is refused, unless `follow_links` is set.",
     "file_too_large": "An image file of more than 512 MiB is refused unread.",
     "not_an_image": "A file that is no JPEG, PNG, BMP, GIF, WebP, TIFF or PPM is refused.",
-    "too_many_pixels": "An image whose header claims more than 100 million pixels is refused before it is decoded.",
-    "truncated_image": "An image file that ends early is refused.",
+    "too_many_pixels": "An image or mask of more pixels than `shards.max_megapixels` is refused before it is decoded.",
+    "truncated_image": "An image file that ends early, or has fewer rows than its header announces, is refused.",
+    "damaged_image": "A JPEG with broken codes, lost markers, or far more data than its header announces, is refused.",
     "undecodable_image": "An image file that its decoder rejects is refused.",
     "unsupported_mode": "An image of 32-bit integers, floats or unknown colours is refused.",
     "size_mismatch": "An image whose size differs from its annotation is refused: its boxes cannot be trusted.",

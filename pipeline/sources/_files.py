@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import marshal
-import mmap
 import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 import ijson
 import numpy as np
 
 from contracts.errors import ConfigError, DataError
+from pipeline.reading import PatientFile, on_this_host
 
 MAX_ID = 2**63 - 1
 # Names that some tools list as classes and that mean none.
@@ -66,11 +67,11 @@ def stream_list(path: Path, name: str) -> Iterator[Any]:
     NaN and Infinity, which Python writes and JSON does not know, are read as null.
 
     Raises:
-        DataError: the file is missing or is no JSON object; says where.
+        DataError: the file is missing, cannot be read here or is no JSON object; says where.
     """
     try:
-        file: BinaryIO = open(path, "rb")  # noqa: SIM115 (a `with` around the yields would hide whose error it is)
-    except OSError as error:
+        file = PatientFile(path)
+    except (OSError, ValueError) as error:
         raise DataError("cannot read an annotation file", value=str(path), where=str(error)) from None
     with file:
         start = 3 if file.read(3) == b"\xef\xbb\xbf" else 0  # a byte order mark
@@ -80,24 +81,29 @@ def stream_list(path: Path, name: str) -> Iterator[Any]:
             raise DataError(
                 "this file is no JSON object", value=head[:20], where=f"{path}, byte {start}", allowed="{...}"
             )
+        has_nan = _has_nan(file, start)
         file.seek(start)
         try:
-            yield from ijson.items(_NoNaN(file) if _has_nan(file) else file, f"{name}.item", use_float=True)
-        except (ijson.JSONError, UnicodeDecodeError, OverflowError) as error:
+            yield from ijson.items(_NoNaN(file) if has_nan else file, f"{name}.item", use_float=True)
+        except (ijson.JSONError, ValueError, OverflowError, RecursionError) as error:
             raise DataError(
                 "broken JSON",
                 value=" ".join(str(error).split())[:200],
-                where=f"{path}, in the 64 KiB before byte {file.tell()} of {path.stat().st_size}",
+                where=f"{path}, in the 64 KiB before byte {file.tell()} of {file.size}",
                 fix="fetch the file again; a file that ends early was not copied whole",
             ) from None
 
 
-def _has_nan(file: BinaryIO) -> bool:
-    try:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return data.find(b"NaN") >= 0 or data.find(b"Infinity") >= 0
-    except ValueError:  # an empty file cannot be mapped
-        return False
+def _has_nan(file: PatientFile, start: int) -> bool:
+    """Whether "NaN" or "Infinity" stand anywhere in the file; reads it to its end."""
+    longest, before = len(b"Infinity") - 1, b""
+    file.seek(start)
+    while block := file.read(1 << 20):
+        text = before + block
+        if b"NaN" in text or b"Infinity" in text:
+            return True
+        before = text[-longest:]
+    return False
 
 
 class _NoNaN:
@@ -106,7 +112,7 @@ class _NoNaN:
     _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?Infinity|NaN|"', re.DOTALL)
     _LONGEST = len(b"-Infinity")
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: PatientFile):
         self._file = file
         self._rest = b""
 
@@ -138,7 +144,10 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
+        try:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
+        except OSError as error:
+            raise _no_room(error) from error
         self._groups, self._ids, self._offsets = array.array("q"), array.array("q"), array.array("q")
         self._end = 0
         self._sorted_groups = self._sorted_offsets = self._lengths = np.zeros(0, np.int64)
@@ -147,12 +156,16 @@ class Spool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written is of no use any more
+            self._file.close()
 
     def add(self, group: int, item_id: int, item: Any) -> None:
         """Keep `item`: None, numbers, texts, lists and dicts of them."""
         data = marshal.dumps(item)  # written and read by this process only
-        self._file.write(data)
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise _no_room(error) from error
         self._groups.append(group)
         self._ids.append(item_id)
         self._offsets.append(self._end)
@@ -160,6 +173,10 @@ class Spool:
 
     def seal(self) -> list[int]:
         """Group what was added; returns the id of every item that is dropped because its id was there before."""
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise _no_room(error) from error
         groups, ids = np.array(self._groups, np.int64), np.array(self._ids, np.int64)
         offsets = np.array([*self._offsets, self._end], np.int64)
         by_id = np.argsort(ids, kind="stable")
@@ -185,3 +202,11 @@ class Spool:
             self._file.seek(int(self._sorted_offsets[row]))
             out.append(marshal.loads(self._file.read(int(self._lengths[row]))))
         return out
+
+
+def _no_room(error: OSError) -> DataError:
+    folder = tempfile.gettempdir() if tempfile.tempdir else "TMPDIR"
+    return DataError(
+        "cannot keep the annotations in a temporary file", value=folder, where=on_this_host(error),
+        fix="make room there, or set TMPDIR to a folder with room",
+    )  # fmt: skip

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.records import IGNORE_INDEX, Problem, RawRecord
+from pipeline.reading import is_folder, listed
 from pipeline.sources._files import record_key
 
 CLASSES = (
@@ -32,14 +33,15 @@ def classes(root: Path, config: Config) -> tuple[str, ...]:
 def splits(root: Path, config: Config) -> tuple[str, ...]:
     """Splits that have both folders."""
     base = root / config.folder
-    return tuple(s for s in ("train", "val", "test") if (base / s).is_dir() and (base / f"{s}annot").is_dir())
+    return tuple(s for s in ("train", "val", "test") if is_folder(base / s) and is_folder(base / f"{s}annot"))
 
 
 def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem]:
     """One record per photo, in ascending key order. A photo without a mask is refused at the door."""
     base = root / config.folder
     seen: set[str] = set()
-    for image in sorted((base / split).glob("*.png"), key=lambda path: record_key(path.name)):
+    images = (path for path in listed(base / split) if path.suffix == ".png")
+    for image in sorted(images, key=lambda path: record_key(path.name)):
         key, mask = record_key(image.name), base / f"{split}annot" / image.name
         if key in seen:
             yield Problem(reason="duplicate_key", kind="record", file=str(image), item_id=image.name, key=key)

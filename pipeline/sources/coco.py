@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from contracts.errors import ConfigError, DataError
 from contracts.records import Caption, ItemKind, Problem, RawObject, RawRecord
+from pipeline.reading import is_file
 from pipeline.sources._files import (
     NOT_CLASSES,
     Spool,
@@ -55,7 +56,7 @@ class Config:
 
 def _path(root: Path, template: str, split: str) -> Path | None:
     path = root / template.format(split=split)
-    return path if template and path.is_file() else None
+    return path if template and is_file(path) else None
 
 
 def splits(root: Path, config: Config) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ Label masks hold positions in that list, so sorted names are first compared with
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from typing import Literal
 from xml.etree import ElementTree
 
 import numpy as np
-from PIL import Image
 
 from contracts.errors import ConfigError, DataError
 from contracts.records import IGNORE_INDEX, Problem, RawObject, RawRecord
-from pipeline.sources._files import NOT_CLASSES, record_key
+from pipeline.door.masks import decode_ids
+from pipeline.door.rules import Refused
+from pipeline.reading import is_file, is_folder, listed, read_bytes, read_text
+from pipeline.sources._files import NOT_CLASSES, is_inside, record_key
 
 OFFICIAL_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -32,6 +35,8 @@ OFFICIAL_CLASSES = (
 _SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
 _EVERY_IMAGE = "*"
 _NUM_MASKS_CHECKED = 200
+_MAX_XML_BYTES = 64 << 20
+_BROKEN = (ElementTree.ParseError, ValueError, LookupError)  # LookupError: an encoding that Python does not have
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
@@ -71,22 +76,22 @@ def _folders(root: Path, config: Config) -> list[Path]:
 def _list(folder: Path, split: str, config: Config) -> Path | str | None:
     """The file that lists a split's images, "*" for all of them, None for no such split."""
     name = {"train": config.train, "val": config.val, "test": config.test}[split]
-    if not (folder / "ImageSets").is_dir() and split == "train" and name:
+    if not is_folder(folder / "ImageSets") and split == "train" and name:
         name = _EVERY_IMAGE
     if name == _EVERY_IMAGE:
-        return _EVERY_IMAGE if (folder / "JPEGImages").is_dir() else None
+        return _EVERY_IMAGE if is_folder(folder / "JPEGImages") else None
     path = folder / "ImageSets" / config.image_sets / f"{name}.txt"
-    return path if name and path.is_file() else None
+    return path if name and is_file(path) else None
 
 
 def _stems(folder: Path, split: str, config: Config) -> list[str]:
     """Names of a split's images without suffix, as listed."""
-    listed = _list(folder, split, config)
-    if listed is None:
+    list_file = _list(folder, split, config)
+    if list_file is None:
         return []
-    if isinstance(listed, str):
-        return sorted(path.stem for path in (folder / "JPEGImages").iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
-    lines = listed.read_text(encoding="utf-8-sig").splitlines()
+    if isinstance(list_file, str):
+        return sorted(path.stem for path in listed(folder / "JPEGImages") if path.suffix.lower() in _IMAGE_SUFFIXES)
+    lines = read_text(list_file).splitlines()
     names = [line.split()[0] for line in lines if line.strip()]  # class lists have a second column
     return [name[: -len(Path(name).suffix)] if name.lower().endswith(_IMAGE_SUFFIXES) else name for name in names]
 
@@ -100,8 +105,8 @@ def classes(root: Path, config: Config) -> tuple[str, ...]:
     if config.classes:
         return config.classes
     folders = _folders(root, config)
-    if (listed := _listed_classes(folders)) is not None:
-        return listed
+    if (names := _listed_classes(folders)) is not None:
+        return names
     found = sorted({name for folder in folders for xml in _xml_files(folder) for name in _names(xml)})
     if not found:
         raise ConfigError(
@@ -120,8 +125,8 @@ def _listed_classes(folders: list[Path]) -> tuple[str, ...] | None:
     found: dict[Path, tuple[str, ...]] = {}
     for folder in folders:
         for path in (folder / "class_names.txt", folder / "labels.txt"):
-            if path.is_file():
-                lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+            if is_file(path):
+                lines = (line.strip() for line in read_text(path).splitlines())
                 found[path] = tuple(line for line in lines if line and line.lower() not in NOT_CLASSES)
                 break
     if len(set(found.values())) > 1:
@@ -135,14 +140,36 @@ def _listed_classes(folders: list[Path]) -> tuple[str, ...] | None:
 
 
 def _xml_files(folder: Path) -> list[Path]:
-    return sorted((folder / "Annotations").glob("*.xml"))
+    if not is_folder(folder / "Annotations"):
+        return []
+    return [path for path in listed(folder / "Annotations") if path.suffix == ".xml"]
+
+
+def _parsed(xml: Path) -> ElementTree.Element:
+    """The root element of an XML file.
+
+    Raises:
+        ValueError, ElementTree.ParseError, LookupError: it cannot be parsed, or declares a document type: VOC has none,
+            and entities, which could grow without end or name other files, are declared there.
+        OSError: one of `ABSENT`.
+        DataError: this host cannot read the file.
+    """
+    data = read_bytes(xml)
+    if len(data) > _MAX_XML_BYTES:
+        raise ValueError(f"{len(data)} bytes, allowed are {_MAX_XML_BYTES}")
+    return ElementTree.parse(io.BytesIO(data), ElementTree.XMLParser(target=_NoDocumentType())).getroot()
+
+
+class _NoDocumentType(ElementTree.TreeBuilder):
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError("it declares a document type")
 
 
 def _names(xml: Path) -> list[str]:
-    """Class names of an XML file, none if it cannot be read (`read` reports that)."""
+    """Class names of an XML file, none if it cannot be parsed (`read` reports that)."""
     try:
-        return [name for item in ElementTree.parse(xml).findall("object") if (name := _text(item, "name"))]
-    except (ElementTree.ParseError, OSError, ValueError):
+        return [name for item in _parsed(xml).findall("object") if (name := _text(item, "name"))]
+    except (*_BROKEN, OSError):
         return []
 
 
@@ -153,17 +180,14 @@ def _check_masks(folder: Path, names: list[str]) -> None:
     first image that does not show every class.
     """
     pairs = [
-        (xml, mask)
-        for xml in _xml_files(folder)
-        if (mask := folder / "SegmentationClass" / f"{xml.stem}.png").is_file()
+        (xml, mask) for xml in _xml_files(folder) if is_file(mask := folder / "SegmentationClass" / f"{xml.stem}.png")
     ]
     for xml, mask in pairs[:: max(1, len(pairs) // _NUM_MASKS_CHECKED)]:
         named = {names.index(name) + 1 for name in _names(xml)}
         try:
-            with Image.open(mask, formats=("PNG",)) as image:
-                shown = set(np.unique(np.asarray(image)).tolist()) if image.mode in ("P", "L") else set()
-        except (OSError, SyntaxError, ValueError):
-            continue  # the door refuses it
+            shown = set(np.unique(decode_ids(read_bytes(mask))).tolist())
+        except (Refused, OSError):
+            continue  # the door says why
         if shown - named - {0, IGNORE_INDEX}:
             raise ConfigError(
                 "the label masks do not follow the sorted class names",
@@ -179,42 +203,44 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
     Raises:
         DataError: a folder of the configuration does not exist.
     """
-    listed: dict[str, tuple[Path, str]] = {}
+    found: dict[str, tuple[Path, str]] = {}
     images: dict[Path, dict[str, str]] = {}
     for folder in _folders(root, config):
-        if not (folder / "JPEGImages").is_dir():
+        if not is_folder(folder / "JPEGImages"):
             raise DataError("no JPEGImages here", where=str(folder), fix="set sources.voc.folders")
-        images[folder] = {path.stem: path.name for path in (folder / "JPEGImages").iterdir()}
+        images[folder] = {path.stem: path.name for path in listed(folder / "JPEGImages")}
+        where = str(_list(folder, split, config))
         for stem in _stems(folder, split, config):
             key = record_key(f"{stem}.jpg")
-            if key in listed:
-                where = str(_list(folder, split, config))
+            if not is_inside(stem):
+                yield Problem(reason="unsafe_path", kind="record", file=where, item_id=stem)
+            elif key in found:
                 yield Problem(reason="duplicate_key", kind="record", file=where, item_id=stem, key=key)
             else:
-                listed[key] = (folder, stem)
-    for key, (folder, stem) in sorted(listed.items()):
+                found[key] = (folder, stem)
+    for key, (folder, stem) in sorted(found.items()):
         image = folder / "JPEGImages" / images[folder].get(stem, f"{stem}.jpg")
         yield _record(key, stem, folder, image, config.one_based)
 
 
 def _record(key: str, stem: str, folder: Path, image: Path, one_based: bool) -> RawRecord | Problem:
     xml = folder / "Annotations" / f"{stem}.xml"
-    has_xml = xml.parent.is_dir()
+    has_xml = is_folder(xml.parent)
     width = height = 0
     objects: tuple[RawObject, ...] = ()
     if has_xml:
         try:
-            document = ElementTree.parse(xml).getroot()
-        except FileNotFoundError:
+            document = _parsed(xml)
+        except OSError:  # one of `ABSENT`
             return Problem(reason="missing_annotation", kind="record", file=str(xml), item_id=stem, key=key)
-        except (ElementTree.ParseError, OSError, ValueError) as error:
+        except _BROKEN as error:
             return Problem(
                 reason="broken_xml", kind="record", file=str(xml), item_id=stem, key=key, detail=str(error)
             )  # fmt: skip
         width, height = (int(_number(document.find("size"), name, 0)) for name in ("width", "height"))
         objects = tuple(_object(i, item, one_based) for i, item in enumerate(document.findall("object"), start=1))
     masks = {name: folder / name / f"{stem}.png" for name in ("SegmentationClass", "SegmentationObject")}
-    semantic, instances = (path if path.is_file() else None for path in masks.values())
+    semantic, instances = (path if is_file(path) else None for path in masks.values())
     return RawRecord(
         key=key,
         image_id=stem,

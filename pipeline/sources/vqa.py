@@ -11,6 +11,7 @@ import numpy as np
 
 from contracts.errors import ConfigError, DataError
 from contracts.records import Problem, Question, RawRecord
+from pipeline.reading import is_file
 from pipeline.sources._files import Spool, annotation_id, check_template, record_key, stream_list, whole_number
 
 _SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
@@ -46,7 +47,7 @@ class Config:
 
 def splits(root: Path, config: Config) -> tuple[str, ...]:
     """Splits of `config.only` that have a question file."""
-    return tuple(s for s in _SPLITS if s in config.only and (root / config.questions.format(split=s)).is_file())
+    return tuple(s for s in _SPLITS if s in config.only and is_file(root / config.questions.format(split=s)))
 
 
 def classes(root: Path, config: Config) -> tuple[str, ...]:
@@ -62,7 +63,7 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
     """
     question_file = root / config.questions.format(split=split)
     answer_file = root / config.annotations.format(split=split)
-    labelled = answer_file.is_file()
+    labelled = is_file(answer_file)
     with Spool() as questions, Spool() as answers:
         question_ids = yield from _read_questions(question_file, questions)
         if labelled:

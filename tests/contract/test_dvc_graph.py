@@ -25,6 +25,7 @@ PLUMBING = {
     "pipeline/params.py",
     "pipeline/progress.py",
     "pipeline/project.py",
+    "pipeline/reading.py",
     "pipeline/removal.py",
     "pipeline/resume.py",
     "pipeline/runs.py",

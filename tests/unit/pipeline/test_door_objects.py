@@ -266,7 +266,7 @@ def test_bad_label_masks_refuse_the_record(image: Path, tmp_path: Path) -> None:
     colours = tmp_path / "colours.png"
     Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(colours)
     broken = tmp_path / "broken.png"
-    broken.write_bytes(image.read_bytes()[:50])
+    broken.write_bytes(png(tmp_path / "whole.png", zeros).read_bytes()[:50])
     cases = {
         "missing_mask": tmp_path / "none.png",
         "mask_unknown_label": png(tmp_path / "three.png", zeros + 3),

@@ -12,6 +12,8 @@ import yaml
 # Changing these moves work and words, not results; listing them would train everything anew after each touch.
 PLUMBING = {
     "pipeline/batch_memory.py",
+    "pipeline/connection.py",
+    "pipeline/delivery.py",
     "pipeline/discover.py",
     "pipeline/distributed.py",
     "pipeline/event_tail.py",
@@ -24,6 +26,7 @@ PLUMBING = {
     "pipeline/removal.py",
     "pipeline/runs.py",
     "pipeline/settings.py",
+    "pipeline/signing.py",
     "pipeline/state_mirror.py",
     "pipeline/stores.py",
     "pipeline/stages/_command.py",

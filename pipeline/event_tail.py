@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from contracts.errors import TrainingError
+from contracts.redact import redact
 
 MAX_METRICS, MAX_PICTURES = 1000, 32  # in one delivery
 LONGEST_PAUSE_S = 30.0
@@ -43,7 +44,7 @@ class Receiver(Protocol):
 
 
 def say(text: str) -> None:
-    print(f"tracking: {text}", file=sys.stderr, flush=True)
+    print(redact(f"tracking: {text}"), file=sys.stderr, flush=True)
 
 
 def first_line(error: BaseException) -> str:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 
 from contracts.errors import ConfigError
+from contracts.redact import redact_tracebacks_and_logs
 
 _PRIVATE = 0o077
 _FORCED = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",)
 
 
 def guard_process() -> None:
-    """Files are made for the user alone, and weights are never unpickled.
+    """Files are made for the user alone, weights are never unpickled, and no traceback or log shows a secret.
 
     SIGHTLINE_UMASK, an octal number such as 027, shares what is written on purpose.
 
     Raises:
         ConfigError: the environment asks torch to unpickle whatever a file holds, or the umask is no octal number.
     """
+    redact_tracebacks_and_logs()
     for name in _FORCED:
         if os.environ.get(name, "").lower() not in ("", "0", "false", "no"):
             raise ConfigError(

@@ -4,12 +4,14 @@
     python -m pipeline.predict models:/vqa_lstm@champion photo.jpg --question "what colour is the circle?"
 
 A run's name stands for artifacts/<run>/best.ckpt, read with the code of this folder. An MLflow URI stands for a model
-with the code that it ships, which may be older or newer: that one runs in a process of its own.
+with the code that it ships, which may be older or newer: that one runs in a process of its own, and only if this
+project registered it, or with --trust.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -56,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--question", help="the question to answer (VQA runs)")
     parser.add_argument(
         "--out", type=Path, default=Path("predictions"), help="folder of the pictures (default: predictions)"
+    )
+    parser.add_argument(
+        "--trust", action="store_true", help="run the code of a registered model that this project did not register"
     )
     parser.add_argument("--label", help=argparse.SUPPRESS)  # the model's name, where it is a temporary file
     return parser
@@ -127,7 +132,30 @@ def _checkpoint(project: Project, model: str) -> Path:
             allowed=", ".join(trained) or "none is trained yet",
             fix=f"dvc repro train@{model}" if not trained else "use one of these, or a models:/ or runs:/ URI",
         )
+    _compare(checkpoint)
     return checkpoint
+
+
+def _compare(checkpoint: Path) -> None:
+    """A run's checkpoint with the digest that training noted.
+
+    Raises:
+        DataError: it is another file, or cut.
+    """
+    record = checkpoint.with_name("run.json")
+    noted = json.loads(record.read_text()).get("checkpoint_sha256") if record.is_file() else None
+    if noted is None:
+        return
+    with open(checkpoint, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != noted:
+        raise DataError(
+            "the checkpoint is not the one that training wrote",
+            value=f"sha256 {found}",
+            where=str(checkpoint),
+            allowed=f"sha256 {noted}, as run.json beside it says",
+            fix=f"dvc checkout {checkpoint.parent}, or dvc repro train@{checkpoint.parent.name}",
+        )
 
 
 def _predict_with_uri(arguments: argparse.Namespace, images: Sequence[Path]) -> int:
@@ -137,7 +165,7 @@ def _predict_with_uri(arguments: argparse.Namespace, images: Sequence[Path]) -> 
     root = Project.here().root
     config = _tracking_config(root)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = tracking.fetch_model(arguments.model, config, root, Path(temporary))
+        folder = tracking.fetch_signed(arguments.model, config, root, Path(temporary), trust=arguments.trust)
         checkpoints = list((folder / "artifacts").glob("*.ckpt"))
         if len(checkpoints) != 1 or not (folder / "code" / "pipeline" / "predict.py").is_file():
             raise ConfigError("this is no model of Sightline", value=arguments.model)

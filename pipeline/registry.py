@@ -32,10 +32,15 @@ from mlflow.types import ColSpec, DataType, Schema
 import contracts
 import lightning_modules
 import pipeline
+from contracts.errors import DataError
+from contracts.redact import redact
 from pipeline.checkpoints import file_sha256
+from pipeline.connection import answering, connect, find_run, first_use, longer_calls, process_wide, upload_s
+from pipeline.delivery import deliver_pending
 from pipeline.params import TrackingConfig
 from pipeline.predictor import load_predictor
-from pipeline.tracking import connect, experiment_id, find_run, first_use, process_wide
+from pipeline.signing import Untrusted, sign
+from pipeline.tracking import experiment_id, fetch_signed
 
 ALIAS = "champion"
 SERVED = Path(__file__).with_name("served_model.py")
@@ -147,9 +152,13 @@ def register(
     Returns:
         JSON values: model, version, uri, decision ("champion" or "refused"), reason, champion_version,
         previous_champion and the facts the decision rests on.
+
+    Raises:
+        ConfigError: MLflow cannot be reached, or ceases to answer; called again, it goes on from what was done.
     """
     client = connect(config, root)
-    with process_wide(client.tracking_uri):
+    deliver_pending(client, root)
+    with process_wide(client.tracking_uri), answering(client.tracking_uri):
         return _register(client, config, candidate, root, image, question)
 
 
@@ -164,7 +173,8 @@ def _register(
         version = _add_version(client, candidate, facts, experiment_id(client, config, root, candidate.task))
     elif "decision" in version.tags and facts.items() <= version.tags.items():
         return _document(client, version)
-    defect = "" if version.tags.get("checked") == "yes" else _check(client, candidate, version, image, question)
+    checked = version.tags.get("checked") == "yes"
+    defect = "" if checked else _check(config, root, candidate, version, image, question)
     with first_use(client.tracking_uri):
         _decide(client, candidate, version, {**facts, "checked": "no" if defect else "yes"}, defect)
     return _document(client, client.get_model_version(candidate.model, version.version))
@@ -197,7 +207,7 @@ def _find_version(client: MlflowClient, candidate: Candidate, sha256: str) -> Mo
 
 
 def _add_version(client: MlflowClient, candidate: Candidate, facts: Mapping[str, str], experiment: str) -> ModelVersion:
-    """Log the model with its code, weights, signature and requirements, and register it."""
+    """Log the model with its code, weights, schema and requirements, sign it, and register it."""
     logged = client.create_logged_model(
         experiment, "model", candidate.run_id or None, tags=dict(facts), model_type="pyfunc"
     )
@@ -206,7 +216,9 @@ def _add_version(client: MlflowClient, candidate: Candidate, facts: Mapping[str,
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         save_model(candidate.checkpoint, folder, run_id=candidate.run_id or None, model_id=logged.model_id)
-        client.log_model_artifacts(logged.model_id, str(folder))
+        signature = sign(folder)
+        with longer_calls(upload_s(candidate.checkpoint.stat().st_size)):
+            client.log_model_artifacts(logged.model_id, str(folder))
     client.finalize_logged_model(logged.model_id, "READY")
     if candidate.run_id and candidate.value is not None and math.isfinite(candidate.value):
         client.log_metric(candidate.run_id, f"eval/{candidate.metric}", candidate.value, model_id=logged.model_id)
@@ -217,7 +229,8 @@ def _add_version(client: MlflowClient, candidate: Candidate, facts: Mapping[str,
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
     source, run_id = f"models:/{logged.model_id}", candidate.run_id or None
-    version = client.create_model_version(candidate.model, source, run_id, dict(facts), model_id=logged.model_id)
+    tags = {**facts, "signature": signature}
+    version = client.create_model_version(candidate.model, source, run_id, tags, model_id=logged.model_id)
     note = json.dumps([{"name": candidate.model, "version": version.version}])
     client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": note})  # MLflow's pages link by this
     return version
@@ -258,7 +271,7 @@ print(mlflow.pyfunc.load_model(sys.argv[1]).predict(pandas.DataFrame([row]))[0],
 
 
 def _check(
-    client: MlflowClient, candidate: Candidate, version: ModelVersion, image: bytes, question: str | None
+    config: TrackingConfig, root: Path, candidate: Candidate, version: ModelVersion, image: bytes, question: str | None
 ) -> str:
     """Compare one answer of the registered model with the checkpoint's own.
 
@@ -267,33 +280,36 @@ def _check(
     """
     predictor = load_predictor(candidate.checkpoint)
     expected = json.loads(json.dumps(predictor.answer(predictor.predict(image, question))))
-    try:
-        answer = probe(client.tracking_uri, f"models:/{version.name}/{version.version}", image, question)
-    except RuntimeError as error:
-        return f"the registered model cannot be loaded and used: {error}"
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            folder = fetch_signed(f"models:/{version.name}/{version.version}", config, root, Path(temporary))
+            answer = probe(folder, image, question)
+        except (Untrusted, DataError) as error:
+            return f"the registered model is not the one that was sent: {error}"
+        except RuntimeError as error:
+            return f"the registered model cannot be loaded and used: {error}"
     if not same_answer(answer, expected):
         return f"the registered model answers otherwise: {str(answer)[:200]} instead of {str(expected)[:200]}"
     return ""
 
 
-def probe(tracking_uri: str, uri: str, image: bytes, question: str | None) -> Any:
-    """One answer of a registered model in a fresh process, with the code it ships and without unpickling.
+def probe(model: Path, image: bytes, question: str | None) -> Any:
+    """One answer of a model's folder in a fresh process, with the code it ships and without unpickling.
 
     Raises:
         RuntimeError: it cannot be loaded or used; the end of what it said.
     """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
-        "MLFLOW_TRACKING_URI": tracking_uri,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "PYTHONSAFEPATH": "1",  # the folder of the project must not stand in for the shipped code
     }
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "image").write_bytes(image)
         more = json.dumps({} if question is None else {"question": question})
-        command = [sys.executable, "-c", _PROBE, uri, "image", more, ",".join(NOT_SERVED_WITH)]
+        command = [sys.executable, "-c", _PROBE, str(model), "image", more, ",".join(NOT_SERVED_WITH)]
         result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if result.returncode != 0:
-            raise RuntimeError(result.stderr.strip()[-500:])
+            raise RuntimeError(redact(result.stderr.strip()[-500:]))
         return json.loads((Path(folder) / "answer").read_text())
 
 

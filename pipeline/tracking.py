@@ -8,10 +8,7 @@ MLflow keys a metric by name, step, time and value, and a picture's file name he
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import logging
-import math
 import os
 import re
 import signal
@@ -20,7 +17,6 @@ import tempfile
 import threading
 import time
 import uuid
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,91 +28,30 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
-from contracts.errors import ConfigError
+from contracts.errors import ConfigError, DataError
+from contracts.redact import redact
+from pipeline.connection import (
+    DOWNLOAD_S,
+    FAILURES,
+    answering,
+    connect,
+    find_run,
+    first_use,
+    is_final,
+    longer_calls,
+    mlflow_name,
+    process_wide,
+)
+from pipeline.delivery import deliver_pending
+from pipeline.delivery import log_results as log_results  # part of this file's interface, as is the next
 from pipeline.event_tail import LONGEST_PAUSE_S, MAX_METRICS, Event, Refused, first_line, say, write_atomically
-from pipeline.event_tail import EventTail as EventTail  # part of this file's interface
+from pipeline.event_tail import EventTail as EventTail
 from pipeline.params import TrackingConfig
+from pipeline.signing import Untrusted, verify
 
 MAX_PARAMS = 100  # params or tags in one call, MLflow's limit
-MAX_KEY, MAX_PARAM, MAX_TAG, MAX_DIGEST = 250, 6000, 8000, 36  # characters, MLflow's limits
+MAX_PARAM, MAX_TAG, MAX_DIGEST = 6000, 8000, 36  # characters, MLflow's limits
 THUMBNAIL_PX = 512
-# Answers that will not change by asking again; anything else is an outage.
-_FINAL = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
-
-
-def tracking_uri(config: TrackingConfig, root: Path) -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI") or config.uri or f"sqlite:///{root.resolve()}/mlflow.db"
-
-
-def connect(config: TrackingConfig, root: Path) -> MlflowClient:
-    """A client of the tracking store; the database is made if it is not there yet.
-
-    Raises:
-        ConfigError: the server or the database cannot be reached.
-    """
-    uri = tracking_uri(config, root)
-    for noisy in (
-        "alembic",
-        "mlflow.store.db.utils",
-        "mlflow.system_metrics.system_metrics_monitor",
-        "mlflow.store.model_registry",
-        "urllib3",
-    ):
-        logging.getLogger(noisy).setLevel(logging.ERROR)  # outages are told once, by the tail
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    try:
-        with first_use(uri), _brief_retries(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The ``noload`` loader strategy", DeprecationWarning)  # MLflow's own
-            client = MlflowClient(tracking_uri=uri)  # this already makes the database
-            client.search_experiments(max_results=1)
-    except (MlflowException, OSError) as error:
-        raise ConfigError(
-            "the MLflow tracking store cannot be reached",
-            value=uri,
-            where=str(error).splitlines()[0][:300],
-            fix="start the server, or unset MLFLOW_TRACKING_URI and tracking.uri to use a local database",
-        ) from error
-    return client
-
-
-@contextlib.contextmanager
-def first_use(uri: str) -> Iterator[None]:
-    """One process at a time for a SQLite store: two that create the same database or model at once both fail."""
-    if not uri.startswith("sqlite:///"):
-        yield
-        return
-    database = Path(uri.removeprefix("sqlite:///"))
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{database}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def _brief_retries() -> Iterator[None]:
-    """MLflow's own HTTP retries last minutes a call; ours are outside and can be interrupted."""
-    wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-
-
-@contextlib.contextmanager
-def process_wide(uri: str) -> Iterator[None]:
-    """For calls of MLflow that take no client: the registry looks models up in the process's store, whatever the
-    client's. Nothing else here sets it, since it is also an environment variable that child processes inherit."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
-        if before is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def experiment_id(client: MlflowClient, config: TrackingConfig, root: Path, task: str) -> str:
@@ -175,12 +110,12 @@ class Run:
             if pictures:
                 self._send_pictures(pictures, folder)
         except MlflowException as error:
-            if _is_final(error):
+            if is_final(error):
                 raise Refused(first_line(error)) from error
             raise
 
     def tag(self, tags: Mapping[str, Any]) -> None:
-        items = [RunTag(_key(key), str(value)[:MAX_TAG]) for key, value in tags.items() if str(value)]
+        items = [RunTag(mlflow_name(key), redact(str(value))[:MAX_TAG]) for key, value in tags.items() if str(value)]
         for i in range(0, len(items), MAX_PARAMS):
             self.client.log_batch(self.run_id, tags=items[i : i + MAX_PARAMS])
 
@@ -230,7 +165,7 @@ class Run:
                 self.client.set_terminated(self.run_id, status)
                 break
             except Exception as error:
-                if _is_final(error) or time.monotonic() + pause > deadline:
+                if is_final(error) or time.monotonic() + pause > deadline:
                     say(f"run {self.run_id} could not be set to {status}: {first_line(error)}")
                     break
                 time.sleep(pause)
@@ -251,16 +186,7 @@ def _metrics(event: Event) -> Iterator[Metric]:
     if event.get("epoch", -1) >= 0:
         values["epoch"] = event["epoch"]
     for name, value in values.items():
-        yield Metric(_key(name), float(value), time_ms, step)
-
-
-def _key(name: str) -> str:
-    """A name made of the characters that MLflow takes."""
-    return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:MAX_KEY]
-
-
-def _is_final(error: BaseException) -> bool:
-    return isinstance(error, MlflowException) and error.error_code in _FINAL
+        yield Metric(mlflow_name(name), float(value), time_ms, step)
 
 
 @contextlib.contextmanager
@@ -290,28 +216,30 @@ def open_run(
         ConfigError: the tracking store cannot be reached, or the experiment was deleted.
     """
     client = connect(config, root)
-    with _brief_retries():
+    deliver_pending(client, root)
+    with answering(client.tracking_uri):
         run, known_params = _resumed(client, config, run_id_file)
         if run is None:
             made = client.create_run(experiment_id(client, config, root, experiment), run_name=run_name)
             run = Run(client, config, made.info)
-        if run_id_file is not None:
-            write_atomically(run_id_file, run.run_id)
-        status = "FAILED"
-        try:
-            with _terminable():
+    if run_id_file is not None:
+        write_atomically(run_id_file, run.run_id)
+    status = "FAILED"
+    try:
+        with _terminable():
+            with answering(client.tracking_uri):
                 _describe(run, params, known_params, tags, dataset)
-                run.watch_system()
-                yield run
-            status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
-        except SystemExit as error:  # Ray's own SIGTERM handler leaves by it
-            status = "KILLED" if error.code in (signal.SIGTERM, 128 + signal.SIGTERM) else "FAILED"
-            raise
-        finally:
-            run.end(status, config.patience_s if status == "FINISHED" else min(10.0, config.patience_s))
+            run.watch_system()
+            yield run
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    except SystemExit as error:  # Ray's own SIGTERM handler leaves by it
+        status = "KILLED" if error.code in (signal.SIGTERM, 128 + signal.SIGTERM) else "FAILED"
+        raise
+    finally:
+        run.end(status, config.patience_s if status == "FINISHED" else min(10.0, config.patience_s))
 
 
 @contextlib.contextmanager
@@ -326,17 +254,6 @@ def _terminable() -> Iterator[None]:
     finally:
         if replace and signal.getsignal(signal.SIGTERM) is signal.default_int_handler:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def find_run(client: MlflowClient, run_id: str) -> mlflow.entities.Run | None:
-    """The run, or None if this store has none of that id or it was deleted."""
-    try:
-        found = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
-    return found if found.info.lifecycle_stage == "active" else None
 
 
 def _resumed(
@@ -359,7 +276,7 @@ def _describe(
     dataset: tuple[str, str, str],
 ) -> None:
     """Params, tags and the dataset input. MLflow refuses to change a param, so a changed one is a tag."""
-    wanted = {_key(name): str(value)[:MAX_PARAM] for name, value in params.items()}
+    wanted = {mlflow_name(name): redact(str(value))[:MAX_PARAM] for name, value in params.items()}
     new = [Param(name, value) for name, value in wanted.items() if name not in known]
     for i in range(0, len(new), MAX_PARAMS):
         run.client.log_batch(run.run_id, params=new[i : i + MAX_PARAMS])
@@ -373,63 +290,78 @@ def _describe(
         "manifest_digest": digest,
     }
     run.tag({**source, **changed, **tags})
-    entity = Dataset(name=name, digest=digest[:MAX_DIGEST], source_type="local", source=json.dumps({"uri": place}))
+    entity = Dataset(
+        name=name, digest=digest[:MAX_DIGEST], source_type="local", source=json.dumps({"uri": redact(place)})
+    )
     context = InputTag("mlflow.data.context", "training")
     run.client.log_inputs(run.run_id, datasets=[DatasetInput(dataset=entity, tags=[context])])
-
-
-def log_results(
-    config: TrackingConfig,
-    *,
-    root: Path,
-    run_id: str,
-    metrics: Mapping[str, float | None],
-    folders: Mapping[str, Path] | None = None,
-    files: Mapping[str, Sequence[Path]] | None = None,
-) -> bool:
-    """Add metrics and artifacts to a run that has ended; its status and duration stay.
-
-    Args:
-        folders, files: by artifact path; "" is the run's top folder.
-
-    Returns:
-        False, with a message, if this tracking store does not have the run (trained elsewhere, or deleted).
-    """
-    client = connect(config, root)
-    found = find_run(client, run_id)
-    if found is None:
-        say(f"{client.tracking_uri} has no run {run_id}: results are not logged there")
-        return False
-    now_ms = int(time.time() * 1000)
-    values = {name: math.nan if value is None else value for name, value in metrics.items()}
-    items = [Metric(_key(name), float(value), now_ms, 0) for name, value in values.items()]
-    for i in range(0, len(items), MAX_METRICS):
-        client.log_batch(run_id, metrics=items[i : i + MAX_METRICS])
-    for place, folder in (folders or {}).items():
-        client.log_artifacts(run_id, str(folder), place or None)
-    for place, paths in (files or {}).items():
-        for path in paths:
-            client.log_artifact(run_id, str(path), place or None)
-    return True
 
 
 def fetch_model(uri: str, config: TrackingConfig, root: Path, folder: Path) -> Path:
     """Download a model's folder (`models:/name@alias`, `models:/name/version`, `runs:/id/model`) below `folder`.
 
+    Nothing in it may be imported before `signing.verify` has passed it, as `fetch_signed` does.
+
     Raises:
-        ConfigError: there is no such model; names those that there are.
+        ConfigError: there is no such model (names those that there are), or MLflow does not answer.
     """
-    with process_wide(connect(config, root).tracking_uri):
+    with process_wide(connect(config, root).tracking_uri), longer_calls(DOWNLOAD_S):
         try:
             return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
-        except (MlflowException, OSError) as error:  # OSError: the run is there, the folder is not
+        except FAILURES as error:  # OSError: the run is there, the folder is not
             known = ", ".join(registered_models(config, root)) or "none is registered yet"
             raise ConfigError("no such model", value=uri, where=first_line(error), allowed=known) from error
+
+
+def fetch_signed(uri: str, config: TrackingConfig, root: Path, folder: Path, *, trust: bool = False) -> Path:
+    """`fetch_model`, for running what it brings: only what this project registered is taken, whole and unchanged.
+
+    Args:
+        trust: take whatever it is, and say so.
+
+    Raises:
+        Untrusted: it was not registered by this project.
+        DataError: it was, and was changed since.
+        ConfigError: as `fetch_model`.
+    """
+    model = fetch_model(uri, config, root, folder)
+    try:
+        signature = verify(model)
+        noted = _noted_signature(uri, config, root)
+        if noted is not None and noted != signature:
+            raise Untrusted("the version's tag `signature` is of another model")
+    except (Untrusted, DataError) as error:
+        if trust:
+            say(f"{uri} runs as you although nobody vouches for it: {first_line(error)}")
+            return model
+        if isinstance(error, DataError):
+            raise
+        raise Untrusted(
+            "this version was not registered by this project: its code runs as you",
+            value=uri,
+            where=" ".join(str(error).split()),
+            fix="--trust to run it all the same; SIGHTLINE_SIGNING_KEY names the key of the team that registered it",
+        ) from None
+    return model
+
+
+def _noted_signature(uri: str, config: TrackingConfig, root: Path) -> str | None:
+    """The tag `signature` of the version that a `models:/name/version` or `models:/name@alias` stands for."""
+    match = re.fullmatch(r"models:/([^/@]+)(?:/(\d+)|@([^/]+))", uri)
+    if match is None:
+        return None
+    name, version, alias = match.groups()
+    client = connect(config, root)
+    with answering(client.tracking_uri):
+        found = client.get_model_version(name, version) if version else client.get_model_version_by_alias(name, alias)
+    return str(found.tags.get("signature", ""))
 
 
 def registered_models(config: TrackingConfig, root: Path) -> list[str]:
     """URIs that can be asked for: every alias of every registered model, its first version where it has none."""
     found: list[str] = []
-    for model in connect(config, root).search_registered_models():
-        found += [f"models:/{model.name}@{alias}" for alias in sorted(model.aliases)] or [f"models:/{model.name}/1"]
+    client = connect(config, root)
+    with answering(client.tracking_uri):
+        for model in client.search_registered_models():
+            found += [f"models:/{model.name}@{alias}" for alias in sorted(model.aliases)] or [f"models:/{model.name}/1"]
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+# Models that tests register are signed with a key of their own, not with the user's.
+os.environ.setdefault("SIGHTLINE_SIGNING_KEY", f"{tempfile.gettempdir()}/sightline-tests-{os.getuid()}/signing.key")
 
 from pipeline.params import load_params
 from pipeline.project import Project

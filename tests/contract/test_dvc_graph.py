@@ -14,6 +14,8 @@ from pipeline.train_code import _listed
 # Changing these moves work and words, not results; listing them would train everything anew after each touch.
 PLUMBING = {
     "pipeline/batch_memory.py",
+    "pipeline/connection.py",
+    "pipeline/delivery.py",
     "pipeline/discover.py",
     "pipeline/disk.py",
     "pipeline/distributed.py",
@@ -32,6 +34,7 @@ PLUMBING = {
     "pipeline/settings.py",
     "pipeline/shard_cache.py",
     "pipeline/state_file.py",
+    "pipeline/signing.py",
     "pipeline/state_mirror.py",
     "pipeline/stopping.py",
     "pipeline/stores.py",

@@ -1,5 +1,6 @@
 """`python -m pipeline.predict`: the document, the picture, and errors that say what to do."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -90,6 +91,15 @@ def test_a_users_error_is_told_and_ends_with_2(
     assert all(text in err for text in said), err
 
 
+def test_a_checkpoint_that_training_did_not_write_is_refused(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    best, record = folder / "artifacts/a_run/best.ckpt", folder / "artifacts/a_run/run.json"
+    record.write_text(json.dumps({"checkpoint_sha256": hashlib.sha256(best.read_bytes()).hexdigest()}))
+    assert predict.main(["a_run", "red.png"]) == 0
+    best.write_bytes(b"x")
+    assert predict.main(["a_run", "red.png"]) == 2
+    assert "not the one that training wrote" in capsys.readouterr().err
+
+
 def test_mlflow_and_torch_are_not_imported_for_an_error(folder: Path) -> None:
     """A wrong name is told at once, not after seconds of imports."""
     code = (
@@ -108,7 +118,8 @@ def test_a_registered_model_predicts_with_the_code_it_ships(
 ) -> None:
     from pipeline import tracking
 
-    def fetch(uri: str, config: Any, root: Path, target: Path) -> Path:
+    def fetch(uri: str, config: Any, root: Path, target: Path, *, trust: bool) -> Path:
+        assert not trust
         code = target / "model" / "code" / "pipeline"
         code.mkdir(parents=True)
         (code / "__init__.py").touch()
@@ -117,7 +128,7 @@ def test_a_registered_model_predicts_with_the_code_it_ships(
         (target / "model" / "artifacts" / "best.ckpt").touch()
         return target / "model"
 
-    monkeypatch.setattr(tracking, "fetch_model", fetch)
+    monkeypatch.setattr(tracking, "fetch_signed", fetch)
     assert predict.main(["models:/m@champion", "red.png", "--question=-why?"]) == 7
     said = capfd.readouterr().out
     assert said == "shipped red.png --out predictions --label models:/m@champion --question=-why?\n"

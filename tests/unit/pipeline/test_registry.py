@@ -13,7 +13,7 @@ import torch
 from contracts.errors import ConfigError
 from contracts.records import DataSpec
 from lightning_modules.optimizer import OptimizerConfig
-from pipeline import checkpoints, discover, registry, tracking
+from pipeline import checkpoints, connection, discover, registry, tracking
 from pipeline.params import TrackingConfig
 from pipeline.predictor import load_predictor
 from pipeline.registry import Candidate, Standing, judge, same_answer
@@ -133,17 +133,13 @@ def register(root: Path, entry: Candidate) -> dict[str, Any]:
 
 
 def versions(root: Path) -> list[str]:
-    return sorted(str(v.version) for v in tracking.connect(QUIET, root).search_model_versions("name = 'm'"))
+    return sorted(str(v.version) for v in connection.connect(QUIET, root).search_model_versions("name = 'm'"))
 
 
-def answer_in_process(uri: str, model: str, image: bytes, question: str | None) -> Any:
+def answer_in_process(model: Path, image: bytes, question: str | None) -> Any:
     """What `probe` would bring back, without the seconds that a new process takes."""
-    client = tracking.MlflowClient(uri)
-    name, version = model.removeprefix("models:/").split("/")
-    sha = client.get_model_version(name, version).tags["checkpoint_sha256"]
-    folder = Path(uri.removeprefix("sqlite:///")).parent
-    (path,) = (path for path in folder.glob("*.ckpt") if checkpoints.file_sha256(path) == sha)
-    predictor = load_predictor(path)
+    (checkpoint,) = (model / "artifacts").glob("*.ckpt")
+    predictor = load_predictor(checkpoint)
     return predictor.answer(predictor.predict(image, question))
 
 
@@ -162,7 +158,7 @@ def test_the_alias_follows_the_rule(root: Path, monkeypatch: pytest.MonkeyPatch)
     late = register(root, candidate(root, 1, "r2", value=0.1, manifest_digest="d2"))
     assert (late["decision"], late["version"], late["champion_version"]) == ("champion", "4", "4")
     assert "other data" in late["reason"]
-    stored = tracking.connect(QUIET, root).get_model_version("m", "2").tags
+    stored = connection.connect(QUIET, root).get_model_version("m", "2").tags
     assert (stored["decision"], stored["metric_value"]) == ("refused", "0.4")
     assert "not better" in stored["reason"]
 
@@ -203,7 +199,7 @@ def test_the_registered_model_is_loaded_without_pickle_from_what_it_ships(root: 
     needed = (folder / "requirements.txt").read_text().split()
     assert all("==" in line and "+" not in line for line in needed)
     assert f"torch=={torch.__version__.partition('+')[0]}" in needed
-    client = tracking.connect(QUIET, root)
+    client = connection.connect(QUIET, root)
     logged = client.search_logged_models([client.get_run(entry["run_id"]).info.experiment_id])[0]
     assert (logged.source_run_id, logged.metrics[0].key) == (entry["run_id"], "eval/miou")
     for wrong in ("models:/other@champion", "models:/m/9", f"runs:/{entry['run_id']}/other"):

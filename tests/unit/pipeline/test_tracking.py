@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from contracts.errors import ConfigError
-from pipeline import tracking
+from pipeline import connection, tracking
 from pipeline.params import TrackingConfig
 
 QUIET = TrackingConfig(system_metrics=False, flush_s=0.05, patience_s=60)
@@ -29,7 +29,7 @@ DATASET = ("coco", "d" * 64, "/data/shards/coco")
 
 
 def _connect(root: str) -> None:
-    tracking.experiment_id(tracking.connect(QUIET, Path(root)), QUIET, Path(root), "vqa")
+    tracking.experiment_id(connection.connect(QUIET, Path(root)), QUIET, Path(root), "vqa")
 
 
 @pytest.fixture(scope="session")
@@ -68,12 +68,12 @@ def metrics(step: int, **values: float) -> dict[str, Any]:
 
 
 def history(root: Path, run_id: str, name: str) -> list[tuple[int, float]]:
-    found = tracking.connect(QUIET, root).get_metric_history(run_id, name)
+    found = connection.connect(QUIET, root).get_metric_history(run_id, name)
     return sorted((metric.step, metric.value) for metric in found)
 
 
 def test_first_use_by_several_processes_makes_one_store_and_one_experiment(database: Path) -> None:
-    found = tracking.connect(QUIET, database.parent).search_experiments()
+    found = connection.connect(QUIET, database.parent).search_experiments()
     assert sorted(experiment.name for experiment in found) == ["Default", "sightline-vqa"]
 
 
@@ -239,12 +239,12 @@ def test_system_metrics_are_logged(root: Path) -> None:
 def test_the_environment_goes_before_params(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config = TrackingConfig(uri="sqlite:///config.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    assert tracking.tracking_uri(config, tmp_path) == "http://127.0.0.1:1"
+    assert connection.tracking_uri(config, tmp_path) == "http://127.0.0.1:1"
     with pytest.raises(ConfigError, match=r"cannot be reached.*127\.0\.0\.1:1"):
-        tracking.connect(config, tmp_path)
+        connection.connect(config, tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert tracking.tracking_uri(config, tmp_path) == "sqlite:///config.db"
-    assert tracking.tracking_uri(QUIET, tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert connection.tracking_uri(config, tmp_path) == "sqlite:///config.db"
+    assert connection.tracking_uri(QUIET, tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def test_settings_that_cannot_work_are_refused() -> None:
@@ -255,7 +255,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
 
 
 def test_a_deleted_experiment_is_told(root: Path) -> None:
-    client = tracking.connect(QUIET, root)
+    client = connection.connect(QUIET, root)
     client.delete_experiment(tracking.experiment_id(client, QUIET, root, "vqa"))
     with pytest.raises(ConfigError, match="was deleted"):
         tracking.experiment_id(client, QUIET, root, "vqa")

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from contracts.errors import DataError
@@ -105,7 +105,8 @@ def renewed(folder: Path, *, inside: Path) -> Iterator[Path]:
             os.rename(new, folder)
     except BaseException:
         _put_back(old, folder)
-        shutil.rmtree(new, ignore_errors=True)  # proven above to lie inside; the first error is the one to tell
+        with suppress(OSError):  # the first error is the one to tell
+            remove_tree(new, inside=inside)
         raise
     with writing(old):
         remove_tree(old, inside=inside)

@@ -12,12 +12,18 @@ import yaml
 # Changing these moves work and words, not results; listing them would train everything anew after each touch.
 PLUMBING = {
     "pipeline/batch_memory.py",
+    "pipeline/cluster_backend.py",
+    "pipeline/cluster_join.py",
+    "pipeline/cluster_session.py",
+    "pipeline/cluster_watch.py",
     "pipeline/discover.py",
     "pipeline/distributed.py",
     "pipeline/event_tail.py",
     "pipeline/events.py",
     "pipeline/guard.py",
+    "pipeline/heartbeat.py",
     "pipeline/ledger.py",
+    "pipeline/out_of_memory.py",
     "pipeline/params.py",
     "pipeline/progress.py",
     "pipeline/project.py",

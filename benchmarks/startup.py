@@ -70,6 +70,9 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 pl.Trainer(max_steps=1, logger=False, enable_checkpointing=False, enable_progress_bar=False).fit(BoringModel())
 """
 RAY = """
+import os, secrets
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 import ray
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer

@@ -14,7 +14,6 @@ import contextlib
 import io
 import json
 import multiprocessing
-import os
 import statistics
 import tempfile
 import time
@@ -140,7 +139,6 @@ def _side_by_side(data: RunData, shards: Path, root: Path) -> tuple[float, float
     before and after ours, as a machine is not the same for minutes."""
     state = root / "state"
     state.mkdir()
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     bare = _in_a_process(data, shards)
     arguments = {"run": data.run.to_dict(), "data": data.spec.to_dict(), "shards": str(shards), "state": str(state)}
     run_training(arguments, ClusterConfig(num_workers=1), ROOT)

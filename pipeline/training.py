@@ -28,7 +28,9 @@ from pipeline.callbacks import LedgerWriter, PictureWriter, ProgressLines, State
 from pipeline.checkpoints import build_module, read_note
 from pipeline.datamodule import TarDataModule
 from pipeline.events import EventLogger
+from pipeline.heartbeat import Heartbeat
 from pipeline.ledger import FOLDER as LEDGER
+from pipeline.out_of_memory import MEMORY_FIX, is_out_of_memory
 from pipeline.params import LoaderConfig
 from pipeline.project import write_json
 from pipeline.resume import agree_on_state, check_shared
@@ -44,13 +46,17 @@ _ERROR_LENGTH = 500
 
 @dataclass(frozen=True)
 class Placement:
-    """Where this process stands: `strategy` and `plugins` come from the engine; the default is one process alone."""
+    """Where this process stands: `strategy` and `plugins` come from the engine; the default is one process alone.
+
+    Where the engine replaces lost workers, `still_s` seconds without a step make this process one.
+    """
 
     world: int = 1
     rank: int = 0
     strategy: Any = "auto"
     plugins: tuple[Any, ...] = ()
     use_gpu: bool | None = None  # None: if there is one
+    still_s: float | None = None
 
 
 def choose_precision(precision: str, use_gpu: bool) -> Any:
@@ -151,6 +157,13 @@ def _fit(
         signal.signal(signal.SIGINT, interrupt_handler)
         raise KeyboardInterrupt from error
     except Exception as error:
+        if is_out_of_memory(error):
+            raise TrainingError(
+                "training ran out of memory",
+                value=f"{type(error).__name__}: {error}".strip()[:_ERROR_LENGTH],
+                where=f"step {trainer.global_step + 1}, rank {placement.rank}",
+                fix=MEMORY_FIX,
+            ) from error
         _stop_if_repeated(folder / f"crash-rank{placement.rank}.json", trainer.global_step, module.keys, error)
         raise
     if trainer.is_global_zero:
@@ -190,6 +203,8 @@ def make_trainer(
     use_gpu = torch.cuda.is_available() if placement.use_gpu is None else placement.use_gpu
     events = EventLogger(folder / EVENTS)
     callbacks: list[pl.Callback] = [ProgressLines(run["name"], monitor), PictureWriter(events, train.num_pictures)]
+    if placement.still_s is not None:
+        callbacks.append(Heartbeat(placement.still_s))
     if train.ledger:
         callbacks.append(LedgerWriter(folder / LEDGER, rank=placement.rank, world=placement.world))
     if train.ema_decay is not None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from pipeline.cluster_join import authentication
+from pipeline.cluster_session import private_folder
 from pipeline.params import load_params
 from pipeline.project import Project
 from pipeline.runs import load_run
@@ -36,14 +36,13 @@ TRAIN = {"max_epochs": 12, "validate_every_epochs": 4, "checkpoint_every_steps":
 class Cluster:
     """`ray start` nodes of one CPU each, the first one the head; only these are stopped afterwards."""
 
-    def __init__(self, stack: ExitStack, num_nodes: int):
-        self._stack = stack
-        self.folder = Path(tempfile.mkdtemp(prefix="sl"))  # short: Ray puts socket names below it
-        stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+    def __init__(self, stack: ExitStack, num_nodes: int, authentication: str = "token"):
+        self._stack, self._authentication = stack, authentication
+        self.folder = stack.enter_context(private_folder())
         port = free_port()
         self.address = f"127.0.0.1:{port}"
         self.nodes: list[subprocess.Popen] = []
-        self._start("--head", f"--port={port}", f"--dashboard-port={free_port()}", f"--temp-dir={self.folder}")
+        self._start("--head", f"--port={port}", f"--dashboard-port={free_port()}", f"--temp-dir={self.folder / 'ray'}")
         while len(self.nodes) < num_nodes:
             self._start(f"--address={self.address}")
 
@@ -55,7 +54,7 @@ class Cluster:
         process = self._stack.enter_context(
             subprocess.Popen(
                 [ray, "start", *options, *common],
-                env=os.environ | {"RAY_AUTH_MODE": "disabled", **SOON_MISSED, **SOON_LEFT},
+                env=os.environ | {"RAY_AUTH_MODE": self._authentication, **SOON_MISSED, **SOON_LEFT},
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -64,7 +63,7 @@ class Cluster:
         )
         self._stack.callback(kill_node, process)
         self.nodes.append(process)
-        wait_for_nodes(self.address, len(self.nodes))
+        wait_for_nodes(self.address, len(self.nodes), self._authentication)
 
 
 def kill_node(process: subprocess.Popen) -> None:
@@ -74,22 +73,23 @@ def kill_node(process: subprocess.Popen) -> None:
         process.wait()
 
 
-def wait_for_nodes(address: str, count: int) -> None:
+def wait_for_nodes(address: str, count: int, mode: str) -> None:
     """Until the cluster's head answers and says that `count` nodes are alive."""
     import ray
 
     deadline, handler = time.monotonic() + 90, signal.getsignal(signal.SIGTERM)
-    while time.monotonic() < deadline:
-        try:
-            ray.init(address, logging_level="ERROR")
-            if sum(node["Alive"] for node in ray.nodes()) == count:
-                return
-        except (ConnectionError, RuntimeError, ValueError):
-            pass  # not up yet
-        finally:
-            ray.shutdown()
-            signal.signal(signal.SIGTERM, handler)  # Ray leaves its own behind, and other tests would meet it
-        time.sleep(1)
+    with authentication({"RAY_AUTH_MODE": mode}):
+        while time.monotonic() < deadline:
+            try:
+                ray.init(address, logging_level="ERROR")
+                if sum(node["Alive"] for node in ray.nodes()) == count:
+                    return
+            except (ConnectionError, RuntimeError, ValueError):
+                pass  # not up yet
+            finally:
+                ray.shutdown()
+                signal.signal(signal.SIGTERM, handler)  # Ray leaves its own behind, and other tests would meet it
+            time.sleep(1)
     raise TimeoutError(f"no {count} nodes at {address}")
 
 

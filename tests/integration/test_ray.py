@@ -9,7 +9,8 @@ import pytest
 
 from contracts.errors import ConfigError, TrainingError
 from pipeline.checkpoints import BEST, load_best
-from pipeline.distributed import check_resources, map_ordered, run_training, session
+from pipeline.cluster_session import session
+from pipeline.distributed import check_resources, map_ordered, run_training
 from pipeline.params import ClusterConfig, ShardsConfig, load_params
 from pipeline.project import Project
 from pipeline.sharding import shard_dataset

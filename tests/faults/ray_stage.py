@@ -1,0 +1,101 @@
+"""The train stage on a Ray cluster of its own, as DVC runs it, and what its processes are and do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from pipeline.ledger import FOLDER as LEDGER
+from pipeline.project import Project
+
+# Longer than all that happens to one training takes.
+TRAIN = {"max_epochs": 12, "validate_every_epochs": 4, "checkpoint_every_steps": 2, "ledger": True}
+
+
+class RayStage:
+    """The tiny segmentation run in a copy of the tiny project."""
+
+    def __init__(self, project: Project, folder: Path, root: Path, *, num_workers: int, **train: Any):
+        shutil.copytree(project.root, folder)
+        document = yaml.safe_load((folder / "params.yaml").read_text())
+        document["cluster"] = {"engine": "ray", "num_workers": num_workers, "collective_timeout_s": 8}
+        document["runs"]["segmentation"]["train"] = TRAIN | train
+        (folder / "params.yaml").write_text(yaml.safe_dump(document))
+        self.folder, self.root = folder, root
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with open(self.folder / "log.txt", "a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.stages.train", "segmentation"],
+                cwd=self.folder,
+                env=os.environ | {"PYTHONPATH": str(self.root), "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "2"},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log.txt").read_text()
+
+    def end(self, seconds: float = 150) -> int:
+        """Wait for its exit code."""
+        assert self.process is not None
+        return self.process.wait(seconds)
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            for process in self.tree():
+                process.kill()
+            self.process.wait(30)
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 120) -> Any:
+        """Until `condition` gives something, while the stage runs."""
+        assert self.process is not None
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if found := condition():
+                return found
+            assert self.process.poll() is None, f"training ended too early:\n{self.log[-3000:]}"
+            time.sleep(0.02)
+        raise AssertionError(f"nothing happened:\n{self.log[-3000:]}")
+
+    def worker(self, *, session: int, steps: int) -> int:
+        """Process id of rank 0 as soon as the `session`-th start of training has made `steps` steps."""
+
+        def ready() -> int:
+            found = []
+            for path in sorted(self.folder.glob(f"state/*/{LEDGER}/*-rank0000.jsonl")):
+                lines = path.read_text().split("\n")[:-1]
+                found += [(json.loads(lines[0])["pid"], len(lines) - 1)] if lines else []
+            return found[session - 1][0] if len(found) >= session and found[session - 1][1] >= steps else 0
+
+        return self.wait(ready)
+
+    def tree(self) -> list[psutil.Process]:
+        """The stage's process and all below it."""
+        assert self.process is not None
+        top = psutil.Process(self.process.pid)
+        return [top, *top.children(recursive=True)]
+
+    def named(self, name: str) -> psutil.Process:
+        """The process whose command line begins with this, its path left out."""
+        return next(process for process in self.tree() if command(process).rpartition("/")[2].startswith(name))
+
+
+def command(process: psutil.Process) -> str:
+    try:
+        return (process.cmdline() or [""])[0]
+    except psutil.Error:
+        return ""

@@ -1,0 +1,169 @@
+"""Parts of Ray freeze, are killed or run out of memory: noticed, told in a sentence, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from contracts.errors import DataError
+from pipeline.checkpoints import BEST, load_best
+from pipeline.distributed import map_ordered
+from pipeline.params import ClusterConfig
+from pipeline.training import fit
+from tests.faults.ray_stage import TRAIN, RayStage
+from tests.integration.cluster import training
+from tests.local_training import mlflow_statuses
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture
+def stage(tiny_project, tmp_path, root) -> Iterator[RayStage]:
+    stage = RayStage(tiny_project, tmp_path / "project", root, num_workers=1)
+    yield stage
+    stage.stop()
+
+
+@pytest.fixture
+def unbroken(tiny_project, tmp_path) -> Path:
+    """State folder of the same training that nothing happened to."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        arguments = training(tiny_project, tmp_path / "unbroken", **TRAIN)
+        fit(**arguments)
+    finally:
+        torch.set_num_threads(threads)
+    return tmp_path / "unbroken"
+
+
+def test_frozen_worker_dead_controller_and_dead_head_change_nothing(stage, unbroken):
+    stage.start()
+    frozen = stage.worker(session=1, steps=3)
+    os.kill(frozen, signal.SIGSTOP)
+    stage.worker(session=2, steps=2)
+    assert not psutil.pid_exists(frozen)
+    assert "rank 0: a worker did not answer any more" in stage.log
+
+    stage.named("ray::TrainController").kill()
+    stage.worker(session=3, steps=2)
+    assert "(try 1 of 3): its process died" in stage.log, "the state in between starts the count anew"
+
+    tree = stage.tree()
+    stage.named("gcs_server").kill()
+    assert stage.end() == 2
+    assert "TrainingError: Ray died in the middle of the work: 'gcs_server on this machine'" in stage.log
+    assert "run the same command again" in stage.log
+    assert "Traceback" not in stage.log.rpartition("TrainingError:")[2]
+    assert mlflow_statuses(stage.folder) == ["FAILED"]
+    psutil.wait_procs(tree, timeout=10)
+    assert not [process for process in tree if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+    stage.start()
+    assert stage.end() == 0, stage.log[-3000:]
+    assert mlflow_statuses(stage.folder) == ["FINISHED"]
+    record = json.loads((stage.folder / "artifacts/segmentation/run.json").read_text())
+    assert record["best"] == load_best(unbroken / BEST)["info"], "the same weights to the last bit, and metrics"
+
+
+def test_a_worker_without_memory_is_a_sentence(stage):
+    stage.start()
+    worker = stage.worker(session=1, steps=1)
+    limit = psutil.Process(worker).memory_info().vms
+    resource.prlimit(worker, resource.RLIMIT_AS, (limit, limit))
+    assert stage.end() in (0, 2), stage.log[-3000:]
+    print(stage.log[-6000:])
+    raise AssertionError
+
+
+HANG = """
+import sys, time
+import pytorch_lightning as pl
+from pytorch_lightning.demos.boring_classes import BoringModel
+from pipeline.heartbeat import Heartbeat
+
+class Hanging(BoringModel):
+    def training_step(self, batch, batch_idx):
+        if batch_idx == 3:
+            time.sleep(60)
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch, batch_idx):
+        time.sleep(0.05)
+
+quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+model = Hanging() if sys.argv[1] == "hangs" else BoringModel()
+pl.Trainer(max_epochs=2, limit_train_batches=5, callbacks=[Heartbeat(2.0)], **quiet).fit(model)
+time.sleep(3)
+print("done")
+"""
+
+
+@pytest.mark.parametrize("what", ["hangs", "trains"])
+def test_training_that_stands_still_ends_its_process(what, root):
+    start = time.monotonic()
+    out = subprocess.run([sys.executable, "-c", HANG, what], cwd=root, capture_output=True, text=True, timeout=100)
+    if what == "trains":
+        assert out.returncode == 0 and "done" in out.stdout
+    else:
+        assert out.returncode == 1 and "Timeout (0:00:02)!" in out.stderr and "in training_step" in out.stderr
+        assert time.monotonic() - start < 50
+
+
+def greedy(number: int) -> int:
+    import os
+
+    if number == 2:
+        return len(bytearray(1 << 50))
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def dying(number: int) -> int:
+    import os
+
+    if number:
+        os.kill(os.getpid(), 9)
+    return number
+
+
+def dozing(number: int) -> int:
+    import time
+
+    time.sleep(60 * number)
+    return number
+
+
+def test_tasks_that_run_out_of_memory_or_die_are_sentences(root):
+    config = ClusterConfig()
+    for function, first, what in ((greedy, 0o077, "out of memory"), (dying, 0, "its process died")):
+        results = map_ordered(function, ((i,) for i in range(4)), config, root)
+        assert next(results) == first
+        with pytest.raises(DataError, match=what) as raised:
+            list(results)
+        assert "Traceback" not in str(raised.value) and "fix" in str(raised.value)
+
+
+def test_the_end_of_the_head_is_told_while_sharding(root):
+    with ExitStack() as stack:
+        results = map_ordered(dozing, ((i,) for i in range(3)), ClusterConfig(), root)
+        stack.callback(results.close)
+        assert next(results) == 0
+        for process in psutil.Process().children():
+            if process.name() == "gcs_server":
+                process.kill()
+        with pytest.raises(DataError, match="Ray died in the middle of the work"):
+            next(results)

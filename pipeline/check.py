@@ -6,10 +6,11 @@ The first stage of dvc.yaml, which all others depend on: a name that is a path o
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-from contracts.errors import SightlineError
+from contracts.errors import ConfigError, SightlineError
 from pipeline.guard import guard_process
 from pipeline.params import (
     ClusterConfig,
@@ -21,8 +22,9 @@ from pipeline.params import (
     read_params,
 )
 from pipeline.project import Project, write_json
-from pipeline.settings import Problems, nearest, parse, raise_if
+from pipeline.settings import Problems, indented, nearest, parse, raise_if
 from pipeline.train_config import TrainConfig
+from pipeline.uris import check_tracking_uri
 
 
 def check(params: Params) -> None:
@@ -33,9 +35,11 @@ def check(params: Params) -> None:
         params.read_dataset(name, found)
     for name in document["runs"]:
         params.read_run(name, found)
-    if not document["runs"]:  # otherwise they are read with each run
-        parse(TrainConfig, document.get("train"), "train", found)
-        parse(LoaderConfig, document.get("loader"), "loader", found)
+    for shared, section in ((TrainConfig, "train"), (LoaderConfig, "loader")):  # what every run lays something over
+        mistakes: Problems = []
+        parse(shared, document.get(section), section, mistakes)
+        # Whether its values go together is each run's matter.
+        found += [one for one in mistakes if not one.startswith(f"{section}: ") and one not in found]
     for cls, key in ((ShardsConfig, "shards"), (ClusterConfig, "cluster"), (TrackingConfig, "tracking")):
         parse(cls, document.get(key), key, found)
     registry = parse(RegistryConfig, document.get("registry"), "registry", found)
@@ -43,6 +47,11 @@ def check(params: Params) -> None:
     for name in registry.gates if registry else ():
         if name not in runs:
             found.append(f"registry.gates.{name}: no such run; {nearest(name, runs)}")
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):  # goes before `tracking.uri`
+        try:
+            check_tracking_uri(uri, where="environment variable MLFLOW_TRACKING_URI")
+        except ConfigError as error:
+            found.append(indented(error))
     told = {mistake.partition(": ")[0] for mistake in params.mistakes}
     raise_if([*params.mistakes, *(one for one in found if one.partition(": ")[0] not in told)], params.file)
 

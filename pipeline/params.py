@@ -155,7 +155,7 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         check_ranges(
             self,
-            **({"num_workers": COUNT} if isinstance(self.num_workers, int) else {}),
+            **({} if isinstance(self.num_workers, WorkerRange) else {"num_workers": COUNT}),
             resize_every_s=POSITIVE,
             cpus_per_worker=COUNT,
             max_failures=AMOUNT,
@@ -276,16 +276,17 @@ class Params:
     def read_dataset(self, name: str, problems: Problems) -> DatasetConfig | None:
         """As `dataset`, but mistakes are appended to `problems`."""
         where, entry = f"datasets.{name}", self.document["datasets"][name]
-        sources = entry.get("sources") if isinstance(entry, Mapping) else None
+        if not isinstance(entry, Mapping):
+            problems.append(f"{where}: must be a mapping (is {shown(entry)})")
+            return None
+        sources, world = entry.get("sources"), entry.get("world")
         if isinstance(sources, Mapping):
             entry = {**entry, "sources": {source: {} if part is None else part for source, part in sources.items()}}
-        config = parse(DatasetConfig, entry, where, problems)
-        if config is not None:
-            for source, section in config.sources.items():
+            for source, section in sources.items():
                 self._part("source", source, section, f"{where}.sources.{source}", problems)
-            if config.world is not None:
-                self._named_part("world", config.world, f"{where}.world", problems)
-        return config
+        if isinstance(world, Mapping):
+            self._named_part("world", world, f"{where}.world", problems)
+        return parse(DatasetConfig, entry, where, problems)
 
     def part_config(self, kind: str, section: Mapping[str, Any], where: str) -> Any:
         """The Config of the component that `section` names."""

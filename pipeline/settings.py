@@ -52,14 +52,22 @@ def parse(cls: type[T], section: Any, where: Place, problems: Problems) -> T | N
     if not isinstance(section, Mapping):
         problems.append(f"{at([])}: must be a mapping (is {shown(section)})")
         return None
-    try:
-        return _adapter(cls).validate_json(json.dumps(section), strict=True, extra="forbid")
-    except ValidationError as error:
-        found = dict.fromkeys(text for item in error.errors() for text in _explain(cls, at, item))
-        problems.extend(found)
-    except (SightlineError, TypeError) as error:
-        problems.append(f"{at([])}: {_indented(error)}")
-    return None
+    rest, found = json.loads(json.dumps(section)), dict[str, None]()
+    while True:
+        try:
+            value = _adapter(cls).validate_json(json.dumps(rest), strict=True, extra="forbid")
+            break
+        except ValidationError as error:
+            # Ranges are looked at only where all else is right: once more, without what has been told.
+            told = [one for item in error.errors() for one in _explain(cls, item, again=bool(found))]
+            found |= dict.fromkeys(f"{at(keys)}: {text}" for keys, text in told)
+            if not [keys for keys, _ in told if _drop(rest, keys)]:
+                break
+        except (SightlineError, TypeError) as error:
+            found[f"{at([])}: {indented(error)}"] = None
+            break
+    problems += found
+    return None if found else value
 
 
 @cache
@@ -67,31 +75,54 @@ def _adapter(cls: type[T]) -> TypeAdapter[T]:
     return TypeAdapter(cls)
 
 
-def _explain(cls: type, at: Callable[[Sequence[str]], str], item: Any) -> list[str]:
-    """The texts of one of pydantic's errors."""
+def _explain(cls: type, item: Any, *, again: bool) -> list[tuple[list[str], str]]:
+    """Keys and text of each mistake that one of pydantic's errors tells.
+
+    Args:
+        again: keys with mistakes were taken out before: what may follow from that is left out.
+    """
     keys, kinds = _follow(cls, item["loc"])
-    path, kind = at(keys), item["type"]
-    if len(kinds) > 1 and isinstance(item["input"], Mapping) and any(map(dataclasses.is_dataclass, kinds)):
-        chosen = next(one for one in kinds if dataclasses.is_dataclass(one))
-        if item["loc"][-1] != chosen.__name__:
+    kind, error = item["type"], item.get("ctx", {}).get("error")
+    if isinstance(error, RangeError):
+        return [([*keys, n], f"must be {said} (is {shown(value)})") for n, (value, said) in error.found.items()]
+    if again and (kind == "missing" or isinstance(error, SightlineError)):
+        return []
+    if len(kinds) > 1 and isinstance(item["input"], Mapping):
+        mapping = next((one.__name__ for one in kinds if dataclasses.is_dataclass(one)), None)
+        if mapping not in (None, item["loc"][-1]):
             return []  # it was meant to be the mapping, whose own mistakes are told
+    return [(keys, _text(cls, item, kinds, error))]
+
+
+def _text(cls: type, item: Any, kinds: list[Any], error: Exception | None) -> str:
+    kind = item["type"]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _fields(_follow(cls, item["loc"][:-1])[1])
-        return [f"{path}: unknown key; {nearest(keys[-1], known, 'known keys')}"]
+        return f"unknown key; {nearest(item['loc'][-1], known, 'known keys')}"
     if kind == "missing":
-        return [f"{path}: missing"]
-    error = item.get("ctx", {}).get("error")
-    if isinstance(error, RangeError):
-        return [f"{at([*keys, n])}: must be {said} (is {shown(value)})" for n, (value, said) in error.found.items()]
+        return "missing"
     if isinstance(error, SightlineError):
-        return [f"{path}: {_indented(error)}"]
+        return indented(error)
     if kind == "literal_error":
         text = f"must be one of {item['ctx']['expected'].replace(chr(39), '')}"
     elif len(kinds) > 1:
         text = "must be " + " or ".join(_said(one) for one in kinds)
     else:
         text = f"must be {_KINDS[kind]}" if kind in _KINDS else item["msg"]
-    return [f"{path}: {text} (is {shown(item['input'])})"]
+    return f"{text} (is {shown(item['input'])})"
+
+
+def _drop(section: Any, keys: Sequence[str]) -> bool:
+    """Take the entry at `keys` out, or the list that holds it; False if it is not there."""
+    for i, key in enumerate(keys):
+        below = section.get(key)
+        if key not in section:
+            return False
+        if i == len(keys) - 1 or not isinstance(below, dict):
+            del section[key]
+            return True
+        section = below
+    return False
 
 
 def _follow(cls: Any, location: Sequence[str | int]) -> tuple[list[str], list[Any]]:
@@ -133,7 +164,8 @@ def _said(kind: Any) -> str:
     return _KINDS.get(f"{ {str: 'string'}.get(kind, getattr(kind, '__name__', '')) }_type", str(kind))
 
 
-def _indented(error: Exception) -> str:
+def indented(error: Exception) -> str:
+    """An error's lines as one entry of a list."""
     return str(error).replace("\n", "\n    ")
 
 

@@ -20,7 +20,7 @@ def check_tracking_uri(uri: str, *, where: str) -> None:
     scheme, colon, rest = uri.partition("://")
     if uri.startswith(("file:", "./", "/", "~")):
         raise ConfigError("MLflow no longer keeps runs in plain files", value=uri, where=where, allowed=_ALLOWED)
-    if not (scheme and colon and rest):
+    if not (scheme and colon and rest) and uri != "databricks":
         raise ConfigError("no url of a tracking store", value=uri, where=where, allowed=_ALLOWED)
     database, _, driver = scheme.partition("+")
     if database in _DRIVERS and not _installed(driver or _DRIVERS[database]):
@@ -29,7 +29,7 @@ def check_tracking_uri(uri: str, *, where: str) -> None:
             value=uri,
             where=where,
             allowed=_ALLOWED,
-            fix="pip install 'sightline[postgres]', and write postgresql+pg8000://"
+            fix="pip install pg8000 (the extra `postgres` of pyproject.toml), and write postgresql+pg8000://"
             if database == "postgresql"
             else f"install {driver or _DRIVERS[database]}",
         )

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 
+from contracts.errors import ConfigError
 from contracts.records import DataSpec
+from lightning_modules.optimizer import OptimizerConfig
 from pipeline import discover
 from pipeline.checkpoints import build_module
-from pipeline.params import Params, load_params
+from pipeline.params import (
+    ClusterConfig,
+    LoaderConfig,
+    Params,
+    ShardsConfig,
+    TrackingConfig,
+    WorkerRange,
+    load_params,
+)
 from pipeline.runs import load_run
 from pipeline.settings import parse
 from pipeline.shards import SplitReader
+from pipeline.train_config import TrainConfig
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -46,6 +59,30 @@ def test_config_survives_storage(kind, name):
     assert config is not None
     stored = json.loads(json.dumps(dataclasses.asdict(config)))
     assert parse(config_class(kind, name), stored, name, []) == config
+
+
+SECTION_CONFIGS = (ShardsConfig, LoaderConfig, ClusterConfig, WorkerRange, TrackingConfig, TrainConfig, OptimizerConfig)
+
+
+def number_fields(cls: type) -> list[str]:
+    """Fields of a Config that hold numbers."""
+    hints = get_type_hints(cls)
+    return [f.name for f in dataclasses.fields(cls) if {int, float} & {hints[f.name], *get_args(hints[f.name])}]
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [*SECTION_CONFIGS, *(config_class(*part) for part in PARTS)],
+    ids=lambda cls: f"{cls.__module__}.{cls.__name__}",
+)
+def test_every_number_has_a_range(cls):
+    """NaN fails every comparison, so that only a range that says what is allowed refuses it."""
+    good = {"min": 1, "max": 2} if cls is WorkerRange else {}
+    for name in number_fields(cls):
+        several = "tuple" in str(get_type_hints(cls)[name])
+        for number in (math.nan, -math.inf, -1_000_000):
+            with pytest.raises(ConfigError, match=rf"{name} must be .* \(is"):
+                cls(**good | {name: (number,) if several else number})
 
 
 def test_every_task_and_model_is_in_a_shipped_run(root):

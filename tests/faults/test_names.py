@@ -45,11 +45,12 @@ def params(**changes: Any) -> dict[str, Any]:
     return {"datasets": {"voc": dataset}, "runs": {"seg": run}, "train": {}, "loader": {}, "shards": {}} | changes
 
 
-def renamed(part: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """The document with more entries in `part`, by these names."""
+def renamed(names: tuple[str, ...], *parts: str) -> dict[str, Any]:
+    """The document with more entries in `parts`, by these names."""
     document = json.loads(json.dumps(params()))
-    (entry,) = document[part].values()
-    document[part] |= dict.fromkeys(names, entry)
+    for part in parts:
+        (entry,) = document[part].values()
+        document[part] |= dict.fromkeys(names, entry)
     return document
 
 
@@ -89,33 +90,32 @@ def write(folder: Path, document: dict[str, Any]) -> None:
     (folder / "params.yaml").write_text(text)
 
 
-@pytest.mark.parametrize("part", ["datasets", "runs"])
-def test_dvc_repro_runs_nothing(copy, part):
-    write(copy, renamed(part, EVIL))
-    stage = {"datasets": "fetch", "runs": "train"}[part]
+def test_dvc_repro_runs_nothing(copy):
+    write(copy, renamed(EVIL, "datasets", "runs"))
     shell = "$(touch MARK)".replace("MARK", str(copy.parent / "mark"))
-    for targets in ((), (f"{stage}@{shell}",)):
+    for targets in ((), (f"fetch@{shell}",), (f"train@{shell}",)):
         result = run(copy, "dvc", "repro", *targets)
         output = result.stdout + result.stderr
         assert result.returncode == 255, output
         assert "failed to run: python -m pipeline.check --out data/checked.json, exited with 2" in output
         for name in ("-rf", "Coco", shell):
-            assert f'{part}: "{name}" is no name; allowed: {NAME_RULE}' in output
+            for part in ("datasets", "runs"):
+                assert f'{part}: "{name}" is no name; allowed: {NAME_RULE}' in output
         assert output.count("Running stage") == 1, output
         untouched(copy)
 
 
-@pytest.mark.parametrize("part", ["datasets", "runs"])
-def test_a_path_as_a_name_deletes_nothing_outside(copy, part):
+def test_a_path_as_a_name_deletes_nothing_outside(copy):
     """DVC deletes a stage's outputs before it runs it; it also refuses two stages with one output."""
-    write(copy, renamed(part, (PATH,)))
-    stage = {"datasets": "fetch", "runs": "train"}[part]
-    for command in (["repro", f"{stage}@{PATH}"], ["checkout", "--force"]):
+    write(copy, renamed((PATH,), "datasets", "runs"))
+    for command in (["repro", f"fetch@{PATH}"], ["repro", f"train@{PATH}"], ["checkout", "--force"]):
         run(copy, "dvc", *command)
         untouched(copy)
     result = run(copy, sys.executable, "-m", "pipeline.check")
     assert result.returncode == 2
-    assert f'{part}: "{PATH}" is no name; allowed: {NAME_RULE}' in result.stderr
+    for part in ("datasets", "runs"):
+        assert f'{part}: "{PATH}" is no name; allowed: {NAME_RULE}' in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("stage", ["fetch", "train"])  # the others begin in the same `main`
@@ -131,7 +131,7 @@ def test_no_stage_takes_such_a_name_from_its_command_line(copy, stage):
 
 
 def test_a_stage_reads_no_file_with_such_a_name(copy):
-    write(copy, renamed("datasets", (PATH,)))
+    write(copy, renamed((PATH,), "datasets"))
     for name in (PATH, "voc"):
         result = run(copy, sys.executable, "-m", "pipeline.stages.fetch", name)
         assert result.returncode == 2
@@ -140,10 +140,7 @@ def test_a_stage_reads_no_file_with_such_a_name(copy):
 
 
 def test_again_with_good_names_everything_runs(copy):
-    write(copy, renamed("datasets", (PATH,)))
-    assert run(copy, "dvc", "repro", "fetch@voc").returncode == 255
-    untouched(copy)
-    write(copy, renamed("datasets", ("voc-2", "a" * 64)))
+    write(copy, renamed(("voc-2", "a" * 64), "datasets"))
     result = run(copy, "dvc", "repro", "fetch@voc", "fetch@voc-2", f"fetch@{'a' * 64}")
     assert result.returncode == 0, result.stderr
     assert (copy / "data" / "raw" / "voc-2" / "VOCdevkit").is_dir()
@@ -158,7 +155,7 @@ def test_again_with_good_names_everything_runs(copy):
 @pytest.mark.parametrize("part", ["datasets", "runs"])
 def test_no_such_name_is_loaded_for_work(tmp_path, part, name):
     assert not is_name(name)
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(renamed(part, (name,)), allow_unicode=True))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(renamed((name,), part), allow_unicode=True))
     with pytest.raises(ConfigError, match="is no name; allowed: small letters a-z"):
         load_params(tmp_path)
     with pytest.raises(ConfigError, match=r"^1 mistake in params\.yaml"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,13 @@ from pipeline.settings import merged
 @pytest.fixture
 def document(root: Path) -> dict[str, Any]:
     return yaml.safe_load((root / "params.yaml").read_text())
+
+
+def put(document: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for key in parents:
+        document = document.setdefault(key, {})
+    document[last] = value
 
 
 def message(document: dict[str, Any]) -> str:
@@ -61,12 +69,184 @@ def test_all_mistakes_are_told_at_once(document):
     ],
 )
 def test_single_mistakes(document, path, value, expected):
-    *parents, last = path.split(".")
-    target = document
-    for key in parents:
-        target = target.setdefault(key, {})
-    target[last] = value
+    put(document, path, value)
     assert expected in message(document)
+
+
+@pytest.mark.parametrize("value", [[], [1], "text", 3, True, 1.5])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "datasets",
+        "datasets.voc",
+        "datasets.voc.world",
+        "datasets.voc.world.num_images",
+        "datasets.voc.sources",
+        "datasets.voc.sources.voc",
+        "runs",
+        "runs.vqa_lstm",
+        "runs.vqa_lstm.task",
+        "runs.vqa_lstm.model",
+        "runs.vqa_lstm.train",
+        "runs.vqa_lstm.loader",
+        "runs.vqa_lstm.train.optimizer",
+        "train",
+        "train.optimizer",
+        "loader",
+        "shards",
+        "cluster",
+        "tracking",
+        "registry",
+        "registry.gates",
+    ],
+)
+def test_a_section_of_another_kind_is_told_once_with_its_key(document, path, value):
+    put(document, path, value)
+    text = message(document)
+    (line,) = [line for line in text.splitlines() if line.startswith(f"  - {path}: must be a mapping")]
+    assert line.endswith(f"(is {json.dumps(value)})")
+    if path not in ("runs", "registry"):  # gates of runs that are not there are told, too
+        assert text.startswith("1 mistake in params.yaml"), text
+
+
+@pytest.mark.parametrize(
+    "path", ["train", "loader", "shards", "cluster", "tracking", "registry", "runs.vqa_lstm.train"]
+)
+def test_a_section_with_nothing_in_it_is_empty(document, path):
+    put(document, path, None)
+    check(Params(document))
+
+
+@pytest.mark.parametrize("section", ["datasets", "runs"])
+def test_data_sets_and_runs_must_be_there(document, section):
+    del document[section]
+    assert f"  - {section}: missing" in message(document)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("train.batch_size", 0, "1 or more (is 0)"),
+        ("train.micro_batch_size", 0, "1 or more (is 0)"),
+        ("train.max_epochs", -1, "1 or more (is -1)"),
+        ("train.log_every_steps", 0, "1 or more (is 0)"),
+        ("train.num_pictures", -1, "0 or more (is -1)"),
+        ("train.ema_decay", 1, "more than 0 and less than 1 (is 1.0)"),
+        ("train.seed", 2**32, "0 or more and at most 4.29497e+09 (is 4294967296)"),
+        ("train.optimizer.lr", -0.1, "more than 0 (is -0.1)"),
+        ("train.optimizer.momentum", 1, "0 or more and less than 1 (is 1.0)"),
+        ("loader.num_workers", -1, "0 or more (is -1)"),
+        ("loader.prefetch", 0, "1 or more (is 0)"),
+        ("loader.window", 0, "1 or more (is 0)"),
+        ("shards.quality", 101, "1 or more and at most 100 (is 101)"),
+        ("cluster.resize_every_s", 0, "more than 0 (is 0.0)"),
+        ("cluster.max_failures", -1, "0 or more (is -1)"),
+        ("cluster.collective_timeout_s", 0, "1 or more (is 0)"),
+        ("tracking.patience_s", -1, "0 or more (is -1.0)"),
+        ("datasets.voc.max_quarantined", 1.1, "0 or more and at most 1 (is 1.1)"),
+        ("datasets.voc.world.num_images.train", 0, "1 or more and at most 400000 (is 0)"),
+        ("runs.segmentation_fcn.model.dropout", 1, "0 or more and less than 1 (is 1.0)"),
+        ("runs.detection_faster_rcnn.task.augment.crop", 0.5, "0 or more and less than 0.5 (is 0.5)"),
+        ("runs.detection_faster_rcnn.model.anchors", [0.1, -0.2], "more than 0 (is [0.1, -0.2])"),
+        ("registry.gates", {"vqa_lstm": float("nan")}, "any finite number"),
+    ],
+)
+def test_a_number_out_of_range_is_told_once_with_what_is_allowed(document, path, value, said):
+    put(document, path, value)
+    text = message(document)
+    assert text.startswith("1 mistake in params.yaml"), text
+    assert f"{path}" in text
+    assert f": must be {said}" in text
+
+
+def test_several_mistakes_of_one_section_are_told_together(document):
+    document["train"] |= {
+        "batch_size": 0,
+        "num_pictures": -1,
+        "optimizer": {"lr": -1, "warmup_fraction": 2},
+        "seeed": 1,
+    }
+    document["runs"]["vqa_lstm"]["train"]["max_epochs"] = 0
+    document["cluster"]["num_workers"] = {"min": 0, "max": -1}
+    document["datasets"]["Voc"] = document["datasets"]["voc"]
+    document["shards"] = []
+    lines = message(document).splitlines()
+    assert lines[0] == "10 mistakes in params.yaml:"
+    assert {line[4:].partition(": ")[0] for line in lines[1:]} == {
+        *("datasets", "shards", "train.optimizer.lr", "train.optimizer.warmup_fraction", "train.seeed"),
+        *("train.batch_size", "train.num_pictures", "runs.vqa_lstm.train.max_epochs"),
+        *("cluster.num_workers.min", "cluster.num_workers.max"),
+    }
+
+
+def test_parts_are_checked_where_their_data_set_has_mistakes(document):
+    document["datasets"]["voc"] |= {
+        "input": 3,
+        "sources": {"voc": {"one_based": 1}, "vocc": {}},
+        "world": {"name": "x"},
+    }
+    text = message(document)
+    assert text.startswith("4 mistakes in params.yaml")
+    for said in (
+        "datasets.voc.input: must be text (is 3)",
+        "datasets.voc.sources.voc.one_based: must be true or false (is 1)",
+        "datasets.voc.sources.vocc: unknown source (is \"vocc\"); did you mean 'voc'?",
+        'datasets.voc.world: unknown world (is "x"); known: coco_scenes, voc_scenes',
+    ):
+        assert said in text
+
+
+@pytest.mark.parametrize("value", ["two", None, 1.5, [1]])
+def test_what_may_be_of_two_kinds_is_told_once(document, value):
+    document["cluster"]["num_workers"] = value
+    text = message(document)
+    assert text.startswith("1 mistake in params.yaml")
+    assert "cluster.num_workers: must be a whole number or a mapping of min and max" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"min": 2, "max": 1}, "cluster.num_workers: not a range of workers"),
+        ({"min": 1}, "cluster.num_workers.max: missing"),
+        ({"min": 1, "max": "x"}, 'cluster.num_workers.max: must be a whole number (is "x")'),
+        ({"min": 1, "max": 2, "mox": 3}, "cluster.num_workers.mox: unknown key; did you mean 'max'?"),
+        ({"min": 0, "max": 2}, "cluster.num_workers.min: must be 1 or more (is 0)"),
+    ],
+)
+def test_the_mapping_that_was_meant_tells_its_own_mistakes(document, value, said):
+    document["cluster"]["num_workers"] = value
+    text = message(document)
+    assert text.startswith("1 mistake in params.yaml"), text
+    assert said in text
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("postgresql://me:hunter2@host/db", "the driver psycopg2 of this database is not installed"),
+        ("postgresql+nobody://host/db", "the driver nobody of this database is not installed"),
+        ("mysql://host/db", "the driver MySQLdb of this database is not installed"),
+        ("/mlruns", "plain files"),
+        ("mlruns", "no url of a tracking store"),
+        ("sqlite://", "no url of a tracking store"),
+    ],
+)
+def test_a_tracking_store_that_cannot_be_used_is_told(document, monkeypatch, uri, said):
+    document["tracking"] = {"uri": uri}
+    text = message(document)
+    assert said in text
+    assert "postgresql+pg8000://" in text
+    assert "hunter2" not in text
+    document["tracking"] = {}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert "environment variable MLFLOW_TRACKING_URI" in message(document)
+
+
+def test_a_database_with_its_driver_is_taken(document, monkeypatch):
+    monkeypatch.setattr("pipeline.uris._installed", lambda module: module == "pg8000")
+    document["tracking"] = {"uri": "postgresql+pg8000://me:pw@host/db"}
+    check(Params(document))
 
 
 def test_unknown_section_names_the_nearest(document):

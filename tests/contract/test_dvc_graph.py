@@ -27,6 +27,7 @@ PLUMBING = {
     "pipeline/resume.py",
     "pipeline/runs.py",
     "pipeline/settings.py",
+    "pipeline/state_copier.py",
     "pipeline/state_file.py",
     "pipeline/state_mirror.py",
     "pipeline/stopping.py",

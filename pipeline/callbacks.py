@@ -18,7 +18,7 @@ from lightning_modules.ops.gather import broadcast_from_first
 from pipeline.checkpoints import BEST, publish_state, save_best, weights_digest
 from pipeline.events import EventLogger
 from pipeline.ledger import LedgerFile
-from pipeline.state_mirror import StateMirror
+from pipeline.state_copier import StateCopier
 from pipeline.stopping import Stopped, StopRequest
 
 _ACCUMULATED = "accumulate_grad_batches"  # a state's own key
@@ -75,7 +75,7 @@ class StateWriter(pl.Callback):
 
     Args:
         run: `Run.to_dict()`. mode: whether more or less of `monitor` is better, "max" or "min".
-        mirror: where every state is copied to.
+        copier: copies every state to a store.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class StateWriter(pl.Callback):
         data: DataSpec,
         monitor: str,
         mode: str,
-        mirror: StateMirror | None = None,
+        copier: StateCopier | None = None,
     ):
-        self.folder, self.run, self.data, self.mirror = folder, run, data, mirror
+        self.folder, self.run, self.data, self.copier = folder, run, data, copier
         self.monitor, self.mode = monitor, mode
         self.every: int | None = run["train"]["checkpoint_every_steps"]
         self.validate_every: int = run["train"]["validate_every_epochs"]
@@ -151,8 +151,8 @@ class StateWriter(pl.Callback):
         trainer.save_checkpoint(part)  # collective: every rank calls it, rank 0 writes
         if trainer.is_global_zero:
             publish_state(part, self.folder, trainer.global_step)
-        if self.mirror is not None and trainer.is_global_zero:
-            self.mirror.push()
+        if self.copier is not None and trainer.is_global_zero:
+            self.copier.ask()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -7,6 +7,7 @@ model's own sections, which needs their modules; `python -m pipeline.check` does
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -147,6 +148,10 @@ class ClusterConfig:
     use_gpu: Literal["auto", "yes", "no"] = "auto"
     max_failures: int = 2
     collective_timeout_s: int = 90
+
+    def waiting_for(self, seconds: float) -> ClusterConfig:
+        """For a training in which one worker may wait so long for something that the others need not wait for."""
+        return dataclasses.replace(self, collective_timeout_s=max(self.collective_timeout_s, math.ceil(seconds)))
 
     @property
     def min_workers(self) -> int:

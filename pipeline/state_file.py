@@ -15,6 +15,8 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from contracts.errors import DataError, TrainingError
 
+_WRITER = ("PytorchStreamWriter", "inline_container")  # torch's names for itself when a file takes no more
+
 
 class StateFile(TorchCheckpointIO):
     """Lightning's own way goes through memory and the system's temporary folder, and unpickles if it is not told."""
@@ -58,7 +60,7 @@ def told(part: Path, needed: int) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+        if isinstance(error, RuntimeError) and not any(name in str(error) for name in _WRITER):
             raise
         part.unlink(missing_ok=True)
         free = shutil.disk_usage(part.parent).free if part.parent.is_dir() else 0

@@ -14,6 +14,8 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -36,11 +38,22 @@ _RETRY_STATUS = {408, 409, 425, 429}
 _RETRY_CODES = {"RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"}  # sent with status 400
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE (FSSPEC_S3_ANON=true: public buckets)"
 _ABSENT = "create the bucket, or run the stage again that writes the object"
+_patience: ContextVar[float] = ContextVar("patience")
 _random = random.SystemRandom()  # drawing from the shared generator would change what training draws
 
 
 class _Short(Exception):
     """Fewer bytes came than were announced."""
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Requests of this thread within the block are repeated for so long in place of `PATIENCE_S`."""
+    token = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
 
 
 def exists(url: str) -> bool:
@@ -250,7 +263,7 @@ def _retried(action: str, url: str, request: Callable[[], T]) -> T:
                 raise refusal from error
             wait_s = pause_s * _random.uniform(0.5, 1.0)  # or all workers come back in the same moment
             tried_s = time.monotonic() - started
-            if tried_s + wait_s > PATIENCE_S:
+            if tried_s + wait_s > _patience.get(PATIENCE_S):
                 raise DataError(
                     f"the object store failed to {action} this object for {tried_s:.0f} s, {attempts} attempts",
                     value=_words(error),

@@ -35,6 +35,7 @@ from pipeline.params import LoaderConfig
 from pipeline.project import write_json
 from pipeline.resume import agree_on_state, check_shared
 from pipeline.settings import Problems, parse, raise_if
+from pipeline.state_copier import CLOSE_S, StateCopier
 from pipeline.state_file import StateFile
 from pipeline.state_mirror import StateMirror
 from pipeline.stopping import Stopped
@@ -98,13 +99,18 @@ def fit(
         SightlineError: training cannot go on and trying again would not help; it is also left in `failure.json`.
     """
     folder, placement = Path(state), placement or Placement()
+    copier = None if state_store is None else StateCopier(StateMirror(state_store, folder))
+    last_copy_s = CLOSE_S
     try:
-        mirror = None if state_store is None else StateMirror(state_store, folder)
-        _fit(run, DataSpec.from_dict(data), Path(shards), folder, placement, mirror)
+        _fit(run, DataSpec.from_dict(data), Path(shards), folder, placement, copier)
+        last_copy_s = 0.0  # the result is what counts now
     except SightlineError as error:
         with contextlib.suppress(OSError), open(folder / FAILURE, "x") as file:  # the first rank's tells most
             json.dump({"type": type(error).__name__, "text": str(error)}, file)
         raise
+    finally:
+        if copier is not None:
+            copier.close(last_copy_s)
 
 
 def _fit(
@@ -113,7 +119,7 @@ def _fit(
     shards: Path,
     folder: Path,
     placement: Placement,
-    mirror: StateMirror | None,
+    copier: StateCopier | None,
 ) -> None:
     quiet_lightning()
     if placement.world > 1 and placement.use_gpu:
@@ -141,7 +147,7 @@ def _fit(
         world=placement.world,
         rank=placement.rank,
     )
-    trainer = make_trainer(run, train, data, module, datamodule, folder, placement, mirror)
+    trainer = make_trainer(run, train, data, module, datamodule, folder, placement, copier)
     resume = agree_on_state(folder)
     if resume is not None and trainer.is_global_zero:
         print(f"{run['name']}  goes on from {resume.name}", flush=True)
@@ -196,7 +202,7 @@ def make_trainer(
     datamodule: TarDataModule,
     folder: Path,
     placement: Placement,
-    mirror: StateMirror | None,
+    copier: StateCopier | None,
 ) -> pl.Trainer:
     monitor = train.monitor or module.task.metric
     mode = train.monitor_mode or module.task.metric_mode
@@ -215,7 +221,7 @@ def make_trainer(
                 f"val/{monitor}", mode=mode, patience=train.early_stopping_patience, check_on_train_epoch_end=False
             )
         )
-    callbacks.append(StateWriter(folder, run, data, monitor, mode, mirror))
+    callbacks.append(StateWriter(folder, run, data, monitor, mode, copier))
     trainer = pl.Trainer(
         accelerator="gpu" if use_gpu else "cpu",
         devices=1,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
-from pipeline import distributed, tracking
-from pipeline.checkpoints import BEST, load_best
+from contracts.errors import DataError
+from contracts.redact import redact
+from pipeline import distributed, stores, tracking
+from pipeline.checkpoints import BEST, load_best, newest_state, read_note
 from pipeline.ledger import FOLDER as LEDGER
 from pipeline.params import ClusterConfig, Params, TrackingConfig
 from pipeline.project import Project, write_json
@@ -18,6 +19,8 @@ from pipeline.stages._command import main
 from pipeline.state_mirror import StateMirror
 from pipeline.training import DONE, EVENTS
 
+_STORE_MARGIN_S = 60.0  # one request's repetitions, and the work itself
+
 
 def train(project: Project, params: Params, name: str) -> None:
     data = load_run(project, params, name)
@@ -26,8 +29,10 @@ def train(project: Project, params: Params, name: str) -> None:
     state = project.state(name, data.fingerprint)
     state.mkdir(parents=True, exist_ok=True)
     mirror = StateMirror(f"{cluster.state_store.rstrip('/')}/{state.name}", state) if cluster.state_store else None
-    if mirror is not None and (fetched := mirror.pull()):
-        print(f"{name}: state {fetched.removesuffix('.json')} fetched from {mirror.url}", flush=True)
+    if mirror is not None:
+        fetch_state(mirror, name)
+    if "store" in data.manifest:  # a rank waits for its shards while the others wait for it
+        cluster = cluster.waiting_for(stores.PATIENCE_S + _STORE_MARGIN_S)
     config = params.section(TrackingConfig, "tracking")
     with (
         tracking.open_run(
@@ -47,7 +52,7 @@ def train(project: Project, params: Params, name: str) -> None:
         ) as run,
         tracking.EventTail(run, state / EVENTS),
     ):
-        if not (state / DONE).is_file():
+        if not read_note(state / DONE):
             arguments = {
                 "run": data.run.to_dict(),
                 "data": data.spec.to_dict(),
@@ -59,7 +64,36 @@ def train(project: Project, params: Params, name: str) -> None:
     export(project, data, state, run.run_id)
     remove_tree(state, inside=state.parent)
     if mirror is not None:
+        clear_copy(mirror)
+
+
+def fetch_state(mirror: StateMirror, name: str) -> None:
+    """What another machine trained. A store that is away is no reason to wait where there is a state here.
+
+    Raises:
+        DataError: the store is away, and no whole state is here.
+    """
+    try:
+        fetched = mirror.pull()
+    except DataError as error:
+        here = newest_state(mirror.folder)
+        if here is None:
+            raise
+        print(
+            f"{name}: {error.what}: {redact(mirror.url)}; training goes on from {here.name}, which is here", flush=True
+        )
+        return
+    if fetched:
+        print(f"{name}: state {fetched.removesuffix('.json')} fetched from {redact(mirror.url)}", flush=True)
+
+
+def clear_copy(mirror: StateMirror) -> None:
+    """Remove the copy of a finished run. What is left does no harm: the same run would only go on from its end."""
+    try:
         mirror.clear()
+    except DataError as error:
+        url = redact(mirror.url)
+        print(f"warning: the copy of the finished training stays in {url}, remove it there ({error.what})", flush=True)
 
 
 def export(project: Project, data: RunData, state: Path, run_id: str) -> None:
@@ -76,7 +110,7 @@ def export(project: Project, data: RunData, state: Path, run_id: str) -> None:
         "manifest_digest": data.manifest["digest"],
         "fingerprint": data.fingerprint,
         "git_commit": project.git_commit(),
-        "training": json.loads((state / DONE).read_text()),
+        "training": read_note(state / DONE),
         "best": load_best(folder / BEST)["info"],
     }
     write_json(folder / "run.json", record)

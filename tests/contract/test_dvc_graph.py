@@ -39,6 +39,7 @@ PLUMBING = {
     "pipeline/runs.py",
     "pipeline/settings.py",
     "pipeline/shard_cache.py",
+    "pipeline/state_copier.py",
     "pipeline/state_file.py",
     "pipeline/signing.py",
     "pipeline/state_mirror.py",

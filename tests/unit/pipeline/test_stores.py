@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import random
 import re
@@ -208,7 +209,8 @@ def test_a_training_state_outlives_its_folder(s3, tmp_path):
     folder, files = tmp_path / "state", {"best.ckpt": b"best", "run_id": b"7", "ledger/1-rank0000.jsonl": b"{}\n"}
     mirror = StateMirror("s3://shop/states/run-1", folder)
     for step in (2, 4, 6):
-        files |= {f"state-0000000{step}.ckpt": CONTENT, f"state-0000000{step}.json": b"{}"}
+        note = json.dumps({"sha256": DIGEST}).encode()
+        files |= {f"state-0000000{step}.ckpt": CONTENT, f"state-0000000{step}.json": note}
         for name, data in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from contracts.errors import ConfigError, TrainingError
+from contracts.errors import ConfigError, SightlineError, TrainingError
 from pipeline.params import ClusterConfig
 
 T = TypeVar("T")
@@ -143,9 +143,21 @@ def map_ordered(
         for job in jobs:
             pending.append(remote.remote(*job))
             if len(pending) >= limit:
-                yield ray.get(pending.popleft())
+                yield _result(pending.popleft())
         while pending:
-            yield ray.get(pending.popleft())
+            yield _result(pending.popleft())
+
+
+def _result(reference: Any) -> Any:
+    """What a task returned. An error that the user can mend comes as itself, without the task's traceback."""
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, SightlineError):
+            raise error.cause from None
+        raise
 
 
 def check_resources(config: ClusterConfig, available: dict[str, float]) -> bool:

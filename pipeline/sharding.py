@@ -219,7 +219,10 @@ def shard_dataset(
                 order.append(split)
                 yield chunk, classes, place, shard_name(name, split, i), door
 
-    with open(quarantine, "w", encoding="utf-8") as lines, progress_bar(f"shard {name}", None) as advance:
+    with (
+        open(quarantine, "w", encoding="utf-8", errors="backslashreplace") as lines,
+        progress_bar(f"shard {name}", None) as advance,
+    ):
         for i, result in enumerate(map_ordered(write, jobs(), cluster, root)):
             results[order[i]].append(result)
             lines.writelines(problem_line(order[i], problem) + "\n" for problem in result.problems)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import shutil
+import errno
+import lzma
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -15,9 +17,15 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from contracts.errors import ConfigError, DataError
+from pipeline.reading import on_this_host
 
 _MAX_RATIO = 60  # extracted bytes per archive byte; VQA's answers, the most repetitive of these, have about 20
 _MAX_FILES = 1_000_000
+# What the readers raise for damage, each of its own kind; ValueError includes names that are not UTF-8.
+_DAMAGED = (
+    zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, struct.error, RuntimeError, ValueError,
+    OverflowError, LookupError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,20 +164,44 @@ def extract(archive: Path, target: Path, advance: Callable[[int], None]) -> int:
             target.mkdir(parents=True, exist_ok=True)
             inside = target.resolve()
             for member in members:
-                path = target / member.name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if not path.parent.resolve().is_relative_to(inside) or path.is_symlink():
-                    raise _unsafe(archive, f"{member.name} would be written through a link")
-                with member.open() as source, open(path, "wb") as out:
-                    shutil.copyfileobj(source, out, 1 << 20)
-                if path.stat().st_size != member.size:
-                    raise DataError("an archive member has another size than the archive says", value=member.name)
+                _extract_one(archive, member, target / member.name, inside)
                 advance(1)
             return len(members)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError, NotImplementedError) as error:
+    except _DAMAGED as error:
+        raise _damaged(archive, error) from error
+    except OSError as error:
+        if error.errno in (None, errno.EINVAL):  # BadGzipFile; a position before the file's start
+            raise _damaged(archive, error) from error
         raise DataError(
-            "damaged archive", value=str(error), where=str(archive), fix="delete this file and run the stage again"
-        ) from error
+            "cannot extract an archive", value=str(error.filename or target), where=f"{archive}; {on_this_host(error)}",
+            fix="make room or mend the disk, then run the stage again",
+        ) from error  # fmt: skip
+
+
+def _extract_one(archive: Path, member: _Member, path: Path, inside: Path) -> None:
+    """Write one member; never more than the archive says that it has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.resolve().is_relative_to(inside) or path.is_symlink():
+        raise _unsafe(archive, f"{member.name} would be written through a link")
+    size = 0
+    with member.open() as source, open(path, "wb") as out:
+        while size <= member.size and (block := source.read(1 << 20)):
+            size += len(block)
+            try:
+                out.write(block)
+            except OSError as error:  # a full disk does not say whose
+                raise OSError(error.errno, error.strerror, str(path)) from error
+    if size != member.size:
+        raise DataError(
+            "an archive member has another size than the archive says", value=member.name, where=str(archive),
+            fix="delete this file and run the stage again",
+        )  # fmt: skip
+
+
+def _damaged(archive: Path, error: Exception) -> DataError:
+    return DataError(
+        "damaged archive", value=str(error), where=str(archive), fix="delete this file and run the stage again"
+    )
 
 
 @contextlib.contextmanager

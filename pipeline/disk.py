@@ -69,7 +69,7 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(part, "w", encoding="utf-8") as file:
+            with open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.writelines(f"{line}\n" for line in lines)
             os.replace(part, path)
         finally:

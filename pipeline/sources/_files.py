@@ -6,6 +6,7 @@ import array
 import contextlib
 import marshal
 import re
+import reprlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,9 @@ from contracts.errors import ConfigError, DataError
 from pipeline.reading import PatientFile, on_this_host
 
 MAX_ID = 2**63 - 1
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlevel, _SHOWN.maxdict, _SHOWN.maxlist = 4, 20, 20
+_SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 200
 # Names that some tools list as classes and that mean none.
 NOT_CLASSES = {"_background_", "__ignore__", "__background__", "background"}
 
@@ -38,6 +42,11 @@ def check_template(key: str, template: str, **fields: object) -> None:
             allowed="a path with " + ", ".join(f"{{{name}}}" for name in fields),
             fix=f"{type(error).__name__}: {error}",
         ) from None
+
+
+def shown(value: Any, length: int = 100) -> str:
+    """What stands in a file, as text for a message; cut where it is long or deep."""
+    return (str(value) if isinstance(value, str | int | float) else _SHOWN.repr(value))[:length]
 
 
 def is_inside(name: str) -> bool:
@@ -120,7 +129,7 @@ class _NoNaN:
         if size == 0:
             return b""
         while True:
-            chunk = self._file.read(max(size, 1 << 16))
+            chunk = self._file.read(max(size, 1 << 16, len(self._rest)))  # doubled: a long text is searched anew
             text, cut = self._rest + chunk, len(self._rest) + len(chunk)
             if chunk:  # a token may go on in the next chunk
                 cut = max(0, cut - self._LONGEST)
@@ -161,7 +170,10 @@ class Spool:
 
     def add(self, group: int, item_id: int, item: Any) -> None:
         """Keep `item`: None, numbers, texts, lists and dicts of them."""
-        data = marshal.dumps(item)  # written and read by this process only
+        try:
+            data = marshal.dumps(item)  # written and read by this process only
+        except ValueError as error:
+            raise DataError("an annotation is nested too deeply", value=item_id) from error
         try:
             self._file.write(data)
         except OSError as error:

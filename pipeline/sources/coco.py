@@ -22,6 +22,7 @@ from pipeline.sources._files import (
     check_template,
     is_inside,
     record_key,
+    shown,
     stream_list,
     whole_number,
 )
@@ -98,7 +99,9 @@ def _categories(path: Path) -> dict[int, str]:
         number = whole_number(item.get("id")) if isinstance(item, dict) else None
         name = item.get("name") if isinstance(item, dict) else None
         if number is None or not isinstance(name, str) or not name or number in out or name in out.values():
-            raise DataError("a category needs an id and a name of its own", value=item, where=f"{path}: categories")
+            raise DataError(
+                "a category needs an id and a name of its own", value=shown(item), where=f"{path}: categories"
+            )
         if name.lower() not in NOT_CLASSES:
             out[number] = name
     if not out:
@@ -179,21 +182,21 @@ class _Images:
             if problem is not None:
                 reason, detail = problem
                 image_id = item.get("id") if isinstance(item, dict) else f"images[{count - 1}]"
-                yield Problem(reason=reason, kind="record", file=str(path), item_id=str(image_id), detail=detail)
+                yield Problem(reason=reason, kind="record", file=str(path), item_id=shown(image_id), detail=detail)
         if not count:
             raise DataError("this file lists no images", where=f"{path}: images")
 
     def _add(self, item: Any, path: Path, seen: set[int]) -> tuple[str, str] | None:
         if not isinstance(item, dict):
-            return "not_an_object", repr(item)[:100]
+            return "not_an_object", shown(item)
         image_id, name = item.get("id"), item.get("file_name")
         if isinstance(image_id, float):
             image_id = whole_number(image_id)
         if isinstance(image_id, bool) or not isinstance(image_id, int | str) or image_id == "":
-            return "bad_image_id", repr(item.get("id"))[:100]
+            return "bad_image_id", shown(item.get("id"))
         size = (whole_number(item.get("width", 0)), whole_number(item.get("height", 0)))
         if not isinstance(name, str) or size[0] is None or size[1] is None or min(size[0], size[1]) < 0:
-            return "bad_image_entry", repr([name, item.get("width"), item.get("height")])[:200]
+            return "bad_image_entry", shown([name, item.get("width"), item.get("height")], 200)
         if not is_inside(name):
             return "unsafe_path", name
         row = self._rows.get(image_id)
@@ -263,7 +266,7 @@ def _read_annotations(path: Path, images: _Images, spool: Spool, kind: ItemKind)
             where = item.get("id") if isinstance(item, dict) and "id" in item else f"annotations[{position}]"
             key = images.keys[row] if row is not None else ""
             yield Problem(
-                reason=reason, kind=kind, file=str(path), item_id=str(where), key=key, detail=_short(item)
+                reason=reason, kind=kind, file=str(path), item_id=shown(where), key=key, detail=_short(item)
             )  # fmt: skip
         elif row is not None and number is not None:
             spool.add(row, number, kept)
@@ -274,7 +277,7 @@ def _read_annotations(path: Path, images: _Images, spool: Spool, kind: ItemKind)
 def _short(item: Any) -> str:
     if isinstance(item, dict):
         item = {key: item.get(key) for key in ("image_id", "category_id", "bbox", "caption") if key in item}
-    return repr(item)[:200]
+    return shown(item, 200)
 
 
 def _object_item(number: int, item: dict[str, Any]) -> tuple[list | None, str]:
@@ -287,7 +290,8 @@ def _object_item(number: int, item: dict[str, Any]) -> tuple[list | None, str]:
     if isinstance(area, bool) or not isinstance(area, int | float | None):
         area = math.nan  # given, but no number: the door replaces it
     category = item.get("category_id")
-    category = category if isinstance(category, int | float | str | None) else repr(category)[:100]
+    if isinstance(category, bool) or not isinstance(category, int | float | str | None):  # true is no 1
+        category = shown(category)
     return [number, category, corners, item.get("segmentation"), area, item.get("iscrowd") in (1, True)], ""
 
 

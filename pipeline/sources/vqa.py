@@ -12,7 +12,7 @@ import numpy as np
 from contracts.errors import ConfigError, DataError
 from contracts.records import Problem, Question, RawRecord
 from pipeline.reading import is_file
-from pipeline.sources._files import Spool, annotation_id, check_template, record_key, stream_list, whole_number
+from pipeline.sources._files import Spool, annotation_id, check_template, record_key, shown, stream_list, whole_number
 
 _SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
 
@@ -133,7 +133,7 @@ def _read_questions(path: Path, spool: Spool) -> Generator[Problem, None, np.nda
         elif number is None:
             yield _problem("bad_annotation_id", path, item.get("question_id"))
         elif (image_id := _image_id(item.get("image_id"))) is None:
-            yield _problem("bad_image_id", path, number, detail=repr(item.get("image_id"))[:100])
+            yield _problem("bad_image_id", path, number, detail=shown(item.get("image_id")))
         elif not isinstance(item.get("question"), str):
             yield _problem("bad_question", path, number)
         else:
@@ -161,7 +161,7 @@ def _read_answers(path: Path, question_ids: np.ndarray, spool: Spool) -> Iterato
         if place == len(question_ids) or question_ids[place] != number:
             yield _problem("unknown_question", path, number)
         elif texts is None:
-            yield _problem("bad_answers", path, number, detail=repr(item.get("answers"))[:200])
+            yield _problem("bad_answers", path, number, detail=shown(item.get("answers"), 200))
         else:
             labels = [_text(item.get(name)) for name in ("multiple_choice_answer", "question_type", "answer_type")]
             spool.add(number, number, [_image_id(item.get("image_id")), texts, *labels])
@@ -187,4 +187,4 @@ def _text(value: Any) -> str:
 
 
 def _problem(reason: str, path: Path, item_id: object, key: str = "", detail: str = "") -> Problem:
-    return Problem(reason=reason, kind="question", file=str(path), item_id=str(item_id), key=key, detail=detail)
+    return Problem(reason=reason, kind="question", file=str(path), item_id=shown(item_id), key=key, detail=detail)

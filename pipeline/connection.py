@@ -54,7 +54,7 @@ _DRIVERS = {
     "mssql": ("pyodbc", "pyodbc"),
     "mssql+pyodbc": ("pyodbc", "pyodbc"),
 }
-_logged_in: dict[str, str] = {}
+_logged_in: tuple[str, dict[str, str]] = ("", {})  # a server without its password, and the variables that hold it
 
 
 def tracking_uri(config: TrackingConfig, root: Path) -> str:
@@ -76,7 +76,7 @@ def connect(config: TrackingConfig, root: Path) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(CALL_S))
     os.environ.setdefault("PGCONNECT_TIMEOUT", str(CALL_S))
-    mlflow_db.MAX_RETRY_COUNT = 2
+    mlflow_db.MAX_RETRY_COUNT = 1
     try:
         with first_use(uri), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The ``noload`` loader strategy", DeprecationWarning)  # MLflow's own
@@ -97,17 +97,22 @@ def without_password(uri: str) -> str:
 
     MLflow prints and stores the url of its server in places of its own: what is not in it cannot be told.
     """
-    names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
-    parts = urlsplit(uri) if uri.startswith(("http://", "https://")) else None
-    if parts is not None and parts.password is not None:
-        _logged_in.update(zip(names, (unquote(parts.username or ""), unquote(parts.password)), strict=True))
-        os.environ.update(_logged_in)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    for name in names:  # another server must not see the last one's
-        if name in _logged_in and os.environ.get(name) == _logged_in[name]:
+    global _logged_in
+    place, credentials = _logged_in
+    if uri == place:
+        return uri
+    for name, value in credentials.items():  # another server must not see the last one's
+        if os.environ.get(name) == value:
             del os.environ[name]
-    _logged_in.clear()
-    return uri
+    _logged_in = ("", {})
+    parts = urlsplit(uri) if uri.startswith(("http://", "https://")) else None
+    if parts is None or parts.password is None:
+        return uri
+    place = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    user, password = unquote(parts.username or ""), unquote(parts.password)
+    _logged_in = (place, {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password})
+    os.environ.update(_logged_in[1])
+    return place
 
 
 def check_driver(uri: str) -> None:

@@ -160,12 +160,12 @@ def _compare(checkpoint: Path) -> None:
 
 def _predict_with_uri(arguments: argparse.Namespace, images: Sequence[Path]) -> int:
     """Fetch the model and let the code that it ships predict, in a process that cannot see this folder's code."""
-    from pipeline import tracking
+    from pipeline import connection, tracking
 
     root = Project.here().root
-    config = _tracking_config(root)
+    client = connection.connect(_tracking_config(root), root)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = tracking.fetch_signed(arguments.model, config, root, Path(temporary), trust=arguments.trust)
+        folder = tracking.fetch_signed(arguments.model, client, Path(temporary), trust=arguments.trust)
         checkpoints = list((folder / "artifacts").glob("*.ckpt"))
         if len(checkpoints) != 1 or not (folder / "code" / "pipeline" / "predict.py").is_file():
             raise ConfigError("this is no model of Sightline", value=arguments.model)

@@ -174,7 +174,7 @@ def _register(
     elif "decision" in version.tags and facts.items() <= version.tags.items():
         return _document(client, version)
     checked = version.tags.get("checked") == "yes"
-    defect = "" if checked else _check(config, root, candidate, version, image, question)
+    defect = "" if checked else _check(client, candidate, version, image, question)
     with first_use(client.tracking_uri):
         _decide(client, candidate, version, {**facts, "checked": "no" if defect else "yes"}, defect)
     return _document(client, client.get_model_version(candidate.model, version.version))
@@ -271,7 +271,7 @@ print(mlflow.pyfunc.load_model(sys.argv[1]).predict(pandas.DataFrame([row]))[0],
 
 
 def _check(
-    config: TrackingConfig, root: Path, candidate: Candidate, version: ModelVersion, image: bytes, question: str | None
+    client: MlflowClient, candidate: Candidate, version: ModelVersion, image: bytes, question: str | None
 ) -> str:
     """Compare one answer of the registered model with the checkpoint's own.
 
@@ -282,7 +282,7 @@ def _check(
     expected = json.loads(json.dumps(predictor.answer(predictor.predict(image, question))))
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            folder = fetch_signed(f"models:/{version.name}/{version.version}", config, root, Path(temporary))
+            folder = fetch_signed(f"models:/{version.name}/{version.version}", client, Path(temporary))
             answer = probe(folder, image, question)
         except (Untrusted, DataError) as error:
             return f"the registered model is not the one that was sent: {error}"

@@ -297,7 +297,7 @@ def _describe(
     run.client.log_inputs(run.run_id, datasets=[DatasetInput(dataset=entity, tags=[context])])
 
 
-def fetch_model(uri: str, config: TrackingConfig, root: Path, folder: Path) -> Path:
+def fetch_model(uri: str, client: MlflowClient, folder: Path) -> Path:
     """Download a model's folder (`models:/name@alias`, `models:/name/version`, `runs:/id/model`) below `folder`.
 
     Nothing in it may be imported before `signing.verify` has passed it, as `fetch_signed` does.
@@ -305,15 +305,16 @@ def fetch_model(uri: str, config: TrackingConfig, root: Path, folder: Path) -> P
     Raises:
         ConfigError: there is no such model (names those that there are), or MLflow does not answer.
     """
-    with process_wide(connect(config, root).tracking_uri), longer_calls(DOWNLOAD_S):
+    with process_wide(client.tracking_uri), longer_calls(DOWNLOAD_S):
         try:
             return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
         except FAILURES as error:  # OSError: the run is there, the folder is not
-            known = ", ".join(registered_models(config, root)) or "none is registered yet"
+            with answering(client.tracking_uri):
+                known = ", ".join(_registered_models(client)) or "none is registered yet"
             raise ConfigError("no such model", value=uri, where=first_line(error), allowed=known) from error
 
 
-def fetch_signed(uri: str, config: TrackingConfig, root: Path, folder: Path, *, trust: bool = False) -> Path:
+def fetch_signed(uri: str, client: MlflowClient, folder: Path, *, trust: bool = False) -> Path:
     """`fetch_model`, for running what it brings: only what this project registered is taken, whole and unchanged.
 
     Args:
@@ -324,15 +325,14 @@ def fetch_signed(uri: str, config: TrackingConfig, root: Path, folder: Path, *, 
         DataError: it was, and was changed since.
         ConfigError: as `fetch_model`.
     """
-    model = fetch_model(uri, config, root, folder)
+    model = fetch_model(uri, client, folder)
     try:
         signature = verify(model)
-        noted = _noted_signature(uri, config, root)
-        if noted is not None and noted != signature:
-            raise Untrusted("the version's tag `signature` is of another model")
+        if signature != _noted_signature(uri, client, signature):
+            raise Untrusted("the tag `signature` of this version is another model's")
     except (Untrusted, DataError) as error:
         if trust:
-            say(f"{uri} runs as you although nobody vouches for it: {first_line(error)}")
+            say(f"{uri} was not registered by this project ({first_line(error)}): its code runs as you")
             return model
         if isinstance(error, DataError):
             raise
@@ -345,23 +345,20 @@ def fetch_signed(uri: str, config: TrackingConfig, root: Path, folder: Path, *, 
     return model
 
 
-def _noted_signature(uri: str, config: TrackingConfig, root: Path) -> str | None:
+def _noted_signature(uri: str, client: MlflowClient, otherwise: str) -> str:
     """The tag `signature` of the version that a `models:/name/version` or `models:/name@alias` stands for."""
     match = re.fullmatch(r"models:/([^/@]+)(?:/(\d+)|@([^/]+))", uri)
     if match is None:
-        return None
+        return otherwise
     name, version, alias = match.groups()
-    client = connect(config, root)
     with answering(client.tracking_uri):
         found = client.get_model_version(name, version) if version else client.get_model_version_by_alias(name, alias)
     return str(found.tags.get("signature", ""))
 
 
-def registered_models(config: TrackingConfig, root: Path) -> list[str]:
+def _registered_models(client: MlflowClient) -> list[str]:
     """URIs that can be asked for: every alias of every registered model, its first version where it has none."""
     found: list[str] = []
-    client = connect(config, root)
-    with answering(client.tracking_uri):
-        for model in client.search_registered_models():
-            found += [f"models:/{model.name}@{alias}" for alias in sorted(model.aliases)] or [f"models:/{model.name}/1"]
+    for model in client.search_registered_models():
+        found += [f"models:/{model.name}@{alias}" for alias in sorted(model.aliases)] or [f"models:/{model.name}/1"]
     return found

@@ -116,9 +116,9 @@ def test_mlflow_and_torch_are_not_imported_for_an_error(folder: Path) -> None:
 def test_a_registered_model_predicts_with_the_code_it_ships(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
-    from pipeline import tracking
+    from pipeline import connection, tracking
 
-    def fetch(uri: str, config: Any, root: Path, target: Path, *, trust: bool) -> Path:
+    def fetch(uri: str, client: Any, target: Path, *, trust: bool) -> Path:
         assert not trust
         code = target / "model" / "code" / "pipeline"
         code.mkdir(parents=True)
@@ -128,6 +128,7 @@ def test_a_registered_model_predicts_with_the_code_it_ships(
         (target / "model" / "artifacts" / "best.ckpt").touch()
         return target / "model"
 
+    monkeypatch.setattr(connection, "connect", lambda config, root: None)
     monkeypatch.setattr(tracking, "fetch_signed", fetch)
     assert predict.main(["models:/m@champion", "red.png", "--question=-why?"]) == 7
     said = capfd.readouterr().out

@@ -193,15 +193,15 @@ def test_the_registered_model_is_loaded_without_pickle_from_what_it_ships(root: 
     """The whole way: models-from-code, weights only, shipped code, in a process without Ray, DVC or this folder."""
     entry = register(root, candidate(root))
     assert (entry["decision"], entry["reason"]) == ("champion", "the first version fit to be champion: miou 0.5")
-    folder = tracking.fetch_model("models:/m@champion", QUIET, root, root / "fetched")
+    client = connection.connect(QUIET, root)
+    folder = tracking.fetch_signed("models:/m@champion", client, root / "fetched")
     assert not list(folder.rglob("*.pkl"))
     assert {path.name for path in (folder / "code").iterdir()} == {"contracts", "lightning_modules", "pipeline"}
     needed = (folder / "requirements.txt").read_text().split()
     assert all("==" in line and "+" not in line for line in needed)
     assert f"torch=={torch.__version__.partition('+')[0]}" in needed
-    client = connection.connect(QUIET, root)
     logged = client.search_logged_models([client.get_run(entry["run_id"]).info.experiment_id])[0]
     assert (logged.source_run_id, logged.metrics[0].key) == (entry["run_id"], "eval/miou")
     for wrong in ("models:/other@champion", "models:/m/9", f"runs:/{entry['run_id']}/other"):
         with pytest.raises(ConfigError, match=r"(?s)no such model.*models:/m@champion"):
-            tracking.fetch_model(wrong, QUIET, root, root / "wrong")
+            tracking.fetch_model(wrong, client, root / "wrong")

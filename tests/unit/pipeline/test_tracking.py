@@ -6,13 +6,8 @@ import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +18,7 @@ from PIL import Image
 from contracts.errors import ConfigError
 from pipeline import connection, tracking
 from pipeline.params import TrackingConfig
+from tests.mlflow_server import free_port, server
 
 QUIET = TrackingConfig(system_metrics=False, flush_s=0.05, patience_s=60)
 DATASET = ("coco", "d" * 64, "/data/shards/coco")
@@ -259,35 +255,6 @@ def test_a_deleted_experiment_is_told(root: Path) -> None:
     client.delete_experiment(tracking.experiment_id(client, QUIET, root, "vqa"))
     with pytest.raises(ConfigError, match="was deleted"):
         tracking.experiment_id(client, QUIET, root, "vqa")
-
-
-@contextmanager
-def server(root: Path, port: int) -> Iterator[subprocess.Popen]:
-    """`mlflow server` on the loopback, killed with its workers when the block is left."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--artifacts-destination", str(root / "served")]
-    with open(root / "server.log", "ab") as log:
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # evaluation jobs: not needed
-        process = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                break
-            assert process.poll() is None, (root / "server.log").read_text()
-            assert time.monotonic() < deadline, (root / "server.log").read_text()
-            time.sleep(0.2)
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_a_server_that_dies_and_comes_back_loses_and_doubles_nothing(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,9 +26,11 @@ def _told(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
-def free_bytes(path: Path) -> int:
-    """Room for this user on the disk that holds `path` or would hold it."""
-    return shutil.disk_usage(next(place for place in (path, *path.absolute().parents) if place.exists())).free
+def free_room(path: Path) -> str:
+    """What is free for this user on the disk that holds `path` or would hold it."""
+    disk = os.statvfs(next(place for place in (path, *path.absolute().parents) if place.exists()))
+    no_files = ", but no inodes" if disk.f_files and not disk.f_favail else ""
+    return f"{_told(disk.f_bavail * disk.f_frsize)} free{no_files}"
 
 
 @contextmanager
@@ -47,7 +48,7 @@ def writing(path: Path, *, needed: Callable[[], int] | None = None, fix: str = "
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        room = f"{_told(free_bytes(path))} free"
+        room = free_room(path)
         if full and needed is not None:
             room += f", {_told(needed())} needed for this file"
         usual = _FIX.get(error.errno or 0, f"see to this disk, {_AGAIN}")

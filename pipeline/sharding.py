@@ -36,6 +36,8 @@ from pipeline.shards import (
     write_pieces,
 )
 
+_TMPDIR = "TMPDIR names another folder"
+
 
 @dataclass
 class ShardResult:
@@ -49,12 +51,18 @@ class ShardResult:
 
 
 def write_shard(
-    raws: Sequence[RawRecord], classes: Sequence[str], folder: Path, name: str, door: DoorConfig = DEFAULT_DOOR
+    raws: Sequence[RawRecord],
+    classes: Sequence[str],
+    folder: Path,
+    name: str,
+    door: DoorConfig = DEFAULT_DOOR,
+    *,
+    other_folder: str = "",
 ) -> ShardResult:
     """Let records through the door and write those that pass as one tar and its index.
 
     Both files are written under a temporary name and renamed, so a shard that exists is whole. Holds the bytes of one
-    sample at a time.
+    sample at a time. `other_folder` tells how another folder is named where this one has no room.
 
     Raises:
         DataError: no room for the shard, or the disk refuses otherwise; this host does not have the data set's folder,
@@ -65,7 +73,7 @@ def write_shard(
     rows: list[dict[str, Any]] = []
     digest, offset = hashlib.sha256(), 0
     part = folder / f".{name}.part"
-    with writing(part):
+    with writing(part, fix=other_folder):
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     with os.fdopen(descriptor, "wb", buffering=0) as file:
         for raw in raws:
@@ -75,7 +83,7 @@ def write_shard(
             if admission.record is None:
                 continue
             pieces = sample_pieces(admission.record)
-            with writing(part, needed=lambda: _image_bytes(raws)):
+            with writing(part, needed=lambda: _image_bytes(raws), fix=other_folder):
                 size = write_pieces(file.fileno(), pieces)
             for piece in pieces:
                 digest.update(piece)
@@ -84,7 +92,7 @@ def write_shard(
             result.totals.update(counts)
             offset += size
         end = b"\0" * (2 * BLOCK)
-        with writing(part):
+        with writing(part, fix=other_folder):
             write_pieces(file.fileno(), [end])
         digest.update(end)
     if not rows:
@@ -93,7 +101,7 @@ def write_shard(
     index = {column: [row[column] for row in rows] for column in ("key", "offset", "size", *COUNTS)}
     index_bytes = json.dumps(index, separators=(",", ":")).encode()
     index_part = folder / f".{name}.index.part"
-    with writing(index_part, needed=lambda: len(index_bytes)):
+    with writing(index_part, needed=lambda: len(index_bytes), fix=other_folder):
         index_part.write_bytes(index_bytes)
         os.replace(index_part, folder / index_name(name))
         os.replace(part, folder / name)
@@ -117,10 +125,10 @@ def upload_shard(
 ) -> ShardResult:
     """`write_shard` into a folder of an object store, under `stored_name`s. What is there already with this content is
     not sent again."""
-    with writing(Path(os.environ.get("TMPDIR") or "/tmp"), fix="TMPDIR names another folder"):
+    with writing(Path(os.environ.get("TMPDIR") or "/tmp"), fix=_TMPDIR):
         scratch = tempfile.TemporaryDirectory(prefix="sightline-")  # on this node: the project's folder may not be
     with scratch as folder:
-        result = write_shard(raws, classes, Path(folder), name, door)
+        result = write_shard(raws, classes, Path(folder), name, door, other_folder=_TMPDIR)
         if result.shard is not None:
             files = {name: result.shard["sha256"], index_name(name): result.shard["index_sha256"]}
             for file, sha256 in files.items():

@@ -133,11 +133,11 @@ def test_members_are_byte_for_byte_those_of_tarfile():
     assert b"".join(sample_pieces(record)) == expected
 
 
-def test_a_full_disk_is_an_error_not_a_short_shard(monkeypatch, tmp_path, raws):
+def test_a_write_that_stops_halfway_goes_on_or_tells_why(monkeypatch, tmp_path, raws, shard_folder):
     monkeypatch.setattr("os.writev", lambda descriptor, pieces: os.write(descriptor, b"".join(pieces)[:-512]))
-    with pytest.raises(DataError, match="No space left on device"):
-        write_shard(raws, ["a"], tmp_path, "toy-train-v1-000000.tar")
-    assert not (tmp_path / "toy-train-v1-000000.tar").exists()
+    name = "toy-train-v1-000000.tar"
+    write_shard(raws[:3], ["a"], tmp_path, name)
+    assert (tmp_path / name).read_bytes() == (shard_folder / name).read_bytes()
 
 
 def test_positions_cross_shards_and_reader_pickles(shard_folder):

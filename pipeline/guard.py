@@ -7,6 +7,9 @@ import os
 from contracts.errors import ConfigError
 
 _PRIVATE = 0o077
+UMASK_HELP = (
+    "Files are made for the user alone; SIGHTLINE_UMASK, an octal number such as 027 or 022, shares them on purpose."
+)
 _FORCED = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",)
 
 

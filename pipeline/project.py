@@ -25,6 +25,28 @@ class Project:
     def here() -> Project:
         return Project(Path.cwd().resolve())
 
+    @property
+    def store_root(self) -> Path:
+        """The project that mlflow.db, mlartifacts and training states belong to.
+
+        `dvc exp run --temp` and queued experiments work in a copy below `.dvc/tmp/exps`, which DVC deletes
+        with all that is in it. What must outlive it goes to the project itself.
+        """
+        for folder in self.root.parents:
+            if folder.parts[-3:] == (".dvc", "tmp", "exps"):
+                return folder.parents[2]
+        return self.root
+
+    @property
+    def locks(self) -> Path:
+        """Of what stages write in this folder (`pipeline.lock`)."""
+        return self.root / "state" / "locks"
+
+    @property
+    def store_locks(self) -> Path:
+        """Of what experiments in folders of their own write in the project they belong to."""
+        return self.store_root / "state" / "locks"
+
     def raw(self, dataset: str) -> Path:
         return self.root / "data" / "raw" / dataset
 
@@ -64,7 +86,7 @@ class Project:
 
     def state(self, run: str, fingerprint: str) -> Path:
         """Resumable training state: outside every DVC output, which DVC deletes before it runs a stage."""
-        return self.root / "state" / f"{run}-{fingerprint[:16]}"
+        return self.store_root / "state" / f"{run}-{fingerprint[:16]}"
 
     def git_commit(self) -> str:
         """The commit checked out, or "" without git (an archive, a container)."""

@@ -21,7 +21,7 @@ def main() -> None:
     try:
         guard_process()
         project = Project.here()
-        uri = tracking_uri(load_params(project.root).section(TrackingConfig, "tracking"), project.root)
+        uri = tracking_uri(load_params(project.root).section(TrackingConfig, "tracking"), project.store_root)
     except SightlineError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -18,6 +18,8 @@ PLUMBING = {
     "pipeline/events.py",
     "pipeline/guard.py",
     "pipeline/ledger.py",
+    "pipeline/lock.py",
+    "pipeline/orphan.py",
     "pipeline/params.py",
     "pipeline/progress.py",
     "pipeline/project.py",

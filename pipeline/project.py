@@ -100,6 +100,11 @@ class Project:
         return hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else ""
 
 
+def heal(path: Path) -> str:
+    """What mends a damaged file of an output, for an error's `fix`. To delete it does not: DVC brings the same."""
+    return f"`python -m pipeline.heal --yes {path}`, then `dvc pull` where a remote has it, else `dvc repro`"
+
+
 def write_json(path: Path, document: Any, *, indent: int | None = 1) -> None:
     """Write JSON atomically: keys in the given order, a final newline, indented for people and git by default."""
     path.parent.mkdir(parents=True, exist_ok=True)

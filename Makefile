@@ -21,7 +21,7 @@ $(VENV)/.ready: requirements.txt
 
 repro: setup  ## run the whole pipeline: data, shards, training, evaluation, registration
 	$(BIN)/python -m pipeline.check
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	umask $(or $(SIGHTLINE_UMASK),077); PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro  # DVC's cache is the user's, too
 
 check: setup  ## check params.yaml, every section, without running anything
 	$(BIN)/python -m pipeline.check

@@ -28,7 +28,9 @@ def run(folder: Path, *command: str) -> str:
 
 
 def attempt(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, check=False, umask=0o022
+    )
 
 
 def make(root: Path, folder: Path, params: Mapping[str, Any]) -> Path:
@@ -42,3 +44,10 @@ def make(root: Path, folder: Path, params: Mapping[str, Any]) -> Path:
     for command in (["git", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-qm", "start"]):
         run(folder, *command)
     return folder
+
+
+def open_to_others(path: Path) -> list[Path]:
+    """What others than the user may do anything with, of `path` and all that can be reached through it."""
+    if not path.lstat().st_mode & 0o077:
+        return []
+    return [path, *(found for child in (path.iterdir() if path.is_dir() else ()) for found in open_to_others(child))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +18,9 @@ from typing import Any
 import psutil
 import pytest
 import torch
+import yaml
 
+from pipeline import orphan
 from pipeline.checkpoints import BEST, load_best, weights_digest
 from pipeline.project import Project
 from pipeline.training import fit
@@ -74,7 +77,9 @@ def started(folder: Path, *command: str, path: Path | None = None) -> Iterator[s
     """A command in a session of its own, whose output goes to log.txt; nothing of it is left afterwards."""
     environment = dvc_project.environment() | ({"PYTHONPATH": str(path)} if path else {})
     with open(folder / "log.txt", "w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True, umask=0o022
+        )
     try:
         yield process
     finally:
@@ -163,6 +168,8 @@ def test_dvc_killed_while_it_trains_and_others_that_want_the_same(project, tmp_p
     assert steps_logged(project) == sorted(set(steps_logged(project)))
     assert len(steps_logged(project)) == 20
     dvc_project.run(project, sys.executable, "-m", "pipeline.ledger", "seg")  # each sample once
+    for name in ("mlflow.db", "mlflow.db.lock", "state", "artifacts", "data"):
+        assert not dvc_project.open_to_others(project / name), "made for the user alone"
     resumed = load_best(project / "artifacts/seg" / BEST)["state_dict"]
     fit(**arguments(Project(project), tmp_path, "seg", ema_decay=None, **PARAMS["train"]))
     assert weights_digest(load_best(tmp_path / BEST)["state_dict"]) == weights_digest(resumed)
@@ -199,3 +206,22 @@ def test_a_stage_that_does_not_listen_is_killed_with_its_children_and_one_starte
         else:
             time.sleep(3)  # longer than it takes to notice, and the grace
             assert len(of_session(parent.pid)) == 3, "shell, stage and its child"
+
+
+def test_no_process_of_ray_outlives_a_stage_that_was_killed(tiny_project, root, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(tiny_project.root, folder)
+    document = yaml.safe_load((folder / "params.yaml").read_text())
+    document["cluster"] = {"engine": "ray", "num_workers": 1}
+    document["train"] |= {"max_epochs": 200, "checkpoint_every_steps": 2}
+    (folder / "params.yaml").write_text(yaml.safe_dump(document))
+    with started(folder, sys.executable, "-m", "pipeline.stages.train", "segmentation", path=root) as process:
+        wait(lambda: list(folder.glob("state/seg*/state-*.json")) or process.poll() is not None)
+        assert process.poll() is None, (folder / "log.txt").read_text()[-3000:]
+        family = psutil.Process(process.pid).children(recursive=True)
+        names = {child.name() for child in family}
+        assert {"raylet", "gcs_server"} <= names and any("TrainWorker" in name for name in names), names
+        process.kill()
+        process.wait()
+        _, alive = psutil.wait_procs(family, timeout=30)
+        assert not [child for child in alive if orphan.is_alive(child)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -22,7 +23,10 @@ import yaml
 
 from pipeline import orphan
 from pipeline.checkpoints import BEST, load_best, weights_digest
+from pipeline.ledger import FOLDER as LEDGER
+from pipeline.ledger import check, merge
 from pipeline.project import Project
+from pipeline.shards import SplitReader, load_manifest
 from pipeline.training import fit
 from tests import dvc_project
 from tests.local_training import arguments, mlflow_statuses
@@ -34,14 +38,14 @@ PARAMS: dict[str, Any] = {
         "voc": {
             "origin": "generated",
             "input": "pipeline/worlds",
-            "world": {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_images": {"train": 400, "val": 8}},
+            "world": {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_images": {"train": 240, "val": 8}},
             "sources": {"voc": {}},
         }
     },
     "runs": {"seg": {"dataset": "voc", "task": {"name": "segmentation"}, "model": {"name": "fcn"}}},
     "train": {
         "max_epochs": 1,
-        "batch_size": 20,
+        "batch_size": 12,
         "eval_batch_size": 8,
         "num_pictures": 0,
         "log_every_steps": 1,
@@ -138,7 +142,7 @@ def test_dvc_killed_while_it_shards(project):
     dvc_project.run(project, "dvc", "repro", "shard@voc")
     healed = bytes_of(shards)
     dvc_project.run(project, "dvc", "repro", "--force", "vocab@voc")
-    assert len(healed) == 2 * (400 // 8 + 1) + 1
+    assert len(healed) == 2 * (240 // 8 + 1) + 1
     assert healed == bytes_of(shards), "as from a run that nothing happened to"
 
 
@@ -167,7 +171,8 @@ def test_dvc_killed_while_it_trains_and_others_that_want_the_same(project, tmp_p
     assert mlflow_statuses(project) == ["FINISHED"], "the same run went on"
     assert steps_logged(project) == sorted(set(steps_logged(project)))
     assert len(steps_logged(project)) == 20
-    dvc_project.run(project, sys.executable, "-m", "pipeline.ledger", "seg")  # each sample once
+    keys = SplitReader(project / "data/shards/voc", load_manifest(project / "data/shards/voc"), "train").keys()
+    assert [epoch.exact for epoch in check(merge(project / "artifacts/seg" / LEDGER), keys)] == [True]
     for name in ("mlflow.db", "mlflow.db.lock", "state", "artifacts", "data"):
         assert not dvc_project.open_to_others(project / name), "made for the user alone"
     resumed = load_best(project / "artifacts/seg" / BEST)["state_dict"]
@@ -188,24 +193,29 @@ time.sleep(99)
 # What DVC does, less all else: a shell with the stage's name in its environment runs the command.
 PARENT = """
 import os, subprocess, sys
-subprocess.run([*sys.argv[2:]], env=os.environ | ({"DVC_STAGE": "s"} if sys.argv[1] == "dvc" else {}))
+environment = os.environ | ({"DVC_STAGE": "s"} if sys.argv[1] == "dvc" else {})
+subprocess.run(["sh", "-c", f"{sys.executable} stage.py > out; true"], env=environment)  # true: the shell stays
 """
 
 
-@pytest.mark.parametrize("starter", ["dvc", "hand"])
+@pytest.mark.parametrize("killed", ["dvc", "make", "by hand"])
 def test_a_stage_that_does_not_listen_is_killed_with_its_children_and_one_started_by_hand_is_let_be(
-    root, tmp_path, starter
+    root, tmp_path, killed
 ):
-    command = f"{sys.executable} -c '{STUBBORN}' > {tmp_path}/out; true"  # `true`: or the shell would become the stage
-    with started(tmp_path, sys.executable, "-c", PARENT, starter, "sh", "-c", command, path=root) as parent:
+    (tmp_path / "stage.py").write_text(STUBBORN)
+    (tmp_path / "parent.py").write_text(PARENT)
+    parent = [sys.executable, "parent.py", "hand" if killed == "by hand" else "dvc"]
+    (tmp_path / "Makefile").write_text(f"repro:\n\t{shlex.join(parent)}\n")
+    command = ["make"] if killed == "make" else parent
+    with started(tmp_path, *command, path=root) as process:
         wait(lambda: (tmp_path / "out").is_file() and (tmp_path / "out").read_text())
-        parent.kill()
-        parent.wait()
-        if starter == "dvc":
-            wait(lambda: not of_session(parent.pid), 30)
-        else:
+        process.kill()
+        process.wait()
+        if killed == "by hand":
             time.sleep(3)  # longer than it takes to notice, and the grace
-            assert len(of_session(parent.pid)) == 3, "shell, stage and its child"
+            assert len(of_session(process.pid)) == 3, "shell, stage and its child"
+        else:
+            wait(lambda: not of_session(process.pid), 30)
 
 
 def test_no_process_of_ray_outlives_a_stage_that_was_killed(tiny_project, root, tmp_path):

@@ -45,20 +45,18 @@ def _starters() -> list[psutil.Process]:
     """The DVC that started this stage and those of `_TOOLS` above it; empty where DVC has gone already.
 
     DVC is the nearest ancestor without this stage's variable, since it sets it for its child. Once it is gone, the
-    system puts init or a session's manager there: these have another session, or are process 1 and none of the tools.
+    system puts init or a session's manager there, which belong to another session.
     """
     session = os.getsid(0)
     above = []
-    with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):  # a parent ends while we look
+    with contextlib.suppress(psutil.NoSuchProcess, OSError):  # a parent ends while we look
         for process in psutil.Process().parents():
             if os.getsid(process.pid) != session:
                 break
             above.append(process)
     started = next((i for i, process in enumerate(above) if _stage_of(process) != os.environ[_STAGE]), len(above))
     found = above[started:]
-    if not found or (found[0].pid == 1 and not _is_tool(found[0])):
-        return []
-    return [found[0], *(process for process in found[1:] if _is_tool(process))]
+    return [*found[:1], *(process for process in found[1:] if _is_tool(process))]
 
 
 def _stage_of(process: psutil.Process) -> str | None:

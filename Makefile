@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check test bench lint type ui lock clean
+.PHONY: help setup repro check heal test faults chaos bench lint type ui lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -21,15 +21,24 @@ $(VENV)/.ready: requirements.txt
 
 repro: setup  ## run the whole pipeline: data, shards, training, evaluation, registration
 	$(BIN)/python -m pipeline.check
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	umask $(or $(SIGHTLINE_UMASK),077); PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro  # DVC's cache is the user's, too
 
 check: setup  ## check params.yaml, every section, without running anything
 	$(BIN)/python -m pipeline.check
+
+heal: setup  ## find damaged data that DVC takes for whole (YES=1 removes it; then `dvc pull` or `make repro`)
+	$(BIN)/python -m pipeline.heal $(if $(YES),--yes)
 
 test: setup  ## run the tests; those that start Ray mostly wait, so the others run beside them
 	@$(BIN)/python -m pytest tests/integration >$(VENV)/integration.log 2>&1 & integration=$$!; \
 	$(BIN)/python -m pytest tests/contract tests/unit; unit=$$?; \
 	wait $$integration; integration=$$?; cat $(VENV)/integration.log; exit $$((unit + integration))
+
+faults: setup  ## kill, cut, forge and starve it: every fault is survived or refused clearly (tests/faults/README.md)
+	$(BIN)/python -m pytest tests/faults
+
+chaos: setup  ## random faults on a small training for ten minutes (SECONDS=..., SEED=... for others)
+	$(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 bench: setup  ## how fast it is, beside other libraries (NAME=... for one benchmark)
 	$(BIN)/python -m benchmarks $(NAME)

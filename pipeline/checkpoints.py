@@ -21,6 +21,7 @@ from lightning_modules.base import TaskModule
 from lightning_modules.optimizer import OptimizerConfig
 from lightning_modules.task import BaseTask
 from pipeline import discover
+from pipeline.project import heal
 from pipeline.settings import Problems, parse, raise_if
 from pipeline.state_file import publish, told, write
 
@@ -115,7 +116,9 @@ def load_best(path: Path) -> dict[str, Any]:
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the damaged bytes lead it to
-        raise DataError("the checkpoint cannot be read", value=str(error)[:200], where=str(path)) from error
+        raise DataError(
+            "the checkpoint cannot be read", value=str(error)[:200], where=str(path), fix=heal(path)
+        ) from error
     if not isinstance(document, dict) or not {"run", "data", "state_dict"} <= document.keys():
         raise DataError("this file is no Sightline checkpoint", where=str(path))
     return document

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 
 from contracts.errors import ConfigError
 from contracts.redact import redact_tracebacks_and_logs
 
-_PRIVATE = 0o077
+_PRIVATE = "077"
+UMASK_HELP = (
+    "Files are made for the user alone; SIGHTLINE_UMASK, an octal number such as 027 or 022, shares them on purpose."
+)
 _FORCED = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",)
 
 
@@ -17,7 +21,7 @@ def guard_process() -> None:
     SIGHTLINE_UMASK, an octal number such as 027, shares what is written on purpose.
 
     Raises:
-        ConfigError: the environment asks torch to unpickle whatever a file holds, or the umask is no octal number.
+        ConfigError: the environment asks torch to unpickle whatever a file holds, or the umask would shut out the user.
     """
     redact_tracebacks_and_logs()
     for name in _FORCED:
@@ -28,11 +32,12 @@ def guard_process() -> None:
                 where=f"environment variable {name}",
                 fix=f"unset {name}",
             )
-    wanted = os.environ.get("SIGHTLINE_UMASK")
-    try:
-        mask = _PRIVATE if wanted is None else int(wanted, 8)
-    except ValueError:
+    wanted = os.environ.get("SIGHTLINE_UMASK", _PRIVATE)
+    if not re.fullmatch("0?0[0-7]{2}", wanted):
         raise ConfigError(
-            "no octal number", value=wanted, where="environment variable SIGHTLINE_UMASK", allowed="077, 027, 022, ..."
-        ) from None
-    os.umask(mask)
+            "this is no octal number that leaves files to the user",
+            value=wanted,
+            where="environment variable SIGHTLINE_UMASK",
+            allowed="077, 027, 022, ...",
+        )
+    os.umask(int(wanted, 8))

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import DataError, SightlineError
+from pipeline.guard import UMASK_HELP, guard_process
 
 FOLDER = "ledger"
 _NUM_SHOWN = 8
@@ -163,10 +164,13 @@ def check(steps: Iterable[Step], expected: Iterable[str]) -> list[EpochCheck]:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 exact, 1 not exact, 2 for an error that the user can mend."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=UMASK_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", help="a run of params.yaml")
     name = parser.parse_args(argv).run
     try:
+        guard_process()
         return _report(name)
     except SightlineError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

@@ -25,6 +25,28 @@ class Project:
     def here() -> Project:
         return Project(Path.cwd().resolve())
 
+    @property
+    def store_root(self) -> Path:
+        """The project that mlflow.db, mlartifacts and training states belong to.
+
+        `dvc exp run --temp` and queued experiments work in a copy below `.dvc/tmp/exps`, which DVC deletes
+        with all that is in it. What must outlive it goes to the project itself.
+        """
+        for folder in self.root.parents:
+            if folder.parts[-3:] == (".dvc", "tmp", "exps"):
+                return folder.parents[2]
+        return self.root
+
+    @property
+    def locks(self) -> Path:
+        """Of what stages write in this folder (`pipeline.lock`)."""
+        return self.root / "state" / "locks"
+
+    @property
+    def store_locks(self) -> Path:
+        """Of what experiments in folders of their own write in the project they belong to."""
+        return self.store_root / "state" / "locks"
+
     def raw(self, dataset: str) -> Path:
         return self.root / "data" / "raw" / dataset
 
@@ -64,7 +86,7 @@ class Project:
 
     def state(self, run: str, fingerprint: str) -> Path:
         """Resumable training state: outside every DVC output, which DVC deletes before it runs a stage."""
-        return self.root / "state" / f"{run}-{fingerprint[:16]}"
+        return self.store_root / "state" / f"{run}-{fingerprint[:16]}"
 
     def git_commit(self) -> str:
         """The commit checked out, or "" without git (an archive, a container)."""
@@ -76,6 +98,11 @@ class Project:
         """sha256 of dvc.lock, or "" before the first `dvc repro`."""
         lock = self.root / "dvc.lock"
         return hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else ""
+
+
+def heal(path: Path) -> str:
+    """What mends a damaged file of an output, for an error's `fix`. To delete it does not: DVC brings the same."""
+    return f"`python -m pipeline.heal --yes {path}`, then `dvc pull` where a remote has it, else `dvc repro`"
 
 
 def write_json(path: Path, document: Any, *, indent: int | None = 1) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 from contracts.errors import ConfigError, DataError, SightlineError
 from lightning_modules.metrics.measurement import Measurement
 from pipeline import discover
+from pipeline.guard import guard_process
 from pipeline.project import write_json
 from pipeline.scorers import Inputs, Scores
 
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0, 2 for what the user can mend (told without a traceback), 130 when interrupted."""
     arguments = _parser().parse_args(argv)
     try:
+        guard_process()
         _check(arguments)
         with contextlib.redirect_stdout(sys.stderr):  # some libraries print
             document = score(

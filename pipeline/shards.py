@@ -21,6 +21,7 @@ import numpy as np
 from contracts.errors import DataError
 from contracts.records import SCHEMA_VERSION, Record
 from pipeline import stores
+from pipeline.project import heal
 from pipeline.shard_cache import ShardCache
 
 MANIFEST = "manifest.json"
@@ -185,7 +186,7 @@ def load_manifest(folder: Path) -> dict[str, Any]:
             fix="run the shard stage again",
         )
     if manifest_digest(manifest) != manifest.get("digest"):
-        raise DataError("the manifest does not match its own digest", where=str(path), fix="run the shard stage again")
+        raise DataError("the manifest does not match its own digest", where=str(path), fix=heal(path))
     return manifest
 
 
@@ -202,21 +203,21 @@ def verify_shards(folder: Path, manifest: Mapping[str, Any]) -> None:
 
     def check(path: Path, size: int | None, sha256: str) -> None:
         if not path.is_file():
-            raise DataError("a shard file is missing", where=str(path), fix="`dvc checkout`, or the shard stage again")
+            raise DataError("a shard file is missing", where=str(path), fix=heal(path))
         if size is not None and path.stat().st_size != size:
             raise DataError(
                 "a shard is cut or has grown",
                 value=path.stat().st_size,
                 where=str(path),
                 allowed=f"{size} bytes",
-                fix="delete it and run the shard stage again",
+                fix=heal(path),
             )
         with open(path, "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                 raise DataError(
                     "a shard's bytes differ from the manifest's sha256",
                     where=str(path),
-                    fix="delete it and run the shard stage again",
+                    fix=heal(path),
                 )
 
     jobs: list[tuple[Path, int | None, str]] = []

@@ -44,7 +44,7 @@ def main() -> None:
     try:
         guard_process()
         project = Project.here()
-        uri = tracking_uri(load_params(project.root).section(TrackingConfig, "tracking"), project.root)
+        uri = tracking_uri(load_params(project.root).section(TrackingConfig, "tracking"), project.store_root)
         check_driver(uri)
     except SightlineError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

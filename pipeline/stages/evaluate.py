@@ -25,7 +25,7 @@ def evaluate(project: Project, params: Params, name: str) -> None:
     record = json.loads((project.artifacts(name) / "run.json").read_text())
     tracking.log_results(
         params.section(TrackingConfig, "tracking"),
-        root=project.root,
+        root=project.store_root,
         run_id=record["run_id"],
         metrics=evaluation.logged(),
         folders={"plots": project.plots(name)},

@@ -37,7 +37,7 @@ def register_run(project: Project, params: Params, name: str) -> None:
             manifest_digest=measured["manifest_digest"],
             git_commit=trained["git_commit"],
         ),
-        root=project.root,
+        root=project.store_root,
         image=record.image,
         question=record.questions[0].text if "num_questions" in task.requires else None,
     )

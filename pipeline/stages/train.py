@@ -7,7 +7,7 @@ from pathlib import Path
 
 from contracts.errors import DataError
 from contracts.redact import redact
-from pipeline import distributed, stores, tracking
+from pipeline import distributed, lock, stores, tracking
 from pipeline.checkpoints import BEST, load_best, newest_state, read_note
 from pipeline.ledger import FOLDER as LEDGER
 from pipeline.params import ClusterConfig, Params, TrackingConfig
@@ -24,9 +24,15 @@ _STORE_MARGIN_S = 60.0  # one request's repetitions, and the work itself
 
 def train(project: Project, params: Params, name: str) -> None:
     data = load_run(project, params, name)
+    state = project.state(name, data.fingerprint)
+    with lock.hold(project.store_locks, state.name, f"the training state {state}"):  # queued experiments share it
+        _train(project, params, data, state)
+
+
+def _train(project: Project, params: Params, data: RunData, state: Path) -> None:
+    name = data.run.name
     cluster = params.section(ClusterConfig, "cluster")
     verify_shards(project.shards(data.run.dataset), data.manifest)
-    state = project.state(name, data.fingerprint)
     state.mkdir(parents=True, exist_ok=True)
     mirror = StateMirror(f"{cluster.state_store.rstrip('/')}/{state.name}", state) if cluster.state_store else None
     if mirror is not None:
@@ -37,7 +43,7 @@ def train(project: Project, params: Params, name: str) -> None:
     with (
         tracking.open_run(
             config,
-            root=project.root,
+            root=project.store_root,
             run_name=name,
             experiment=data.run.task_name,
             params=flat(data.run.to_dict())

@@ -30,6 +30,8 @@ PLUMBING = {
     "pipeline/heartbeat.py",
     "pipeline/ledger.py",
     "pipeline/out_of_memory.py",
+    "pipeline/lock.py",
+    "pipeline/orphan.py",
     "pipeline/params.py",
     "pipeline/progress.py",
     "pipeline/project.py",

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.dvc_project import make, run
+
 RUNS = ("seg8", "seg32")
-BIN = Path(sys.executable).parent
 PARAMS: dict[str, Any] = {
     "datasets": {
         "voc": {
@@ -35,17 +33,6 @@ PARAMS: dict[str, Any] = {
     "tracking": {"system_metrics": False},
     "registry": {"gates": {"seg8": 0.0}},
 }
-
-
-def environment() -> dict[str, str]:
-    names = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    return os.environ | names | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-
-
-def run(folder: Path, *command: str) -> str:
-    result = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
-    assert result.returncode == 0, f"{command}: {result.stdout[-3000:]}\n{result.stderr[-3000:]}"
-    return result.stdout + result.stderr
 
 
 def write_params(folder: Path, **changes: Any) -> None:
@@ -76,15 +63,7 @@ def restore(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Reproduced once, from nothing."""
-    folder = tmp_path_factory.mktemp("dvc") / "project"
-    folder.mkdir()
-    for name in ("contracts", "lightning_modules", "pipeline", ".dvc"):
-        shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copyfile(root / name, folder / name)
-    write_params(folder)
-    for command in (["git", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-qm", "start"]):
-        run(folder, *command)
+    folder = make(root, tmp_path_factory.mktemp("dvc") / "project", PARAMS)
     run(folder, "dvc", "repro")
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "reproduced")

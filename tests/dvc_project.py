@@ -1,0 +1,53 @@
+"""This project's dvc.yaml and code in a git repository of its own, for tests that run the real DVC."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+BIN = Path(sys.executable).parent
+
+
+def environment() -> dict[str, str]:
+    names = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    return os.environ | names | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+
+
+def run(folder: Path, *command: str) -> str:
+    """What a command that succeeds prints."""
+    result = attempt(folder, *command)
+    assert result.returncode == 0, f"{command}: {result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    return result.stdout + result.stderr
+
+
+def attempt(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, check=False, umask=0o022
+    )
+
+
+def make(root: Path, folder: Path, params: Mapping[str, Any]) -> Path:
+    """A copy of the code at `root` with these params, committed; nothing has run yet."""
+    folder.mkdir()
+    for name in ("contracts", "lightning_modules", "pipeline", ".dvc"):
+        shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copyfile(root / name, folder / name)
+    (folder / "params.yaml").write_text(yaml.safe_dump(dict(params)))
+    for command in (["git", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-qm", "start"]):
+        run(folder, *command)
+    return folder
+
+
+def open_to_others(path: Path) -> list[Path]:
+    """What others than the user may do anything with, of `path` and all that can be reached through it."""
+    if not path.lstat().st_mode & 0o077:
+        return []
+    return [path, *(found for child in (path.iterdir() if path.is_dir() else ()) for found in open_to_others(child))]

@@ -1,0 +1,78 @@
+"""Experiments that DVC runs in a folder that it then deletes: what they recorded and registered is in the project."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.params import TrackingConfig
+from pipeline.tracking import fetch_model
+from tests import dvc_project
+from tests.local_training import mlflow_statuses
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+PARAMS: dict[str, Any] = {
+    "datasets": {
+        "voc": {
+            "origin": "generated",
+            "input": "pipeline/worlds",
+            "world": {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_images": {"train": 16, "val": 6}},
+            "sources": {"voc": {}},
+        }
+    },
+    "runs": {"seg": {"dataset": "voc", "task": {"name": "segmentation"}, "model": {"name": "fcn"}}},
+    "train": {"max_epochs": 1, "batch_size": 8, "eval_batch_size": 6, "num_pictures": 1},
+    "loader": {"num_workers": 0},
+    "shards": {"samples": 8},
+    "cluster": {"engine": "local"},
+    "tracking": {"system_metrics": False, "flush_s": 0.2},
+}
+
+
+def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as store:
+        return store.execute(query).fetchall()
+
+
+def test_temporary_and_queued_experiments_end_in_the_projects_own_store(root, tmp_path):
+    project = dvc_project.make(root, tmp_path / "project", PARAMS)
+    dvc_project.run(
+        project, "dvc", "exp", "run", "--temp", "--name", "apart", "-S", "train.batch_size=4", "register@seg"
+    )
+    assert not list((project / ".dvc/tmp/exps").rglob("params.yaml")), "its folder is gone"
+    assert not (project / "artifacts").exists(), "and nothing was put into the workspace"
+    assert mlflow_statuses(project) == ["FINISHED"]
+    ((place, value),) = rows(
+        project, "select artifact_uri, value from runs join params using (run_uuid) where key = 'train.batch_size'"
+    )
+    assert value == "4"
+    assert Path(place).is_relative_to(project) and list(Path(place).rglob("*.png"))
+    assert rows(project, "select name, alias, version from registered_model_aliases") == [("seg", "champion", 1)]
+    model = fetch_model("models:/seg@champion", TrackingConfig(), project, tmp_path / "fetched")
+    assert list(model.glob("artifacts/*.ckpt"))
+
+    dvc_project.run(
+        project, "dvc", "exp", "run", "--queue", "--name", "queued", "-S", "train.batch_size=8", "train@seg"
+    )
+    dvc_project.run(project, "dvc", "queue", "start")
+    deadline = time.monotonic() + 240
+    while "Queued" in (status := dvc_project.run(project, "dvc", "queue", "status")) or "Running" in status:
+        assert time.monotonic() < deadline, status
+        time.sleep(1)
+    assert "Success" in status, dvc_project.run(project, "dvc", "queue", "logs", "queued")
+    assert mlflow_statuses(project) == ["FINISHED"] * 2
+    assert not list((project / "state").glob("seg-*")), "a finished training leaves no state"
+
+    dvc_project.run(project, "dvc", "exp", "apply", "apart")
+    assert json.loads((project / "registry/seg.json").read_text())["decision"] == "champion"
+    run_id = json.loads((project / "artifacts/seg/run.json").read_text())["run_id"]
+    assert rows(project, f"select status from runs where run_uuid = '{run_id}'") == [("FINISHED",)]
+    shown = dvc_project.run(project, "dvc", "exp", "show", "--csv")
+    assert "apart" in shown and "queued" in shown

@@ -127,6 +127,9 @@ def _checkpoint(project: Project, model: str) -> Path:
             allowed=", ".join(trained) or "none is trained yet",
             fix=f"dvc repro train@{model}" if not trained else "use one of these, or a models:/ or runs:/ URI",
         )
+    from pipeline.run_files import trained as compare  # imports torch: not for a wrong name
+
+    compare(project, model)
     return checkpoint
 
 

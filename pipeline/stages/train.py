@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from pipeline import distributed, tracking
-from pipeline.checkpoints import BEST, load_best
+from pipeline.checkpoints import BEST, file_sha256, load_best
 from pipeline.ledger import FOLDER as LEDGER
 from pipeline.params import ClusterConfig, Params, TrackingConfig
 from pipeline.project import Project, write_json
@@ -73,6 +73,7 @@ def export(project: Project, data: RunData, state: Path, run_id: str) -> None:
         "run": data.run.name,
         "run_id": run_id,
         "manifest_digest": data.manifest["digest"],
+        "checkpoint_sha256": file_sha256(folder / BEST),
         "fingerprint": data.fingerprint,
         "git_commit": project.git_commit(),
         "training": json.loads((state / DONE).read_text()),

@@ -22,6 +22,7 @@ PLUMBING = {
     "pipeline/progress.py",
     "pipeline/project.py",
     "pipeline/removal.py",
+    "pipeline/run_files.py",
     "pipeline/runs.py",
     "pipeline/settings.py",
     "pipeline/state_mirror.py",

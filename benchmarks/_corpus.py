@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -20,13 +21,14 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from contracts.errors import DataError
 from contracts.records import Caption, RawObject, RawRecord
 from pipeline.door import DoorConfig, Shrink
+from pipeline.manifest import load_manifest, shard_name, write_manifest
 from pipeline.sharding import split_manifest, write_shard
-from pipeline.shards import MANIFEST, shard_name, write_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
-NUM_IMAGES, NUM_VAL, SHARD_SAMPLES, NUM_CLASSES, SEED = 2000, 64, 128, 80, 7
+NUM_IMAGES, SHARD_SAMPLES, NUM_CLASSES, SEED = 2000, 128, 80, 7
 MADE_AS = "sightline-corpus-2"  # another number after a change: the folder is a cache
 SIZES = ((640, 480), (640, 427), (480, 640), (427, 640))  # width, height
 SIZE_SHARES = (0.45, 0.3, 0.15, 0.1)
@@ -74,7 +76,7 @@ def corpus() -> Corpus:
 
 
 def shard_corpus(folder: Path, shrink: Shrink | None = None) -> Path:
-    """Data set "corpus" as shards in `folder`, with manifest: split "train" is all, "val" its first images again.
+    """Data set "corpus" as shards in `folder`, with manifest: all images are split "train".
 
     Args:
         shrink: how large images are made smaller; None keeps them.
@@ -82,18 +84,17 @@ def shard_corpus(folder: Path, shrink: Shrink | None = None) -> Path:
     Returns:
         `folder`; what is whole there already stays.
     """
-    if (folder / MANIFEST).is_file():
+    with suppress(DataError):  # none there yet, or of an older schema
+        load_manifest(folder)
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     raws = corpus().raws
-    entries = {}
-    for split, part in (("train", raws), ("val", raws[:NUM_VAL])):
-        chunks = [part[i : i + SHARD_SAMPLES] for i in range(0, len(part), SHARD_SAMPLES)]
-        results = [
-            write_shard(chunk, CLASSES, folder, shard_name("corpus", split, i), DoorConfig(shrink=shrink))
-            for i, chunk in enumerate(chunks)
-        ]
-        entries[split] = split_manifest(results, [])
+    chunks = [raws[i : i + SHARD_SAMPLES] for i in range(0, len(raws), SHARD_SAMPLES)]
+    results = [
+        write_shard(chunk, CLASSES, folder, shard_name("corpus", "train", i), DoorConfig(shrink=shrink))
+        for i, chunk in enumerate(chunks)
+    ]
+    entries = {"train": split_manifest(results, [])}
     write_manifest(folder, "corpus", CLASSES, entries, shrink=asdict(shrink) if shrink else None)
     return folder
 

@@ -6,6 +6,8 @@ import hashlib
 import json
 import tempfile
 import time
+import zlib
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -15,8 +17,10 @@ from benchmarks import Figure
 from contracts.records import Caption, DataSpec, Record
 from lightning_modules.tasks.captioning import CaptioningConfig, Task
 from pipeline.datamodule import TarDataModule
+from pipeline.manifest import COUNTS, index_name, shard_name, write_manifest
 from pipeline.params import LoaderConfig
-from pipeline.shards import COUNTS, index_name, sample_counts, sample_pieces, shard_name, write_manifest
+from pipeline.samples import sample_counts, sample_pieces
+from pipeline.sharding import ShardResult, split_manifest
 
 NUM_SAMPLES, SHARD_SAMPLES, BATCH = 100_000, 1000, 32
 REPEATS = 3
@@ -82,7 +86,7 @@ def _num_read() -> int:
 
 def _write_shards(folder: Path) -> None:
     png = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
-    entries = []
+    results = []
     for i in range(NUM_SAMPLES // SHARD_SAMPLES):
         rows, parts, offset = [], [], 0
         for j in range(i * SHARD_SAMPLES, (i + 1) * SHARD_SAMPLES):
@@ -91,21 +95,24 @@ def _write_shards(folder: Path) -> None:
                 captions=(Caption(caption_id=j, text="a word"),),
             )  # fmt: skip
             data = b"".join(sample_pieces(record))
-            rows.append({"key": record.key, "offset": offset, "size": len(data), **sample_counts(record)})
+            rows.append(
+                {"key": record.key, "offset": offset, "size": len(data), "crc": zlib.crc32(data)}
+                | sample_counts(record)
+            )
             parts.append(data)
             offset += len(data)
         name = shard_name("tiny", "train", i)
         tar = b"".join([*parts, b"\0" * 1024])
-        index = json.dumps({column: [row[column] for row in rows] for column in ("key", "offset", "size", *COUNTS)})
+        index = json.dumps({column: [row[column] for row in rows] for column in rows[0]})
         (folder / name).write_bytes(tar)
         (folder / index_name(name)).write_text(index)
-        entries.append(
-            {
-                "name": name,
-                "samples": SHARD_SAMPLES,
-                "bytes": len(tar),
-                "sha256": hashlib.sha256(tar).hexdigest(),
-                "index_sha256": hashlib.sha256(index.encode()).hexdigest(),
-            }
-        )
-    write_manifest(folder, "tiny", (), {"train": {"num_samples": NUM_SAMPLES, "shards": entries}})
+        entry = {
+            "name": name,
+            "samples": SHARD_SAMPLES,
+            "bytes": len(tar),
+            "sha256": hashlib.sha256(tar).hexdigest(),
+            "index_sha256": hashlib.sha256(index.encode()).hexdigest(),
+        }
+        totals = Counter({name: sum(row[name] for row in rows) for name in COUNTS})
+        results.append(ShardResult(shard=entry, num_source=SHARD_SAMPLES, totals=totals))
+    write_manifest(folder, "tiny", (), {"train": split_manifest(results, [])})

@@ -31,8 +31,9 @@ from benchmarks import Figure
 from benchmarks._corpus import CLASSES, SHARD_SAMPLES, corpus, scratch_folder
 from pipeline.door import Shrink, admit
 from pipeline.door.images import clean_image, read_bytes
+from pipeline.manifest import END_BYTES
+from pipeline.samples import tar_member, write_pieces
 from pipeline.sharding import write_shard
-from pipeline.shards import BLOCK, tar_member, write_pieces
 
 ROUNDS, DOOR_ROUNDS = 7, 3
 NUM_SMALLER = 400
@@ -108,7 +109,7 @@ def _ours(folder: Path, start: int, *, digest: bool = False, check: bool = False
             if digest:
                 for piece in pieces:
                     sha256.update(piece)
-        return size + write_pieces(file.fileno(), [bytes(2 * BLOCK)])
+        return size + write_pieces(file.fileno(), [bytes(END_BYTES)])
 
 
 def _through_the_door(folder: Path, start: int) -> str:

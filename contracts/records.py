@@ -17,7 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-SCHEMA_VERSION = 1
+from contracts.errors import DataError
+
+SCHEMA_VERSION = 2
 IGNORE_INDEX = 255
 
 ItemKind = Literal["record", "object", "caption", "question"]
@@ -164,36 +166,60 @@ class Record:
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
     @staticmethod
-    def from_parts(annotation: bytes, image: bytes, image_format: str, semantic_mask: bytes = b"") -> Record:
-        """The inverse of `annotation_json`, with the pixels' bytes put beside it."""
-        d = json.loads(annotation)
-        o = d["objects"]
-        return Record(
-            key=d["key"],
-            image_id=d["image_id"],
-            width=d["width"],
-            height=d["height"],
-            image=image,
-            image_format="png" if image_format == "png" else "jpg",
-            objects=Objects(
-                ids=o["ids"],
-                boxes=np.asarray(o["boxes"], np.float32).reshape(-1, 4),
-                labels=np.asarray(o["labels"], np.int64),
-                areas=np.asarray(o["areas"], np.float64),
-                is_crowd=np.asarray(o["is_crowd"], bool),
-                is_difficult=np.asarray(o["is_difficult"], bool),
-                is_truncated=np.asarray(o["is_truncated"], bool),
-                masks=o["masks"],
-            ),
-            captions=tuple(Caption(caption_id=i, text=t) for i, t in d["captions"]),
-            questions=tuple(
-                Question(
-                    question_id=i, text=t, answers=tuple(a), multiple_choice_answer=m, question_type=qt, answer_type=at
-                )
-                for i, t, a, m, qt, at in d["questions"]
-            ),
-            semantic_mask=semantic_mask,
-        )
+    def from_parts(
+        annotation: bytes, image: bytes, image_format: str, semantic_mask: bytes = b"", *, where: str = ""
+    ) -> Record:
+        """The inverse of `annotation_json`, with the pixels' bytes put beside it.
+
+        Raises:
+            DataError: `annotation`, which lies at `where`, is not what `annotation_json` writes.
+        """
+        try:
+            d = json.loads(annotation)
+            if d["schema"] != SCHEMA_VERSION:
+                raise ValueError(f"schema {d['schema']} in place of {SCHEMA_VERSION}")
+            return _from_document(d, image, image_format, semantic_mask)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            raise DataError(
+                "an annotation is not one that was written here",
+                value=f"{type(error).__name__}: {error}"[:200],
+                where=where,
+                fix="run the shard stage again",
+            ) from None
+
+
+def _from_document(d: Mapping[str, Any], image: bytes, image_format: str, semantic_mask: bytes) -> Record:
+    o = d["objects"]
+    if len({len(column) for column in o.values()}) != 1:
+        raise ValueError("the columns of objects differ in length")
+    if not isinstance(d["key"], str) or min(d["width"], d["height"]) < 1:
+        raise ValueError("no key, or an image without pixels")
+    return Record(
+        key=d["key"],
+        image_id=d["image_id"],
+        width=d["width"],
+        height=d["height"],
+        image=image,
+        image_format="png" if image_format == "png" else "jpg",
+        objects=Objects(
+            ids=o["ids"],
+            boxes=np.asarray(o["boxes"], np.float32).reshape(-1, 4),
+            labels=np.asarray(o["labels"], np.int64),
+            areas=np.asarray(o["areas"], np.float64),
+            is_crowd=np.asarray(o["is_crowd"], bool),
+            is_difficult=np.asarray(o["is_difficult"], bool),
+            is_truncated=np.asarray(o["is_truncated"], bool),
+            masks=o["masks"],
+        ),
+        captions=tuple(Caption(caption_id=i, text=t) for i, t in d["captions"]),
+        questions=tuple(
+            Question(
+                question_id=i, text=t, answers=tuple(a), multiple_choice_answer=m, question_type=qt, answer_type=at
+            )
+            for i, t, a, m, qt, at in d["questions"]
+        ),
+        semantic_mask=semantic_mask,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,16 +16,17 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from contracts.errors import ConfigError, DataError
+from contracts.errors import ConfigError, DataError, SightlineError
 from contracts.records import Record
 from contracts.seeds import derive_seed
 from lightning_modules.blocks.pixels import BatchRows, written_to
 from lightning_modules.task import BaseTask, Batch
 from pipeline.batch_memory import BatchMemory, keep_freed_memory
+from pipeline.manifest import load_manifest
 from pipeline.params import LoaderConfig
 from pipeline.sampling import Request, epoch_order, eval_requests, micro_batches, num_batches, train_requests
 from pipeline.shard_cache import ShardCache
-from pipeline.shards import SplitReader, load_manifest
+from pipeline.shards import SplitReader, open_splits
 
 _SPARE_BYTES = 64 << 10  # a slot's room for small tensors that the first sample says little of
 _BATCHES_IN_USE = 3  # the one that is trained on, the one before, whose tensors die late, and the next
@@ -40,8 +41,15 @@ class RequestDataset(Dataset):
         self.seed = seed  # None: validation, nothing random
         self.memory: BatchMemory | None = None
 
-    def __getitem__(self, item: tuple[Request, int | None]) -> tuple[Batch, int | None]:
-        request, slot = item
+    def __getitem__(self, item: tuple[Request, int | None]) -> tuple[Batch | SightlineError, int | None]:
+        """The batch of a request. What is wrong with the data is handed over like one: a loader would raise it anew
+        with its worker's traceback in the text."""
+        try:
+            return self._batch(*item), item[1]
+        except SightlineError as error:
+            return error, item[1]
+
+    def _batch(self, request: Request, slot: int | None) -> Batch:
         records = [self.reader.read(position) for position in request.positions]
 
         def make() -> Batch:
@@ -56,7 +64,7 @@ class RequestDataset(Dataset):
         batch["weight"] = request.weight
         if self.seed is None:
             batch["truths"] = [self.task.truth(record) for record in records]
-        return batch, slot
+        return batch
 
     def batch_bytes(self, request: Request) -> int:
         """What the tensors of this request's batch take, judged by its first sample; texts may be twice as long."""
@@ -184,6 +192,8 @@ class PlannedLoader:
     def __iter__(self) -> Iterator[Batch]:
         self._requests.pending = self._plan(self._epoch)[self._delivered :]
         for batch, slot in self._loader:
+            if isinstance(batch, SightlineError):
+                raise batch
             if self._requests.memory is not None:
                 batch = self._requests.memory.receive(batch, slot, pin=self._pin_memory)
             self._delivered += 1
@@ -232,12 +242,16 @@ class TarDataModule(pl.LightningDataModule):
                 where="train.batch_size",
                 allowed=f"at least {world}: it counts the samples of all workers",
             )
-        self._readers: dict[str, SplitReader] = {}
+
+    @cached_property
+    def _readers(self) -> dict[str, SplitReader]:
+        """All splits, also where one is read: only so it can be told whether one has another's samples."""
+        cache = ShardCache(int(self.config.cache_gib * 2**30))  # asked only where shards lie in an object store
+        return open_splits(self.folder, self.manifest, cache)
 
     def reader(self, split: str) -> SplitReader:
         if split not in self._readers:
-            cache = ShardCache(int(self.config.cache_gib * 2**30))  # asked only where shards lie in an object store
-            self._readers[split] = SplitReader(self.folder, self.manifest, split, cache)
+            raise DataError("no such split", value=split, where=str(self.folder), allowed=", ".join(self._readers))
         return self._readers[split]
 
     def _usable(self, split: str, requires: tuple[str, ...]) -> np.ndarray:

@@ -15,7 +15,7 @@ from lightning_modules.base import TaskModule
 from lightning_modules.images import decode_record
 from lightning_modules.metrics.bootstrap import percentile_intervals, replicates
 from lightning_modules.metrics.measurement import Measurement, values_of
-from pipeline.checkpoints import load_module
+from pipeline.checkpoints import file_sha256, load_module
 from pipeline.datamodule import TarDataModule
 from pipeline.params import LoaderConfig
 from pipeline.project import write_json
@@ -36,6 +36,7 @@ class Evaluation:
     def __init__(self, checkpoint: Path, shards: Path, split: str = "val"):
         quiet_lightning()
         module, document = load_module(checkpoint)
+        self.checkpoint_sha256 = file_sha256(checkpoint)
         run = document["run"]
         train = parse(TrainConfig, run["train"], "train", [])
         loader = parse(LoaderConfig, run["loader"], "loader", [])
@@ -92,6 +93,7 @@ class Evaluation:
             "split": self.split,
             "num_samples": len(self.module.truths),
             "manifest_digest": self.data.manifest["digest"],
+            "checkpoint_sha256": self.checkpoint_sha256,
             "metric": task.metric,
             "metric_mode": task.metric_mode,
             "value": self.metrics.get(task.metric),

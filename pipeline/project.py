@@ -7,12 +7,23 @@ import json
 import os
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import StringConstraints, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from contracts.errors import DataError
 
 POINTER = "source.json"
+
+
+class Pointer(TypedDict):
+    """Where the raw data of a data set of the user's own lies, absolute, and what was there when it was fetched."""
+
+    folder: Annotated[str, StringConstraints(pattern="^/")]
+    listing_sha256: str
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,8 @@ class Project:
         folder = self.raw(dataset)
         pointer = folder / POINTER
         if pointer.is_file():
-            folder = Path(json.loads(pointer.read_text())["folder"])
+            fix = f"dvc repro --force fetch@{dataset}"
+            folder = Path(read_json(pointer, "the pointer to the raw data", fix, Pointer)["folder"])
         if not folder.is_dir():
             raise DataError("the raw data is not there", where=str(folder), fix=f"dvc repro fetch@{dataset}")
         return folder
@@ -111,3 +123,41 @@ def write_json(path: Path, document: Any, *, indent: int | None = 1) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
     os.replace(part, path)
+
+
+def read_json(path: Path, what: str, fix: str, shape: Any = dict[str, Any]) -> Any:
+    """The document of a JSON file that this project wrote.
+
+    Args:
+        what: the file in words, such as "the record of the training". fix: what to do where it is not as it should be.
+        shape: the type of the document, strictly: a `TypedDict`, `dict[str, int]`, ...
+
+    Raises:
+        DataError: not there, no file, cut, empty, not UTF-8, no JSON, or not of `shape`; names the file.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{what} is not there", where=str(path), fix=fix) from None
+    except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise DataError(f"{what} cannot be read", value=error.strerror, where=str(path), fix=fix) from None
+    try:
+        return _adapter(shape).validate_json(data, strict=True)
+    except ValidationError as error:
+        raise DataError(f"{what} is damaged", value="; ".join(explain(error)[:8]), where=str(path), fix=fix) from None
+
+
+@cache
+def _adapter(shape: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(shape)  # building one takes milliseconds
+
+
+def explain(error: ValidationError) -> list[str]:
+    """What pydantic found wrong in a document, a text each: where, what, and the value where it is short."""
+    found = []
+    for item in error.errors(include_url=False, include_context=False):
+        place, value = ".".join(map(str, item["loc"])), item["input"]
+        plain = isinstance(value, bool | float | str | None) or (isinstance(value, int) and abs(value) < 10**20)
+        told = f" (is {value!r})" if plain and item["type"] != "json_invalid" and len(str(value)) <= 60 else ""
+        found.append(f"{place + ': ' if place else ''}{item['msg']}{told}")
+    return found

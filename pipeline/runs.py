@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from annotated_types import Len
 
 from contracts.records import DataSpec
+from pipeline.manifest import digest_of, load_manifest
 from pipeline.params import Params, Run
-from pipeline.project import Project
-from pipeline.shards import digest_of, load_manifest
+from pipeline.project import Project, read_json
 from pipeline.train_code import code_digest
+
+TokenCount = Annotated[list[str | int], Len(2, 2)]
+Vocabulary = dict[Literal["captions", "questions", "answers"], list[TokenCount]]
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,12 @@ class RunData:
 def load_run(project: Project, params: Params, name: str) -> RunData:
     """The run `name` of params.yaml with its manifest and vocabulary."""
     run = params.run(name)
-    manifest = load_manifest(project.shards(run.dataset))
+    manifest = load_manifest(project.shards(run.dataset), run.dataset)
     vocabulary = project.vocabulary(run.dataset)
-    words = json.loads(vocabulary.read_text()) if vocabulary.is_file() else {}
+    words = {}
+    if vocabulary.exists():
+        fix = f"dvc repro --force vocab@{run.dataset}"
+        words = read_json(vocabulary, "the vocabulary", fix, Vocabulary)
     spec = DataSpec(dataset=run.dataset, classes=tuple(manifest["classes"]), vocabulary=words)
     item = {"task": {"name": run.task_name}, "model": {"name": run.model_name}}
     return RunData(run, manifest, spec, code_digest(project.root, item))

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,22 +20,12 @@ from pipeline import sources, stores
 from pipeline.disk import renewed, write_lines, writing
 from pipeline.distributed import map_ordered
 from pipeline.door import DEFAULT_DOOR, DoorConfig, Shrink, admit
+from pipeline.manifest import COUNTS, END_BYTES, MANIFEST, index_name, shard_name, stored_name, write_manifest
 from pipeline.params import ClusterConfig, DatasetConfig, ShardsConfig
 from pipeline.progress import progress_bar
 from pipeline.project import Project
-from pipeline.shards import (
-    BLOCK,
-    COUNTS,
-    MANIFEST,
-    index_name,
-    sample_counts,
-    sample_pieces,
-    shard_name,
-    stored_name,
-    verify_shards,
-    write_manifest,
-    write_pieces,
-)
+from pipeline.samples import sample_counts, sample_pieces, write_pieces
+from pipeline.shards import verify_shards
 
 _TMPDIR = "TMPDIR names another folder"
 
@@ -85,20 +76,22 @@ def write_shard(
             pieces = sample_pieces(admission.record)
             with writing(part, needed=lambda: _image_bytes(raws), fix=other_folder):
                 size = write_pieces(file.fileno(), pieces)
+            crc = 0
             for piece in pieces:
                 digest.update(piece)
+                crc = zlib.crc32(piece, crc)
             counts = sample_counts(admission.record)
-            rows.append({"key": raw.key, "offset": offset, "size": size, **counts})
+            rows.append({"key": raw.key, "offset": offset, "size": size, "crc": crc, **counts})
             result.totals.update(counts)
             offset += size
-        end = b"\0" * (2 * BLOCK)
+        end = bytes(END_BYTES)
         with writing(part, fix=other_folder):
             write_pieces(file.fileno(), [end])
         digest.update(end)
     if not rows:
         part.unlink()
         return result
-    index = {column: [row[column] for row in rows] for column in ("key", "offset", "size", *COUNTS)}
+    index = {column: [row[column] for row in rows] for column in ("key", "offset", "size", "crc", *COUNTS)}
     index_bytes = json.dumps(index, separators=(",", ":")).encode()
     index_part = folder / f".{name}.index.part"
     with writing(index_part, needed=lambda: len(index_bytes), fix=other_folder):
@@ -108,7 +101,7 @@ def write_shard(
     result.shard = {
         "name": name,
         "samples": len(rows),
-        "bytes": offset + 2 * BLOCK,
+        "bytes": offset + END_BYTES,
         "sha256": digest.hexdigest(),
         "index_sha256": hashlib.sha256(index_bytes).hexdigest(),
     }

@@ -1,250 +1,108 @@
-"""Records <-> WebDataset tars: deterministic bytes, an index beside each tar, and a manifest written last.
+"""Shards: reading samples of WebDataset tars by an index that knows the place and the CRC-32 of each.
 
-A sample is the members `<key>.jpg|png`, `<key>.json` and, where there is one, `<key>.semantic.png`, so any WebDataset
-reader reads the tars. The index holds the byte range of every sample, which gives true lengths and O(1) seeks.
-Members are plain ustar with mtime 0 and fixed owner: equal records give equal tars, which DVC relies on.
+The index gives true lengths and O(1) seeks. Whoever reads compares first: an index with the manifest's sha256 of it,
+a tar's size with the manifest's, a sample's bytes with its CRC. So no stage takes damaged data for what was written.
+Someone who means to deceive can make another sample of the same CRC; the manifest's sha256 tells (`verify_shards`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import itertools
 import os
-import tarfile
+import stat
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from contracts.errors import DataError
-from contracts.records import SCHEMA_VERSION, Record
+from contracts.records import Record
 from pipeline import stores
-from pipeline.project import heal
+from pipeline.manifest import COUNTS, MANIFEST, heal, index_name, parse_index, stored_files, stored_name
+from pipeline.samples import parse_sample
 from pipeline.shard_cache import ShardCache
 
-MANIFEST = "manifest.json"
-BLOCK = 512
-# A ustar header: name, mode 0644, owner 0, length, mtime 0, checksum, plain file; tarfile makes the same more slowly.
-_HEADER = b"%b0000644\x000000000\x000000000\x00%b\x0000000000000\x00%b0" + bytes(100) + b"ustar\x0000" + bytes(247)
-_HEADER_SUM = sum(_HEADER % (b"", b"", b" " * 8))  # a checksum counts its own field as blanks
-COUNTS = ("num_objects", "num_masks", "num_captions", "num_questions", "has_semantic")
 
-
-def shard_name(dataset: str, split: str, index: int) -> str:
-    """Unique over data sets, splits and schema versions: caches that go by file name cannot mix them up."""
-    return f"{dataset}-{split}-v{SCHEMA_VERSION}-{index:06d}.tar"
-
-
-def tar_member(name: str, data: bytes) -> list[bytes]:
-    """Header, content and padding of one file in a tar: whole blocks."""
-    return [_header(name, len(data)), data, bytes(-len(data) % BLOCK)]
-
-
-def _header(name: str, size: int) -> bytes:
-    encoded = name.encode()
-    if len(encoded) > tarfile.LENGTH_NAME:  # ustar cuts such a name in two at a slash
-        info = tarfile.TarInfo(name)
-        info.size, info.mode, info.uname, info.gname = size, 0o644, "", ""
-        return info.tobuf(tarfile.USTAR_FORMAT)
-    length = b"%011o" % size
-    checksum = b"%06o\0 " % (_HEADER_SUM + sum(encoded) + sum(length))
-    return _HEADER % (encoded.ljust(tarfile.LENGTH_NAME, b"\0"), length, checksum)
-
-
-def sample_pieces(record: Record) -> list[bytes]:
-    """The tar members of one record. In pieces: to join them would copy every image once more."""
-    pieces = tar_member(f"{record.key}.{record.image_format}", record.image)
-    pieces += tar_member(f"{record.key}.json", record.annotation_json())
-    if record.semantic_mask:
-        pieces += tar_member(f"{record.key}.semantic.png", record.semantic_mask)
-    return pieces
-
-
-def write_pieces(descriptor: int, pieces: Sequence[bytes]) -> int:
-    """Write all pieces, with one system call if there is room; returns their length in bytes.
-
-    Raises:
-        OSError: no room for all of them.
-    """
-    size = sum(map(len, pieces))
-    written = os.writev(descriptor, pieces)
-    while written != size:  # the system says why it stopped only when it is asked for the rest
-        written += os.write(descriptor, b"".join(pieces)[written:])
-    return size
-
-
-def parse_sample(data: bytes, where: str) -> Record:
-    """The inverse of `sample_pieces`, joined.
-
-    Raises:
-        DataError: the bytes are not those of one sample of this schema version.
-    """
-    members: dict[str, bytes] = {}
-    position = 0
-    while position + BLOCK <= len(data):
-        header = data[position : position + BLOCK]
-        if header[257:262] != b"ustar":
-            raise DataError(
-                "no tar member where the index says one starts", where=where, fix="run the shard stage again"
-            )
-        size = int(header[124:136].rstrip(b"\0 "), 8)
-        extension = header[:100].rstrip(b"\0").decode().partition(".")[2]
-        members[extension] = data[position + BLOCK : position + BLOCK + size]
-        position += BLOCK + size + (-size % BLOCK)
-    image_format = "jpg" if "jpg" in members else "png"
-    if "json" not in members or image_format not in members:
-        raise DataError("a sample lacks its image or its annotation", value=sorted(members), where=where)
-    return Record.from_parts(members["json"], members[image_format], image_format, members.get("semantic.png", b""))
-
-
-def sample_counts(record: Record) -> dict[str, int]:
-    usable = ~record.objects.is_crowd
-    return {
-        "num_objects": int(usable.sum()),
-        "num_masks": sum(1 for mask, keep in zip(record.objects.masks, usable, strict=True) if mask and keep),
-        "num_captions": len(record.captions),
-        "num_questions": len(record.questions),
-        "has_semantic": int(bool(record.semantic_mask)),
-    }
-
-
-def index_name(shard: str) -> str:
-    return shard.removesuffix(".tar") + ".index.json"
-
-
-def stored_name(file: str, sha256: str) -> str:
-    """Name of a tar or an index in a store, which says its content: another content never takes its place, and sets
-    share what they have in common."""
-    stem, dot, extension = file.partition(".")
-    return f"{stem}-{sha256}{dot}{extension}"
-
-
-def stored_files(manifest: Mapping[str, Any]) -> dict[str, int | None]:
-    """Names in the store of all tars and indices of a manifest; their sizes, where it has them."""
-    files: dict[str, int | None] = {}
-    for split in manifest["splits"].values():
-        for shard in split["shards"]:
-            files[stored_name(shard["name"], shard["sha256"])] = shard["bytes"]
-            files[stored_name(index_name(shard["name"]), shard["index_sha256"])] = None
-    return files
-
-
-def digest_of(document: Mapping[str, Any]) -> str:
-    """sha256 of a document's canonical JSON."""
-    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def manifest_digest(manifest: Mapping[str, Any]) -> str:
-    """Of what the data is, not of where it lies: the same shards in a store are the same data."""
-    return digest_of({key: value for key, value in manifest.items() if key not in ("digest", "store")})
-
-
-def write_manifest(
-    folder: Path,
-    dataset: str,
-    classes: Sequence[str],
-    splits: Mapping[str, Any],
-    *,
-    shrink: Mapping[str, Any] | None = None,
-    store: str | None = None,
-) -> dict[str, Any]:
-    """Write `manifest.json`, the last file of a shard set: without it the set is not there.
-
-    `shrink` is how large images were made smaller, noted as `shrink`, and part of the digest. `store` is the url of the
-    folder that holds tars and indices by their stored names, where they do not lie beside the manifest.
-    """
-    manifest = {"schema": SCHEMA_VERSION, "dataset": dataset, "classes": list(classes), "splits": dict(splits)}
-    if shrink is not None:
-        manifest["shrink"] = dict(shrink)
-    manifest["digest"] = manifest_digest(manifest)
-    if store is not None:
-        manifest["store"] = store
-    part = folder / f".{MANIFEST}.part"
-    part.write_text(json.dumps(manifest, indent=1))
-    os.replace(part, folder / MANIFEST)
-    return manifest
-
-
-def load_manifest(folder: Path) -> dict[str, Any]:
-    """Read and check a manifest.
-
-    Raises:
-        DataError: missing, written by another schema version, or changed since it was written.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise DataError("there are no shards here", where=str(path), fix="run `dvc repro`, or the shard stage")
-    manifest = json.loads(path.read_text())
-    if manifest.get("schema") != SCHEMA_VERSION:
-        raise DataError(
-            "shards of another schema version",
-            value=manifest.get("schema"),
-            where=str(path),
-            allowed=str(SCHEMA_VERSION),
-            fix="run the shard stage again",
-        )
-    if manifest_digest(manifest) != manifest.get("digest"):
-        raise DataError("the manifest does not match its own digest", where=str(path), fix=heal(path))
-    return manifest
+@contextmanager
+def _told(what: str, where: str, fix: str) -> Iterator[None]:
+    """Make DataErrors of what a missing file, or a folder in its place, raises. Failures of the disk stay what they
+    are, since trying again may help, but name the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{what} is missing", where=where, fix=fix) from None
+    except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise DataError(f"{what} cannot be read", value=error.strerror, where=where, fix=fix) from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, where) from error
 
 
 def verify_shards(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Compare every tar and index with the manifest, byte for byte; in a store, that they are there and whole: their
-    digests are compared when the cache fetches them.
+    """Compare every tar and index with the manifest, byte for byte; in a store, that the tars are there and whole:
+    their digests are compared when the cache fetches them.
 
     Raises:
-        DataError: names the first file that is missing, cut or changed.
+        DataError: names the first file that is missing, cut or changed, or a key that is in two splits.
     """
+    shards = [shard for split in manifest["splits"].values() for shard in split["shards"]]
+    fix = heal(manifest["dataset"])
     if "store" in manifest:
-        _verify_stored(manifest)
-        return
+        _verify_stored(manifest, f"dvc repro --force shard@{manifest['dataset']}")
+    else:
+        with ThreadPoolExecutor() as pool:  # hashing releases the GIL
+            for done in [pool.submit(_verify_tar, str(folder / shard["name"]), shard, fix) for shard in shards]:
+                done.result()
+    open_splits(folder, manifest)
 
-    def check(path: Path, size: int | None, sha256: str) -> None:
-        if not path.is_file():
-            raise DataError("a shard file is missing", where=str(path), fix=heal(path))
-        if size is not None and path.stat().st_size != size:
+
+def _verify_tar(path: str, shard: Mapping[str, Any], fix: str) -> None:
+    with os.fdopen(_open_tar(path, shard, fix), "rb") as file, _told("a shard file", path, fix):
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != shard["sha256"]:
+        raise DataError(
+            "a shard's bytes are not those that the manifest names",
+            value=f"sha256 {found}",
+            where=path,
+            allowed=f"sha256 {shard['sha256']}",
+            fix=fix,
+        )
+
+
+def _open_tar(path: str, shard: Mapping[str, Any], fix: str) -> int:
+    """A descriptor of a local tar of the right size."""
+    with _told("a shard file", path, fix):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for ever
+            raise DataError("a shard is no file", where=path, fix=fix)
+        if status.st_size != shard["bytes"]:
             raise DataError(
                 "a shard is cut or has grown",
-                value=path.stat().st_size,
-                where=str(path),
-                allowed=f"{size} bytes",
-                fix=heal(path),
+                value=status.st_size,
+                where=path,
+                allowed=f"{shard['bytes']} bytes",
+                fix=fix,
             )
-        with open(path, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                raise DataError(
-                    "a shard's bytes differ from the manifest's sha256",
-                    where=str(path),
-                    fix=heal(path),
-                )
-
-    jobs: list[tuple[Path, int | None, str]] = []
-    for split in manifest["splits"].values():
-        for shard in split["shards"]:
-            jobs.append((folder / shard["name"], shard["bytes"], shard["sha256"]))
-            jobs.append((folder / index_name(shard["name"]), None, shard["index_sha256"]))
-    with ThreadPoolExecutor() as pool:  # hashing releases the GIL
-        for done in [pool.submit(check, *job) for job in jobs]:
-            done.result()
+        return os.open(path, os.O_RDONLY)
 
 
-def _verify_stored(manifest: Mapping[str, Any]) -> None:
+def _verify_stored(manifest: Mapping[str, Any], fix: str) -> None:
     store = manifest["store"]
     sizes = stores.listing(store)
     for name, size in stored_files(manifest).items():
         if name not in sizes:
-            raise DataError(
-                "a shard file is missing in the store", where=f"{store}/{name}", fix="run the shard stage again"
-            )
+            raise DataError("a shard file is missing in the store", where=f"{store}/{name}", fix=fix)
         if size not in (None, sizes[name]):
             raise DataError(
                 "a shard in the store is cut or another one",
                 value=sizes[name],
                 where=f"{store}/{name}",
                 allowed=f"{size} bytes",
-                fix="run the shard stage again",
+                fix=fix,
             )
 
 
@@ -252,8 +110,14 @@ class SplitReader:
     """Random access to the samples of one split, by position in the concatenation of its shards.
 
     Holds the index as numpy columns; picklable, so that it can travel to loader workers, which open the tars
-    themselves. `columns` has `key` (bytes), `shard`, `offset`, `size` and each of `COUNTS`. Where the manifest names a
-    store, tars and indices come through `cache`: a tar is fetched by the first process that reads from it.
+    themselves. `columns` has `key` (bytes), `shard`, `offset`, `size`, `crc` and each of `COUNTS`. Where the manifest
+    names a store, tars and indices come through `cache`: a tar is fetched by the first process that reads from it.
+
+    Args:
+        manifest: as `load_manifest` gives it.
+
+    Raises:
+        DataError: no such split, or an index that is missing, not the manifest's, or contradicts it.
     """
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], split: str, cache: ShardCache | None = None):
@@ -263,36 +127,60 @@ class SplitReader:
             )
         self._entries: list[dict[str, Any]] = manifest["splits"][split]["shards"]
         self._cache = (cache or ShardCache()) if "store" in manifest else None
+        self._fix = heal(manifest["dataset"])
         self._place = manifest.get("store", str(folder))
         self.shards = [self._where(entry["name"], entry["sha256"]) for entry in self._entries]
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in ("key", "shard", "offset", "size", *COUNTS)}
-        for i, data in enumerate(self._indices()):
-            index = json.loads(data)
-            for name, columns in parts.items():
-                values = [i] * len(index["key"]) if name == "shard" else index[name]
-                columns.append(np.asarray(values, dtype=np.bytes_ if name == "key" else np.int64))
-        self.columns: dict[str, Any] = {
-            name: np.concatenate(columns) if columns else np.zeros(0) for name, columns in parts.items()
-        }
+        parts = [
+            parse_index(data, entry, path, self._fix)
+            for (path, data), entry in zip(self._indices(), self._entries, strict=True)
+        ]
+        self.columns: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        self.columns["shard"] = np.repeat(np.arange(len(parts)), [len(part["key"]) for part in parts])
+        self._check(split, manifest["splits"][split]["totals"], str(folder / MANIFEST))
         self._files: dict[int, int] = {}
         self._owner = 0
+
+    def _check(self, split: str, totals: Mapping[str, int], where: str) -> None:
+        """What no single index shows."""
+        keys = self.columns["key"]
+        if (bad := np.flatnonzero(keys[1:] <= keys[:-1])).size:
+            raise DataError(
+                f"a key of split {split!r} is there twice, or out of order",
+                value=keys[bad[0] + 1].decode(),
+                where=where,
+                fix=self._fix,
+            )
+        found = {name: int(self.columns[name].sum()) for name in COUNTS}
+        if found != totals:
+            raise DataError(
+                f"the totals of split {split!r} are not those of its indices",
+                value=totals,
+                where=where,
+                allowed=str(found),
+                fix=self._fix,
+            )
 
     def _where(self, file: str, sha256: str) -> str:
         return f"{self._place}/{file if self._cache is None else stored_name(file, sha256)}"
 
-    def _indices(self) -> Iterator[bytes]:
-        """The index files in the order of the shards."""
+    def _indices(self) -> Iterator[tuple[str, bytes]]:
+        """Place and content of the index files in the order of the shards."""
+        digests = [entry["index_sha256"] for entry in self._entries]
         paths = [self._where(index_name(entry["name"]), entry["index_sha256"]) for entry in self._entries]
         if self._cache is None:
-            yield from (Path(path).read_bytes() for path in paths)
+            for path in paths:
+                with _told("the index of a shard", path, self._fix):
+                    data = Path(path).read_bytes()
+                yield path, data
             return
         with ThreadPoolExecutor(16) as pool:  # a thousand round trips one after another would take a minute
-            yield from pool.map(self._cache.read, paths, [entry["index_sha256"] for entry in self._entries])
+            yield from zip(paths, pool.map(self._cache.read, paths, digests), strict=True)
 
     def _open(self, shard: int) -> int:
+        entry = self._entries[shard]
         if self._cache is None:
-            return os.open(self.shards[shard], os.O_RDONLY)
-        return self._cache.open(self.shards[shard], self._entries[shard]["sha256"])
+            return _open_tar(self.shards[shard], entry, self._fix)
+        return self._cache.open(self.shards[shard], entry["sha256"])
 
     def __len__(self) -> int:
         return len(self.columns["key"])
@@ -312,18 +200,59 @@ class SplitReader:
         return np.flatnonzero(keep)
 
     def read(self, position: int) -> Record:
-        shard = int(self.columns["shard"][position])
-        size = int(self.columns["size"][position])
+        """The record at `position`.
+
+        Raises:
+            DataError: its bytes are not those that were written, or its tar is missing, cut or has grown.
+        """
+        shard, key = int(self.columns["shard"][position]), self.columns["key"][position].decode()
+        where = f"{self.shards[shard]}, sample {key}"
+        data, crc = self._bytes(shard, position), int(self.columns["crc"][position])
+        if (found := zlib.crc32(data)) != crc:
+            raise DataError(
+                "a sample's bytes are not those that were written",
+                value=f"{len(data)} bytes of CRC-32 {found:08x}",
+                where=where,
+                allowed=f"{self.columns['size'][position]} bytes of CRC-32 {crc:08x}",
+                fix=self._fix if self._cache is None else self._refetch(shard),
+            )
+        return parse_sample(data, key, where)
+
+    def _bytes(self, shard: int, position: int) -> bytes:
         if self._owner != os.getpid():  # after a fork the offsets of shared descriptors would not matter, closing would
             self._files, self._owner = {}, os.getpid()
         if shard not in self._files:
             if len(self._files) >= 64:
                 os.close(self._files.pop(next(iter(self._files))))
             self._files[shard] = self._open(shard)
-        data = os.pread(self._files[shard], size, int(self.columns["offset"][position]))
-        where = f"{self.shards[shard]}, sample {self.columns['key'][position].decode()}"
-        if len(data) != size:
+        size, offset = int(self.columns["size"][position]), int(self.columns["offset"][position])
+        try:
+            return os.pread(self._files[shard], size, offset)
+        except OSError as error:  # the disk fails, or the network; which file, the system does not say
+            raise OSError(error.errno, error.strerror, self.shards[shard]) from error
+
+    def _refetch(self, shard: int) -> str:
+        assert self._cache is not None
+        copy = self._cache.folder / self._entries[shard]["sha256"]
+        return f"delete {copy}, this machine's copy of the shard, and run the same command again"
+
+
+def open_splits(folder: Path, manifest: Mapping[str, Any], cache: ShardCache | None = None) -> dict[str, SplitReader]:
+    """A reader of each split.
+
+    Raises:
+        DataError: as `SplitReader` does, and where a key is in two splits: what is measured on would be trained on.
+    """
+    readers = {split: SplitReader(folder, manifest, split, cache) for split in manifest["splits"]}
+    for (one, first), (other, second) in itertools.combinations(readers.items(), 2):
+        shared = np.intersect1d(first.columns["key"], second.columns["key"], assume_unique=True)
+        if shared.size:
             raise DataError(
-                "a shard is shorter than its index says", value=len(data), where=where, allowed=f"{size} bytes"
+                f"{shared.size} keys are both in split {one!r} and in split {other!r}",
+                value=[key.decode() for key in shared[:5].tolist()],
+                where=str(folder / MANIFEST),
+                allowed="an image is in one split; a key is the name of its file",
+                fix="take these images out of one split, or give different images different names; "
+                f"then `dvc repro --force shard@{manifest['dataset']}`",
             )
-        return parse_sample(data, where)
+    return readers

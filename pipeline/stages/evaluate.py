@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
-
 from pipeline import tracking
 from pipeline.checkpoints import BEST
 from pipeline.evaluation import Evaluation
+from pipeline.manifest import load_manifest
 from pipeline.params import Params, TrackingConfig
 from pipeline.project import Project
+from pipeline.run_files import trained
 from pipeline.stages._command import main
 
 
 def evaluate(project: Project, params: Params, name: str) -> None:
     run = params.run(name)
-    evaluation = Evaluation(project.artifacts(name) / BEST, project.shards(run.dataset))
+    shards = project.shards(run.dataset)
+    record = trained(project, name, load_manifest(shards, run.dataset))
+    evaluation = Evaluation(project.artifacts(name) / BEST, shards)
     evaluation.write(
         name,
         metrics=project.metrics(name),
@@ -22,7 +24,6 @@ def evaluate(project: Project, params: Params, name: str) -> None:
         plots=project.plots(name),
         num_pictures=run.train.num_pictures,
     )
-    record = json.loads((project.artifacts(name) / "run.json").read_text())
     tracking.log_results(
         params.section(TrackingConfig, "tracking"),
         root=project.store_root,

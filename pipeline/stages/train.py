@@ -8,7 +8,7 @@ from pathlib import Path
 from contracts.errors import DataError
 from contracts.redact import redact
 from pipeline import distributed, lock, stores, tracking
-from pipeline.checkpoints import BEST, load_best, newest_state, read_note
+from pipeline.checkpoints import BEST, file_sha256, load_best, newest_state, read_note
 from pipeline.ledger import FOLDER as LEDGER
 from pipeline.params import ClusterConfig, Params, TrackingConfig
 from pipeline.project import Project, write_json
@@ -114,6 +114,7 @@ def export(project: Project, data: RunData, state: Path, run_id: str) -> None:
         "run": data.run.name,
         "run_id": run_id,
         "manifest_digest": data.manifest["digest"],
+        "checkpoint_sha256": file_sha256(folder / BEST),
         "fingerprint": data.fingerprint,
         "git_commit": project.git_commit(),
         "training": read_note(state / DONE),

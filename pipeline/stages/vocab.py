@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from contracts.errors import DataError
 from contracts.text import words
 from pipeline.params import Params
 from pipeline.progress import progress_bar
@@ -13,11 +14,15 @@ from pipeline.stages._command import main
 
 def vocab(project: Project, params: Params, dataset: str) -> None:
     from lightning_modules.metrics.vqa_accuracy import normalise_answer  # these need numpy: not for --help
-    from pipeline.shards import SplitReader, load_manifest
+    from pipeline.manifest import load_manifest
+    from pipeline.shards import open_splits
 
     params.dataset(dataset)
     folder = project.shards(dataset)
-    reader = SplitReader(folder, load_manifest(folder), "train")
+    readers = open_splits(folder, load_manifest(folder, dataset))
+    if "train" not in readers:
+        raise DataError("this data set has no split to train on", where=str(folder), allowed="train", value=[*readers])
+    reader = readers["train"]
     counters: dict[str, Counter[str]] = {"captions": Counter(), "questions": Counter(), "answers": Counter()}
     with progress_bar(f"vocab {dataset}", len(reader)) as advance:
         for position in range(len(reader)):

@@ -38,6 +38,7 @@ PLUMBING = {
     "pipeline/reading.py",
     "pipeline/removal.py",
     "pipeline/resume.py",
+    "pipeline/run_files.py",
     "pipeline/runs.py",
     "pipeline/settings.py",
     "pipeline/shard_cache.py",

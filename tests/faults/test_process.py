@@ -25,8 +25,9 @@ from pipeline import orphan
 from pipeline.checkpoints import BEST, load_best, weights_digest
 from pipeline.ledger import FOLDER as LEDGER
 from pipeline.ledger import check, merge
+from pipeline.manifest import load_manifest
 from pipeline.project import Project
-from pipeline.shards import SplitReader, load_manifest
+from pipeline.shards import SplitReader
 from pipeline.training import fit
 from tests import dvc_project
 from tests.local_training import arguments, mlflow_statuses

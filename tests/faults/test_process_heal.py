@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import DataError
-from pipeline.shards import load_manifest, verify_shards
+from pipeline.manifest import load_manifest
+from pipeline.shards import verify_shards
 from tests import dvc_project
 
 PARAMS = {

@@ -19,9 +19,10 @@ import yaml
 from contracts.errors import DataError
 from pipeline import stores
 from pipeline.clean_store import dvc_id
+from pipeline.manifest import load_manifest, stored_files
 from pipeline.project import Project
 from pipeline.shard_cache import ShardCache
-from pipeline.shards import SplitReader, load_manifest, stored_files, verify_shards
+from pipeline.shards import SplitReader, verify_shards
 from tests.s3_server import Proxy
 
 STORE = "s3://shop/worlds/voc"

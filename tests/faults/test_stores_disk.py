@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.manifest import load_manifest
 from pipeline.project import Project
-from pipeline.shards import load_manifest, verify_shards
+from pipeline.shards import verify_shards
 from tests.s3_server import Proxy
 
 BIN = Path(sys.executable).parent

@@ -26,12 +26,13 @@ from contracts.errors import DataError
 from pipeline import stores
 from pipeline.checkpoints import build_task
 from pipeline.datamodule import TarDataModule
+from pipeline.manifest import index_name, load_manifest, stored_files, stored_name
 from pipeline.params import ClusterConfig, LoaderConfig, ShardsConfig, load_params
 from pipeline.project import Project
 from pipeline.runs import load_run
 from pipeline.shard_cache import ShardCache
 from pipeline.sharding import shard_dataset
-from pipeline.shards import SplitReader, index_name, load_manifest, stored_files, stored_name, verify_shards
+from pipeline.shards import SplitReader, verify_shards
 from pipeline.stages.shard import open_sources, shard
 
 SERVICES = ("master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc", "s3", "s3.grpc")

@@ -11,10 +11,10 @@ from contracts.errors import ConfigError, TrainingError
 from pipeline.checkpoints import BEST, load_best
 from pipeline.cluster_session import session
 from pipeline.distributed import check_resources, map_ordered, run_training
+from pipeline.manifest import load_manifest
 from pipeline.params import ClusterConfig, ShardsConfig, load_params
 from pipeline.project import Project
 from pipeline.sharding import shard_dataset
-from pipeline.shards import load_manifest
 from pipeline.stages.shard import open_sources
 from pipeline.training import DONE, EVENTS
 from tests.integration.cluster import free_port, training

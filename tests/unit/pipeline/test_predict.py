@@ -42,6 +42,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for run in ("a_run", "asks"):
         (tmp_path / "artifacts" / run).mkdir(parents=True)
         (tmp_path / "artifacts" / run / "best.ckpt").touch()
+        record = {"run_id": "1", "git_commit": "", "manifest_digest": "0" * 64}
+        record["checkpoint_sha256"] = hashlib.sha256(b"").hexdigest()
+        (tmp_path / "artifacts" / run / "run.json").write_text(json.dumps(record))
     red = np.zeros((20, 30, 3), np.uint8)
     red[..., 2] = 200  # OpenCV writes blue, green, red
     (tmp_path / "other").mkdir()
@@ -91,13 +94,26 @@ def test_a_users_error_is_told_and_ends_with_2(
     assert all(text in err for text in said), err
 
 
-def test_a_checkpoint_that_training_did_not_write_is_refused(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    best, record = folder / "artifacts/a_run/best.ckpt", folder / "artifacts/a_run/run.json"
-    record.write_text(json.dumps({"checkpoint_sha256": hashlib.sha256(best.read_bytes()).hexdigest()}))
-    assert predict.main(["a_run", "red.png"]) == 0
-    best.write_bytes(b"x")
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("best.ckpt", b"x", ["not the one that training wrote", "best.ckpt", "artifacts/a_run`", "dvc repro --force"]),
+        ("run.json", None, ["the record of the training is not there", "run.json", "dvc checkout --force"]),
+        ("run.json", b'{"run_id": "1", "gi', ["the record of the training is damaged", "run.json", "EOF"]),
+        ("run.json", b"[]", ["the record of the training is damaged"]),
+        ("run.json", b"\xff\xfe", ["the record of the training is damaged"]),
+    ],
+)
+def test_weights_that_training_did_not_write_are_not_used(
+    folder: Path, capsys: pytest.CaptureFixture, file: str, content: bytes | None, said: list[str]
+) -> None:
+    victim = folder / "artifacts" / "a_run" / file
+    victim.unlink() if content is None else victim.write_bytes(content)
     assert predict.main(["a_run", "red.png"]) == 2
-    assert "not the one that training wrote" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert out == "" and not (folder / "predictions").exists()
+    assert all(text in err for text in said), err
+    assert predict.main(["artifacts/a_run/best.ckpt", "red.png"]) == 0, "a file that is named is the user's own choice"
 
 
 def test_mlflow_and_torch_are_not_imported_for_an_error(folder: Path) -> None:

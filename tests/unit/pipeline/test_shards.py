@@ -21,21 +21,13 @@ import yaml
 from contracts.errors import ConfigError, DataError
 from contracts.records import Caption, Objects, Question, RawRecord, Record
 from pipeline import stores
+from pipeline.manifest import load_manifest, stored_files, stored_name, write_manifest
 from pipeline.params import LoaderConfig, ShardsConfig, load_params
 from pipeline.project import Project
+from pipeline.samples import parse_sample, sample_pieces, tar_member
 from pipeline.shard_cache import ShardCache
 from pipeline.sharding import split_manifest, upload_shard, write_shard
-from pipeline.shards import (
-    SplitReader,
-    load_manifest,
-    parse_sample,
-    sample_pieces,
-    stored_files,
-    stored_name,
-    tar_member,
-    verify_shards,
-    write_manifest,
-)
+from pipeline.shards import SplitReader, verify_shards
 from pipeline.stages.shard import shard
 
 
@@ -89,8 +81,8 @@ def shard_folder(tmp_path: Path, raws: list[RawRecord]) -> Path:
     folder = tmp_path / "shards"
     folder.mkdir()
     results = [
-        write_shard(raws[:3], ["a"], folder, "toy-train-v1-000000.tar"),
-        write_shard(raws[3:], ["a"], folder, "toy-train-v1-000001.tar"),
+        write_shard(raws[:3], ["a"], folder, "toy-train-v2-000000.tar"),
+        write_shard(raws[3:], ["a"], folder, "toy-train-v2-000001.tar"),
     ]
     write_manifest(folder, "toy", ["a"], {"train": split_manifest(results, [])})
     return folder
@@ -98,7 +90,7 @@ def shard_folder(tmp_path: Path, raws: list[RawRecord]) -> Path:
 
 def test_record_survives_the_tar():
     record = make_record()
-    again = parse_sample(b"".join(sample_pieces(record)), "test")
+    again = parse_sample(b"".join(sample_pieces(record)), record.key, "test")
     assert again.annotation_json() == record.annotation_json()
     assert (again.image, again.semantic_mask, again.image_format) == (record.image, record.semantic_mask, "jpg")
     assert again.objects.boxes.dtype == np.float32
@@ -135,7 +127,7 @@ def test_members_are_byte_for_byte_those_of_tarfile():
 
 def test_a_write_that_stops_halfway_goes_on_or_tells_why(monkeypatch, tmp_path, raws, shard_folder):
     monkeypatch.setattr("os.writev", lambda descriptor, pieces: os.write(descriptor, b"".join(pieces)[:-512]))
-    name = "toy-train-v1-000000.tar"
+    name = "toy-train-v2-000000.tar"
     write_shard(raws[:3], ["a"], tmp_path, name)
     assert (tmp_path / name).read_bytes() == (shard_folder / name).read_bytes()
 
@@ -168,7 +160,7 @@ def test_equal_input_gives_equal_bytes(shard_folder, raws, tmp_path):
     first = json.loads((shard_folder / "manifest.json").read_text())
     other = tmp_path / "other"
     other.mkdir()
-    made = write_shard(raws[:3], ["a"], other, "toy-train-v1-000000.tar")
+    made = write_shard(raws[:3], ["a"], other, "toy-train-v2-000000.tar")
     assert made.shard == first["splits"]["train"]["shards"][0]
 
 
@@ -176,7 +168,7 @@ def test_equal_input_gives_equal_bytes(shard_folder, raws, tmp_path):
 def test_damaged_shards_are_refused(shard_folder, damage):
     manifest = load_manifest(shard_folder)
     verify_shards(shard_folder, manifest)
-    victim = shard_folder / ("toy-train-v1-000001.index.json" if damage == "index" else "toy-train-v1-000001.tar")
+    victim = shard_folder / ("toy-train-v2-000001.index.json" if damage == "index" else "toy-train-v2-000001.tar")
     data = bytearray(victim.read_bytes())
     if damage == "cut":
         victim.write_bytes(data[: len(data) // 1024 * 512])
@@ -185,15 +177,22 @@ def test_damaged_shards_are_refused(shard_folder, damage):
     else:
         data[len(data) // 2] ^= 1
         victim.write_bytes(data)
-    with pytest.raises(DataError, match="toy-train-v1-000001"):
+    with pytest.raises(DataError, match="toy-train-v2-000001"):
         verify_shards(shard_folder, manifest)
 
 
 def test_reading_past_a_cut_is_an_error_not_a_short_epoch(shard_folder):
     reader = SplitReader(shard_folder, load_manifest(shard_folder), "train")
-    path = shard_folder / "toy-train-v1-000001.tar"
-    path.write_bytes(path.read_bytes()[:1024])
-    with pytest.raises(DataError, match="shorter than its index"):
+    path = shard_folder / "toy-train-v2-000001.tar"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1024])
+    with pytest.raises(DataError, match="cut or has grown: 1024") as caught:
+        reader.read(4)
+    assert caught.value.where == str(path) and "dvc checkout --force data/shards/toy" in caught.value.fix
+    path.write_bytes(whole)
+    assert reader.read(4).key == "0004"
+    path.write_bytes(whole[:1024])  # the reader has the file open now
+    with pytest.raises(DataError, match="not those that were written: '0 bytes"):
         reader.read(4)
 
 
@@ -209,19 +208,20 @@ def test_unusable_records_are_counted_not_lost(tmp_path):
     cv2.imwrite(str(good), np.zeros((8, 8, 3), np.uint8))
     (tmp_path / "bad.jpg").write_bytes(b"not an image")
     raws = [RawRecord(key=k, image_id=k, image=tmp_path / f"{k}.jpg", annotation_file="a") for k in ("bad", "good")]
-    result = write_shard(raws, [], tmp_path, "toy-val-v1-000000.tar")
+    result = write_shard(raws, [], tmp_path, "toy-val-v2-000000.tar")
     entry = split_manifest([result], [])
     assert entry["num_source"] == 2 == entry["num_samples"] + sum(entry["dropped"]["record"].values())
 
 
 @pytest.fixture
-def stored(tmp_path: Path, raws: list[RawRecord]) -> tuple[Path, Path]:
+def stored(tmp_path: Path, raws: list[RawRecord], monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """The shards of `shard_folder` in a store: the folder with the manifest, and the folder that is the store."""
+    monkeypatch.setenv("SIGHTLINE_CACHE", str(tmp_path / "default cache"))
     folder, store = tmp_path / "stored", tmp_path / "store"
     folder.mkdir()
     results = [
-        upload_shard(raws[:3], ["a"], f"file://{store}", "toy-train-v1-000000.tar"),
-        upload_shard(raws[3:], ["a"], f"file://{store}", "toy-train-v1-000001.tar"),
+        upload_shard(raws[:3], ["a"], f"file://{store}", "toy-train-v2-000000.tar"),
+        upload_shard(raws[3:], ["a"], f"file://{store}", "toy-train-v2-000001.tar"),
     ]
     write_manifest(folder, "toy", ["a"], {"train": split_manifest(results, [])}, store=f"file://{store}")
     return folder, store
@@ -271,7 +271,7 @@ def test_what_the_store_has_is_not_sent_again(stored, raws, tmp_path, monkeypatc
     sent = []
     upload = stores.upload
     monkeypatch.setattr(stores, "upload", lambda path, url, sha256: (sent.append(path.name), upload(path, url, sha256)))
-    name = "toy-train-v1-000001.tar"
+    name = "toy-train-v2-000001.tar"
     victim = found(store, name)
     whole = victim.read_bytes()
     upload_shard(raws[3:], ["a"], f"file://{store}", name)
@@ -285,7 +285,7 @@ def test_what_the_store_has_is_not_sent_again(stored, raws, tmp_path, monkeypatc
 def test_a_store_that_lacks_something_is_refused(stored, damage):
     folder, store = stored
     verify_shards(folder, load_manifest(folder))
-    victim = found(store, "toy-train-v1-000001.index.json" if damage == "index missing" else "toy-train-v1-000001.tar")
+    victim = found(store, "toy-train-v2-000001.index.json" if damage == "index missing" else "toy-train-v2-000001.tar")
     if damage == "cut":
         victim.write_bytes(victim.read_bytes()[:1024])
     else:
@@ -295,7 +295,7 @@ def test_a_store_that_lacks_something_is_refused(stored, damage):
     assert caught.value.where == f"file://{victim}"
 
 
-@pytest.mark.parametrize("name", ["toy-train-v1-000001.index.json", "toy-train-v1-000001.tar"])
+@pytest.mark.parametrize("name", ["toy-train-v2-000001.index.json", "toy-train-v2-000001.tar"])
 def test_changed_content_in_the_store_is_refused_when_fetched(stored, name, tmp_path):
     folder, store = stored
     victim = found(store, name)
@@ -306,7 +306,8 @@ def test_changed_content_in_the_store_is_refused_when_fetched(stored, name, tmp_
     assert caught.value.where == f"file://{victim}"
 
 
-def test_the_stage_writes_into_the_store_that_params_name(tiny_project, tmp_path):
+def test_the_stage_writes_into_the_store_that_params_name(tiny_project, tmp_path, monkeypatch):
+    monkeypatch.setenv("SIGHTLINE_CACHE", str(tmp_path / "cache"))
     document = yaml.safe_load((tiny_project.root / "params.yaml").read_text())
     document["shards"]["store"] = f"file://{tmp_path}/store/"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))

@@ -16,10 +16,11 @@ from PIL import Image
 from contracts.errors import ConfigError
 from contracts.records import Caption, RawObject, RawRecord, Record
 from pipeline.door import DoorConfig, Shrink, admit
+from pipeline.manifest import load_manifest
 from pipeline.params import ShardsConfig, load_params
 from pipeline.project import Project
 from pipeline.sharding import write_shard
-from pipeline.shards import SplitReader, load_manifest, verify_shards
+from pipeline.shards import SplitReader, verify_shards
 from pipeline.stages.shard import shard
 
 SHRINK = Shrink(short_side=32, quality=90)

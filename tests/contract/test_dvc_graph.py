@@ -20,6 +20,7 @@ PLUMBING = {
     "pipeline/events.py",
     "pipeline/guard.py",
     "pipeline/ledger.py",
+    "pipeline/loader_process.py",
     "pipeline/params.py",
     "pipeline/progress.py",
     "pipeline/project.py",

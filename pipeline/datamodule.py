@@ -5,7 +5,6 @@ The loaders follow `pipeline.sampling`: every rank and any number of loader work
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +20,8 @@ from contracts.records import Record
 from contracts.seeds import derive_seed
 from lightning_modules.blocks.pixels import BatchRows, written_to
 from lightning_modules.task import BaseTask, Batch
-from pipeline.batch_memory import BatchMemory, keep_freed_memory
+from pipeline.batch_memory import BatchMemory
+from pipeline.loader_process import init_worker
 from pipeline.manifest import load_manifest
 from pipeline.params import LoaderConfig
 from pipeline.sampling import Request, epoch_order, eval_requests, micro_batches, num_batches, train_requests
@@ -106,16 +106,6 @@ def _identity(batch: Any) -> Any:
     return batch
 
 
-def _init_worker(_: int) -> None:
-    # One thread a worker: OpenCV and torch would each take all cores.
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
-    import cv2
-
-    cv2.setNumThreads(0)
-    keep_freed_memory()
-
-
 class PlannedLoader:
     """An iterable of batches with an exact length, `set_epoch` and a position that Lightning saves and restores.
 
@@ -166,7 +156,7 @@ class PlannedLoader:
             persistent_workers=workers > 0,
             prefetch_factor=config.prefetch if workers else None,
             multiprocessing_context=config.start_method if workers else None,
-            worker_init_fn=_init_worker if workers else None,
+            worker_init_fn=init_worker if workers else None,
             pin_memory=self._pin_memory,
         )
 

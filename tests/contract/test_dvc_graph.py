@@ -32,6 +32,7 @@ PLUMBING = {
     "pipeline/out_of_memory.py",
     "pipeline/lock.py",
     "pipeline/orphan.py",
+    "pipeline/loader_process.py",
     "pipeline/params.py",
     "pipeline/progress.py",
     "pipeline/project.py",

@@ -97,7 +97,11 @@ def test_a_users_error_is_told_and_ends_with_2(
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("best.ckpt", b"x", ["not the one that training wrote", "best.ckpt", "pipeline.heal --yes artifacts/a_run`", "dvc repro"]),
+        (
+            "best.ckpt",
+            b"x",
+            ["not the one that training wrote", "best.ckpt", "pipeline.heal --yes artifacts/a_run`", "dvc repro"],
+        ),
         ("run.json", None, ["the record of the training is not there", "run.json", "pipeline.heal --yes"]),
         ("run.json", b'{"run_id": "1", "gi', ["the record of the training is damaged", "run.json", "EOF"]),
         ("run.json", b"[]", ["the record of the training is damaged"]),

@@ -57,9 +57,10 @@ def joined(address: str) -> Iterator[None]:
     """
     from ray._private.services import canonicalize_bootstrap_address
 
-    if address.startswith("ray://"):  # a proxy: it says itself what it wants
+    if address.startswith("ray://"):  # a proxy, which takes a token that it has not asked for, too
         knock(address)
-        yield
+        with authentication({"RAY_AUTH_MODE": "token" if _has_token() else "disabled"}):
+            yield
         return
     try:
         found = canonicalize_bootstrap_address(address)
@@ -84,18 +85,25 @@ def joined(address: str) -> Iterator[None]:
 
 
 def _check_token(address: str, found: str) -> None:
+    if not _has_token():
+        raise wrong_token(address, "the Ray cluster asks for a token, and there is none")
+    if not _lets_in(address, found):
+        raise wrong_token(address, "the Ray cluster refuses this token")
+
+
+def _has_token() -> bool:
     from ray._raylet import AuthenticationTokenLoader
     from ray.exceptions import AuthenticationError
 
     try:
-        there = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
-        if there and _lets_in(address, found):
-            return
+        return AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
     except AuthenticationError:  # a file that is named and not there, or empty
-        there = False
-    what = "refuses this token" if there else "asks for a token, and there is none"
-    raise ConfigError(
-        f"the Ray cluster {what}",
+        return False
+
+
+def wrong_token(address: str, what: str) -> ConfigError:
+    return ConfigError(
+        what,
         value=address,
         where="environment variables RAY_AUTH_TOKEN and RAY_AUTH_TOKEN_PATH, file ~/.ray/auth_token (the first counts)",
         allowed="the token that the cluster was started with",

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.cluster_join import authentication, environment, joined, no_cluster
+from pipeline.cluster_join import authentication, environment, joined, no_cluster, wrong_token
 from pipeline.guard import guard_process
 from pipeline.params import ClusterConfig
 from pipeline.removal import remove_tree
@@ -118,7 +118,9 @@ def _started(address: str | None, runtime_env: dict[str, Any], options: dict[str
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address or "local", runtime_env=runtime_env, logging_level=logging.ERROR, **options)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
+    except ray.exceptions.AuthenticationError:
+        raise wrong_token(str(address), "the Ray cluster refuses this token, or there is none") from None
+    except (ConnectionError, RuntimeError, ValueError) as error:
         raise no_cluster(address, error) from error
     try:
         if threading.current_thread() is threading.main_thread():

@@ -23,7 +23,8 @@ class Heartbeat(pl.Callback):
     The clock is faulthandler's: a thread of C that needs no lock of Python, so it also sees code that holds it.
 
     Args:
-        limit_s: longer than any step, any batch of validation and any scoring takes, and than a store is waited for.
+        limit_s: longer than any step, any batch of validation and any scoring takes, and than a store is waited for;
+            the time to the first step may be ten times as long.
     """
 
     def __init__(self, limit_s: float):
@@ -45,7 +46,7 @@ class Heartbeat(pl.Callback):
         self.on_train_batch_end(trainer, pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._beat(self.limit_s * _START_FACTOR)  # its loader starts, too
+        self._beat(self.limit_s)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._beat(self.limit_s)

@@ -53,13 +53,14 @@ def test_frozen_worker_dead_controller_and_dead_head_change_nothing(stage, unbro
     stage.start()
     frozen = stage.worker(session=1, steps=3)
     os.kill(frozen, signal.SIGSTOP)
-    stage.worker(session=2, steps=2)
+    second = stage.worker(session=2, steps=2)
     assert not psutil.pid_exists(frozen)
     assert "rank 0: a worker did not answer any more" in stage.log
 
     stage.named("ray::TrainController").kill()
     stage.worker(session=3, steps=2)
-    assert "(try 1 of 3): its process died" in stage.log, "the state in between starts the count anew"
+    assert "of 3): its process died" in stage.log
+    assert not psutil.pid_exists(second), "no two groups of workers write one state folder"
 
     tree = stage.tree()
     stage.named("gcs_server").kill()
@@ -83,9 +84,15 @@ def test_a_worker_without_memory_is_a_sentence(stage):
     worker = stage.worker(session=1, steps=1)
     limit = psutil.Process(worker).memory_info().vms
     resource.prlimit(worker, resource.RLIMIT_AS, (limit, limit))
-    assert stage.end() in (0, 2), stage.log[-3000:]
-    print(stage.log[-6000:])
-    raise AssertionError
+    code = stage.end()
+    last = stage.log.rpartition("training workers failed")[2]
+    if code == 0:  # Ray's own code in that process asked first, and the process died of it: another went on
+        assert "try 1 of 3): rank 0: " in last
+        assert mlflow_statuses(stage.folder) == ["FINISHED"]
+    else:
+        assert code == 2 and "TrainingError: training ran out of memory" in stage.log, stage.log[-3000:]
+        assert "Traceback" not in stage.log.rpartition("TrainingError: ")[2] and "train.batch_size" in stage.log
+        assert mlflow_statuses(stage.folder) == ["FAILED"]
 
 
 HANG = """

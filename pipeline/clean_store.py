@@ -28,6 +28,7 @@ from pipeline.project import Project
 DAY_S = 86_400
 _SET = re.compile(rf"[0-9a-f]{{64}}/{re.escape(MANIFEST)}")
 _SHARD = re.compile(r"[a-z0-9_-]+-[0-9a-f]{64}\.(tar|index\.json)")
+_PART = re.compile(r"\.[0-9a-f]{32}\.part$")  # of an upload into a folder that was killed
 _LOCKED = re.compile(r"\b[0-9a-f]{32}\.dir\b")
 
 
@@ -112,7 +113,8 @@ def plan(project: Project, dataset: str, store: str, days: float) -> Plan:
         if why := ", ".join(reason for reason, holds in reasons.items() if holds):
             kept[name] = why
             needed |= {name, *stored_files(manifest)}
-    ours = {name for name in found if _SET.fullmatch(name) or _SHARD.fullmatch(name)}
+    plain = {name: _PART.sub("", name) for name in found}
+    ours = {name for name in found if _SET.fullmatch(plain[name]) or _SHARD.fullmatch(plain[name])}
     doomed = sorted(ours - needed - young, key=lambda name: (_SET.fullmatch(name) is None, name))
     num_bytes = sum(found[name].size for name in doomed)
     return Plan(store, kept, doomed, num_bytes, sorted(set(found) - ours))

@@ -199,7 +199,9 @@ def test_the_store_is_cleaned_of_what_no_revision_names_and_of_nothing_else(proj
         each.parent.mkdir(exist_ok=True)
         each.write_text("precious")
     lone = objects / "voc" / f"voc-train-v1-000099-{'0' * 64}.tar"  # of a killed stage
-    lone.write_text("lone")
+    part = objects / "voc" / f"{lone.name}.{'1' * 32}.part"
+    for each in (lone, part):
+        each.write_text("left")
     before = stores.listing("s3://shop")
 
     told = run(project, root, "pipeline.clean_store", "voc", "--yes")
@@ -207,7 +209,7 @@ def test_the_store_is_cleaned_of_what_no_revision_names_and_of_nothing_else(proj
     told = run(project, root, "pipeline.clean_store", "voc", "--days", "0")
     assert stores.listing("s3://shop") == before, "it is only listed"
     kept = {*stored_files(first), *stored_files(own)}
-    doomed = {f"{unnamed['digest']}/manifest.json", lone.name, *stored_files(unnamed)} - kept
+    doomed = {f"{unnamed['digest']}/manifest.json", lone.name, part.name, *stored_files(unnamed)} - kept
     assert {line.split()[2] for line in told.splitlines() if line.startswith("would delete")} == doomed
     assert f"keep {first['digest']}: in dvc.lock" in told and f"keep {own['digest']}: this project's" in told
     assert "leave alone notes.txt" in told and f"--yes deletes {len(doomed)} objects" in told

@@ -76,7 +76,7 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
 
 
-def watched(work: Callable[[], None], watch: Watch) -> BaseException | None:
+def watched(work: Callable[[], object], watch: Watch) -> BaseException | None:
     """Do what blocks in another thread, while this one looks after Ray and stays free to be interrupted.
 
     Returns:

@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
@@ -138,9 +139,8 @@ def _keep(
     return target
 
 
-def _send(client: MlflowClient, run_id: str, document: Mapping[str, object], files: Path) -> bool:
+def _send(client: MlflowClient, run_id: str, document: Mapping[str, Any], files: Path) -> bool:
     metrics = document["metrics"]
-    assert isinstance(metrics, dict)
     items = [Metric(mlflow_name(name), float(value), document["time_ms"], 0) for name, value in metrics.items()]
     try:
         for i in range(0, len(items), MAX_METRICS):

@@ -217,7 +217,10 @@ def _load(image: Image.Image, data: bytes) -> tuple[int, int]:
         warnings.simplefilter("ignore")  # as above
         try:
             num_frames = int(getattr(image, "n_frames", 1))
-            if isinstance(image, TiffImageFile) and max(tile.extents[3] for tile in image.tile) < image.height:
+            if (
+                isinstance(image, TiffImageFile)
+                and max(tile.extents[3] for tile in image.tile if tile.extents) < image.height
+            ):
                 raise Refused("truncated_image", "its strips end before its last row")
             image.load()
         except Refused:

@@ -6,10 +6,10 @@ export DVC_NO_ANALYTICS := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check heal test faults chaos bench lint type ui lock clean
+.PHONY: help setup repro check heal test faults chaos bench lint type ui lock clean clean-state
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
 
 setup: $(VENV)/.ready  ## make .venv and install the locked requirements
 
@@ -60,3 +60,6 @@ lock: setup  ## write requirements.txt anew from pyproject.toml
 clean:  ## remove everything that was generated, but not .venv nor the DVC cache
 	rm -rf data/checked.json data/raw data/shards data/vocab data/quarantine artifacts predictions plots registry state mlflow.db mlartifacts
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+clean-state: setup  ## remove training states that no run goes on from, and extracted downloads (DRY=1 only lists them)
+	$(BIN)/python -m pipeline.clean_state $(if $(DRY),--dry-run)

@@ -153,7 +153,7 @@ def test_filled_in_pixels_are_ignored_not_background():
 
 @pytest.mark.parametrize(("name", "value"), [("crop", 0.5), ("scale", 1.0), ("rotate", -1), ("horizontal_flip", 1.2)])
 def test_settings_out_of_range(name, value):
-    with pytest.raises(ConfigError, match=f"augment.{name}"):
+    with pytest.raises(ConfigError, match=f"{name} must be"):
         AugmentConfig(**{name: value})
 
 

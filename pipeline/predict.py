@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import ConfigError, DataError, SightlineError
+from pipeline import run_files
 from pipeline.guard import guard_process
 from pipeline.project import Project
 
@@ -131,9 +132,7 @@ def _checkpoint(project: Project, model: str) -> Path:
             allowed=", ".join(trained) or "none is trained yet",
             fix=f"dvc repro train@{model}" if not trained else "use one of these, or a models:/ or runs:/ URI",
         )
-    from pipeline.run_files import trained as compare  # imports torch: not for a wrong name
-
-    compare(project, model)
+    run_files.trained(project, model)
     return checkpoint
 
 

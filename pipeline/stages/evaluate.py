@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline import tracking
-from pipeline.checkpoints import BEST
-from pipeline.evaluation import Evaluation
 from pipeline.manifest import load_manifest
 from pipeline.params import Params, TrackingConfig
 from pipeline.project import Project
-from pipeline.run_files import trained
+from pipeline.run_files import BEST, trained
 from pipeline.stages._command import main
 
 
@@ -16,6 +13,10 @@ def evaluate(project: Project, params: Params, name: str) -> None:
     run = params.run(name)
     shards = project.shards(run.dataset)
     record = trained(project, name, load_manifest(shards, run.dataset))
+
+    from pipeline import tracking  # these take seconds to import: not for a refusal
+    from pipeline.evaluation import Evaluation
+
     evaluation = Evaluation(project.artifacts(name) / BEST, shards)
     evaluation.write(
         name,

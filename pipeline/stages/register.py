@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline import discover
-from pipeline.checkpoints import BEST
 from pipeline.manifest import load_manifest
 from pipeline.params import Params, RegistryConfig, TrackingConfig
 from pipeline.project import Project, write_json
-from pipeline.registry import Candidate, register
-from pipeline.run_files import measured, trained
+from pipeline.run_files import BEST, measured, trained
 from pipeline.shards import open_splits
 from pipeline.stages._command import main
 
@@ -19,6 +16,10 @@ def register_run(project: Project, params: Params, name: str) -> None:
     manifest = load_manifest(folder, run.dataset)
     record = trained(project, name, manifest)
     score = measured(project, name, record)
+
+    from pipeline import discover  # these take seconds to import: not for a refusal
+    from pipeline.registry import Candidate, register
+
     reader = open_splits(folder, manifest)[score["split"]]
     positions = reader.select(["num_questions"])
     example = reader.read(int(positions[0]) if len(positions) else 0)

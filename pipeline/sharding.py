@@ -16,7 +16,7 @@ from typing import Any
 from contracts.errors import DataError
 from contracts.records import Problem, RawRecord
 from pipeline import sources, stores
-from pipeline.disk import renewed, write_lines, writing
+from pipeline.disk import flush, renewed, write_lines, writing
 from pipeline.distributed import map_ordered
 from pipeline.door import Shrink, admit
 from pipeline.params import ClusterConfig, DatasetConfig, ShardsConfig
@@ -251,6 +251,7 @@ def shard_dataset(
             verify_shards(folder, manifest)  # before anything names them
             # A copy, so that the store is whole without this project and tells which of its shards are of use.
             stores.upload(folder / MANIFEST, f"{store}/{manifest['digest']}/{MANIFEST}")
+        flush(folder)
     return manifest
 
 

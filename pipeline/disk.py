@@ -77,6 +77,17 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
             part.unlink(missing_ok=True)
 
 
+def flush(folder: Path) -> None:
+    """Bring a folder's files to the disk itself: what they replace is deleted next, and power may fail after that."""
+    for path in (folder, *folder.iterdir()):
+        with writing(path):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
 @contextmanager
 def renewed(folder: Path, *, inside: Path) -> Iterator[Path]:
     """A new, empty folder beside `folder`, to be filled in the block: it takes the place of `folder` when the block has

@@ -17,7 +17,7 @@ from typing import Any
 from contracts.errors import DataError
 from contracts.records import Problem, RawRecord
 from pipeline import sources, stores
-from pipeline.disk import renewed, write_lines, writing
+from pipeline.disk import flush, renewed, write_lines, writing
 from pipeline.distributed import map_ordered
 from pipeline.door import DEFAULT_DOOR, DoorConfig, Shrink, admit
 from pipeline.manifest import COUNTS, END_BYTES, MANIFEST, index_name, shard_name, stored_name, write_manifest
@@ -251,6 +251,7 @@ def shard_dataset(
             verify_shards(folder, manifest)  # before anything names them
             # A copy, so that the store is whole without this project and tells which of its shards are of use.
             stores.upload(folder / MANIFEST, f"{store}/{manifest['digest']}/{MANIFEST}")
+        flush(folder)
     return manifest
 
 

@@ -322,6 +322,20 @@ def test_the_stage_writes_into_the_store_that_params_name(tiny_project, tmp_path
     verify_shards(project.shards("voc"), manifest)
 
 
+def test_shards_are_on_the_disk_before_the_old_ones_go(tiny_project, tmp_path, monkeypatch):
+    shutil.copy(tiny_project.root / "params.yaml", tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/raw").symlink_to(tiny_project.root / "data/raw")
+    calls, fsync, rename = [], os.fsync, os.rename
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (calls.append(Path(os.readlink(f"/proc/self/fd/{file}"))), fsync(file))
+    )
+    monkeypatch.setattr(os, "rename", lambda old, new: (calls.append("rename"), rename(old, new)))
+    shard(Project(tmp_path), load_params(tmp_path), "voc")
+    first = {path.name for path in calls[: calls.index("rename")]}
+    assert first == {".voc.new", *(path.name for path in Project(tmp_path).shards("voc").iterdir())}
+
+
 def test_stores_are_urls_of_folders():
     for store in (None, "s3://bucket", "s3://bucket/a/b/", "file:///a", "memory://a"):
         ShardsConfig(store=store)

@@ -21,6 +21,7 @@ import urllib3
 from contracts.errors import DataError
 from pipeline.archives import ARCHIVES, Archive, DownloadConfig, extract
 from pipeline.progress import progress_bar
+from pipeline.reading import on_this_host
 
 Advance = Callable[[int], None]
 ProgressBar = Callable[[str, int | None], AbstractContextManager[Advance]]
@@ -90,6 +91,13 @@ def fetch(name: str, archive: Archive, cache: Path, mirrors: Sequence[str], prog
         fix=f"put {archive.file_name} there yourself, or name a mirror in datasets.<name>.download.mirrors; "
         "what has arrived is kept and the next run goes on from there",
     )
+
+
+def _cannot_write(path: Path, error: OSError) -> DataError:
+    return DataError(
+        "cannot write what was fetched", value=str(path), where=on_this_host(error),
+        fix="make room or mend the disk, then run the stage again: it goes on from the bytes that are there",
+    )  # fmt: skip
 
 
 class _Failed(Exception):
@@ -205,7 +213,11 @@ class _Transfer:
         with open(self.part, "r+b" if start else "wb") as out:
             out.seek(start)
             while block := response.raw.read1(_BLOCK):  # iter_content would lose what a cut block already has
-                out.write(block)
+                try:
+                    out.write(block)
+                    out.flush()
+                except OSError as error:
+                    raise _cannot_write(self.part, error) from error
                 self._bar.set(out.tell())
         if total is not None and self._have() != total:
             raise _Broken(f"the connection ended at byte {self._have()} of {total}")

@@ -19,6 +19,10 @@ from contracts.errors import ConfigError, DataError
 from pipeline.reading import PatientFile, on_this_host
 
 MAX_ID = 2**63 - 1
+_MAX_DEPTH = 200
+_NO_MARKS = bytes(set(range(256)) - set(b'"[]{}'))
+_NESTING = np.zeros(256, np.int8)
+_NESTING[list(b"[{")], _NESTING[list(b"]}")] = 1, -1
 _SHOWN = reprlib.Repr()
 _SHOWN.maxlevel, _SHOWN.maxdict, _SHOWN.maxlist = 4, 20, 20
 _SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 200
@@ -90,7 +94,7 @@ def stream_list(path: Path, name: str) -> Iterator[Any]:
             raise DataError(
                 "this file is no JSON object", value=head[:20], where=f"{path}, byte {start}", allowed="{...}"
             )
-        has_nan = _has_nan(file, start)
+        has_nan = _scan(file, start)
         file.seek(start)
         try:
             yield from ijson.items(_NoNaN(file) if has_nan else file, f"{name}.item", use_float=True)
@@ -103,16 +107,36 @@ def stream_list(path: Path, name: str) -> Iterator[Any]:
             ) from None
 
 
-def _has_nan(file: PatientFile, start: int) -> bool:
-    """Whether "NaN" or "Infinity" stand anywhere in the file; reads it to its end."""
-    longest, before = len(b"Infinity") - 1, b""
+def _scan(file: PatientFile, start: int) -> bool:
+    """Whether "NaN" or "Infinity" stand anywhere in the file; reads it to its end.
+
+    Raises:
+        DataError: lists or objects are nested more than `_MAX_DEPTH` deep, for which the parser's time grows with the
+            square of the depth.
+    """
+    has_nan, held, before, depth, in_text = False, b"", b"", 0, 0
     file.seek(start)
     while block := file.read(1 << 20):
+        block = held + block
+        cut = (
+            len(block) - (len(block) - len(block.rstrip(b"\\"))) % 2
+        )  # what a backslash escapes may be in the next block
+        block, held = block[:cut], block[cut:]
         text = before + block
-        if b"NaN" in text or b"Infinity" in text:
-            return True
-        before = text[-longest:]
-    return False
+        has_nan = has_nan or b"NaN" in text or b"Infinity" in text
+        before = text[1 - len(b"Infinity") :]
+        plain = block.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, delete=_NO_MARKS)
+        marks = np.frombuffer(plain, np.uint8)
+        inside = (in_text + np.cumsum(marks == ord('"'), dtype=np.int32)) & 1
+        depths = depth + np.cumsum(np.where(inside, 0, _NESTING[marks]), dtype=np.int32)
+        if depths.max(initial=0) > _MAX_DEPTH:
+            raise DataError(
+                "lists or objects are nested too deeply", where=f"{file.path}, before byte {file.tell()}",
+                allowed=f"{_MAX_DEPTH} levels",
+            )  # fmt: skip
+        if len(marks):
+            depth, in_text = int(depths[-1]), int(inside[-1])
+    return has_nan
 
 
 class _NoNaN:
@@ -170,10 +194,7 @@ class Spool:
 
     def add(self, group: int, item_id: int, item: Any) -> None:
         """Keep `item`: None, numbers, texts, lists and dicts of them."""
-        try:
-            data = marshal.dumps(item)  # written and read by this process only
-        except ValueError as error:
-            raise DataError("an annotation is nested too deeply", value=item_id) from error
+        data = marshal.dumps(item)  # written and read by this process only
         try:
             self._file.write(data)
         except OSError as error:

@@ -135,24 +135,16 @@ def with_values(draw: st.DrawFn, document: dict) -> dict:
         target = document
         for key in path:
             target = target[key]
-        how = draw(st.sampled_from(["value", "value", "value", "remove", "deep", "double"]))
+        how = draw(st.sampled_from(["value", "value", "value", "remove", "double"]))
         if how == "remove":
             del target[last]
         elif how == "double" and isinstance(target, list):
             target.append(copy.deepcopy(target[last]))
         else:
-            levels = draw(st.sampled_from([5, 400, 900]))
-            target[last] = deep(levels) if how == "deep" else copy.deepcopy(draw(st.sampled_from(VALUES)))
+            target[last] = copy.deepcopy(draw(st.sampled_from(VALUES)))
         if not places(document):
             break
     return document
-
-
-def deep(levels: int) -> list:
-    out: list = []
-    for _ in range(levels):
-        out = [out]
-    return out
 
 
 def read_all(folder: Path, *modules: tuple[ModuleType, Any]) -> None:
@@ -237,6 +229,20 @@ def test_json_values(folder: Path, data: st.DataObject) -> None:
 def test_json_bytes(folder: Path, name: str, changes: list) -> None:
     write_json(folder, name, damaged(json.dumps(JSON_FILES[name]).encode(), changes))
     read_all(folder, (coco, COCO), (vqa, VQA))
+
+
+@pytest.mark.parametrize("levels", [100, 1500, 100_000])
+@pytest.mark.parametrize("name", sorted(JSON_FILES))
+def test_nesting_without_end(folder: Path, name: str, levels: int) -> None:
+    for path in places(JSON_FILES[name]):
+        document = copy.deepcopy(JSON_FILES[name])
+        target: Any = document
+        for key in path[:-1]:
+            target = target[key]
+        target[path[-1]] = "@"
+        for nested in ("[" * levels + "]" * levels, '{"a":' * levels + "1" + "}" * levels):
+            write_json(folder, name, json.dumps(document).replace('"@"', nested).encode())
+            read_all(folder, (coco, COCO), (vqa, VQA))
 
 
 def xml(name: str = "cat") -> str:

@@ -48,7 +48,13 @@ CASES: dict[str, dict[str, Any]] = {
 def make_project(folder: Path, data: Path, case: dict[str, Any]) -> Project:
     document = {
         "datasets": {
-            "real": {"origin": "local", "input": str(data), "sources": case["sources"], "max_quarantined": 0.2}
+            "real": {
+                "origin": "local",
+                "input": str(data),
+                "sources": case["sources"],
+                "max_quarantined": 0.2,
+                **case.get("dataset", {}),
+            }
         },
         "runs": {"job": {"dataset": "real", **case["run"]}},
         "train": {"max_epochs": 1, "batch_size": 16, "eval_batch_size": 16, "num_pictures": 2},
@@ -113,6 +119,7 @@ def test_masks_of_real_photographs(shared_dir, tmp_path):
         (data / f"{split}2017").symlink_to(source / "images" / "train2017", target_is_directory=True)
         (data / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(known))
     case = {
+        "dataset": {"follow_links": True},
         "sources": {"coco": {}},
         "run": {"task": {"name": "instances"}, "model": {"name": "mask_rcnn"}},
         "shards": {"short_side": 160},
@@ -136,7 +143,8 @@ def test_questions_of_real_photographs(shared_dir, tmp_path):
         (data / f"{split}2017").symlink_to(source / "images" / "train2017", target_is_directory=True)
         for name in ("v2_OpenEnded_mscoco_{}2014_questions.json", "v2_mscoco_{}2014_annotations.json"):
             shutil.copyfile(source / "vqa" / name.format("train"), data / "vqa" / name.format(split))
-    case = {"sources": {"vqa": {}}, "run": {"task": {"name": "vqa"}, "model": {"name": "lstm_vqa"}}}
+    run = {"task": {"name": "vqa"}, "model": {"name": "lstm_vqa"}}
+    case = {"dataset": {"follow_links": True}, "sources": {"vqa": {}}, "run": run}
     project = make_project(tmp_path / "project", data, case)
     manifest, metrics = run_job(project)
     check_outputs(project, manifest, metrics)

@@ -48,7 +48,7 @@ def say(text: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).splitlines() or [type(error).__name__])[0][:400]  # the cause stands at the end
 
 
 def write_atomically(path: Path, text: str) -> None:

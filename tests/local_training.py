@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from contracts.records import DataSpec
+from lightning_modules.optimizer import OptimizerConfig
+from pipeline import checkpoints, discover
 from pipeline.checkpoints import newest_state, weights_digest
 from pipeline.params import load_params
 from pipeline.project import Project
@@ -41,3 +45,23 @@ def mlflow_statuses(folder: Path) -> list[str]:
     """Of the training runs in a project's own store."""
     with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as store:
         return [status for (status,) in store.execute("select status from runs")]
+
+
+def make_checkpoint(path: Path, seed: int) -> Path:
+    """An untrained segmentation run, stored as training stores its best."""
+    task, model = discover.load("task", "segmentation", where=""), discover.load("model", "fcn", where="")
+    run = {
+        "name": "seg",
+        "dataset": "toy",
+        "task_name": "segmentation",
+        "task": dataclasses.asdict(task.Task.Config()),
+        "model_name": "fcn",
+        "model": dataclasses.asdict(model.Config()),
+        "train": {"optimizer": dataclasses.asdict(OptimizerConfig()), "seed": 0},
+    }
+    data = DataSpec(dataset="toy", classes=("circle", "square"))
+    torch.manual_seed(seed)
+    weights = checkpoints.build_module(run, data).state_dict()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoints.save_best(path, run=run, data=data, weights=weights, info={})
+    return path

@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from contracts.errors import ConfigError
-from contracts.records import DataSpec
-from lightning_modules.optimizer import OptimizerConfig
-from pipeline import checkpoints, connection, discover, registry, tracking
+from pipeline import connection, registry, tracking
 from pipeline.params import TrackingConfig
 from pipeline.predictor import load_predictor
 from pipeline.registry import Candidate, Standing, judge, same_answer
+from tests.local_training import make_checkpoint
 
 QUIET = TrackingConfig(system_metrics=False, flush_s=0.05)
 IMAGE = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))[1].tobytes()
@@ -72,26 +71,6 @@ def test_answers_are_compared_value_by_value() -> None:
     assert same_answer(answer, {"boxes": [[1.0004, 2.0]], "label": "cat", "n": 1, "none": None})
     for other in ({"label": "dog"}, {"boxes": [[1.1, 2.0]]}, {"boxes": []}, {"n": 2}, {"none": 0}, {"new": 1}):
         assert not same_answer(answer, {**answer, **other})
-
-
-def make_checkpoint(path: Path, seed: int) -> Path:
-    """An untrained segmentation run, stored as training stores its best."""
-    task, model = discover.load("task", "segmentation", where=""), discover.load("model", "fcn", where="")
-    run = {
-        "name": "seg",
-        "dataset": "toy",
-        "task_name": "segmentation",
-        "task": dataclasses.asdict(task.Task.Config()),
-        "model_name": "fcn",
-        "model": dataclasses.asdict(model.Config()),
-        "train": {"optimizer": dataclasses.asdict(OptimizerConfig()), "seed": 0},
-    }
-    data = DataSpec(dataset="toy", classes=("circle", "square"))
-    torch.manual_seed(seed)
-    weights = checkpoints.build_module(run, data).state_dict()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoints.save_best(path, run=run, data=data, weights=weights, info={})
-    return path
 
 
 @pytest.fixture(scope="module")

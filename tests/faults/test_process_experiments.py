@@ -33,6 +33,7 @@ PARAMS: dict[str, Any] = {
     "shards": {"samples": 8},
     "cluster": {"engine": "local"},
     "tracking": {"system_metrics": False, "flush_s": 0.2},
+    "registry": {"gates": {"seg": 0.0}},
 }
 
 

@@ -21,7 +21,7 @@ from pipeline.checkpoints import BEST, load_best
 from pipeline.distributed import map_ordered
 from pipeline.params import ClusterConfig
 from pipeline.training import fit
-from tests.faults.ray_stage import TRAIN, RayStage
+from tests.faults.ray_stage import TRAIN, RayStage, task_that_sleeps
 from tests.integration.cluster import training
 from tests.local_training import mlflow_statuses
 
@@ -124,35 +124,25 @@ def test_training_that_stands_still_ends_its_process(root):
     assert "Timeout (0:00:02)!" in out.stderr and "in training_step" in out.stderr
 
 
-def greedy(number: int) -> int:
-    import os
-
-    if number == 2:
-        return len(bytearray(1 << 50))
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def dying(number: int) -> int:
-    import os
-
-    if number:
-        os.kill(os.getpid(), 9)
-    return number
-
-
-def dozing(number: int) -> int:
-    import time
-
-    time.sleep(60 * number)
-    return number
-
-
 def test_tasks_that_run_out_of_memory_or_die_are_sentences(root):
-    config = ClusterConfig()
+    def greedy(number: int) -> int:
+        import os
+
+        if number == 2:
+            return len(bytearray(1 << 50))
+        mask = os.umask(0)
+        os.umask(mask)
+        return mask
+
+    def dying(number: int) -> int:
+        import os
+
+        if number:
+            os.kill(os.getpid(), 9)
+        return number
+
     for function, first, what in ((greedy, 0o077, "out of memory"), (dying, 0, "its process died")):
-        results = map_ordered(function, ((i,) for i in range(4)), config, root)
+        results = map_ordered(function, ((i,) for i in range(4)), ClusterConfig(), root)
         assert next(results) == first
         with pytest.raises(DataError, match=what) as raised:
             list(results)
@@ -161,7 +151,7 @@ def test_tasks_that_run_out_of_memory_or_die_are_sentences(root):
 
 def test_the_end_of_the_head_is_told_while_sharding(root):
     with ExitStack() as stack:
-        results = map_ordered(dozing, ((i,) for i in range(3)), ClusterConfig(), root)
+        results = map_ordered(task_that_sleeps(), ((60.0 * i,) for i in range(3)), ClusterConfig(), root)
         stack.callback(results.close)
         assert next(results) == 0
         for process in psutil.Process().children():

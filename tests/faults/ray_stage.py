@@ -49,7 +49,7 @@ class RayStage:
     def log(self) -> str:
         return (self.folder / "log.txt").read_text()
 
-    def end(self, seconds: float = 150) -> int:
+    def end(self, seconds: float = 300) -> int:
         """Wait for its exit code."""
         assert self.process is not None
         return self.process.wait(seconds)
@@ -60,7 +60,7 @@ class RayStage:
                 process.kill()
             self.process.wait(30)
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 120) -> Any:
+    def wait(self, condition: Callable[[], Any], seconds: float = 300) -> Any:
         """Until `condition` gives something, while the stage runs."""
         assert self.process is not None
         deadline = time.monotonic() + seconds
@@ -92,6 +92,18 @@ class RayStage:
     def named(self, name: str) -> psutil.Process:
         """The process whose command line begins with this, its path left out."""
         return next(process for process in self.tree() if command(process).rpartition("/")[2].startswith(name))
+
+
+def task_that_sleeps() -> Callable[[float], float]:
+    """A function for `map_ordered`: nested, so that it travels whole, and workers need not import its file."""
+
+    def doze(seconds: float) -> float:
+        import time
+
+        time.sleep(seconds)
+        return seconds
+
+    return doze
 
 
 def command(process: psutil.Process) -> str:

@@ -8,7 +8,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +21,7 @@ from pipeline.checkpoints import BEST, load_best
 from pipeline.distributed import map_ordered
 from pipeline.params import ClusterConfig
 from pipeline.training import fit
-from tests.faults.ray_stage import TRAIN, RayStage
+from tests.faults.ray_stage import TRAIN, RayStage, task_that_sleeps
 from tests.integration.cluster import training
 from tests.local_training import mlflow_statuses
 
@@ -96,7 +95,7 @@ def test_a_worker_without_memory_is_a_sentence(stage):
 
 
 HANG = """
-import sys, time
+import time
 import pytorch_lightning as pl
 from pytorch_lightning.demos.boring_classes import BoringModel
 from pipeline.heartbeat import Heartbeat
@@ -104,60 +103,46 @@ from pipeline.heartbeat import Heartbeat
 class Hanging(BoringModel):
     def training_step(self, batch, batch_idx):
         if batch_idx == 3:
-            time.sleep(60)
+            time.sleep(90)
         return super().training_step(batch, batch_idx)
 
     def validation_step(self, batch, batch_idx):
         time.sleep(0.05)
 
 quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
-model = Hanging() if sys.argv[1] == "hangs" else BoringModel()
-pl.Trainer(max_epochs=2, limit_train_batches=5, callbacks=[Heartbeat(2.0)], **quiet).fit(model)
-time.sleep(3)
-print("done")
+for model in (BoringModel(), Hanging()):
+    pl.Trainer(max_epochs=2, limit_train_batches=5, callbacks=[Heartbeat(2.0)], **quiet).fit(model)
+    time.sleep(3)
+    print("done", flush=True)
 """
 
 
-@pytest.mark.parametrize("what", ["hangs", "trains"])
-def test_training_that_stands_still_ends_its_process(what, root):
-    start = time.monotonic()
-    out = subprocess.run([sys.executable, "-c", HANG, what], cwd=root, capture_output=True, text=True, timeout=100)
-    if what == "trains":
-        assert out.returncode == 0 and "done" in out.stdout
-    else:
-        assert out.returncode == 1 and "Timeout (0:00:02)!" in out.stderr and "in training_step" in out.stderr
-        assert time.monotonic() - start < 50
-
-
-def greedy(number: int) -> int:
-    import os
-
-    if number == 2:
-        return len(bytearray(1 << 50))
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def dying(number: int) -> int:
-    import os
-
-    if number:
-        os.kill(os.getpid(), 9)
-    return number
-
-
-def dozing(number: int) -> int:
-    import time
-
-    time.sleep(60 * number)
-    return number
+def test_training_that_stands_still_ends_its_process(root):
+    """The one before it, which did not, is left alone, and so is what comes after training."""
+    out = subprocess.run([sys.executable, "-c", HANG], cwd=root, capture_output=True, text=True, timeout=100)
+    assert out.returncode == 1 and out.stdout == "done\n"
+    assert "Timeout (0:00:02)!" in out.stderr and "in training_step" in out.stderr
 
 
 def test_tasks_that_run_out_of_memory_or_die_are_sentences(root):
-    config = ClusterConfig()
+    def greedy(number: int) -> int:
+        import os
+
+        if number == 2:
+            return len(bytearray(1 << 50))
+        mask = os.umask(0)
+        os.umask(mask)
+        return mask
+
+    def dying(number: int) -> int:
+        import os
+
+        if number:
+            os.kill(os.getpid(), 9)
+        return number
+
     for function, first, what in ((greedy, 0o077, "out of memory"), (dying, 0, "its process died")):
-        results = map_ordered(function, ((i,) for i in range(4)), config, root)
+        results = map_ordered(function, ((i,) for i in range(4)), ClusterConfig(), root)
         assert next(results) == first
         with pytest.raises(DataError, match=what) as raised:
             list(results)
@@ -166,7 +151,7 @@ def test_tasks_that_run_out_of_memory_or_die_are_sentences(root):
 
 def test_the_end_of_the_head_is_told_while_sharding(root):
     with ExitStack() as stack:
-        results = map_ordered(dozing, ((i,) for i in range(3)), ClusterConfig(), root)
+        results = map_ordered(task_that_sleeps(), ((60.0 * i,) for i in range(3)), ClusterConfig(), root)
         stack.callback(results.close)
         assert next(results) == 0
         for process in psutil.Process().children():

@@ -27,7 +27,7 @@ from pipeline import cluster_watch
 from pipeline.cluster_session import private_folder, session
 from pipeline.distributed import map_ordered
 from pipeline.params import ClusterConfig
-from tests.faults.ray_stage import RayStage
+from tests.faults.ray_stage import RayStage, task_that_sleeps
 from tests.integration.cluster import Cluster, kill_node
 from tests.local_training import mlflow_statuses
 
@@ -184,7 +184,7 @@ def test_a_cluster_is_joined_with_its_token_alone(root, tmp_path, monkeypatch):
                 pass
             (tmp_path / "token").write_text(right)
             context.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
-            assert list(map_ordered(abs, [(-1,), (2,)], config, root)) == [1, 2]
+            assert list(map_ordered(task_that_sleeps(), [(0.0,), (0.1,)], config, root)) == [0.0, 0.1]
         assert "RAY_AUTH_MODE" not in os.environ, "as it was"
 
 
@@ -193,15 +193,9 @@ def test_an_open_cluster_is_joined_with_a_warning_and_its_end_is_told(root, monk
     monkeypatch.setattr(cluster_watch, "_GONE_AFTER_S", 1.0)
     monkeypatch.setattr(cluster_watch, "_KNOCK_EVERY_S", 0.5)
 
-    def doze(seconds: float) -> float:
-        import time
-
-        time.sleep(seconds)
-        return seconds
-
     with ExitStack() as stack:
         cluster = Cluster(stack, num_nodes=1, authentication="disabled")
-        results = map_ordered(doze, [(0.0,), (100.0,)], ClusterConfig(address=cluster.address), root)
+        results = map_ordered(task_that_sleeps(), [(0.0,), (100.0,)], ClusterConfig(address=cluster.address), root)
         assert next(results) == 0.0
         assert "this cluster answers without a token" in capsys.readouterr().err
         kill_node(cluster.nodes[0])

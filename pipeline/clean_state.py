@@ -101,7 +101,8 @@ def _changed(path: Path) -> float:
 
 def _downloads(project: Project, params: Params) -> list[Found]:
     """Archives that arrived whole; `.part` files are downloads that go on."""
-    waiting, done = set(), set()
+    waiting: set[str] = set()
+    done: set[str] = set()
     for name, entry in params.document["datasets"].items():
         for archive in (entry.get("download") or {}).get("archives", ()):
             marker = project.raw(name) / f".{archive}.done"

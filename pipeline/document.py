@@ -29,7 +29,7 @@ _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 class _Loader(yaml.SafeLoader):
     """Collects doubled keys (PyYAML's own loader lets the last one win) and keys that are no text in `problems`."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}  # PyYAML's own rules are YAML 1.1's
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012  # PyYAML's own rules are YAML 1.1's
     yaml_constructors: ClassVar[dict[str | None, Any]] = {}  # no dates, no binary, no sets, no objects
 
     def __init__(self, stream: str):
@@ -82,7 +82,7 @@ for _name, (_pattern, _first, _construct) in _CORE.items():
 _Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["<"])
 for _name in ("str", "seq", "map"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", getattr(yaml.SafeLoader, f"construct_yaml_{_name}"))
-_Loader.add_constructor(None, _Loader.construct_undefined)
+_Loader.yaml_constructors[None] = _Loader.construct_undefined
 
 
 def read_document(path: Path) -> tuple[dict[str, Any], list[str]]:

@@ -82,7 +82,7 @@ for _name, (_pattern, _first, _construct) in _CORE.items():
 _Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["<"])
 for _name in ("str", "seq", "map"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", getattr(yaml.SafeLoader, f"construct_yaml_{_name}"))
-_Loader.add_constructor(None, yaml.SafeLoader.construct_undefined)  # type: ignore[type-var]
+_Loader.yaml_constructors[None] = _Loader.construct_undefined
 
 
 def read_document(path: Path) -> tuple[dict[str, Any], list[str]]:

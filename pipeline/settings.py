@@ -55,7 +55,7 @@ def parse(cls: type[T], section: Any, where: Place, problems: Problems) -> T | N
     rest, found = json.loads(json.dumps(section)), dict[str, None]()
     while True:
         try:
-            adapter: TypeAdapter[T] = _adapter(cls)  # type: ignore[arg-type]  # a class is hashable
+            adapter = _adapter(cls)  # type: ignore[arg-type]  # a class is hashable
             value = adapter.validate_json(json.dumps(rest), strict=True, extra="forbid")
             break
         except ValidationError as error:
@@ -89,7 +89,7 @@ def _explain(cls: type, item: Any, *, again: bool) -> list[tuple[list[str], str]
     if again and (kind == "missing" or isinstance(error, SightlineError)):
         return []
     if len(kinds) > 1 and isinstance(item["input"], Mapping):
-        mapping = next((one.__name__ for one in kinds if isinstance(one, type) and dataclasses.is_dataclass(one)), None)
+        mapping = next((getattr(one, "__name__", None) for one in kinds if dataclasses.is_dataclass(one)), None)
         if mapping not in (None, item["loc"][-1]):
             return []  # it was meant to be the mapping, whose own mistakes are told
     return [(keys, _text(cls, item, kinds, error))]

@@ -105,19 +105,19 @@ def test_job_runs_on_real_data(name, shared_dir, tmp_path):
 
 
 def test_masks_of_real_photographs(shared_dir, tmp_path):
-    """Sixty photographs, as both splits: measuring all of them takes a minute. `captioning` reads the others.
+    """Sixty photographs for each split: measuring all of them takes a minute. `captioning` reads the others.
 
     The shards store fewer pixels than the photographs have; boxes and masks stay those of the originals.
     """
     source, data = shared_dir / "data" / "coco_real", tmp_path / "instances"
     (data / "annotations").mkdir(parents=True)
     known = json.loads((source / "annotations" / "instances_train2017.json").read_text())
-    known["images"] = known["images"][:60]
-    kept = {image["id"] for image in known["images"]}
-    known["annotations"] = [one for one in known["annotations"] if one["image_id"] in kept]
-    for split in ("train", "val"):
+    for split, images in {"train": known["images"][:60], "val": known["images"][60:120]}.items():
+        kept = {image["id"] for image in images}
+        annotations = [one for one in known["annotations"] if one["image_id"] in kept]
+        part = known | {"images": images, "annotations": annotations}
         (data / f"{split}2017").symlink_to(source / "images" / "train2017", target_is_directory=True)
-        (data / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(known))
+        (data / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(part))
     case = {
         "dataset": {"follow_links": True},
         "sources": {"coco": {}},
@@ -136,20 +136,26 @@ def test_masks_of_real_photographs(shared_dir, tmp_path):
 
 
 def test_questions_of_real_photographs(shared_dir, tmp_path):
-    """VQA v2's file covers the training photographs only; here it serves as both splits."""
+    """VQA v2's file covers the training photographs only; every other one of them serves as validation here."""
     source, data = shared_dir / "data" / "coco_real", tmp_path / "vqa"
     (data / "vqa").mkdir(parents=True)
     for split in ("train", "val"):
         (data / f"{split}2017").symlink_to(source / "images" / "train2017", target_is_directory=True)
-        for name in ("v2_OpenEnded_mscoco_{}2014_questions.json", "v2_mscoco_{}2014_annotations.json"):
-            shutil.copyfile(source / "vqa" / name.format("train"), data / "vqa" / name.format(split))
+        for what, name in {
+            "questions": "OpenEnded_mscoco_{}2014_questions",
+            "annotations": "mscoco_{}2014_annotations",
+        }.items():
+            known = json.loads((source / "vqa" / f"v2_{name.format('train')}.json").read_text())
+            images = sorted({one["image_id"] for one in known[what]})[split == "val" :: 2]
+            part = known | {what: [one for one in known[what] if one["image_id"] in images]}
+            (data / "vqa" / f"v2_{name.format(split)}.json").write_text(json.dumps(part))
     run = {"task": {"name": "vqa"}, "model": {"name": "lstm_vqa"}}
     case = {"dataset": {"follow_links": True}, "sources": {"vqa": {}}, "run": run}
     project = make_project(tmp_path / "project", data, case)
     manifest, metrics = run_job(project)
     check_outputs(project, manifest, metrics)
-    assert metrics["num_samples"] == 95
-    assert manifest["splits"]["train"]["totals"]["num_questions"] == 148
+    assert metrics["num_samples"] == 47
+    assert manifest["splits"]["train"]["totals"]["num_questions"] == 70
 
 
 def test_palette_masks_of_voc(shared_dir, tmp_path):
@@ -159,8 +165,8 @@ def test_palette_masks_of_voc(shared_dir, tmp_path):
     shutil.copytree(source, data)
     lists = data / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
-    for split in ("train", "val"):
-        (lists / f"{split}.txt").write_text("2011_000003\n2011_000006\n2011_000025\n")
+    (lists / "train.txt").write_text("2011_000003\n2011_000006\n")
+    (lists / "val.txt").write_text("2011_000025\n")
     case = {
         "sources": {"voc": {"image_sets": "Segmentation"}},
         "run": {"task": {"name": "segmentation"}, "model": {"name": "fcn"}},
@@ -168,5 +174,5 @@ def test_palette_masks_of_voc(shared_dir, tmp_path):
     project = make_project(tmp_path / "project", tmp_path / "voc", case)
     manifest, metrics = run_job(project)
     check_outputs(project, manifest, metrics)
-    assert manifest["splits"]["val"]["totals"]["has_semantic"] == 3
+    assert [split["totals"]["has_semantic"] for split in manifest["splits"].values()] == [2, 1]
     assert "person" in manifest["classes"]

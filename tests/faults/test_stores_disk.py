@@ -174,14 +174,15 @@ def test_dvc_keeps_raw_files_and_shards_until_the_new_ones_are_whole(project, ro
     dvc("init", "-q", "--no-scm")
     dvc("repro", "shard@voc")
     old = {name: content(project.root / "data" / name) for name in ("raw", "shards", "quarantine")}
-    document = yaml.safe_load((project.root / "params.yaml").read_text())
-    document["datasets"]["voc"]["world"]["seed"] = 7
-    (project.root / "params.yaml").write_text(yaml.safe_dump(document))
     blocks = int(subprocess.check_output(["df", "--output=used", project.root / "data"], text=True).split()[1])
     mount(project.root / "data", f"size={blocks + 80}k")
-    told = dvc("repro", "shard@voc", code=1)
-    assert "cannot write here: 'No space left on device'" in told and ".voc.new" in told, told
-    assert {name: content(project.root / "data" / name) for name in old} == old
+    world = yaml.safe_load((project.root / "params.yaml").read_text())["datasets"]["voc"]
+    world["world"]["seed"] = 7
+    for stage, section, settings in (("shards", "shards", {"samples": 16}), ("raw", "datasets", {"voc": world})):
+        change(project, section, **settings)
+        told = dvc("repro", "shard@voc", code=1)
+        assert "cannot write here: 'No space left on device'" in told and f"data/{stage}/.voc.new" in told, told
+        assert {name: content(project.root / "data" / name) for name in old} == old
     verify_shards(project.shards("voc"), load_manifest(project.shards("voc")))
     mount(project.root / "data", "size=8m")
     dvc("repro", "shard@voc")

@@ -217,10 +217,7 @@ def _load(image: Image.Image, data: bytes) -> tuple[int, int]:
         warnings.simplefilter("ignore")  # as above
         try:
             num_frames = int(getattr(image, "n_frames", 1))
-            if (
-                isinstance(image, TiffImageFile)
-                and max(tile.extents[3] for tile in image.tile if tile.extents) < image.height
-            ):
+            if isinstance(image, TiffImageFile) and _last_row(image) < image.height:
                 raise Refused("truncated_image", "its strips end before its last row")
             image.load()
         except Refused:
@@ -232,6 +229,11 @@ def _load(image: Image.Image, data: bytes) -> tuple[int, int]:
             png.check_chunks(data)
             png.check_rows(image, data)
     return num_frames, _orientation(image)
+
+
+def _last_row(image: TiffImageFile) -> int:
+    """Where the lowest strip or tile ends; a tile without extents is all of the image."""
+    return max(tile.extents[3] if tile.extents else image.height for tile in image.tile)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -209,3 +209,10 @@ def test_settings_that_make_no_image_are_refused():
     for quality in (0, 101):
         with pytest.raises(ConfigError, match="quality"):
             ShardsConfig(quality=quality)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 179, float("nan")])
+def test_the_limit_of_pixels_is_checked(limit):
+    with pytest.raises(ConfigError, match="max_megapixels"):
+        ShardsConfig(max_megapixels=limit)
+    assert ShardsConfig().max_megapixels == 50

@@ -63,11 +63,11 @@ def prepare_worker() -> None:
 
     def set_sigterm_handler(ray_handler: Callable[[int, Any], None]) -> None:
         def on_sigterm(number: int, frame: Any) -> None:
-            callbacks = sys.modules.get("pipeline.callbacks")  # only a training worker has it
-            if callbacks is None or callbacks.StopRequest.asked.is_set():
+            stopping = sys.modules.get("pipeline.stopping")  # only a training worker has it
+            if stopping is None or stopping.StopRequest.asked.is_set():
                 ray_handler(number, frame)
             else:
-                callbacks.StopRequest.asked.set()
+                stopping.StopRequest.asked.set()
 
         install(on_sigterm)
 

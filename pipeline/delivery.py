@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
@@ -138,10 +139,9 @@ def _keep(
     return target
 
 
-def _send(client: MlflowClient, run_id: str, document: Mapping[str, object], files: Path) -> bool:
-    metrics = document["metrics"]
-    assert isinstance(metrics, dict)
-    items = [Metric(mlflow_name(name), float(value), document["time_ms"], 0) for name, value in metrics.items()]
+def _send(client: MlflowClient, run_id: str, document: Mapping[str, Any], files: Path) -> bool:
+    measured = document["metrics"].items()
+    items = [Metric(mlflow_name(name), float(value), document["time_ms"], 0) for name, value in measured]
     try:
         for i in range(0, len(items), MAX_METRICS):
             client.log_batch(run_id, metrics=items[i : i + MAX_METRICS])

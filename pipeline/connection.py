@@ -225,6 +225,8 @@ def process_wide(uri: str) -> Iterator[None]:
         yield
     finally:
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        # MLflow leaves the variable where an inner block has unset it already.
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
         if before is not None:
             os.environ["MLFLOW_TRACKING_URI"] = before
 

@@ -140,8 +140,8 @@ def _keep(
 
 
 def _send(client: MlflowClient, run_id: str, document: Mapping[str, Any], files: Path) -> bool:
-    metrics = document["metrics"]
-    items = [Metric(mlflow_name(name), float(value), document["time_ms"], 0) for name, value in metrics.items()]
+    measured = document["metrics"].items()
+    items = [Metric(mlflow_name(name), float(value), document["time_ms"], 0) for name, value in measured]
     try:
         for i in range(0, len(items), MAX_METRICS):
             client.log_batch(run_id, metrics=items[i : i + MAX_METRICS])

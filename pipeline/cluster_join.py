@@ -42,7 +42,7 @@ def authentication(values: Mapping[str, str | None]) -> Iterator[None]:
 
 
 def _read_authentication() -> None:
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
@@ -92,7 +92,7 @@ def _check_token(address: str, found: str) -> None:
 
 
 def _has_token() -> bool:
-    from ray._raylet import AuthenticationTokenLoader
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
     from ray.exceptions import AuthenticationError
 
     try:
@@ -115,7 +115,7 @@ def _lets_in(address: str, found: str) -> bool:
     """Whether the head at `found` answers us as we now authenticate."""
     import grpc
     from ray._private.grpc_utils import init_grpc_channel
-    from ray.core.generated.gcs_service_pb2 import GetAllNodeInfoRequest
+    from ray.core.generated.gcs_service_pb2 import GetAllNodeInfoRequest  # type: ignore[attr-defined]
     from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
     with init_grpc_channel(found) as channel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from contracts.errors import ConfigError, SightlineError
 from pipeline.cluster_join import knock
@@ -76,7 +77,7 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
 
 
-def watched(work: Callable[[], object], watch: Watch) -> BaseException | None:
+def watched(work: Callable[[], Any], watch: Watch) -> BaseException | None:
     """Do what blocks in another thread, while this one looks after Ray and stays free to be interrupted.
 
     Returns:

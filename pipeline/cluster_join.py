@@ -49,8 +49,11 @@ def _read_authentication() -> None:
 
 
 @contextmanager
-def joined(address: str) -> Iterator[None]:
+def joined(address: str) -> Iterator[str | None]:
     """Authenticate as the running cluster wants it: with the user's token where it asks for one.
+
+    Yields:
+        host:port of its head; None behind a proxy.
 
     Raises:
         ConfigError: nobody answers; a token is asked for, and there is none or another one.
@@ -60,7 +63,7 @@ def joined(address: str) -> Iterator[None]:
     if address.startswith("ray://"):  # a proxy, which takes a token that it has not asked for, too
         knock(address)
         with authentication({"RAY_AUTH_MODE": "token" if _has_token() else "disabled"}):
-            yield
+            yield None
         return
     try:
         found = canonicalize_bootstrap_address(address)
@@ -81,7 +84,7 @@ def joined(address: str) -> Iterator[None]:
             )
         else:
             _check_token(address, found)
-        yield
+        yield found
 
 
 def _check_token(address: str, found: str) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import logging
 import os
 import secrets
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -21,6 +23,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from pipeline.cluster_join import authentication, environment, joined, no_cluster, wrong_token
 from pipeline.guard import guard_process
@@ -47,6 +51,7 @@ _PRIVATE_ENV = {
 }
 _FOLDER = "slray-"
 _LONGEST_BASE = 20  # characters: a socket's path may have 107, and Ray puts some 68 below its folder
+_PORTS = range(20_000, 32_000)
 _YOUNG_S = 60.0  # a folder is not yet locked in its first moment
 
 
@@ -90,20 +95,25 @@ def session(config: ClusterConfig, root: Path, *, dashboard: bool = False) -> It
         The private folder of a cluster of our own, which all its workers see; None on a joined one.
     """
     address = cluster_address(config)
+
+    def told(head: str | None) -> dict[str, str]:
+        # Parts of Ray Train that know no address look for one among all processes of the machine, and would send the
+        # token to whatever answers there.
+        return {"RAY_ADDRESS": head} if head else {}
+
     with contextlib.ExitStack() as stack:
         stack.enter_context(environment({**WORKER_ENV, **_OURS_TO_NOTICE}, keep=True))
         hook = {"worker_process_setup_hook": f"{__name__}.prepare_worker"}
         if address:
-            stack.enter_context(joined(address))
+            variables = WORKER_ENV | told(stack.enter_context(joined(address)))
             # Other nodes may not have the project installed: its packages travel with the job.
             modules = [str(root / name) for name in ("contracts", "lightning_modules", "pipeline")]
-            runtime_env = {"env_vars": dict(WORKER_ENV), "py_modules": modules, **hook}
-            stack.enter_context(_started(address, runtime_env, {}))
+            stack.enter_context(_started(address, {"env_vars": variables, "py_modules": modules, **hook}, {}))
             yield None
             return
         path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-        runtime_env = {"env_vars": {**WORKER_ENV, "PYTHONPATH": path}, **hook}
-        folder = stack.enter_context(_private())
+        folder, head = stack.enter_context(_private())
+        runtime_env = {"env_vars": {**WORKER_ENV, **told(head), "PYTHONPATH": path}, **hook}
         # ray.data is unused: the object store only carries annotations and results.
         options = {"include_dashboard": dashboard, "object_store_memory": 200 * 2**20, "_temp_dir": str(folder / "ray")}
         stack.enter_context(_started(None, runtime_env, options))
@@ -127,21 +137,54 @@ def _started(address: str | None, runtime_env: dict[str, Any], options: dict[str
             signal.signal(signal.SIGTERM, handler)  # Ray puts in its own, which leaves past the final run status
         yield
     finally:
-        ray.shutdown()
+        _shut_down()
+
+
+def _shut_down() -> None:
+    """Also what a head that was killed leaves behind: agents that go on asking it."""
+    import ray
+    import ray._private.worker as worker
+
+    started = worker._global_node.all_processes.values() if worker._global_node else ()
+    family: list[psutil.Process] = []
+    for info in itertools.chain.from_iterable(started):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            top = psutil.Process(info.process.pid)
+            family += [top, *top.children(recursive=True)]
+    ray.shutdown()
+    for process in psutil.wait_procs(family, timeout=2.0)[1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @contextmanager
-def _private() -> Iterator[Path]:
-    """What makes the cluster that is started meanwhile ours alone: a folder, a token, and loopback."""
-    import ray._private.ray_constants as constants  # before the environment changes: it is read at import
+def _private() -> Iterator[tuple[Path, str]]:
+    """What makes the cluster that is started meanwhile ours alone: a folder, a token, and loopback.
 
-    networked = constants.ENABLE_RAY_CLUSTER
-    with private_folder() as folder, authentication({**_PRIVATE_ENV, "RAY_AUTH_TOKEN": secrets.token_hex(32)}):
+    Yields:
+        The folder, and the address that the cluster's head will have.
+    """
+    import ray._private.ray_constants as constants  # before the environment changes: it is read at import
+    from ray._raylet import build_address, get_localhost_ip  # type: ignore[attr-defined]
+
+    networked, host = constants.ENABLE_RAY_CLUSTER, get_localhost_ip()
+    port = _free_port(host)
+    own = {"RAY_AUTH_TOKEN": secrets.token_hex(32), constants.GCS_PORT_ENVIRONMENT_VARIABLE: str(port)}
+    with private_folder() as folder, authentication({**_PRIVATE_ENV, **own}):
         constants.ENABLE_RAY_CLUSTER = False
         try:
-            yield folder
+            yield folder, build_address(host, port)
         finally:
             constants.ENABLE_RAY_CLUSTER = networked
+
+
+def _free_port(host: str) -> int:
+    """One that is below those that the system gives to connections, so that none takes it in the meantime."""
+    while True:
+        port = secrets.choice(_PORTS)
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.bind((host, port))
+            return port
 
 
 @contextmanager

@@ -41,7 +41,7 @@ from lightning_modules.tasks.captioning import CaptioningConfig, Task
 from pipeline.batch_memory import keep_freed_memory
 from pipeline.datamodule import TarDataModule
 from pipeline.door import Shrink
-from pipeline.params import LoaderConfig
+from pipeline.sections import LoaderConfig
 
 BATCH, WORKERS, REPEATS = 32, 2, 5
 LARGEST_CUT = 0.25  # of a side, at each end: 56 % of the area is left on average

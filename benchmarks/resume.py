@@ -18,8 +18,8 @@ from contracts.records import Caption, DataSpec, Record
 from lightning_modules.tasks.captioning import CaptioningConfig, Task
 from pipeline.datamodule import TarDataModule
 from pipeline.manifest import COUNTS, index_name, shard_name, write_manifest
-from pipeline.params import LoaderConfig
 from pipeline.samples import sample_counts, sample_pieces
+from pipeline.sections import LoaderConfig
 from pipeline.sharding import ShardResult, split_manifest
 
 NUM_SAMPLES, SHARD_SAMPLES, BATCH = 100_000, 1000, 32

@@ -11,7 +11,7 @@ from mlflow.entities import Metric
 from benchmarks import Figure, timed
 from pipeline.event_tail import EventTail
 from pipeline.events import EventLogger
-from pipeline.params import TrackingConfig
+from pipeline.sections import TrackingConfig
 from pipeline.tracking import Run, open_run
 
 NUM_METRICS, STEPS, FEW_STEPS, BATCH = 10, 1000, 200, 100

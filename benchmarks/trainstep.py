@@ -37,8 +37,8 @@ from lightning_modules.tasks import segmentation
 from pipeline.checkpoints import build_module
 from pipeline.datamodule import TarDataModule
 from pipeline.distributed import run_training
-from pipeline.params import ClusterConfig, LoaderConfig
 from pipeline.runs import RunData, load_run
+from pipeline.sections import ClusterConfig, LoaderConfig
 from pipeline.train_config import TrainConfig
 from pipeline.training import EVENTS, Placement, make_trainer, quiet_lightning
 

@@ -12,16 +12,9 @@ from pathlib import Path
 
 from contracts.errors import ConfigError, SightlineError
 from pipeline.guard import guard_process
-from pipeline.params import (
-    ClusterConfig,
-    LoaderConfig,
-    Params,
-    RegistryConfig,
-    ShardsConfig,
-    TrackingConfig,
-    read_params,
-)
+from pipeline.params import Params, read_params
 from pipeline.project import Project, write_json
+from pipeline.sections import ClusterConfig, LoaderConfig, RegistryConfig, ShardsConfig, TrackingConfig
 from pipeline.settings import Problems, indented, nearest, parse, raise_if
 from pipeline.train_config import TrainConfig
 from pipeline.uris import check_tracking_uri

@@ -22,8 +22,9 @@ from contracts.errors import ConfigError, DataError, SightlineError
 from pipeline import stores
 from pipeline.guard import guard_process
 from pipeline.manifest import MANIFEST, load_manifest, manifest_digest, stored_files
-from pipeline.params import ShardsConfig, load_params
+from pipeline.params import load_params
 from pipeline.project import Project
+from pipeline.sections import ShardsConfig
 
 DAY_S = 86_400
 _SET = re.compile(rf"[0-9a-f]{{64}}/{re.escape(MANIFEST)}")

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ import psutil
 
 from pipeline.cluster_join import authentication, environment, joined, no_cluster, wrong_token
 from pipeline.guard import guard_process
-from pipeline.params import ClusterConfig
 from pipeline.removal import remove_tree
+from pipeline.sections import ClusterConfig
 
 WORKER_ENV = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or every line of a worker shows twice
@@ -145,7 +145,7 @@ def _shut_down() -> None:
     import ray
     import ray._private.worker as worker
 
-    started = worker._global_node.all_processes.values() if worker._global_node else ()
+    started: Iterable[list[Any]] = worker._global_node.all_processes.values() if worker._global_node else ()
     family: list[psutil.Process] = []
     for info in itertools.chain.from_iterable(started):
         with contextlib.suppress(psutil.NoSuchProcess):

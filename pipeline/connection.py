@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from contracts.errors import ConfigError
 from pipeline.event_tail import first_line
-from pipeline.params import TrackingConfig
+from pipeline.sections import TrackingConfig
 
 CALL_S = 15  # for an answer of the server; asked twice
 DOWNLOAD_S = 60  # a server that fetches from a store of its own is silent meanwhile

@@ -23,8 +23,8 @@ from lightning_modules.task import BaseTask, Batch
 from pipeline.batch_memory import BatchMemory
 from pipeline.loader_process import init_worker
 from pipeline.manifest import load_manifest
-from pipeline.params import LoaderConfig
 from pipeline.sampling import Request, epoch_order, eval_requests, micro_batches, num_batches, train_requests
+from pipeline.sections import LoaderConfig
 from pipeline.shard_cache import ShardCache
 from pipeline.shards import SplitReader, open_splits
 

@@ -24,9 +24,9 @@ from contracts.errors import ConfigError
 from contracts.redact import redact
 from pipeline.connection import FAILURES, connect, find_run, is_final, longer_calls, mlflow_name, tracking_uri, upload_s
 from pipeline.event_tail import LONGEST_PAUSE_S, MAX_METRICS, first_line, say
-from pipeline.params import TrackingConfig
 from pipeline.project import write_json
 from pipeline.removal import remove_tree
+from pipeline.sections import TrackingConfig
 
 PATIENCE_S = 60.0  # at most, of a stage that has done its work
 NOTE, FILES = "results.json", "files"

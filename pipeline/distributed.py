@@ -17,8 +17,8 @@ from pipeline.cluster_join import environment
 from pipeline.cluster_session import WORKER_ENV, session
 from pipeline.cluster_watch import Watch, reason, watched
 from pipeline.out_of_memory import is_out_of_memory
-from pipeline.params import ClusterConfig
 from pipeline.removal import remove_tree
+from pipeline.sections import ClusterConfig
 from pipeline.stores import PATIENCE_S
 
 T = TypeVar("T")

@@ -17,8 +17,8 @@ from lightning_modules.metrics.bootstrap import percentile_intervals, replicates
 from lightning_modules.metrics.measurement import Measurement, values_of
 from pipeline.checkpoints import file_sha256, load_module
 from pipeline.datamodule import TarDataModule
-from pipeline.params import LoaderConfig
 from pipeline.project import write_json
+from pipeline.sections import LoaderConfig
 from pipeline.settings import parse
 from pipeline.train_config import TrainConfig
 from pipeline.training import choose_precision, quiet_lightning

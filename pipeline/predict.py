@@ -157,7 +157,8 @@ def _predict_with_uri(arguments: argparse.Namespace, images: Sequence[Path]) -> 
 
 def _tracking_config(root: Path) -> Any:
     """`tracking:` of params.yaml, or the defaults where there is no such file."""
-    from pipeline.params import FILE, TrackingConfig, load_params
+    from pipeline.params import FILE, load_params
+    from pipeline.sections import TrackingConfig
 
     return load_params(root).section(TrackingConfig, "tracking") if (root / FILE).is_file() else TrackingConfig()
 

@@ -37,8 +37,8 @@ from contracts.redact import redact
 from pipeline.checkpoints import file_sha256
 from pipeline.connection import answering, connect, find_run, first_use, longer_calls, process_wide, upload_s
 from pipeline.delivery import deliver_pending
-from pipeline.params import TrackingConfig
 from pipeline.predictor import load_predictor
+from pipeline.sections import TrackingConfig
 from pipeline.signing import Untrusted, sign
 from pipeline.tracking import experiment_id, fetch_signed
 

@@ -21,10 +21,10 @@ from pipeline.disk import flush, renewed, write_lines, writing
 from pipeline.distributed import map_ordered
 from pipeline.door import DEFAULT_DOOR, DoorConfig, Shrink, admit
 from pipeline.manifest import COUNTS, END_BYTES, MANIFEST, index_name, shard_name, stored_name, write_manifest
-from pipeline.params import ClusterConfig, DatasetConfig, ShardsConfig
 from pipeline.progress import progress_bar
 from pipeline.project import Project
 from pipeline.samples import sample_counts, sample_pieces, write_pieces
+from pipeline.sections import ClusterConfig, DatasetConfig, ShardsConfig
 from pipeline.shards import verify_shards
 
 _TMPDIR = "TMPDIR names another folder"

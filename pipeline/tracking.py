@@ -46,7 +46,7 @@ from pipeline.delivery import deliver_pending
 from pipeline.delivery import log_results as log_results  # part of this file's interface, as is the next
 from pipeline.event_tail import LONGEST_PAUSE_S, MAX_METRICS, Event, Refused, first_line, say, write_atomically
 from pipeline.event_tail import EventTail as EventTail
-from pipeline.params import TrackingConfig
+from pipeline.sections import TrackingConfig
 from pipeline.signing import Untrusted, verify
 
 MAX_PARAMS = 100  # params or tags in one call, MLflow's limit

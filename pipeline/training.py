@@ -31,9 +31,9 @@ from pipeline.events import EventLogger
 from pipeline.heartbeat import Heartbeat
 from pipeline.ledger import FOLDER as LEDGER
 from pipeline.out_of_memory import MEMORY_FIX, is_out_of_memory
-from pipeline.params import LoaderConfig
 from pipeline.project import write_json
 from pipeline.resume import agree_on_state, check_shared
+from pipeline.sections import LoaderConfig
 from pipeline.settings import Problems, parse, raise_if
 from pipeline.state_copier import CLOSE_S, StateCopier
 from pipeline.state_file import StateFile

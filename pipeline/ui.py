@@ -17,8 +17,9 @@ from contracts.errors import SightlineError
 from contracts.redact import redact
 from pipeline.connection import check_driver, tracking_uri
 from pipeline.guard import guard_process
-from pipeline.params import TrackingConfig, load_params
+from pipeline.params import load_params
 from pipeline.project import Project
+from pipeline.sections import TrackingConfig
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Handlers, and not SIG_IGN, which the server would inherit. The keeper's own session holds all that the server starts.

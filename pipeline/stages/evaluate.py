@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pipeline.manifest import load_manifest
-from pipeline.params import Params, TrackingConfig
+from pipeline.params import Params
 from pipeline.project import Project
 from pipeline.run_files import BEST, trained
+from pipeline.sections import TrackingConfig
 from pipeline.stages._command import main
 
 

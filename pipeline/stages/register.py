@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pipeline.manifest import load_manifest
-from pipeline.params import Params, RegistryConfig, TrackingConfig
+from pipeline.params import Params
 from pipeline.project import Project, write_json
 from pipeline.run_files import BEST, measured, trained
+from pipeline.sections import RegistryConfig, TrackingConfig
 from pipeline.shards import open_splits
 from pipeline.stages._command import main
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline import discover
-from pipeline.params import ClusterConfig, Params, ShardsConfig
+from pipeline.params import Params
 from pipeline.project import Project
+from pipeline.sections import ClusterConfig, ShardsConfig
 from pipeline.stages._command import main
 
 if TYPE_CHECKING:

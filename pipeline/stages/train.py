@@ -10,10 +10,11 @@ from contracts.redact import redact
 from pipeline import distributed, lock, stores, tracking
 from pipeline.checkpoints import BEST, file_sha256, load_best, newest_state, read_note
 from pipeline.ledger import FOLDER as LEDGER
-from pipeline.params import ClusterConfig, Params, TrackingConfig
+from pipeline.params import Params
 from pipeline.project import Project, write_json
 from pipeline.removal import remove_tree
 from pipeline.runs import RunData, flat, load_run
+from pipeline.sections import ClusterConfig, TrackingConfig
 from pipeline.shards import verify_shards
 from pipeline.stages._command import main
 from pipeline.state_mirror import StateMirror

@@ -41,6 +41,7 @@ PLUMBING = {
     "pipeline/resume.py",
     "pipeline/run_files.py",
     "pipeline/runs.py",
+    "pipeline/sections.py",
     "pipeline/settings.py",
     "pipeline/shard_cache.py",
     "pipeline/state_copier.py",

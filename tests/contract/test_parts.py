@@ -16,16 +16,9 @@ from contracts.records import DataSpec
 from lightning_modules.optimizer import OptimizerConfig
 from pipeline import discover
 from pipeline.checkpoints import build_module
-from pipeline.params import (
-    ClusterConfig,
-    LoaderConfig,
-    Params,
-    ShardsConfig,
-    TrackingConfig,
-    WorkerRange,
-    load_params,
-)
+from pipeline.params import Params, load_params
 from pipeline.runs import load_run
+from pipeline.sections import ClusterConfig, LoaderConfig, ShardsConfig, TrackingConfig, WorkerRange
 from pipeline.settings import parse
 from pipeline.shards import SplitReader
 from pipeline.train_config import TrainConfig

@@ -19,7 +19,7 @@ import torch
 from contracts.errors import DataError
 from pipeline.checkpoints import BEST, load_best
 from pipeline.distributed import map_ordered
-from pipeline.params import ClusterConfig
+from pipeline.sections import ClusterConfig
 from pipeline.training import fit
 from tests.faults.ray_stage import TRAIN, RayStage, task_that_sleeps
 from tests.integration.cluster import training

@@ -26,7 +26,7 @@ from contracts.errors import ConfigError, DataError
 from pipeline import cluster_watch
 from pipeline.cluster_session import private_folder, session
 from pipeline.distributed import map_ordered
-from pipeline.params import ClusterConfig
+from pipeline.sections import ClusterConfig
 from tests.faults.ray_stage import RayStage, task_that_sleeps
 from tests.integration.cluster import Cluster, kill_node
 from tests.local_training import mlflow_statuses

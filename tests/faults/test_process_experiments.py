@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.params import TrackingConfig
+from pipeline.sections import TrackingConfig
 from pipeline.tracking import fetch_model
 from tests import dvc_project
 from tests.local_training import mlflow_statuses

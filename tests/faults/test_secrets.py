@@ -15,7 +15,7 @@ import yaml
 from contracts.errors import ConfigError
 from pipeline import connection
 from pipeline.delivery import NOTE
-from pipeline.params import TrackingConfig
+from pipeline.sections import TrackingConfig
 from tests.mlflow_server import free_port, gate, server
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -111,7 +111,7 @@ def test_a_local_store_and_its_artifacts_are_for_the_user_alone(root: Path, tmp_
 from pathlib import Path
 from pipeline.guard import guard_process
 guard_process()
-from pipeline.params import TrackingConfig
+from pipeline.sections import TrackingConfig
 from pipeline.tracking import open_run
 config = TrackingConfig(system_metrics=False)
 Path("file").write_text("x")

@@ -25,9 +25,10 @@ from contracts.errors import ConfigError
 from pipeline import connection, tracking, ui
 from pipeline.checkpoints import build_module, save_best
 from pipeline.delivery import NOTE
-from pipeline.params import TrackingConfig, load_params
+from pipeline.params import load_params
 from pipeline.project import Project, write_json
 from pipeline.runs import load_run
+from pipeline.sections import TrackingConfig
 from pipeline.stages.register import register_run
 from tests.mlflow_server import free_port, server
 
@@ -200,7 +201,7 @@ def test_a_read_only_database_is_told(project: Project, root: Path, monkeypatch:
     code = f"""
 from pathlib import Path
 from pipeline import connection, tracking
-from pipeline.params import TrackingConfig
+from pipeline.sections import TrackingConfig
 config, root = TrackingConfig(patience_s=0), Path({str(project.root)!r})
 print(tracking.log_results(config, root=root, run_id={run_id!r}, metrics={{"eval/x": 0.5}}))
 """

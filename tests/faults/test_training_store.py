@@ -25,9 +25,10 @@ from s3fs import S3FileSystem
 from lightning_modules.base import TaskModule
 from pipeline import state_copier, stores
 from pipeline.checkpoints import BEST, newest_state
-from pipeline.params import ClusterConfig, load_params
+from pipeline.params import load_params
 from pipeline.project import Project
 from pipeline.runs import load_run
+from pipeline.sections import ClusterConfig
 from pipeline.state_copier import StateCopier
 from pipeline.state_mirror import StateMirror
 from pipeline.training import DONE, EVENTS, fit

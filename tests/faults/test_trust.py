@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from pipeline import connection, predict, registry, signing, tracking
-from pipeline.params import TrackingConfig
 from pipeline.predictor import load_predictor
 from pipeline.registry import Candidate
+from pipeline.sections import TrackingConfig
 from tests.local_training import make_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("default")

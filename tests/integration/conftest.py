@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.distributed import run_training
-from pipeline.params import ClusterConfig
 from pipeline.project import Project
+from pipeline.sections import ClusterConfig
 from tests.integration.cluster import TRAIN, Cluster, training
 
 

@@ -24,7 +24,7 @@ from pipeline.distributed import run_training
 from pipeline.ledger import FOLDER as LEDGER
 from pipeline.ledger import check, main, merge
 from pipeline.manifest import load_manifest
-from pipeline.params import ClusterConfig, WorkerRange
+from pipeline.sections import ClusterConfig, WorkerRange
 from pipeline.shards import SplitReader
 from pipeline.training import DONE
 from tests.integration.cluster import SOON_LEFT, TRAIN, Cluster, kill_node, training

@@ -27,9 +27,10 @@ from pipeline import stores
 from pipeline.checkpoints import build_task
 from pipeline.datamodule import TarDataModule
 from pipeline.manifest import index_name, load_manifest, stored_files, stored_name
-from pipeline.params import ClusterConfig, LoaderConfig, ShardsConfig, load_params
+from pipeline.params import load_params
 from pipeline.project import Project
 from pipeline.runs import load_run
+from pipeline.sections import ClusterConfig, LoaderConfig, ShardsConfig
 from pipeline.shard_cache import ShardCache
 from pipeline.sharding import shard_dataset
 from pipeline.shards import SplitReader, verify_shards

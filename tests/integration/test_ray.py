@@ -12,8 +12,9 @@ from pipeline.checkpoints import BEST, load_best
 from pipeline.cluster_session import session
 from pipeline.distributed import check_resources, map_ordered, run_training
 from pipeline.manifest import load_manifest
-from pipeline.params import ClusterConfig, ShardsConfig, load_params
+from pipeline.params import load_params
 from pipeline.project import Project
+from pipeline.sections import ClusterConfig, ShardsConfig
 from pipeline.sharding import shard_dataset
 from pipeline.stages.shard import open_sources
 from pipeline.training import DONE, EVENTS

@@ -18,9 +18,10 @@ from lightning_modules.base import TaskModule
 from lightning_modules.optimizer import OptimizerConfig
 from pipeline.checkpoints import build_task
 from pipeline.datamodule import TarDataModule
-from pipeline.params import LoaderConfig, load_params
+from pipeline.params import load_params
 from pipeline.project import Project
 from pipeline.runs import load_run
+from pipeline.sections import LoaderConfig
 
 RUNS = ("captioning", "vqa", "segmentation", "detection", "instances")
 WORLDS = (1, 2, 3)

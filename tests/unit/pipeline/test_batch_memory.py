@@ -11,8 +11,9 @@ from lightning_modules.blocks.pixels import BatchRows, new_row, stack, stack_ima
 from pipeline.batch_memory import BatchMemory
 from pipeline.checkpoints import build_task
 from pipeline.datamodule import TarDataModule
-from pipeline.params import LoaderConfig, load_params
+from pipeline.params import load_params
 from pipeline.runs import load_run
+from pipeline.sections import LoaderConfig
 
 
 def batch(value: int):

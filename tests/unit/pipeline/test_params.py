@@ -13,7 +13,8 @@ import yaml
 from contracts.errors import ConfigError
 from pipeline import discover
 from pipeline.check import check
-from pipeline.params import ClusterConfig, Params, ShardsConfig, load_params
+from pipeline.params import Params, load_params
+from pipeline.sections import ClusterConfig, ShardsConfig
 from pipeline.settings import merged
 
 

@@ -12,9 +12,9 @@ import torch
 
 from contracts.errors import ConfigError
 from pipeline import connection, registry, tracking
-from pipeline.params import TrackingConfig
 from pipeline.predictor import load_predictor
 from pipeline.registry import Candidate, Standing, judge, same_answer
+from pipeline.sections import TrackingConfig
 from tests.local_training import make_checkpoint
 
 QUIET = TrackingConfig(system_metrics=False, flush_s=0.05)

@@ -22,9 +22,10 @@ from contracts.errors import ConfigError, DataError
 from contracts.records import Caption, Objects, Question, RawRecord, Record
 from pipeline import stores
 from pipeline.manifest import load_manifest, stored_files, stored_name, write_manifest
-from pipeline.params import LoaderConfig, ShardsConfig, load_params
+from pipeline.params import load_params
 from pipeline.project import Project
 from pipeline.samples import parse_sample, sample_pieces, tar_member
+from pipeline.sections import LoaderConfig, ShardsConfig
 from pipeline.shard_cache import ShardCache
 from pipeline.sharding import split_manifest, upload_shard, write_shard
 from pipeline.shards import SplitReader, verify_shards

@@ -17,8 +17,9 @@ from contracts.errors import ConfigError
 from contracts.records import Caption, RawObject, RawRecord, Record
 from pipeline.door import DoorConfig, Shrink, admit
 from pipeline.manifest import load_manifest
-from pipeline.params import ShardsConfig, load_params
+from pipeline.params import load_params
 from pipeline.project import Project
+from pipeline.sections import ShardsConfig
 from pipeline.sharding import write_shard
 from pipeline.shards import SplitReader, verify_shards
 from pipeline.stages.shard import shard

@@ -17,7 +17,7 @@ from PIL import Image
 
 from contracts.errors import ConfigError
 from pipeline import connection, tracking
-from pipeline.params import TrackingConfig
+from pipeline.sections import TrackingConfig
 from tests.mlflow_server import free_port, server
 
 QUIET = TrackingConfig(system_metrics=False, flush_s=0.05, patience_s=60)

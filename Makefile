@@ -37,8 +37,8 @@ test: setup  ## run the tests; those that start Ray mostly wait, so the others r
 faults: setup  ## kill, cut, forge and starve it: every fault is survived or refused clearly (tests/faults/README.md)
 	$(BIN)/python -m pytest tests/faults
 
-chaos: setup  ## random faults on a small training for ten minutes (SECONDS=..., SEED=... for others)
-	$(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+chaos: setup  ## random faults on a small training for ten minutes (MINUTES=..., SEED=... for others)
+	$(BIN)/python -m tests.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 bench: setup  ## how fast it is, beside other libraries (NAME=... for one benchmark)
 	$(BIN)/python -m benchmarks $(NAME)

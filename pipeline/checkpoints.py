@@ -22,10 +22,9 @@ from lightning_modules.optimizer import OptimizerConfig
 from lightning_modules.task import BaseTask
 from pipeline import discover
 from pipeline.project import heal
+from pipeline.run_files import BEST as BEST
 from pipeline.settings import Problems, parse, raise_if
 from pipeline.state_file import publish, told, write
-
-BEST = "best.ckpt"
 
 
 def build_task(run: Mapping[str, Any], data: DataSpec) -> BaseTask:

@@ -25,7 +25,7 @@ from pipeline.progress import progress_bar
 from pipeline.project import Project
 from pipeline.samples import sample_counts, sample_pieces, write_pieces
 from pipeline.sections import ClusterConfig, DatasetConfig, ShardsConfig
-from pipeline.shards import verify_shards
+from pipeline.shards import open_splits, verify_shards
 
 _TMPDIR = "TMPDIR names another folder"
 
@@ -247,7 +247,9 @@ def shard_dataset(
         with writing(folder / MANIFEST):
             settings = asdict(shrink) if shrink else None
             manifest = write_manifest(folder, name, classes, entries, shrink=settings, store=store)
-        if store:
+        if not store:
+            open_splits(folder, manifest)  # no key is in two of them
+        else:
             verify_shards(folder, manifest)  # before anything names them
             # A copy, so that the store is whole without this project and tells which of its shards are of use.
             stores.upload(folder / MANIFEST, f"{store}/{manifest['digest']}/{MANIFEST}")

@@ -97,11 +97,14 @@ def test_one_that_ends_because_its_dvc_is_gone_is_waited_for(root, tmp_path, cap
 
 
 def test_a_forked_child_does_not_hold_its_parents_lock(root, tmp_path):
+    forked, tell = os.pipe()
     with hold(tmp_path, "shards-coco", "the shards"):
         child = os.fork()
         if child == 0:
+            os.write(tell, b".")
             time.sleep(30)
             os._exit(0)
+    os.read(forked, 1)  # on a busy machine the child may come late to life
     try:
         with holder(root, tmp_path):
             pass

@@ -30,19 +30,12 @@ import yaml
 from pipeline.ledger import FOLDER as LEDGER
 from pipeline.ledger import main as check_ledger
 from pipeline.ledger import merge
-from tests.local_training import mlflow_statuses
+from tests.local_training import drawn_voc, mlflow_statuses
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "segmentation"
 PARAMS = {
-    "datasets": {
-        "voc": {
-            "origin": "generated",
-            "input": "pipeline/worlds",
-            "world": {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_images": {"train": 40, "val": 11}},
-            "sources": {"voc": {}},
-        }
-    },
+    "datasets": drawn_voc(train=40, val=11),
     "runs": {RUN: {"dataset": "voc", "task": {"name": "segmentation"}, "model": {"name": "fcn"}}},
     "train": {
         "max_epochs": 16,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from pipeline.project import Project
 from pipeline.stages.fetch import fetch
 from pipeline.stages.shard import shard
 from pipeline.stages.vocab import vocab
+from pipeline.train_code import PACKAGES
 
 if TYPE_CHECKING:
     from tests.s3_server import Proxy
@@ -95,3 +97,12 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         shard(project, params, dataset)
         vocab(project, params, dataset)
     return project
+
+
+@pytest.fixture
+def code(root, tmp_path) -> Path:
+    """A copy of the code."""
+    for package in PACKAGES:
+        shutil.copytree(root / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(root / "dvc.yaml", tmp_path / "dvc.yaml")
+    return tmp_path

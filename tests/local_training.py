@@ -21,6 +21,12 @@ from pipeline.runs import load_run
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def drawn_voc(train: int, val: int) -> dict[str, Any]:
+    """`datasets` of a params.yaml: one generated world of 64 pixels with so many images."""
+    world = {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_images": {"train": train, "val": val}}
+    return {"voc": {"origin": "generated", "input": "pipeline/worlds", "world": world, "sources": {"voc": {}}}}
+
+
 def arguments(
     project: Project, state: Path, run: str = "segmentation", loader: dict[str, Any] | None = None, **train: Any
 ) -> dict[str, Any]:

@@ -30,19 +30,12 @@ from pipeline.project import Project
 from pipeline.shards import SplitReader
 from pipeline.training import fit
 from tests import dvc_project
-from tests.local_training import arguments, mlflow_statuses
+from tests.local_training import arguments, drawn_voc, mlflow_statuses
 
 pytestmark = pytest.mark.filterwarnings("default")
 
 PARAMS: dict[str, Any] = {
-    "datasets": {
-        "voc": {
-            "origin": "generated",
-            "input": "pipeline/worlds",
-            "world": {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_images": {"train": 240, "val": 8}},
-            "sources": {"voc": {}},
-        }
-    },
+    "datasets": drawn_voc(train=240, val=8),
     "runs": {"seg": {"dataset": "voc", "task": {"name": "segmentation"}, "model": {"name": "fcn"}}},
     "train": {
         "max_epochs": 1,

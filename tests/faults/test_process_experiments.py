@@ -14,19 +14,12 @@ import pytest
 from pipeline.sections import TrackingConfig
 from pipeline.tracking import fetch_model
 from tests import dvc_project
-from tests.local_training import mlflow_statuses
+from tests.local_training import drawn_voc, mlflow_statuses
 
 pytestmark = pytest.mark.filterwarnings("default")
 
 PARAMS: dict[str, Any] = {
-    "datasets": {
-        "voc": {
-            "origin": "generated",
-            "input": "pipeline/worlds",
-            "world": {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_images": {"train": 16, "val": 6}},
-            "sources": {"voc": {}},
-        }
-    },
+    "datasets": drawn_voc(train=16, val=6),
     "runs": {"seg": {"dataset": "voc", "task": {"name": "segmentation"}, "model": {"name": "fcn"}}},
     "train": {"max_epochs": 1, "batch_size": 8, "eval_batch_size": 6, "num_pictures": 1},
     "loader": {"num_workers": 0},

@@ -13,16 +13,10 @@ from contracts.errors import DataError
 from pipeline.manifest import load_manifest
 from pipeline.shards import verify_shards
 from tests import dvc_project
+from tests.local_training import drawn_voc
 
 PARAMS = {
-    "datasets": {
-        "voc": {
-            "origin": "generated",
-            "input": "pipeline/worlds",
-            "world": {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_images": {"train": 24, "val": 6}},
-            "sources": {"voc": {}},
-        }
-    },
+    "datasets": drawn_voc(train=24, val=6),
     "runs": {"seg": {"dataset": "voc", "task": {"name": "segmentation"}, "model": {"name": "fcn"}}},
     "shards": {"samples": 8},
     "cluster": {"engine": "local"},

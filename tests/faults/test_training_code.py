@@ -3,24 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
-
-import pytest
-
-from pipeline.train_code import PACKAGES
-
-
-@pytest.fixture
-def code(root, tmp_path) -> Path:
-    """A copy of the code."""
-    for package in PACKAGES:
-        shutil.copytree(root / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copyfile(root / "dvc.yaml", tmp_path / "dvc.yaml")
-    return tmp_path
-
 
 STATE = """
 from pipeline.params import load_params

@@ -11,17 +11,11 @@ import pytest
 import yaml
 
 from tests.dvc_project import make, run
+from tests.local_training import drawn_voc
 
 RUNS = ("seg8", "seg32")
 PARAMS: dict[str, Any] = {
-    "datasets": {
-        "voc": {
-            "origin": "generated",
-            "input": "pipeline/worlds",
-            "world": {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_images": {"train": 48, "val": 12}},
-            "sources": {"voc": {}},
-        }
-    },
+    "datasets": drawn_voc(train=48, val=12),
     "runs": {
         name: {"dataset": "voc", "task": {"name": "segmentation"}, "model": {"name": "fcn", "variant": variant}}
         for name, variant in zip(RUNS, ("8s", "32s"), strict=True)

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import pytest
 
 from contracts.errors import ConfigError
-from pipeline.train_code import PACKAGES, code_digest
+from pipeline.train_code import code_digest
 
 RUN = {"task": {"name": "segmentation"}, "model": {"name": "fcn"}}
-
-
-@pytest.fixture
-def code(root, tmp_path) -> Path:
-    """A copy of the code."""
-    for package in PACKAGES:
-        shutil.copytree(root / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copyfile(root / "dvc.yaml", tmp_path / "dvc.yaml")
-    return tmp_path
 
 
 def test_what_trains_counts_and_what_does_not_train_does_not(code):

@@ -140,8 +140,8 @@ def _predict_with_uri(arguments: argparse.Namespace, images: Sequence[Path]) -> 
     """Fetch the model and let the code that it ships predict, in a process that cannot see this folder's code."""
     from pipeline import connection, tracking
 
-    root = Project.here().root
-    client = connection.connect(_tracking_config(root), root)
+    project = Project.here()
+    client = connection.connect(_tracking_config(project.root), project.store_root)
     with tempfile.TemporaryDirectory() as temporary:
         folder = tracking.fetch_signed(arguments.model, client, Path(temporary), trust=arguments.trust)
         checkpoints = list((folder / "artifacts").glob("*.ckpt"))

@@ -10,6 +10,7 @@ import reprlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from string import Formatter
 from typing import Any
 
 import ijson
@@ -35,11 +36,17 @@ def record_key(name: str) -> str:
     return re.sub(r"[^a-z0-9_-]", "-", PurePosixPath(name).stem.lower())
 
 
+_WIDTH = re.compile(r"0?[0-9]{0,2}[ds]?")  # a larger one would fill the memory
+
+
 def check_template(key: str, template: str, **fields: object) -> None:
-    """Raise ConfigError unless `template` can be filled with exactly `fields`."""
+    """Raise ConfigError unless `template` can be filled with `fields`, by name and width alone: `{image_id:012d}`."""
     try:
+        for _, name, width, conversion in Formatter().parse(template):
+            if name is not None and (name not in fields or conversion or not _WIDTH.fullmatch(width or "")):
+                raise ValueError(f"{{{name}}} is none of these, or its width is no number of two digits")
         template.format(**fields)
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
+    except ValueError as error:
         raise ConfigError(
             f"{key} cannot be filled in",
             value=template,

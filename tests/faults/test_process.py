@@ -131,7 +131,7 @@ def bytes_of(folder: Path) -> dict[str, str]:
 def test_dvc_killed_while_it_shards(project):
     shards = project / "data/shards/voc"
     with started(project, "dvc", "repro", "shard@voc") as process:
-        kill_dvc(process, stage_of(process, project, lambda: list(shards.glob("*.tar"))), project)
+        kill_dvc(process, stage_of(process, project, lambda: list(shards.parent.glob(".voc.new/*.tar"))), project)
     assert not (shards / "manifest.json").exists(), "the stage was ended, it did not finish"
     dvc_project.run(project, "dvc", "repro", "shard@voc")
     healed = bytes_of(shards)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.connection import connect
 from pipeline.sections import TrackingConfig
 from pipeline.tracking import fetch_model
 from tests import dvc_project
@@ -49,7 +50,7 @@ def test_temporary_and_queued_experiments_end_in_the_projects_own_store(root, tm
     assert value == "4"
     assert Path(place).is_relative_to(project) and list(Path(place).rglob("*.png"))
     assert rows(project, "select name, alias, version from registered_model_aliases") == [("seg", "champion", 1)]
-    model = fetch_model("models:/seg@champion", TrackingConfig(), project, tmp_path / "fetched")
+    model = fetch_model("models:/seg@champion", connect(TrackingConfig(), project), tmp_path / "fetched")
     assert list(model.glob("artifacts/*.ckpt"))
 
     dvc_project.run(

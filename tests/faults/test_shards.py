@@ -83,7 +83,9 @@ def measured_project(root: Path, project: Path) -> Path:
     """Evaluation meets a flipped byte of a validation tar, is refused, and succeeds after the advice was followed."""
     whole = (project / VAL).read_bytes()
     flip(project / VAL)
-    refused(root, project, "evaluate", RUN, "not those that were written", VAL.name, "dvc repro --force shard@voc")
+    refused(
+        root, project, "evaluate", RUN, "not those that were written", VAL.name, "pipeline.heal --yes data/shards/voc"
+    )
     run_stage(root, project, "shard", DATASET)
     assert (project / VAL).read_bytes() == whole
     run_stage(root, project, "evaluate", RUN)
@@ -115,7 +117,7 @@ def test_evaluate_and_register_refuse_a_flipped_byte_in_the_checkpoint(root, hea
     whole = (healed / BEST).read_bytes()
     digest = hashlib.sha256(whole).hexdigest()
     flip(healed / BEST)
-    said = ["not the one that training wrote", str(BEST), digest, f"dvc checkout --force artifacts/{RUN}"]
+    said = ["not the one that training wrote", str(BEST), digest, f"pipeline.heal --yes artifacts/{RUN}"]
     refused(root, healed, "evaluate", RUN, *said)
     refused(root, healed, "register", RUN, *said)
     assert not (healed / "registry").exists()
@@ -150,7 +152,7 @@ def test_vocab_refuses_what_is_not_the_shard_that_was_written(root, healed, faul
     whole, words = (healed / TRAIN).read_bytes(), (healed / "data/vocab/voc.json").read_bytes()
     damage, said = TAR_FAULTS[fault]
     damage(healed / TRAIN)
-    refused(root, healed, "vocab", DATASET, said, str(TRAIN), "dvc checkout --force data/shards/voc")
+    refused(root, healed, "vocab", DATASET, said, str(TRAIN), "pipeline.heal --yes data/shards/voc")
     (healed / TRAIN).write_bytes(whole)
     run_stage(root, healed, "vocab", DATASET)
     assert (healed / "data/vocab/voc.json").read_bytes() == words
@@ -167,7 +169,7 @@ def test_reading_and_verifying_name_the_tar(healed, fault):
     assert said in str(caught.value) and TRAIN.name in caught.value.where
     with pytest.raises(DataError) as caught:
         verify_shards(folder, load_manifest(folder))
-    assert TRAIN.name in caught.value.where and "dvc repro --force shard@voc" in caught.value.fix
+    assert TRAIN.name in caught.value.where and "pipeline.heal --yes data/shards/voc" in caught.value.fix
 
 
 JSON_FAULTS: dict[str, bytes] = {
@@ -331,4 +333,4 @@ def test_a_loader_process_tells_it_in_the_same_words(healed, num_workers):
     requests = [Request(tuple(range(8)), 0, 1.0)]
     with pytest.raises(DataError, match=r"^a sample's bytes are not those") as caught:
         list(PlannedLoader(dataset, lambda epoch: requests, 1, config))
-    assert "Traceback" not in str(caught.value) and "dvc checkout --force" in str(caught.value)
+    assert "Traceback" not in str(caught.value) and "pipeline.heal --yes" in str(caught.value)

@@ -23,8 +23,9 @@ import yaml
 
 from contracts.errors import ConfigError
 from pipeline import connection, tracking, ui
-from pipeline.checkpoints import build_module, save_best
+from pipeline.checkpoints import BEST, build_module, file_sha256, save_best
 from pipeline.delivery import NOTE
+from pipeline.manifest import load_manifest
 from pipeline.params import load_params
 from pipeline.project import Project, write_json
 from pipeline.runs import load_run
@@ -67,7 +68,14 @@ def open_run(project: Project, config: TrackingConfig = QUIET) -> str:
     )
     with opened as run:
         pass
-    write_json(project.artifacts("segmentation") / "run.json", {"run_id": run.run_id, "git_commit": "c"})
+    folder = project.artifacts("segmentation")
+    record = {
+        "run_id": run.run_id,
+        "git_commit": "c",
+        "manifest_digest": load_manifest(project.shards("voc"))["digest"],
+        "checkpoint_sha256": file_sha256(folder / BEST),
+    }
+    write_json(folder / "run.json", record)
     return run.run_id
 
 

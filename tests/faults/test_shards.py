@@ -42,8 +42,8 @@ def run_stage(root: Path, folder: Path, name: str, what: str) -> None:
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Digest of each file of a project."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Digest of each file of a project; who works on it is noted in the locks."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 

@@ -242,8 +242,8 @@ def differences(folder: Path, reference: Path) -> list[str]:
 
 
 def survivors(folder: Path) -> list[str]:
-    """Processes that still have the project as their folder, half a minute after its end."""
-    deadline = time.monotonic() + 30
+    """Processes that still have the project as their folder, when all had time to end: Ray's agents take a minute."""
+    deadline = time.monotonic() + 90
     while True:
         found = []
         for process in psutil.process_iter():

@@ -11,6 +11,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import torch.distributed as dist
@@ -22,6 +23,7 @@ from pipeline.checkpoints import file_sha256, newest_state
 # Both are shorter than a collective's timeout, in which the other ranks wait. Network file systems remember a file's
 # absence for half a minute at most.
 PROBE_S, VISIBLE_S = 15.0, 45.0
+MEET_S = 180.0
 
 
 def check_shared(folder: Path) -> None:
@@ -32,6 +34,7 @@ def check_shared(folder: Path) -> None:
     """
     if not _together():
         return
+    _meet()
     rank, error = dist.get_rank(), None
     token, problem = "", None
     if rank == 0:
@@ -55,6 +58,14 @@ def check_shared(folder: Path) -> None:
             where=str(folder),
             fix="put the project on a file system that all nodes mount at this path, and see that it is mounted there",
         )
+
+
+def _meet() -> None:
+    """Wait for all ranks before the first collective: on a busy machine they may come to it further apart than its
+    timeout, since each has first imported what it trains with."""
+    store = dist.distributed_c10d._get_default_store()
+    store.set(f"here-{dist.get_rank()}", "")
+    store.wait([f"here-{rank}" for rank in range(dist.get_world_size())], timedelta(seconds=MEET_S))
 
 
 def agree_on_state(folder: Path) -> Path | None:

@@ -44,7 +44,10 @@ class Cluster:
         self.nodes: list[subprocess.Popen] = []
         self._start("--head", f"--port={port}", f"--dashboard-port={free_port()}", f"--temp-dir={self.folder / 'ray'}")
         while len(self.nodes) < num_nodes:
-            self._start(f"--address={self.address}")
+            self.add_node()
+
+    def add_node(self) -> None:
+        self._start(f"--address={self.address}")
 
     def _start(self, *options: str) -> None:
         """One more node, a process group of its own; returns when it takes part: two at once collide."""

@@ -132,7 +132,7 @@ def run_training(arguments: dict[str, Any], config: ClusterConfig, root: Path) -
             error = (
                 _train_once(arguments, config, plan, folder, private, attempt)
                 if refusal is None
-                else f"{refusal.what}: {refusal.value}; {refusal.allowed}"
+                else f"{refusal.what}: {refusal.allowed}"
             )
             if error is None:
                 return

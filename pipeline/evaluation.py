@@ -66,6 +66,7 @@ class Evaluation:
         module.trainer = trainer
         trainer.datamodule = self.data  # type: ignore[attr-defined]
         trainer.validate(module, dataloaders=self.data.eval_dataloader(split), verbose=False)
+        self.data.close()
         prefix = f"{split}/"
         self.losses = {
             name.removeprefix(prefix): float(value)

@@ -175,6 +175,8 @@ def _fit(
             ) from error
         _stop_if_repeated(folder / f"crash-rank{placement.rank}.json", trainer.global_step, module.keys, error)
         raise
+    finally:
+        datamodule.close()
     if trainer.is_global_zero:
         write_json(folder / DONE, {"step": trainer.global_step, "epochs": trainer.current_epoch})
 

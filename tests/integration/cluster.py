@@ -44,12 +44,13 @@ class Cluster:
         self.nodes: list[subprocess.Popen] = []
         self._start("--head", f"--port={port}", f"--dashboard-port={free_port()}", f"--temp-dir={self.folder / 'ray'}")
         while len(self.nodes) < num_nodes:
-            self.add_node()
+            self._start(f"--address={self.address}")
 
     def add_node(self) -> None:
-        self._start(f"--address={self.address}")
+        """One more node, without waiting for it: this process may be at work on the cluster."""
+        self._start(f"--address={self.address}", wait=False)
 
-    def _start(self, *options: str) -> None:
+    def _start(self, *options: str, wait: bool = True) -> None:
         """One more node, a process group of its own; returns when it takes part: two at once collide."""
         ray = str(Path(sys.executable).with_name("ray"))
         common = ["--num-cpus=1", "--object-store-memory=100000000", "--block", "--disable-usage-stats"]
@@ -66,7 +67,8 @@ class Cluster:
         )
         self._stack.callback(kill_node, process)
         self.nodes.append(process)
-        wait_for_nodes(self.address, len(self.nodes), self._authentication)
+        if wait:
+            wait_for_nodes(self.address, len(self.nodes), self._authentication)
 
 
 def kill_node(process: subprocess.Popen) -> None:

@@ -21,7 +21,7 @@ from pipeline.project import write_json
 from pipeline.sections import LoaderConfig
 from pipeline.settings import parse
 from pipeline.train_config import TrainConfig
-from pipeline.training import choose_precision, quiet_lightning
+from pipeline.training import quiet_lightning
 
 
 class Evaluation:
@@ -57,7 +57,7 @@ class Evaluation:
         trainer = pl.Trainer(
             accelerator="gpu" if use_gpu else "cpu",
             devices=1,
-            precision=choose_precision(train.precision, use_gpu),
+            precision=train.precision,  # type: ignore[arg-type]  # the one it was trained with
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -66,6 +66,7 @@ class Evaluation:
         module.trainer = trainer
         trainer.datamodule = self.data  # type: ignore[attr-defined]
         trainer.validate(module, dataloaders=self.data.eval_dataloader(split), verbose=False)
+        self.data.close()
         prefix = f"{split}/"
         self.losses = {
             name.removeprefix(prefix): float(value)

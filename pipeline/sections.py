@@ -118,17 +118,21 @@ class WorkerRange:
 class ClusterConfig:
     """Where work runs. `address` or RAY_ADDRESS joins a running Ray cluster; neither starts one on this machine.
 
-    `num_workers` training workers of `cpus_per_worker` CPUs each, and one GPU each where `use_gpu` says so ("auto":
-    if the cluster has any). `{min: 1, max: 8}` takes what there is, goes on with fewer when workers are lost, and looks
-    for room for more every `resize_every_s`; the global batch stays. `engine: local` runs everything in this process,
-    without Ray. `state_store` is the url of a folder that training states are copied to, and fetched from when the
-    state folder is gone. A worker that does not answer for `collective_timeout_s` is given up; the longest scoring of a
-    validation on one worker must fit into it.
+    `num_workers` training workers of `cpus_per_worker` CPUs each, one more CPU for each of its loader processes, and
+    one GPU each where `use_gpu` says so ("auto": if the cluster has any when the run begins; it then stays so). "auto":
+    one worker a GPU, else min(2, CPUs), counted anew at each try. `{min: 1, max: 8}` takes what there is, goes on with
+    fewer when workers are lost, and looks for room for more every `resize_every_s`. The global batch always stays. A
+    joined cluster is given `wait_s` to find room for the workers: some start nodes when they are asked for.
+
+    `engine: local` runs everything in this process, without Ray. `state_store` is the url of a folder that training
+    states are copied to, and fetched from when the state folder is gone. A worker that does not answer for
+    `collective_timeout_s` is given up; the longest scoring of a validation on one worker must fit into it.
     """
 
     engine: Literal["ray", "local"] = "ray"
     address: str | None = None
-    num_workers: int | WorkerRange = 2
+    num_workers: int | Literal["auto"] | WorkerRange = "auto"
+    wait_s: float = 300.0
     resize_every_s: float = 60.0
     state_store: str | None = None
     cpus_per_worker: int = 1
@@ -140,14 +144,11 @@ class ClusterConfig:
         """For a training in which one worker may wait so long for something that the others need not wait for."""
         return dataclasses.replace(self, collective_timeout_s=max(self.collective_timeout_s, math.ceil(seconds)))
 
-    @property
-    def min_workers(self) -> int:
-        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers.min
-
     def __post_init__(self) -> None:
         check_ranges(
             self,
-            **({} if isinstance(self.num_workers, WorkerRange) else {"num_workers": COUNT}),
+            **({"num_workers": COUNT} if isinstance(self.num_workers, int) else {}),
+            wait_s=AMOUNT,
             resize_every_s=POSITIVE,
             cpus_per_worker=COUNT,
             max_failures=AMOUNT,

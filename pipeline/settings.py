@@ -104,10 +104,10 @@ def _text(cls: type, item: Any, kinds: list[Any], error: Exception | None) -> st
         return "missing"
     if isinstance(error, SightlineError):
         return indented(error)
-    if kind == "literal_error":
-        text = f"must be one of {item['ctx']['expected'].replace(chr(39), '')}"
-    elif len(kinds) > 1:
+    if len(kinds) > 1:
         text = "must be " + " or ".join(_said(one) for one in kinds)
+    elif kind == "literal_error":
+        text = f"must be one of {item['ctx']['expected'].replace(chr(39), '')}"
     else:
         text = f"must be {_KINDS[kind]}" if kind in _KINDS else item["msg"]
     return f"{text} (is {shown(item['input'])})"
@@ -162,6 +162,8 @@ def _fields(kinds: list[Any]) -> list[str]:
 def _said(kind: Any) -> str:
     if dataclasses.is_dataclass(kind):
         return "a mapping of " + " and ".join(f.name for f in dataclasses.fields(kind))
+    if typing.get_origin(kind) is typing.Literal:
+        return " or ".join(map(str, typing.get_args(kind)))
     return _KINDS.get(f"{ {str: 'string'}.get(kind, getattr(kind, '__name__', '')) }_type", str(kind))
 
 

@@ -202,7 +202,7 @@ def test_what_may_be_of_two_kinds_is_told_once(document, value):
     document["cluster"]["num_workers"] = value
     text = message(document)
     assert text.startswith("1 mistake in params.yaml")
-    assert "cluster.num_workers: must be a whole number or a mapping of min and max" in text
+    assert "cluster.num_workers: must be a whole number or auto or a mapping of min and max" in text
 
 
 @pytest.mark.parametrize(

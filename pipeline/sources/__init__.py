@@ -57,6 +57,16 @@ def joined_splits(opened: Sequence[OpenSource]) -> tuple[str, ...]:
     return tuple(split for split in SPLITS if split in found)
 
 
+def expected_files(opened: Sequence[OpenSource], split: str) -> str:
+    """The files that would make a split, as far as the sources' settings name them."""
+    found = []
+    for source in opened:
+        templates = (value for value in vars(source.config).values() if isinstance(value, str) and "{split" in value)
+        files = [str(source.root / text.replace("{split}", split)) for text in templates if "{image_id" not in text]
+        found.append(", ".join(files) or f"{source.root} ({source.name}: {source.config})")
+    return "; ".join(found)
+
+
 def joined_classes(opened: Sequence[OpenSource]) -> tuple[str, ...]:
     """The one class list that the sources agree on; () if none of them has classes.
 
@@ -155,4 +165,5 @@ def _merge(a: RawRecord, b: RawRecord) -> RawRecord | Problem:
         semantic_mask=a.semantic_mask or b.semantic_mask,
         instance_mask=a.instance_mask or b.instance_mask,
         label_map=a.label_map if a.semantic_mask else b.label_map,
+        label_colors=a.label_colors if a.semantic_mask else b.label_colors,
     )

@@ -22,7 +22,8 @@ from contracts.errors import DataError
 SCHEMA_VERSION = 2
 IGNORE_INDEX = 255
 
-ItemKind = Literal["record", "object", "caption", "question"]
+ItemKind = Literal["record", "object", "caption", "question", "answer"]
+Color = tuple[int, int, int]  # red, green, blue, each 0..255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +83,10 @@ class RawRecord:
     """One image with all that a source knows of it, unchecked. Two sources of one data set are joined by `key`.
 
     `width` and `height` are what the annotation claims (0: it claims nothing); the door compares them with the file.
-    `semantic_mask` is the file of class ids; the source says through `label_map` how file values become labels
-    (missing: the value is already the label, 255 is ignored). `instance_mask` is a VOC SegmentationObject PNG:
-    pixel value i is the i-th object. `fixes` names what the source changed, once for each change.
+    `semantic_mask` is the file of class ids; the source says how file values become labels through `label_map`
+    (missing: the value is already the label, 255 is ignored), or how colors do through `label_colors`. `instance_mask`
+    is a VOC SegmentationObject PNG: pixel value i is the i-th object. `fixes` names what the source changed, once for
+    each change.
     """
 
     key: str
@@ -100,6 +102,7 @@ class RawRecord:
     instance_mask: Path | None = None
     label_map: Mapping[int, int] | None = None
     fixes: tuple[str, ...] = ()
+    label_colors: Mapping[Color, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

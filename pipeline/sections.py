@@ -51,7 +51,8 @@ class DatasetConfig:
     `input` is what its content depends on, and a DVC dependency: the generator's file, pipeline/download.py, or, for
     `origin: local`, the user's folder, which is read where it lies. `sources` maps a file of pipeline/sources to its
     settings. `max_quarantined` is the largest share of records, and of annotations, that may be unusable.
-    `follow_links` allows images and masks that are links to files outside the data set's folder.
+    `follow_links` allows images and masks that are links to files outside the data set's folder. `max_shared` is how
+    many images two splits may share, byte for byte; null: any number, which is told.
     `splits` says how the files call a split (`{val: valid}`; a list is read as one), `split` draws val and test from
     train where there is one file. `exif` says on what boxes and masks were drawn where a picture has an EXIF
     orientation: `apply`, the turned picture that viewers show; `ignore`, the stored pixels; `auto`, the one that has
@@ -68,6 +69,7 @@ class DatasetConfig:
     splits: dict[Literal["train", "val", "test"], str | tuple[str, ...]] = field(default_factory=dict)
     split: DrawConfig | None = None
     exif: Literal["auto", "apply", "ignore"] = "auto"
+    max_shared: int | None = None
 
     def __post_init__(self) -> None:
         given = {
@@ -83,7 +85,7 @@ class DatasetConfig:
             raise ConfigError("sources is empty", allowed=", ".join(discover.names("source")))
         if not self.input.strip():
             raise ConfigError("input is empty", allowed="what the data depends on: a file or folder")
-        check_ranges(self, max_quarantined=SHARE)
+        check_ranges(self, max_quarantined=SHARE, max_shared=AMOUNT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,14 +14,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from contracts.errors import DataError
 from contracts.records import Problem, RawRecord
-from pipeline import sources, stores
+from pipeline import bookkeeping, learnable, sources, stores
 from pipeline.disk import flush, renewed, write_lines, writing
 from pipeline.distributed import map_ordered
 from pipeline.door import DEFAULT_DOOR, DoorConfig, Shrink, admit, in_words
+from pipeline.learnable import Labels
 from pipeline.manifest import COUNTS, END_BYTES, MANIFEST, index_name, shard_name, stored_name, write_manifest
-from pipeline.progress import progress_bar
+from pipeline.progress import note, progress_bar
 from pipeline.project import Project
 from pipeline.samples import sample_counts, sample_pieces, write_pieces
 from pipeline.sections import ClusterConfig, DatasetConfig, ShardsConfig
@@ -32,13 +35,19 @@ _TMPDIR = "TMPDIR names another folder"
 
 @dataclass
 class ShardResult:
-    """What one shard task did. `shard` is None where every record of it was quarantined."""
+    """What one shard task did. `shard` is None where every record of it was quarantined.
+
+    `labels` counts objects and pixels as `Admission.labels` does. `images` (samples,) uint64 are digests of the images'
+    bytes: equal ones are one picture.
+    """
 
     shard: dict[str, Any] | None
     num_source: int
     problems: list[Problem] = field(default_factory=list)
     fixes: Counter[str] = field(default_factory=Counter)
     totals: Counter[str] = field(default_factory=Counter)
+    labels: Labels = field(default_factory=Counter)
+    images: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
 
 
 def write_shard(
@@ -62,6 +71,7 @@ def write_shard(
     door.check_root()
     result = ShardResult(shard=None, num_source=len(raws))
     rows: list[dict[str, Any]] = []
+    images: list[int] = []
     digest, offset = hashlib.sha256(), 0
     part = folder / f".{name}.part"
     with writing(part, fix=other_folder):
@@ -71,6 +81,7 @@ def write_shard(
             admission = admit(raw, classes, door)
             result.problems += admission.problems
             result.fixes += admission.fixes
+            result.labels += admission.labels
             if admission.record is None:
                 continue
             pieces = sample_pieces(admission.record)
@@ -83,6 +94,7 @@ def write_shard(
             counts = sample_counts(admission.record)
             rows.append({"key": raw.key, "offset": offset, "size": size, "crc": crc, **counts})
             result.totals.update(counts)
+            images.append(int.from_bytes(hashlib.blake2b(admission.record.image, digest_size=8).digest()))
             offset += size
         end = bytes(END_BYTES)
         with writing(part, fix=other_folder):
@@ -98,6 +110,7 @@ def write_shard(
         index_part.write_bytes(index_bytes)
         os.replace(index_part, folder / index_name(name))
         os.replace(part, folder / name)
+    result.images = np.array(images, np.uint64)
     result.shard = {
         "name": name,
         "samples": len(rows),
@@ -175,6 +188,8 @@ class _Chunks:
 
     def __post_init__(self) -> None:
         self.problems: list[Problem] = []
+        self.folders: Counter[Path] = Counter()  # of the records' images
+        self.first_file = ""  # that annotates a record
         self._last = ""
 
     def _records(self) -> Iterator[RawRecord]:
@@ -186,6 +201,8 @@ class _Chunks:
                 what = "the same key twice" if item.key == self._last else "records are not in ascending order of key"
                 raise DataError(what, value=item.key, where=f"{item.annotation_file}, split {self.split}")
             self._last = item.key
+            self.folders[item.image.parent] += 1
+            self.first_file = self.first_file or item.annotation_file
             yield item
 
     def __iter__(self) -> Iterator[list[RawRecord]]:
@@ -224,7 +241,7 @@ def shard_dataset(
     )
     draw = _draw(config, opened)
     splits = sources.joined_splits(opened, draw)
-    sources.check_splits(splits, opened[0].root)
+    sources.check_splits(splits, opened)
     classes = sources.joined_classes(opened)
     draw = sources.draw_from(opened, draw) if draw else None
     chunks = {split: _Chunks(sources.read_joined(opened, split, draw), shards.samples, split) for split in splits}
@@ -248,6 +265,8 @@ def shard_dataset(
         write_lines(project.quarantine(name), lines)
         entries = {split: split_manifest(results[split], chunks[split].problems) for split in chunks}
         _judge(name, config, entries, problems, project.quarantine(name))
+        for text in _examine(name, config, classes, entries, results, chunks):
+            note(text)
         with writing(folder / MANIFEST):
             settings = asdict(shrink) if shrink else None
             manifest = write_manifest(folder, name, classes, entries, shrink=settings, store=store)
@@ -271,6 +290,29 @@ def _draw(config: DatasetConfig, opened: Sequence[sources.OpenSource]) -> source
 def _problems(results: Sequence[ShardResult], chunks: _Chunks) -> list[Problem]:
     """What the door refused, then what the sources themselves did."""
     return [*(problem for result in results for problem in result.problems), *chunks.problems]
+
+
+def _examine(
+    name: str,
+    config: DatasetConfig,
+    classes: Sequence[str],
+    entries: Mapping[str, Any],
+    results: Mapping[str, Sequence[ShardResult]],
+    chunks: Mapping[str, _Chunks],
+) -> list[str]:
+    """Notes on what will not be learned, is used twice or not at all.
+
+    Raises:
+        DataError: there is nothing to learn, or splits share more pictures than `max_shared`.
+    """
+    notes = learnable.masks_missing(name, entries)
+    labels = sum((result.labels for result in results["train"]), Counter())
+    totals, where = entries["train"]["totals"], chunks["train"].first_file
+    notes += learnable.check_labels(name, classes, labels, totals, where)
+    images = {split: np.concatenate([result.images for result in done]) for split, done in results.items()}
+    notes += bookkeeping.check_shared(name, images, config.max_shared)
+    folders = sum((part.folders for part in chunks.values()), Counter())
+    return notes + bookkeeping.unused_images(name, folders)
 
 
 def _judge(

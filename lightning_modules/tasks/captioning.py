@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from contracts.errors import ConfigError
 from contracts.ranges import AMOUNT, COUNT, SHARE, check_ranges
 from contracts.records import DataSpec, Record
-from contracts.text import BOS, EOS, PAD, UNK, Vocabulary, words
+from contracts.text import BOS, EOS, PAD, UNK, Vocabulary, joined, words
 from lightning_modules import drawing_text as draw
 from lightning_modules.augment import Augment, AugmentConfig
 from lightning_modules.blocks.decoding import State, beam_search, repeat_rows
@@ -28,7 +28,7 @@ from lightning_modules.blocks.pixels import stack_images
 from lightning_modules.metrics.captions import CaptionMetrics
 from lightning_modules.metrics.captions_java import measure_java
 from lightning_modules.metrics.measurement import Measurement
-from lightning_modules.metrics.ptb_tokenizer import tokenize_all
+from lightning_modules.metrics.ptb_tokenizer import comparable_tokens
 from lightning_modules.mirror import draw_mirror, mirror_text
 from lightning_modules.task import BaseTask, Batch, Example, Plot, Prediction, Truth
 
@@ -187,7 +187,7 @@ class Task(BaseTask):
             tokens = self.vocabulary.decode(ids)
             predictions.append(
                 {
-                    "caption": " ".join(tokens),
+                    "caption": joined(tokens),
                     "words": tokens,
                     "log_prob": log_prob,
                     "attention": maps[: len(tokens)].astype(np.float16),
@@ -206,7 +206,7 @@ class Task(BaseTask):
         """On the official tokens, not the model's words. METEOR and SPICE, where they can be had, only if thorough."""
         keys, references = _references(truths)
         hypotheses = [predictions[key]["caption"] for key in keys]
-        measurements = [CaptionMetrics(references).measure(tokenize_all(hypotheses))]
+        measurements = [CaptionMetrics(references).measure(comparable_tokens(hypotheses))]
         if thorough:
             measurements += measure_java([truths[key]["captions"] for key in keys], hypotheses)
         return measurements
@@ -219,7 +219,7 @@ class Task(BaseTask):
         metrics = CaptionMetrics(references)
         best = max(candidates, key=lambda caption: metrics.bleu([caption] * len(keys))["Bleu_4"], default=[])
         prediction = {
-            "caption": " ".join(best),
+            "caption": joined(best),
             "words": best,
             "log_prob": 0.0,
             "attention": np.full((len(best), 1, 1), 1, np.float16),
@@ -255,7 +255,7 @@ class Task(BaseTask):
 def _references(truths: Mapping[str, Truth]) -> tuple[list[str], list[list[list[str]]]]:
     """Keys in order and their captions' official tokens; a caption without a token, and an image with no other, cannot
     be compared with."""
-    kept = {key: [r for r in tokenize_all(truths[key]["captions"]) if r] for key in sorted(truths)}
+    kept = {key: [r for r in comparable_tokens(truths[key]["captions"]) if r] for key in sorted(truths)}
     keys = [key for key, references in kept.items() if references]
     return keys, [kept[key] for key in keys]
 

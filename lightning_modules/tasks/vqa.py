@@ -1,8 +1,8 @@
 """Visual question answering as classification over the most frequent answers; measured by the official soft accuracy.
 
 Batch: `images` (B, 3, S, S) uint8; `questions` (Q, T) int64, padded with 0 at the end; `lengths` (Q,) int64;
-`question_image` (Q,) int64, the image of each question; `question_ids` (Q ints) and `question_texts` (Q strings),
-lists; `targets` (Q, K) float32, the official accuracy of every answer; `has_answers` (Q,) bool.
+`question_image` (Q,) int64, the image of each question; `question_ids` (Q ints or strings) and `question_texts` (Q
+strings), lists; `targets` (Q, K) float32, the official accuracy of every answer; `has_answers` (Q,) bool.
 B images, Q questions of all images, T words, K answers. The CNN runs once an image, however many questions it has.
 """
 
@@ -30,8 +30,10 @@ from lightning_modules.metrics.vqa_accuracy import (
     Answered,
     answer_scores,
     measure_vqa,
+    most_frequent_form,
     normalise_answer,
     question_accuracy,
+    strip_blanks,
 )
 from lightning_modules.mirror import draw_mirror, mirror_text
 from lightning_modules.task import BaseTask, Batch, Example, Plot, Prediction, Truth
@@ -90,7 +92,7 @@ class Task(BaseTask):
             )
         self.vocabulary = Vocabulary(data.vocabulary["questions"], min_count=config.min_word_count)
         self.answers = [answer for answer, _ in data.vocabulary["answers"][: config.num_answers]]
-        self._answer_ids = {answer: i for i, answer in enumerate(self.answers)}
+        self._answer_ids = {normalise_answer(answer): i for i, answer in enumerate(self.answers)}
         self._augment = Augment(config.augment, size=config.image_size)
 
     def model_args(self) -> dict[str, Any]:
@@ -219,11 +221,12 @@ class Task(BaseTask):
         return [replace(result, values=shown)]
 
     def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
-        """The single most frequent answer for every question."""
-        counts = Counter(
-            normalise_answer(a) for truth in truths.values() for question in truth.values() for a in question["answers"]
-        )
-        best = counts.most_common(1)[0][0] if counts else ""
+        """The single most frequent answer, as it is most often written, for every question."""
+        forms: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for truth in truths.values():
+            for answer in (a for question in truth.values() for a in question["answers"]):
+                forms[normalise_answer(answer)][strip_blanks(answer)] += 1
+        best = most_frequent_form(max(forms.values(), key=Counter.total)) if forms else ""
         return {
             key: {question_id: {"question": "", "answer": best, "top": [(best, 1.0)]} for question_id in truth}
             for key, truth in truths.items()
@@ -231,7 +234,7 @@ class Task(BaseTask):
 
     def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
         values = _accuracy(predictions, truths).values
-        counts = Counter(q["question_type"] for truth in truths.values() for q in truth.values())
+        counts = Counter(q["question_type"] for truth in truths.values() for q in truth.values() if q["question_type"])
         frequent = [f"perQuestionType/{name}" for name, _ in counts.most_common(_NUM_PLOTTED)]
         by_answer = [name for name in values if name.startswith("perAnswerType/")]
         return [
@@ -314,7 +317,7 @@ def _confusion_plot(predictions: Mapping[str, Prediction], truths: Mapping[str, 
         for question_id, question in truth.items():
             if question["answers"] and question_id in predictions[key]:
                 majority = Counter(map(normalise_answer, question["answers"])).most_common(1)[0][0]
-                pairs.append((majority, predictions[key][question_id]["answer"]))
+                pairs.append((majority, normalise_answer(predictions[key][question_id]["answer"])))
     shown = {answer for answer, _ in Counter(truth for truth, _ in pairs).most_common(_NUM_CONFUSED)}
     counts: dict[tuple[str, str], int] = defaultdict(int)
     for truth_answer, predicted in pairs:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from contracts.records import Problem, RawRecord, Record
+from contracts.records import IGNORE_INDEX, Objects, Problem, RawRecord, Record
 from pipeline.door.images import MAX_PIXELS, CleanImage, Exif, clean_image, read_bytes
-from pipeline.door.masks import encode_labels, ids_to_labels, load_ids, open_ids
+from pipeline.door.masks import encode_labels, ids_to_labels, load_colors, load_ids, open_ids
 from pipeline.door.objects import clean_objects
 from pipeline.door.rules import Refused
 from pipeline.door.shrink import Shrink
@@ -24,12 +25,14 @@ class Admission:
     """What became of one raw record.
 
     `record` is None where the whole record is refused; `problems` then holds that one reason, of kind "record".
-    Otherwise `problems` names dropped objects, captions and questions. `fixes` counts changes by rule.
+    Otherwise `problems` names dropped objects, captions and questions. `fixes` counts changes by rule, `labels` the
+    objects and the pixels of each label, by ("object" or "pixel", label); crowds and what is ignored do not count.
     """
 
     record: Record | None
     problems: list[Problem] = field(default_factory=list)
     fixes: Counter[str] = field(default_factory=Counter)
+    labels: Counter[tuple[str, int]] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +83,8 @@ def admit(raw: RawRecord, classes: Sequence[str], door: DoorConfig = DEFAULT_DOO
             if path is not None:
                 file = path
                 data = door.read(path, "missing_mask")
-                masks[path] = (open_ids(data, door.max_pixels), data)
+                is_colored = path == raw.semantic_mask and raw.label_colors is not None
+                masks[path] = (open_ids(data, door.max_pixels, colors=is_colored), data)
         file = raw.image
         image = _image(raw, masks[raw.semantic_mask][0].size if raw.semantic_mask else None, door)
         for path, (mask, _) in masks.items():
@@ -92,7 +96,7 @@ def admit(raw: RawRecord, classes: Sequence[str], door: DoorConfig = DEFAULT_DOO
                 )
         if raw.semantic_mask is not None:
             file = raw.semantic_mask
-            labels = ids_to_labels(load_ids(*masks[file]), len(classes), raw.label_map)
+            labels = _labels(raw, *masks[file], len(classes))
         if raw.instance_mask is not None:
             file = raw.instance_mask
             instance_ids = load_ids(*masks[file])
@@ -113,7 +117,24 @@ def admit(raw: RawRecord, classes: Sequence[str], door: DoorConfig = DEFAULT_DOO
         questions=clean_questions(raw, problems, fixes),
         semantic_mask=encode_labels(labels) if labels is not None else b"",
     )
-    return Admission(record=record, problems=problems, fixes=+fixes)
+    return Admission(record=record, problems=problems, fixes=+fixes, labels=_label_counts(record.objects, labels))
+
+
+def _labels(raw: RawRecord, mask: Image.Image, data: bytes, num_classes: int) -> np.ndarray:
+    """(H, W) uint8 labels of the label mask."""
+    if raw.label_colors is not None and mask.mode in ("RGB", "RGBA", "P"):
+        return load_colors(mask, data, raw.label_colors)
+    return ids_to_labels(load_ids(mask, data), num_classes, raw.label_map)
+
+
+def _label_counts(objects: Objects, labels: np.ndarray | None) -> Counter[tuple[str, int]]:
+    counts = Counter(("object", label) for label in objects.labels[~objects.is_crowd].tolist())
+    if labels is not None:
+        pixels = np.bincount(labels.reshape(-1), minlength=IGNORE_INDEX + 1)
+        counts.update(
+            {("pixel", label): int(pixels[label]) for label in np.flatnonzero(pixels[:IGNORE_INDEX]).tolist()}
+        )
+    return counts
 
 
 def _image(raw: RawRecord, mask_size: tuple[int, int] | None, door: DoorConfig) -> CleanImage:

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from contracts.records import IGNORE_INDEX
-from pipeline.door.images import MAX_PIXELS
+from contracts.records import IGNORE_INDEX, Color
+from pipeline.door.images import FORMATS, MAX_PIXELS
 from pipeline.door.png import check_rows
 from pipeline.door.polygons import usable_polygons
 from pipeline.door.rules import Refused
@@ -105,8 +105,8 @@ def _decompressed(text: str, num_pixels: int) -> list[int]:
     return runs
 
 
-def open_ids(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """A palette, grey or bilevel PNG with its header read, and no pixel.
+def open_ids(data: bytes, max_pixels: int = MAX_PIXELS, *, colors: bool = False) -> Image.Image:
+    """A palette, grey or bilevel PNG with its header read, and no pixel; with `colors` also one in RGB.
 
     Raises:
         Refused: no such image, or one with more pixels than `max_pixels`.
@@ -114,14 +114,16 @@ def open_ids(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own size limit; ours is checked here
         try:
-            image = Image.open(io.BytesIO(data), formats=("PNG",))
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
         except Image.DecompressionBombError as error:
             raise Refused("too_many_pixels", str(error)) from error
         except Exception as error:  # a damaged file makes Pillow raise errors of a dozen types
             raise Refused("broken_mask", repr(error)) from error
+    if image.format != "PNG":
+        raise Refused("mask_not_png", f"a {image.format} file")
     if image.width * image.height > max_pixels:
         raise Refused("too_many_pixels", f"{image.width} x {image.height}, the limit is {max_pixels / 1e6:g} million")
-    if image.mode not in ("P", "L", "1", "I;16", "I"):
+    if image.mode not in ("P", "L", "1", "I;16", "I") and not (colors and image.mode in ("RGB", "RGBA")):
         raise Refused("mask_not_indexed", f"mode {image.mode}")
     return image
 
@@ -132,6 +134,31 @@ def load_ids(image: Image.Image, data: bytes) -> np.ndarray:
     Raises:
         Refused: the pixels are damaged, or not all there.
     """
+    _load(image, data)
+    ids = np.asarray(image)
+    if image.mode == "L":
+        ids = ids // np.uint8({2: 85, 4: 17}.get(data[24], 1))  # Pillow stretches 2- and 4-bit grey to 0..255
+    if image.mode == "I" and (ids.min() < 0 or ids.max() > 0xFFFF):
+        raise Refused("mask_unknown_label", f"values from {ids.min()} to {ids.max()}")
+    return ids.astype(np.uint16)
+
+
+def load_colors(image: Image.Image, data: bytes, colors: Mapping[Color, int]) -> np.ndarray:
+    """(H, W) uint8 labels of a PNG whose colours, stored or of its palette, stand for labels.
+
+    Raises:
+        Refused: the pixels are damaged, or have a colour that `colors` does not know.
+    """
+    _load(image, data)
+    pixels = np.asarray(image.convert("RGB")).astype(np.uint32)
+    codes, places = np.unique(pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2], return_inverse=True)
+    found = [(code >> 16, code >> 8 & 255, code & 255) for code in codes.tolist()]
+    if unknown := [color for color in found if color not in colors]:
+        raise Refused("mask_unknown_color", f"{len(unknown)} colours, such as {unknown[:5]}")
+    return np.array([colors[color] for color in found], np.uint8)[places].reshape(pixels.shape[:2])
+
+
+def _load(image: Image.Image, data: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as above
         try:
@@ -139,12 +166,6 @@ def load_ids(image: Image.Image, data: bytes) -> np.ndarray:
             check_rows(image, data)
         except Exception as error:  # as above
             raise Refused("broken_mask", repr(error)) from error
-    ids = np.asarray(image)
-    if image.mode == "L":
-        ids = ids // np.uint8({2: 85, 4: 17}.get(data[24], 1))  # Pillow stretches 2- and 4-bit grey to 0..255
-    if image.mode == "I" and (ids.min() < 0 or ids.max() > 0xFFFF):
-        raise Refused("mask_unknown_label", f"values from {ids.min()} to {ids.max()}")
-    return ids.astype(np.uint16)
 
 
 def decode_ids(data: bytes) -> np.ndarray:

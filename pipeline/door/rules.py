@@ -49,7 +49,9 @@ _RECORD_PROBLEMS = {
     "size_mismatch": "An image whose size differs from its annotation is refused: its boxes cannot be trusted.",
     "missing_mask": "A mask file that is absent is refused with its image.",
     "broken_mask": "A mask file that cannot be decoded is refused with its image.",
-    "mask_not_indexed": "A mask must have one channel of ids or a palette; colours are refused.",
+    "mask_not_png": "A mask must be a PNG: a JPEG has other labels along every edge, and cannot be mended.",
+    "mask_not_indexed": "A mask must have one channel of ids or a palette; colours need VOC's `labelmap.txt`.",
+    "mask_unknown_color": "A mask of colours may hold only those that `labelmap.txt` lists.",
     "mask_size_mismatch": "A mask must have the size of its image.",
     "mask_unknown_label": "A label mask may hold only 0, class labels and 255, or what the source's map knows.",
 }
@@ -88,6 +90,7 @@ FIXES = {
     "caption_normalised": "Control characters become spaces, runs of white space one space, the ends are stripped.",
     "question_normalised": "Control characters become spaces, runs of white space one space, the ends are stripped.",
     "answer_normalised": "Control characters become spaces, runs of white space one space, the ends are stripped.",
+    "most_frequent_answer": "A question without `multiple_choice_answer` gets the most frequent one of its answers.",
     "answers_not_ten": "A question whose number of answers is neither 0 nor 10 is kept and counted.",
     "cmyk_to_rgb": "A CMYK image is converted to RGB and encoded again (JPEG, quality 95, 4:4:4).",
     "depth_16_to_8": "A 16-bit image keeps the high byte of each sample and is encoded again.",

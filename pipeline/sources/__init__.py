@@ -71,12 +71,13 @@ def joined_splits(opened: Sequence[OpenSource], draw: Draw | None = None) -> tup
     return tuple(split for split in SPLITS if split in found | drawn)
 
 
-def check_splits(splits: Sequence[str], root: Path) -> None:
+def check_splits(splits: Sequence[str], opened: Sequence[OpenSource]) -> None:
     """Raise DataError unless there is something to train on and something to measure on."""
     missing = [split for split in ("train", "val") if split not in splits]
     if missing:
         raise DataError(
-            f"this data set has no {' and no '.join(missing)} split", value=list(splits), where=str(root),
+            f"this data set has no {' and no '.join(missing)} split", value=list(splits),
+            where="; ".join(expected_files(opened, split) for split in missing),
             allowed="train, and val, on which checkpoints and models are chosen; test if you like",
             fix="draw one: `split: {val: 0.1}` beside `sources`; or where the files call it otherwise, "
             "`splits: {val: valid}`",
@@ -100,6 +101,16 @@ def joined_notes(opened: Sequence[OpenSource]) -> list[str]:
 
 def _no_notes(root: Path, config: Any) -> tuple[str, ...]:
     return ()
+
+
+def expected_files(opened: Sequence[OpenSource], split: str) -> str:
+    """The files that would make a split, as far as the sources' settings name them."""
+    found = []
+    for source in opened:
+        templates = (value for value in vars(source.config).values() if isinstance(value, str) and "{split" in value)
+        files = [str(source.root / text.replace("{split}", split)) for text in templates if "{image_id" not in text]
+        found.append(", ".join(files) or f"{source.root} ({source.name}: {source.config})")
+    return "; ".join(found)
 
 
 def joined_classes(opened: Sequence[OpenSource]) -> tuple[str, ...]:
@@ -211,4 +222,5 @@ def _merge(a: RawRecord, b: RawRecord) -> RawRecord | Problem:
         instance_mask=a.instance_mask or b.instance_mask,
         label_map=a.label_map if a.semantic_mask else b.label_map,
         fixes=a.fixes + b.fixes,
+        label_colors=a.label_colors if a.semantic_mask else b.label_colors,
     )

@@ -33,6 +33,8 @@ _NESTING[list(b"[{")], _NESTING[list(b"]}")] = 1, -1
 _SHOWN = reprlib.Repr()
 _SHOWN.maxlevel, _SHOWN.maxdict, _SHOWN.maxlist = 4, 20, 20
 _SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 200
+# Files that the door can read; others that lie beside images are none.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # Names that some tools list as classes and that mean none.
 NOT_CLASSES = {"_background_", "__ignore__", "__background__", "background"}
 

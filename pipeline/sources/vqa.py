@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from contracts.errors import ConfigError, DataError
-from contracts.records import Problem, Question, RawRecord
+from contracts.records import ItemKind, Problem, Question, RawRecord
 from pipeline.reading import is_file
 from pipeline.sources._files import (
     SPLITS,
     Split,
     SplitNames,
     Spool,
-    annotation_id,
     check_template,
     file_splits,
     in_key_order,
+    is_inside,
     record_key,
     shown,
     split_names,
@@ -74,6 +75,9 @@ def classes(root: Path, config: Config) -> tuple[str, ...]:
 def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem]:
     """One record per image that has questions, in ascending key order, after the problems found in the files.
 
+    Every question of the question file is in a record or one Problem of kind "question"; entries of the answer file
+    that belong to none of them are Problems of kind "answer".
+
     Raises:
         DataError: a JSON file is broken or lists nothing.
     """
@@ -84,41 +88,100 @@ def _read_name(root: Path, name: str, config: Config) -> Iterator[RawRecord | Pr
     question_file = root / config.questions.format(split=name)
     answer_file = root / config.annotations.format(split=name)
     labelled = is_file(answer_file)
+    numbers, images = _Numbers(), _Numbers()
     with Spool() as questions, Spool() as answers:
-        question_ids = yield from _read_questions(question_file, questions)
+        asked = yield from _read_questions(question_file, questions, numbers, images)
         if labelled:
-            yield from _read_answers(answer_file, question_ids, answers)
-        images = {i: config.images.format(split=name, image_id=i) for i in questions.groups.tolist()}
-        for key, image_id in sorted((record_key(image), i) for i, image in images.items()):
+            yield from _read_answers(answer_file, asked, answers, numbers)
+        found = yield from _images_by_key(question_file, questions, numbers, images, root, name, config)
+        for key, (image, group) in sorted(found.items()):
             joined: list[Question] = []
-            for number, text in questions.of(image_id):
-                question = _join(number, text, image_id, answers.of(number) if labelled else None)
+            for number, text in questions.of(group):
+                question = _join(numbers.id(number), text, images.id(group), answers.of(number) if labelled else None)
                 if isinstance(question, Question):
                     joined.append(question)
                 else:
-                    yield _problem(question, answer_file, number, key)
+                    reason, detail = question
+                    yield _problem(reason, answer_file, numbers.id(number), key, detail)
             yield RawRecord(
                 key=key,
-                image_id=image_id,
-                image=root / images[image_id],
+                image_id=images.id(group),
+                image=image,
                 annotation_file=str(question_file),
                 questions=tuple(joined),
             )
 
 
-def _join(number: int, text: str, image_id: int, answers: list | None) -> Question | str:
-    """The question with its answers, or the reason why they do not go together."""
+class _Numbers:
+    """Ids as the numbers that a `Spool` takes: whole numbers from 0 on as they are, texts as -1, -2 and so on.
+
+    A text that is how a whole number is written is that number: one file may have 25 where the other has "25".
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._texts: list[str] = []
+
+    def of(self, value: Any) -> int | None:
+        """The number of an id; None for what is none: no whole number from 0 on and no text."""
+        if isinstance(value, str) and value.isascii() and value.isdigit() and str(int(value[:20])) == value:
+            value = int(value)
+        number = whole_number(value)
+        if number is not None:
+            return number if number >= 0 else None
+        if not isinstance(value, str) or not value.strip():
+            return None
+        if value not in self._numbers:
+            self._texts.append(value)
+            self._numbers[value] = -len(self._texts)
+        return self._numbers[value]
+
+    def id(self, number: int) -> int | str:
+        return number if number >= 0 else self._texts[-1 - number]
+
+
+def _images_by_key(
+    file: Path, questions: Spool, numbers: _Numbers, images: _Numbers, root: Path, split: str, config: Config
+) -> Generator[Problem, None, dict[str, tuple[Path, int]]]:
+    """Key -> (image file, its number); a Problem for each question on an image whose id gives no file's name."""
+    found: dict[str, tuple[Path, int]] = {}
+    for group in questions.groups.tolist():
+        try:
+            name = config.images.format(split=split, image_id=images.id(group))
+        except ValueError:  # a text where the name has digits
+            name = ""
+        if not is_inside(name):
+            for number, _ in questions.of(group):
+                detail = f"{shown(images.id(group))} in {config.images}"
+                yield _problem("bad_image_id", file, numbers.id(number), detail=detail)
+            continue
+        key = record_key(name)
+        if key in found:
+            raise ConfigError(
+                "two images get one record key",
+                value=[images.id(found[key][1]), images.id(group)],
+                where=f"images: {config.images}",
+                fix="put {image_id} into the file's name, not only into its folder",
+            )
+        found[key] = (root / name, group)
+    return found
+
+
+def _join(question_id: int | str, text: str, image_id: int | str, answers: list | None) -> Question | tuple[str, str]:
+    """The question with its answers, or the reason why they do not go together, with what was found."""
     if answers is None:
-        return Question(question_id=number, text=text)
+        return Question(question_id=question_id, text=text)
     if not answers:
-        return "question_without_answers"
+        return "question_without_answers", ""
     answer_image, texts, most_common, question_type, answer_type = answers[0]
-    if answer_image != image_id:
-        return "question_image_mismatch"
+    if isinstance(texts, str):
+        return "bad_answers", texts
+    if answer_image is not None and answer_image != image_id:
+        return "question_image_mismatch", shown(answer_image)
     if not texts:
-        return "question_without_answers"
+        return "question_without_answers", ""
     return Question(
-        question_id=number,
+        question_id=question_id,
         text=text,
         answers=tuple(texts),
         multiple_choice_answer=most_common,
@@ -127,69 +190,86 @@ def _join(number: int, text: str, image_id: int, answers: list | None) -> Questi
     )
 
 
-def _read_questions(path: Path, spool: Spool) -> Generator[Problem, None, np.ndarray]:
-    """Put questions into `spool` by image; yields Problems, returns the sorted ids of the usable questions."""
+@dataclass(frozen=True)
+class _Asked:
+    """The numbers of the questions that are kept, sorted, and of those that were dropped already."""
+
+    kept: np.ndarray
+    dropped: set[int]
+
+
+def _read_questions(path: Path, spool: Spool, numbers: _Numbers, images: _Numbers) -> Generator[Problem, None, _Asked]:
+    """Put questions into `spool` by image; yields a Problem for each that cannot be used."""
     ids: list[int] = []
+    dropped: set[int] = set()
     position = -1
     for position, item in enumerate(stream_list(path, "questions")):
-        number = annotation_id(item.get("question_id")) if isinstance(item, dict) else None
         if not isinstance(item, dict):
             yield _problem("not_an_object", path, f"questions[{position}]")
-        elif number is None:
+            continue
+        number, image = numbers.of(item.get("question_id")), images.of(item.get("image_id"))
+        if number is None:
             yield _problem("bad_annotation_id", path, item.get("question_id"))
-        elif (image_id := _image_id(item.get("image_id"))) is None:
-            yield _problem("bad_image_id", path, number, detail=shown(item.get("image_id")))
+        elif image is None:
+            dropped.add(number)
+            yield _problem("bad_image_id", path, numbers.id(number), detail=shown(item.get("image_id")))
         elif not isinstance(item.get("question"), str):
-            yield _problem("bad_question", path, number)
+            dropped.add(number)
+            yield _problem("bad_question", path, numbers.id(number))
         else:
-            spool.add(image_id, number, [number, item["question"]])
+            spool.add(image, number, [number, item["question"]])
             ids.append(number)
     if position < 0:
         raise DataError("this file lists no questions", where=f"{path}: questions")
     for number in spool.seal():
-        yield _problem("duplicate_annotation_id", path, number)
-    return np.unique(np.asarray(ids, np.int64))
+        yield _problem("duplicate_annotation_id", path, numbers.id(number))
+    return _Asked(np.unique(np.asarray(ids, np.int64)), dropped)
 
 
-def _read_answers(path: Path, question_ids: np.ndarray, spool: Spool) -> Iterator[Problem]:
-    """Put answers into `spool` by question."""
+def _read_answers(path: Path, asked: _Asked, spool: Spool, numbers: _Numbers) -> Iterator[Problem]:
+    """Put answers into `spool` by question; what is wrong with a question's answers is told with the question."""
+    images = _Numbers()
     for position, item in enumerate(stream_list(path, "annotations")):
-        number = annotation_id(item.get("question_id")) if isinstance(item, dict) else None
         if not isinstance(item, dict):
-            yield _problem("not_an_object", path, f"annotations[{position}]")
+            yield _problem("not_an_object", path, f"annotations[{position}]", kind="answer")
             continue
+        number = numbers.of(item.get("question_id"))
         if number is None:
-            yield _problem("bad_annotation_id", path, item.get("question_id"))
+            yield _problem("bad_annotation_id", path, item.get("question_id"), kind="answer")
             continue
-        place = int(np.searchsorted(question_ids, number))
+        place = int(np.searchsorted(asked.kept, number))
+        if place == len(asked.kept) or asked.kept[place] != number:
+            if number not in asked.dropped:
+                yield _problem("unknown_question", path, numbers.id(number), kind="answer")
+            continue
         texts = _answer_texts(item.get("answers"))
-        if place == len(question_ids) or question_ids[place] != number:
-            yield _problem("unknown_question", path, number)
-        elif texts is None:
-            yield _problem("bad_answers", path, number, detail=shown(item.get("answers"), 200))
-        else:
-            labels = [_text(item.get(name)) for name in ("multiple_choice_answer", "question_type", "answer_type")]
-            spool.add(number, number, [_image_id(item.get("image_id")), texts, *labels])
+        found = shown(item.get("answers"), 200) if texts is None else texts
+        image = images.of(item.get("image_id"))
+        labels = [_text(item.get(name)) or "" for name in ("multiple_choice_answer", "question_type", "answer_type")]
+        spool.add(number, number, [None if image is None else images.id(image), found, *labels])
     for number in spool.seal():
-        yield _problem("duplicate_annotation_id", path, number)
-
-
-def _image_id(value: Any) -> int | None:
-    number = whole_number(value)
-    return number if number is not None and number >= 0 else None
+        yield _problem("duplicate_annotation_id", path, numbers.id(number), kind="answer")
 
 
 def _answer_texts(answers: Any) -> list[str] | None:
     if not isinstance(answers, list):
         return None
-    texts = [answer.get("answer") if isinstance(answer, dict) else None for answer in answers]
-    known = [text for text in texts if isinstance(text, str)]
+    texts = [_text(answer.get("answer")) if isinstance(answer, dict) else None for answer in answers]
+    known = [text for text in texts if text is not None]
     return known if len(known) == len(texts) else None
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+def _text(value: Any) -> str | None:
+    """A text, or a number as one: "how many" is often answered with 2 in place of "2"."""
+    if isinstance(value, str):
+        return value
+    number = whole_number(value)
+    if number is not None:
+        return str(number)
+    return str(value) if isinstance(value, float) and math.isfinite(value) else None
 
 
-def _problem(reason: str, path: Path, item_id: object, key: str = "", detail: str = "") -> Problem:
-    return Problem(reason=reason, kind="question", file=str(path), item_id=shown(item_id), key=key, detail=detail)
+def _problem(
+    reason: str, path: Path, item_id: object, key: str = "", detail: str = "", kind: ItemKind = "question"
+) -> Problem:
+    return Problem(reason=reason, kind=kind, file=str(path), item_id=shown(item_id), key=key, detail=detail)

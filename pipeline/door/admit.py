@@ -9,10 +9,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from contracts.records import Problem, RawRecord, Record
+from contracts.records import ImagePart, Problem, RawRecord, Record
 from pipeline.door.images import MAX_PIXELS, CleanImage, clean_image, read_bytes
 from pipeline.door.masks import encode_labels, ids_to_labels, load_ids, open_ids
-from pipeline.door.objects import clean_objects
+from pipeline.door.objects import clean_labels, clean_objects
 from pipeline.door.rules import Refused
 from pipeline.door.shrink import Shrink
 from pipeline.door.text import clean_captions, clean_questions
@@ -54,8 +54,8 @@ class DoorConfig:
         if self.root is not None:
             check_folder(self.root)
 
-    def read(self, path: Path, missing: str) -> bytes:
-        return read_bytes(path, missing, self.root, follow_links=self.follow_links)
+    def read(self, path: Path, missing: str, part: ImagePart | None = None) -> bytes:
+        return read_bytes(path, missing, self.root, follow_links=self.follow_links, part=part)
 
 
 DEFAULT_DOOR = DoorConfig()
@@ -109,6 +109,7 @@ def admit(raw: RawRecord, classes: Sequence[str], door: DoorConfig = DEFAULT_DOO
         objects=clean_objects(raw, positions, (image.height, image.width), instance_ids, problems, fixes),
         captions=clean_captions(raw, problems, fixes),
         questions=clean_questions(raw, problems, fixes),
+        labels=clean_labels(raw, positions, problems),
         semantic_mask=encode_labels(labels) if labels is not None else b"",
     )
     return Admission(record=record, problems=problems, fixes=+fixes)
@@ -118,7 +119,7 @@ def _image(raw: RawRecord, mask_size: tuple[int, int] | None, door: DoorConfig) 
     """The clean image. `mask_size` is (width, height) of the label mask, which speaks where the annotation does not."""
     claimed = (raw.width, raw.height) if raw.width or raw.height else None
     image = clean_image(
-        door.read(raw.image, "missing_image"),
+        door.read(raw.image, "missing_image", raw.image_part),
         claimed=claimed or mask_size,
         has_pixel_annotations=bool(raw.objects or raw.semantic_mask),
         shrink=door.shrink,

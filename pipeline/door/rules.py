@@ -30,7 +30,7 @@ _SOURCE_PROBLEMS = {
     "not_labelme": "A JSON file that cannot be parsed or has no list `shapes` is not LabelMe's.",
     "bad_shape": "A LabelMe shape needs a label and the points of its kind; its object is dropped.",
     "shape_without_area": "Of LabelMe's shapes, points, lines and whatever else encloses nothing are dropped.",
-    "bad_label_line": "A line of YOLO labels needs a class and 4 (box) or 6, 8, .. (polygon) shares of the image.",
+    "bad_label_line": "A line of YOLO labels needs a class and 4 (box), 6, 8 or more (polygon) shares of the sides.",
     "image_without_class": "An image beside the class folders, and in none of them, has no label and is refused.",
     "sample_without_image": "A sample of a tar needs a member `.jpg`, `.jpeg`, `.png` or `.webp`.",
     "duplicate_member": "Of two members of one name in a sample of a tar the first counts.",

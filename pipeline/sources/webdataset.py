@@ -12,9 +12,9 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from webdataset.shardlists import expand_urls
 from webdataset.tariterators import group_by_keys
@@ -34,14 +34,16 @@ _META = re.compile(r"__[^/]*__($|/)")  # what the package passes over
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Tars of each split, below the data set's folder: `*` in a file's name and `{000..146}` are filled in; "" for no
-    such split. `caption` and `label` are the keys of `.json` that hold them. `classes` names the numbers from 0 on that
-    `.cls` may hold; otherwise the labels that are found are the classes, which takes one more reading of all tars.
+    """`tars` are the files of a split, below the data set's folder: `{split}`, `*` in a file's name and `{000..146}`
+    are filled in; without `{split}` they are train's.
+
+    `splits` says how the files call a split where they do not call it so: `{val: valid}`. `caption` and `label` are the
+    keys of `.json` that hold them. `classes` names the numbers from 0 on that `.cls` may hold; otherwise the labels that
+    are found are the classes, which takes one more reading of all tars.
     """
 
-    train: str = "train/*.tar"
-    val: str = "val/*.tar"
-    test: str = "test/*.tar"
+    tars: str = "{split}/*.tar"
+    splits: dict[Literal["train", "val", "test"], str] = field(default_factory=dict)
     caption: str = "caption"
     label: str = "label"
     classes: tuple[str, ...] = ()
@@ -57,9 +59,11 @@ def splits(root: Path, config: Config) -> tuple[str, ...]:
 
 
 def _tars(root: Path, split: str, config: Config) -> list[Path]:
-    pattern = getattr(config, split)
+    if "{split}" not in config.tars and split != "train":
+        return []
+    name = config.splits.get(split, split)  # type: ignore[call-overload]
     found: set[Path] = set()
-    for path in (root / name for name in (expand_urls(pattern) if pattern else ())):
+    for path in (root / pattern for pattern in expand_urls(config.tars.replace("{split}", name))):
         if is_folder(path.parent):
             names = (tar for tar in listed(path.parent) if not is_hidden(tar))
             found.update(tar for tar in names if fnmatch.fnmatchcase(tar.name, path.name))

@@ -22,7 +22,7 @@ from contracts.errors import DataError
 SCHEMA_VERSION = 2
 IGNORE_INDEX = 255
 
-ItemKind = Literal["record", "object", "caption", "question", "answer"]
+ItemKind = Literal["record", "object", "caption", "question", "answer", "label"]
 Color = tuple[int, int, int]  # red, green, blue, each 0..255
 
 
@@ -79,25 +79,40 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePart:
+    """Where in a larger file an encoded image stands: `size` bytes from byte `offset` on, such as a tar's member.
+
+    `is_base64`: they are what stands between the quotes of a JSON text, the image in base64.
+    """
+
+    offset: int
+    size: int
+    is_base64: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RawRecord:
     """One image with all that a source knows of it, unchecked. Two sources of one data set are joined by `key`.
 
     `width` and `height` are what the annotation claims (0: it claims nothing); the door compares them with the file.
     `semantic_mask` is the file of class ids; the source says how file values become labels through `label_map`
     (missing: the value is already the label, 255 is ignored), or how colors do through `label_colors`. `instance_mask`
-    is a VOC SegmentationObject PNG: pixel value i is the i-th object. `fixes` names what the source changed, once for
-    each change.
+    is a VOC SegmentationObject PNG: pixel value i is the i-th object. `labels` are names of classes that the whole image
+    belongs to. `image_part` is set where `image` is a file that holds more than the image. `fixes` names what the source
+    changed, once for each change.
     """
 
     key: str
     image_id: int | str
     image: Path
     annotation_file: str
+    image_part: ImagePart | None = None
     width: int = 0
     height: int = 0
     objects: tuple[RawObject, ...] = ()
     captions: tuple[Caption, ...] = ()
     questions: tuple[Question, ...] = ()
+    labels: tuple[str, ...] = ()
     semantic_mask: Path | None = None
     instance_mask: Path | None = None
     label_map: Mapping[int, int] | None = None
@@ -130,6 +145,7 @@ class Record:
     `height` x `width` and may have fewer pixels (`shards.short_side`); boxes, areas, masks and `semantic_mask` are
     always in the coordinates of `height` x `width`, the original image.
     `semantic_mask` is an encoded 8-bit single-channel PNG of labels, `height` x `width` pixels, or b"".
+    `labels` are names of classes, of the data set's list, that the whole image belongs to.
     """
 
     key: str
@@ -141,12 +157,13 @@ class Record:
     objects: Objects = field(default_factory=Objects)
     captions: tuple[Caption, ...] = ()
     questions: tuple[Question, ...] = ()
+    labels: tuple[str, ...] = ()
     semantic_mask: bytes = b""
 
     def annotation_json(self) -> bytes:
         """Everything but the pixels as canonical JSON: equal records give equal bytes."""
         o = self.objects
-        document = {
+        document: dict[str, Any] = {
             "schema": SCHEMA_VERSION,
             "key": self.key,
             "image_id": self.image_id,
@@ -168,6 +185,8 @@ class Record:
                 for q in self.questions
             ],
         }
+        if self.labels:
+            document["labels"] = list(self.labels)
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
     @staticmethod
@@ -199,6 +218,8 @@ def _from_document(d: Mapping[str, Any], image: bytes, image_format: str, semant
         raise ValueError("the columns of objects differ in length")
     if not isinstance(d["key"], str) or min(d["width"], d["height"]) < 1:
         raise ValueError("no key, or an image without pixels")
+    if not all(isinstance(name, str) for name in d.get("labels", ())):
+        raise ValueError("a label that is no name")
     return Record(
         key=d["key"],
         image_id=d["image_id"],
@@ -223,6 +244,7 @@ def _from_document(d: Mapping[str, Any], image: bytes, image_format: str, semant
             )
             for i, t, a, m, qt, at in d["questions"]
         ),
+        labels=tuple(d.get("labels", ())),
         semantic_mask=semantic_mask,
     )
 

@@ -47,7 +47,7 @@ class BaseTask(ABC):
     Class attributes:
         Config: frozen keyword-only dataclass with the task's own settings.
         requires: columns of the shard index that must be positive for a sample to be used by this task, of
-            `num_captions`, `num_objects`, `num_masks`, `num_questions`, `has_semantic`.
+            `num_captions`, `num_objects`, `num_masks`, `num_questions`, `num_labels`, `has_semantic`.
         eval_requires: the same for validation and test (a detector is also measured on images without objects).
         metric: the name (a key of `score`) by which the best checkpoint and the champion are chosen by default.
         metric_mode: "max" or "min".

@@ -17,6 +17,7 @@ Labels = Counter[tuple[str, int]]
 _FOUND = {
     "object": ("annotated object", "num_objects"),
     "pixel": ("pixel of a label mask", "has_semantic"),
+    "image": ("image", "num_labels"),
 }
 
 
@@ -26,8 +27,8 @@ def check_labels(
     """Compare the class list with what the training split shows; returns notes.
 
     Args:
-        labels: the objects and pixels of the training split by kind ("object" or "pixel") and label; ignored pixels
-            and crowds do not count.
+        labels: the objects, pixels and images of the training split by kind (a key of `_FOUND`) and label; ignored
+            pixels and crowds do not count.
         totals: the training split's entry of the manifest.
         where: the file that annotates the first record.
 
@@ -52,7 +53,7 @@ def check_labels(
             notes.append(f"{dataset}: {len(missing)} of {len(classes)} classes have no {what} in the training split: "
                          f"{_listed(missing)}; they cannot be learned ({where})")  # fmt: skip
     if classes and not any(totals[column] for _, column in _FOUND.values()):
-        what = f"{dataset} lists classes, but its training split has no object and no label mask"
+        what = f"{dataset} lists classes, but its training split has no object, no label mask and no labelled image"
         if not totals["num_captions"] and not totals["num_questions"]:
             raise DataError(
                 what, value=_listed(classes), where=where,

@@ -123,7 +123,8 @@ def write_shard(
 
 def _image_bytes(raws: Sequence[RawRecord]) -> int:
     """About the size of a shard of these: the rest of a sample is small beside its image."""
-    return sum(raw.image.stat().st_size for raw in raws if raw.image.is_file())
+    sizes = (raw.image_part.size if raw.image_part else raw.image.stat().st_size for raw in raws if raw.image.is_file())
+    return sum(sizes)
 
 
 def upload_shard(
@@ -328,7 +329,8 @@ def _judge(
                 f"split {split!r} of {name} has no usable sample:\n{in_words(problems[split])}", where=str(quarantine),
                 fix="mend the files, or the sources' paths in params.yaml",
             )  # fmt: skip
-        annotations = sum(entry["totals"][column] for column in ("num_objects", "num_captions", "num_questions"))
+        counted = ("num_objects", "num_captions", "num_questions", "num_labels")
+        annotations = sum(entry["totals"][column] for column in counted)
         dropped = {kind: sum(reasons.values()) for kind, reasons in entry["dropped"].items()}
         records_lost = dropped.pop("record", 0)
         losses = {

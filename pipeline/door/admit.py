@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from contracts.records import IGNORE_INDEX, Objects, Problem, RawRecord, Record
+from contracts.records import IGNORE_INDEX, ImagePart, Problem, RawRecord, Record
 from pipeline.door.images import MAX_PIXELS, CleanImage, Exif, clean_image, read_bytes
 from pipeline.door.masks import encode_labels, ids_to_labels, load_colors, load_ids, open_ids
-from pipeline.door.objects import clean_objects
+from pipeline.door.objects import clean_labels, clean_objects
 from pipeline.door.rules import Refused
 from pipeline.door.shrink import Shrink
 from pipeline.door.text import clean_captions, clean_questions
@@ -59,8 +59,8 @@ class DoorConfig:
         if self.root is not None:
             check_folder(self.root)
 
-    def read(self, path: Path, missing: str) -> bytes:
-        return read_bytes(path, missing, self.root, follow_links=self.follow_links)
+    def read(self, path: Path, missing: str, part: ImagePart | None = None) -> bytes:
+        return read_bytes(path, missing, self.root, follow_links=self.follow_links, part=part)
 
 
 DEFAULT_DOOR = DoorConfig()
@@ -115,9 +115,10 @@ def admit(raw: RawRecord, classes: Sequence[str], door: DoorConfig = DEFAULT_DOO
         objects=clean_objects(raw, positions, (image.height, image.width), instance_ids, problems, fixes),
         captions=clean_captions(raw, problems, fixes),
         questions=clean_questions(raw, problems, fixes),
+        labels=clean_labels(raw, positions, problems),
         semantic_mask=encode_labels(labels) if labels is not None else b"",
     )
-    return Admission(record=record, problems=problems, fixes=+fixes, labels=_label_counts(record.objects, labels))
+    return Admission(record=record, problems=problems, fixes=+fixes, labels=_label_counts(record, labels, positions))
 
 
 def _labels(raw: RawRecord, mask: Image.Image, data: bytes, num_classes: int) -> np.ndarray:
@@ -127,8 +128,9 @@ def _labels(raw: RawRecord, mask: Image.Image, data: bytes, num_classes: int) ->
     return ids_to_labels(load_ids(mask, data), num_classes, raw.label_map)
 
 
-def _label_counts(objects: Objects, labels: np.ndarray | None) -> Counter[tuple[str, int]]:
-    counts = Counter(("object", label) for label in objects.labels[~objects.is_crowd].tolist())
+def _label_counts(record: Record, labels: np.ndarray | None, positions: Mapping[str, int]) -> Counter[tuple[str, int]]:
+    counts = Counter(("object", label) for label in record.objects.labels[~record.objects.is_crowd].tolist())
+    counts.update(("image", positions[name]) for name in record.labels)
     if labels is not None:
         pixels = np.bincount(labels.reshape(-1), minlength=IGNORE_INDEX + 1)
         counts.update(
@@ -141,7 +143,7 @@ def _image(raw: RawRecord, mask_size: tuple[int, int] | None, door: DoorConfig) 
     """The clean image. `mask_size` is (width, height) of the label mask, which speaks where the annotation does not."""
     claimed = (raw.width, raw.height) if raw.width or raw.height else None
     image = clean_image(
-        door.read(raw.image, "missing_image"),
+        door.read(raw.image, "missing_image", raw.image_part),
         claimed=claimed or mask_size,
         has_pixel_annotations=bool(raw.objects or raw.semantic_mask),
         shrink=door.shrink,

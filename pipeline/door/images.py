@@ -7,7 +7,9 @@ the tag is removed without touching pixels; `auto`, whichever has the annotation
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import os
 import stat
 import unicodedata
@@ -22,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from contracts.errors import DataError
+from contracts.records import ImagePart
 from pipeline.door import jpeg, png
 from pipeline.door.rules import RULES, Refused
 from pipeline.door.shrink import Shrink
@@ -55,8 +58,10 @@ class CleanImage:
     fixes: tuple[str, ...] = ()
 
 
-def read_bytes(path: Path, missing: str, root: Path | None = None, *, follow_links: bool = False) -> bytes:
-    """The bytes of a plain file of at most `MAX_FILE_BYTES`.
+def read_bytes(
+    path: Path, missing: str, root: Path | None = None, *, follow_links: bool = False, part: ImagePart | None = None
+) -> bytes:
+    """The bytes of a plain file, or of a part of it, of at most `MAX_FILE_BYTES`.
 
     Args:
         missing: the reason if there is none.
@@ -69,10 +74,10 @@ def read_bytes(path: Path, missing: str, root: Path | None = None, *, follow_lin
     try:
         if root is not None and not follow_links and not _is_below(path, root):
             raise Refused("outside_folder", f"{path} is {os.path.realpath(path)}")
-        return patiently(lambda: _read_plain(path, missing), path)
+        return patiently(lambda: _read_plain(path, missing, part), path)
     except FileNotFoundError as error:
         if (other := _other_form(path)) is not None:
-            return read_bytes(other, missing, root, follow_links=follow_links)
+            return read_bytes(other, missing, root, follow_links=follow_links, part=part)
         raise _absent(path, missing, root) from error
     except ValueError as error:  # a NUL byte in the name, or a character that no file name has
         raise Refused(missing, repr(str(path))) from error
@@ -93,14 +98,25 @@ def _other_form(path: Path) -> Path | None:
     return next((Path(form) for form in forms if form != name and os.path.exists(form)), None)
 
 
-def _read_plain(path: Path, missing: str) -> bytes:
+def _read_plain(path: Path, missing: str, part: ImagePart | None) -> bytes:
     with open(path, "rb", buffering=0, opener=_open_at_once) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise Refused(missing, str(path))
-        if status.st_size > MAX_FILE_BYTES:
-            raise Refused("file_too_large", f"{status.st_size} bytes")
-        return file.read()
+        size = status.st_size if part is None else part.size
+        if size > MAX_FILE_BYTES:
+            raise Refused("file_too_large", f"{size} bytes")
+        if part is None:
+            return file.read()
+        data = os.pread(file.fileno(), size, part.offset)  # shorter where the file was cut: the decoder says so
+    return _from_base64(data) if part.is_base64 else data
+
+
+def _from_base64(data: bytes) -> bytes:
+    try:
+        return base64.b64decode(json.loads(b'"' + data + b'"'))  # tools write line ends and slashes as escapes
+    except ValueError as error:
+        raise Refused("not_an_image", f"no base64: {error}") from error
 
 
 def _is_below(path: Path, root: Path) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from contracts.records import IGNORE_INDEX, Objects, Problem, RawObject, RawRecord
+from contracts.records import IGNORE_INDEX, ItemKind, Objects, Problem, RawObject, RawRecord
 from pipeline.door.masks import binary_to_counts, counts_area_and_box, segmentation_to_counts
 from pipeline.door.polygons import polygons_box
 from pipeline.door.rules import Refused
@@ -65,6 +65,14 @@ def clean_objects(
         is_difficult=np.asarray(columns["is_difficult"], bool),
         is_truncated=np.asarray(columns["is_truncated"], bool),
     )
+
+
+def clean_labels(raw: RawRecord, labels: Mapping[str, int], problems: list[Problem]) -> tuple[str, ...]:
+    """The classes of the whole image that the data set lists, each once; the others are appended to `problems`."""
+    for name in raw.labels:
+        if name not in labels:
+            problems.append(_problem(raw, name, Refused("unknown_class", name), kind="label"))
+    return tuple(name for name in dict.fromkeys(raw.labels) if name in labels)
 
 
 def clean_box(box: Box, size: tuple[int, int], fixes: Counter[str]) -> Box:
@@ -138,12 +146,12 @@ def _area(item: RawObject, box: Box, mask: str, size: tuple[int, int], fixes: Co
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _problem(raw: RawRecord, object_id: str, refused: Refused) -> Problem:
+def _problem(raw: RawRecord, item_id: str, refused: Refused, kind: ItemKind = "object") -> Problem:
     return Problem(
         reason=refused.reason,
-        kind="object",
+        kind=kind,
         file=raw.annotation_file,
-        item_id=object_id,
+        item_id=item_id,
         key=raw.key,
         detail=refused.detail,
     )

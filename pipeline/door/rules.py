@@ -32,6 +32,15 @@ _SOURCE_PROBLEMS = {
     "question_without_answers": "In a split that has an annotation file, a question without answers is dropped.",
     "missing_annotation": "A listed image without its XML, where others have one, is refused: it would look empty.",
     "broken_xml": "An image whose XML cannot be parsed is refused.",
+    "not_labelme": "A JSON file that cannot be parsed or has no list `shapes` is not LabelMe's.",
+    "bad_shape": "A LabelMe shape needs a label and the points of its kind; its object is dropped.",
+    "shape_without_area": "Of LabelMe's shapes, points, lines and whatever else encloses nothing are dropped.",
+    "bad_label_line": "A line of YOLO labels needs a class and 4 (box), 6, 8 or more (polygon) shares of the sides.",
+    "image_without_class": "An image beside the class folders, and in none of them, has no label and is refused.",
+    "sample_without_image": "A sample of a tar needs a member `.jpg`, `.jpeg`, `.png` or `.webp`.",
+    "duplicate_member": "Of two members of one name in a sample of a tar the first counts.",
+    "bad_sample_json": "A `.json` in a tar that is no JSON object is dropped; the rest of its sample is read.",
+    "bad_label": "A label must be a whole number or a text that is not empty.",
     "conflicting_size": "An image whose size two sources give differently is refused.",
 }
 

@@ -187,7 +187,7 @@ class _Stream:
 
 
 def _merge(a: RawRecord, b: RawRecord) -> RawRecord | Problem:
-    if a.image != b.image:
+    if (a.image, a.image_part) != (b.image, b.image_part):
         raise DataError(
             "two sources name different files for one image",
             value=[str(a.image), str(b.image)],
@@ -218,6 +218,7 @@ def _merge(a: RawRecord, b: RawRecord) -> RawRecord | Problem:
         objects=a.objects + b.objects,
         captions=a.captions + b.captions,
         questions=a.questions + b.questions,
+        labels=tuple(dict.fromkeys(a.labels + b.labels)),
         semantic_mask=a.semantic_mask or b.semantic_mask,
         instance_mask=a.instance_mask or b.instance_mask,
         label_map=a.label_map if a.semantic_mask else b.label_map,

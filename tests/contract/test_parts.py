@@ -22,6 +22,7 @@ from pipeline.sections import ClusterConfig, LoaderConfig, ShardsConfig, Trackin
 from pipeline.settings import parse
 from pipeline.shards import SplitReader
 from pipeline.train_config import TrainConfig
+from tests.conftest import FLAGS, TINY
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -79,18 +80,24 @@ def test_every_number_has_a_range(cls):
 
 
 def test_every_task_and_model_is_in_a_shipped_run(root):
-    runs = load_params(root).document["runs"].values()
+    """Or in one of those that the tests train."""
+    documents = (load_params(root).document, TINY, FLAGS)
+    runs = [run for document in documents for run in document["runs"].values()]
     assert {run["task"]["name"] for run in runs} == set(discover.names("task"))
     assert {run["model"]["name"] for run in runs} == set(discover.names("model"))
 
 
-@pytest.mark.parametrize("run", ["captioning", "vqa", "segmentation", "detection", "instances"])
-def test_a_batch_goes_all_the_way(tiny_project, run):
-    params: Params = load_params(tiny_project.root)
-    data = load_run(tiny_project, params, run)
+RUNS = [("tiny_project", run) for run in TINY["runs"]] + [("flags_project", run) for run in FLAGS["runs"]]
+
+
+@pytest.mark.parametrize(("project", "run"), RUNS)
+def test_a_batch_goes_all_the_way(request, project, run):
+    project = request.getfixturevalue(project)
+    params: Params = load_params(project.root)
+    data = load_run(project, params, run)
     module = build_module(data.run.to_dict(), DataSpec.from_dict(data.spec.to_dict()))
     task, model = module.task, module.model
-    reader = SplitReader(tiny_project.shards(data.run.dataset), data.manifest, "train")
+    reader = SplitReader(project.shards(data.run.dataset), data.manifest, "train")
     positions = reader.select(task.requires)[:3]
     records = [reader.read(int(i)) for i in positions]
 
@@ -119,11 +126,12 @@ def test_a_batch_goes_all_the_way(tiny_project, run):
         assert all(len(row) == len(plot.columns) for row in plot.rows)
 
 
-@pytest.mark.parametrize("run", ["captioning", "vqa", "segmentation", "detection", "instances"])
-def test_encoding_depends_on_the_seed_alone(tiny_project, run):
-    data = load_run(tiny_project, load_params(tiny_project.root), run)
+@pytest.mark.parametrize(("project", "run"), RUNS)
+def test_encoding_depends_on_the_seed_alone(request, project, run):
+    project = request.getfixturevalue(project)
+    data = load_run(project, load_params(project.root), run)
     task = build_module(data.run.to_dict(), data.spec).task
-    reader = SplitReader(tiny_project.shards(data.run.dataset), data.manifest, "train")
+    reader = SplitReader(project.shards(data.run.dataset), data.manifest, "train")
     record = reader.read(int(reader.select(task.requires)[0]))
     first, again = task.encode(record, 3), task.encode(record, 3)
     np.random.rand(5)

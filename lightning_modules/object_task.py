@@ -7,8 +7,8 @@ Prediction: `boxes` (D, 4) float32 in original pixels, `labels` (D,) int64, `sco
 `size` (H, W), and with masks `masks`: D counts strings (COCO run lengths of that size).
 Truth: `boxes`, `labels`, `areas`, `is_crowd`, `is_difficult`, `size`, `masks` as in `contracts.records.Objects`.
 
-Objects that are not learnt: crowds, VOC's difficult ones, and with masks those without a mask. They are no positives,
-and what lies in them is no negative either (`blocks/rcnn.py`).
+Objects that are not learnt: crowds, VOC's difficult ones, with masks those without a mask, and what augmentation shows
+too little of. They are no positives, and what lies in them is no negative either (`blocks/rcnn.py`).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ObjectTask(BaseTask):
             "original_size": frame,
             "boxes": changed.boxes[learnt],
             "labels": objects.labels[changed.indices][learnt],
-            "ignored": changed.boxes[~learnt],
+            "ignored": np.concatenate([changed.boxes[~learnt], changed.hidden]),
         }
         if changed.masks is not None:
             example["masks"] = changed.masks[learnt]

@@ -35,7 +35,7 @@ class Model(RCNN):
         super().__init__(
             MaskRCNN(
                 **detector_arguments(config, num_classes=num_classes, image_size=image_size),
-                mask_roi_pool=roi_pool(config, config.mask_roi_size),
+                mask_roi_pool=roi_pool(config, config.mask_roi_size, image_size),
                 mask_head=MaskRCNNHeads(config.channels, list(config.mask_channels), dilation=1),
                 mask_predictor=MaskRCNNPredictor(last, last, num_classes + 1),
             )

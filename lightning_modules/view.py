@@ -1,7 +1,8 @@
 """One map from an image and its annotations to the output: crop, mirror, zoom, shift, rotation and resizing at once.
 
 Frame: the height H and width W that annotations are in. Stored: the decoded image, of the same picture, whose size may
-differ, and need not be whole: decoded at 1/8, 1025 columns are 128.125, and the last of 129 holds one column and filling. Coordinates are continuous, x to the right and y down: pixel i covers [i, i + 1).
+differ and need not be whole: decoded at 1/8, 1025 columns are 128.125, the last of 129 holds one of them and filling.
+Coordinates are continuous, x to the right and y down: pixel i covers [i, i + 1).
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class View:
     """Shows images, labels and boxes under one motion.
 
     Args:
-        frame: (height, width). stored: the same of the picture in stored pixels; a last one that is partial is not shown.
+        frame: (height, width).
+        stored: the same in stored pixels; a last one that is partial is not shown.
         content: (height, width) that the cropped picture gets in the output's upper left corner before it is moved.
         output: (height, width).
 

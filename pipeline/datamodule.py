@@ -20,7 +20,7 @@ from contracts.records import Record
 from contracts.seeds import derive_seed
 from lightning_modules.blocks.pixels import BatchRows, written_to
 from lightning_modules.task import BaseTask, Batch
-from pipeline.batch_memory import BatchMemory
+from pipeline.batch_memory import BatchMemory, ahead
 from pipeline.loader_process import init_worker
 from pipeline.manifest import load_manifest
 from pipeline.sampling import Request, epoch_order, eval_requests, micro_batches, num_batches, train_requests
@@ -181,14 +181,21 @@ class PlannedLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         self._requests.pending = self._plan(self._epoch)[self._delivered :]
-        for batch, slot in self._loader:
+        batches = self._received(iter(self._loader))
+        if self._pin_memory and self._requests.memory is not None:
+            batches = ahead(batches, torch.cuda.current_device() if torch.cuda.is_available() else None)
+        for batch in batches:
+            self._delivered += 1
+            if self._delivered >= self._length:
+                self._delivered = 0  # the next iteration starts the epoch anew, unless set_epoch moves on
+            yield batch
+
+    def _received(self, sent: Iterator[tuple[Batch | SightlineError, int | None]]) -> Iterator[Batch]:
+        for batch, slot in sent:
             if isinstance(batch, SightlineError):
                 raise batch
             if self._requests.memory is not None:
                 batch = self._requests.memory.receive(batch, slot, pin=self._pin_memory)
-            self._delivered += 1
-            if self._delivered >= self._length:
-                self._delivered = 0  # the next iteration starts the epoch anew, unless set_epoch moves on
             yield batch
 
 

@@ -144,6 +144,7 @@ class Params:
         loader = self._with_shared(LoaderConfig, "loader", entry, where, problems)
         task_name, task = self._named_part("task", entry.get("task"), f"{where}.task", problems)
         model_name, model = self._named_part("model", entry.get("model"), f"{where}.model", problems)
+        problems += _unfit(task_name, model_name, f"{where}.model")
         if len(problems) > before:
             return None
         assert train is not None and loader is not None
@@ -210,6 +211,23 @@ class Params:
         module = discover.load(kind, name, where=where)
         owner = module.Task if kind == "task" else module
         return parse(owner.Config, section, where, problems)
+
+
+def _unfit(task: str, model: str, where: str) -> Problems:
+    """Why this model cannot do this task, where both exist."""
+    models = discover.names("model")
+    if task not in discover.names("task") or model not in models:
+        return []
+
+    def family(name: str) -> str:
+        return discover.load("model", name, where=where).Model.family
+
+    needed = discover.load("task", task, where=where).Task.family
+    if family(model) == needed:
+        return []
+    fit = ", ".join(name for name in models if family(name) == needed) or "none"
+    said = f"task {task} needs a model of family {needed}, and {model} is of family {family(model)}"
+    return [f"{where}: {said}; models that fit: {fit}"]
 
 
 def read_params(root: Path) -> Params:

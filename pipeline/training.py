@@ -19,12 +19,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging
+from pytorch_lightning.callbacks import EarlyStopping
 
 from contracts.errors import SightlineError, TrainingError
 from contracts.records import DataSpec
 from lightning_modules.base import TaskModule
-from pipeline.callbacks import LedgerWriter, PictureWriter, ProgressLines, StateWriter
+from lightning_modules.blocks.pixels import to_channels_last
+from pipeline.callbacks import Averaging, LedgerWriter, PictureWriter, ProgressLines, StateWriter
 from pipeline.checkpoints import build_module, read_note
 from pipeline.datamodule import TarDataModule
 from pipeline.events import EventLogger
@@ -65,7 +66,7 @@ def choose_precision(precision: str, use_gpu: bool) -> Any:
     if precision != "auto":
         return precision
     if use_gpu:
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     capabilities = torch.cpu.get_capabilities()
     return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
 
@@ -135,7 +136,7 @@ def _fit(
     pl.seed_everything(train.seed, workers=False, verbose=False)
     module = build_module(run, data)
     if train.channels_last:
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        to_channels_last(module)
     datamodule = TarDataModule(
         shards,
         module.task,
@@ -214,7 +215,7 @@ def make_trainer(
     if train.ledger:
         callbacks.append(LedgerWriter(folder / LEDGER, rank=placement.rank, world=placement.world))
     if train.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=train.ema_decay))
+        callbacks.append(Averaging(decay=train.ema_decay))
     if train.early_stopping_patience is not None:
         callbacks.append(
             EarlyStopping(

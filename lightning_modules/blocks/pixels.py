@@ -51,6 +51,16 @@ class PixelNorm(nn.Module):
         return out
 
 
+def to_channels_last(module: nn.Module) -> nn.Module:
+    """The module, its convolutions' weights laid out as images from `stack_images` are, in two and three dimensions.
+
+    `Module.to(memory_format=torch.channels_last)` fails at a weight of three dimensions.
+    """
+    nn.utils.convert_conv2d_weight_memory_format(module, torch.channels_last)
+    nn.utils.convert_conv3d_weight_memory_format(module, torch.channels_last_3d)
+    return module
+
+
 def pad_to_stride(x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
     """(B, C, H, W) with zeros below and right (ImageNet's mean colour after `PixelNorm`) up to multiples of `STRIDE`.
 

@@ -1,6 +1,7 @@
 """Instance masks as COCO compressed run lengths, and pasted from box-sized probabilities.
 
-Shapes: N masks (N, H, W) uint8 0/1, pixel i covers [i, i + 1); run lengths are the `counts` strings of `{"size": [H, W], "counts": str}`.
+Shapes: N masks (N, H, W) uint8 0/1, of which pixel i covers [i, i + 1); run lengths are the `counts` strings of
+`{"size": [H, W], "counts": str}`.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def fill_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def mask_targets(masks: Tensor, boxes: Tensor, objects: Tensor, side: int) -> Tensor:
     """What is to be learnt of the masks (N, H, W) uint8 on boxes (P, 4): (P, R, R) float32 in 0..1, R = `side`.
 
-    RoIAlign (1703.06870) with a pixel's value at its centre. torchvision's targets have it at the upper left corner: half
-    a pixel of the input, so of no fixed size in the original that a mask is pasted into.
+    RoIAlign (1703.06870) with a pixel's value at its centre. torchvision's targets have it at the upper left corner:
+    half a pixel of the input, which is of no fixed size in the original that a mask is pasted into.
 
     Args:
         objects: (P,) int64, which mask belongs to each box.

@@ -31,6 +31,7 @@ from benchmarks import Figure
 from benchmarks._project import make_project
 from contracts.records import DataSpec
 from lightning_modules.base import TaskModule
+from lightning_modules.blocks.pixels import to_channels_last
 from lightning_modules.optimizer import OptimizerConfig, warmup_cosine
 from lightning_modules.task import Batch
 from lightning_modules.tasks import segmentation
@@ -163,7 +164,7 @@ def _bare(data: RunData, shards: Path) -> list[float]:
     torch.manual_seed(0)
     train = data.run.train
     module: TaskModule = build_module(data.run.to_dict(), data.spec)
-    module.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    to_channels_last(module)
     loader = TarDataModule(
         shards, module.task, LoaderConfig(), batch_size=BATCH, micro_batch_size=None, eval_batch_size=BATCH, seed=0
     ).train_dataloader()

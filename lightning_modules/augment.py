@@ -47,7 +47,7 @@ class AugmentConfig:
         brightness_contrast: brightness by up to this fraction of the full range, contrast by a factor of 1 +- it.
         hue: degrees of the colour circle, to 180; colour words become wrong above about 10.
         saturation: distance from grey by a factor of 1 +- it.
-        min_visibility: an object with less than this fraction of its box left is dropped.
+        min_visibility: an object with less than this fraction of its box left is neither learnt nor background.
         albumentations: further transforms of the pixels alone, by albumentations' names and arguments, such as
             `{name: GaussianBlur, p: 0.2}`; each draws from a seed of its own.
     """
@@ -76,7 +76,8 @@ ResizeMode = Literal["stretch", "letterbox"]
 
 @dataclass(frozen=True, kw_only=True)
 class Augmented:
-    """The changed image and what lies on it. `boxes`, `masks` and `indices` have one entry per object that is left.
+    """The changed image and what lies on it. `boxes`, `masks` and `indices` have one entry per object that is left;
+    K objects show too little to be told and too much to be background.
 
     Attributes:
         image: (h, w, 3) uint8.
@@ -84,6 +85,7 @@ class Augmented:
         masks: (M, h, w) uint8, or None if none were given.
         semantic: (h, w) uint8, or None.
         indices: (M,) int64, which of the N inputs each one is: look ids, labels and flags up by it.
+        hidden: (K, 4) float32, what shows of those, as `boxes`.
         content_size: (height, width) of the part that is image; the rest is padding (letterbox).
     """
 
@@ -92,6 +94,7 @@ class Augmented:
     masks: np.ndarray | None
     semantic: np.ndarray | None
     indices: np.ndarray
+    hidden: np.ndarray
     content_size: tuple[int, int]
 
 
@@ -126,7 +129,7 @@ class Augment:
         frame: Size,
         *,
         seed: int | None,
-        mirror: bool = False,
+        mirror: bool | None = None,
         boxes: np.ndarray | None = None,
         masks: np.ndarray | None = None,
         semantic: np.ndarray | None = None,
@@ -135,7 +138,7 @@ class Augment:
         Args:
             image: encoded, as in a record; frame: the record's (height, width).
             seed: None resizes only and drops no object.
-            mirror: exchange left and right, whatever is drawn.
+            mirror: whether left and right are exchanged, for a caller who must know; None: as `horizontal_flip` says.
             masks: need `boxes` of the same length.
 
         Raises:
@@ -145,12 +148,14 @@ class Augment:
             boxes = np.zeros((0, 4), np.float32)
         assert masks is None or len(masks) == len(boxes), "masks need boxes of the same length"
         draws = [] if seed is None else np.random.default_rng(seed).random(_NUM_DRAWS).tolist()
-        motion = Motion(mirror=mirror) if seed is None else self._draw_motion(draws, mirror)
+        motion = Motion(mirror=bool(mirror)) if seed is None else self._draw_motion(draws, mirror)
         left, top, right, bottom = motion.crop
         content = self.content_size(frame[0] * (bottom - top), frame[1] * (right - left))
         shrink = 1 if seed is None else _shrink(motion, image_size(image), content)
         stored = decode_image(image, shrink=shrink)
-        view = View(motion, frame=frame, stored=stored.shape[:2], content=content, output=self.size)
+        # Not the array's size, whose last pixels may be partial.
+        height, width = stored.shape[:2] if shrink == 1 else (length / shrink for length in image_size(image))
+        view = View(motion, frame=frame, stored=(height, width), content=content, output=self.size)
         pixels = new_row((*self.size, 3), np.uint8)
         view.show_image(stored, pixels, antialias=seed is None)
         if seed is not None:
@@ -158,13 +163,14 @@ class Augment:
             for i, transform in enumerate(self._further):
                 transform.set_random_seed((seed + i) % 2**32)  # its own state is of unknown age
                 pixels[:] = transform(image=pixels)["image"]
-        boxes, shown, indices = self._objects(view, boxes, masks, drop=seed is not None)
+        boxes, shown, indices, hidden = self._objects(view, boxes, masks, drop=seed is not None)
         return Augmented(
             image=pixels,
             boxes=boxes,
             masks=shown,
             semantic=None if semantic is None else self._show_semantic(view, semantic),
             indices=indices,
+            hidden=hidden,
             content_size=self.content_size(*frame),
         )
 
@@ -175,14 +181,14 @@ class Augment:
         scale = min(self.size[0] / height, self.size[1] / width)
         return max(1, round(height * scale)), max(1, round(width * scale))
 
-    def _draw_motion(self, draws: Sequence[float], mirror: bool) -> Motion:
+    def _draw_motion(self, draws: Sequence[float], mirror: bool | None) -> Motion:
         # Every knob has draws of its own: turning one does not move what others do.
         c = self.config
         left, top, right, bottom = (c.crop * draw for draw in draws[2:6])
         zoom, x, y, angle = (2 * draw - 1 for draw in draws[6:10])
         return Motion(
             crop=(left, top, 1 - right, 1 - bottom),
-            mirror=mirror != (draws[0] < c.horizontal_flip),
+            mirror=draws[0] < c.horizontal_flip if mirror is None else mirror,
             upside_down=draws[1] < c.vertical_flip,
             zoom=1 + c.scale * zoom,
             shift=(c.shift * x, c.shift * y),
@@ -208,29 +214,25 @@ class Augment:
 
     def _objects(
         self, view: View, boxes: np.ndarray, masks: np.ndarray | None, *, drop: bool
-    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """Boxes and masks where they are shown, and which objects they are; with `drop`, without those hardly seen."""
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray]:
+        """Boxes and masks where they are shown, and which objects they are; with `drop`, without those hardly seen,
+        whose boxes come last."""
         shown = None
         if masks is not None:
             shown = np.empty((len(masks), *self.size), np.uint8)
             for mask, out in zip(masks, shown, strict=True):
                 view.show_labels(mask, out)
-        if not drop or not len(boxes):
-            return view.move_boxes(boxes, clip=False), shown, np.arange(len(boxes))
-        boxes, indices = self._visible(view, boxes)
-        if shown is None:
-            return boxes, None, indices
-        boxes = mask_boxes(shown[indices])  # around what is seen of it; a box that was turned is larger
-        seen = boxes[:, 2] > boxes[:, 0]
-        return boxes[seen], shown[indices[seen]], indices[seen]
-
-    def _visible(self, view: View, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes of the objects of which enough is still seen, and which ones they are."""
-        seen, whole = view.move_boxes(boxes, clip=True), view.move_boxes(boxes, clip=False)
+        seen, whole = view.move_boxes(boxes, clip=drop), view.move_boxes(boxes, clip=False)
+        if not drop:
+            return seen, shown, np.arange(len(boxes)), seen[:0]
         sides, whole_sides = seen[:, 2:] - seen[:, :2], whole[:, 2:] - whole[:, :2]
         share = sides.prod(axis=1) / np.maximum(whole_sides.prod(axis=1), 1e-9)
-        indices = np.flatnonzero((sides >= 1).all(axis=1) & (share >= self.config.min_visibility))
-        return seen[indices], indices
+        enough = (sides >= 1).all(axis=1) & (share >= self.config.min_visibility)
+        if shown is not None:
+            seen = mask_boxes(shown)  # around what is seen of it; a box that was turned is larger
+        there = (seen[:, 2:] > seen[:, :2]).all(axis=1)
+        kept = np.flatnonzero(enough & there)
+        return seen[kept], None if shown is None else shown[kept], kept, seen[there & ~enough]
 
 
 def _shrink(motion: Motion, stored: Size, content: Size) -> int:

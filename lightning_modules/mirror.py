@@ -6,8 +6,27 @@ import re
 
 import numpy as np
 
+from contracts.errors import ConfigError
+from lightning_modules.augment import AugmentConfig
+
 _SIDE = re.compile(r"\b(left|right)", re.IGNORECASE)
 _OTHER = {"left": "right", "right": "left"}
+
+
+def check_flip(augment: AugmentConfig) -> None:
+    """Refuse a flip that knows nothing of the text, in a task whose `mirror` does.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if augment.horizontal_flip:
+        raise ConfigError(
+            "this task mirrors images by `mirror`, which exchanges left and right in the text as well",
+            value=augment.horizontal_flip,
+            where="augment.horizontal_flip",
+            allowed="0",
+            fix="set the task's `mirror` to that probability",
+        )
 
 
 def draw_mirror(seed: int | None, probability: float) -> bool:

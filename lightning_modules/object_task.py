@@ -1,14 +1,15 @@
 """What detection and instance segmentation have in common: everything but masks.
 
 Batch: `images` (B, 3, S, S) uint8 channels_last, letterboxed; `sizes` B x (height, width) of the content from the
-upper left corner; `original_sizes` B x (H, W); `targets` B x {`boxes` (N, 4) float32 and `labels` (N,) int64 of the
-objects to learn, `ignored` (K, 4) float32, `masks` (N, S, S) uint8 with masks}; empty ones in prediction.
+upper left corner; `original_sizes` B x (H, W); of all images one after the other, `num_objects` (B ints) of each:
+`boxes` (N, 4) float32, `labels` (N,) int64 and with masks `masks` (N, S, S) uint8 of the objects to learn; and
+`num_ignored` (B ints) of each: `ignored` (K, 4) float32. None in prediction.
 Prediction: `boxes` (D, 4) float32 in original pixels, `labels` (D,) int64, `scores` (D,) float32 falling,
 `size` (H, W), and with masks `masks`: D counts strings (COCO run lengths of that size).
 Truth: `boxes`, `labels`, `areas`, `is_crowd`, `is_difficult`, `size`, `masks` as in `contracts.records.Objects`.
 
-Objects that are not learnt: crowds, VOC's difficult ones, and with masks those without a mask. They are no positives,
-and what lies in them is no negative either (`blocks/rcnn.py`).
+Objects that are not learnt: crowds, VOC's difficult ones, with masks those without a mask, and what augmentation shows
+too little of. They are no positives, and what lies in them is no negative either (`blocks/rcnn.py`).
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class ObjectTask(BaseTask):
             "original_size": frame,
             "boxes": changed.boxes[learnt],
             "labels": objects.labels[changed.indices][learnt],
-            "ignored": changed.boxes[~learnt],
+            "ignored": np.concatenate([changed.boxes[~learnt], changed.hidden]),
         }
         if changed.masks is not None:
             example["masks"] = changed.masks[learnt]
@@ -95,12 +96,15 @@ class ObjectTask(BaseTask):
         return masks
 
     def collate(self, examples: Sequence[Example]) -> Batch:
+        # Columns, not a dict an image: what a batch holds is put into shared memory, pinned and sent as a few tensors.
         names = ["boxes", "labels", "ignored"] + (["masks"] if self.with_masks else [])
         return {
             "images": stack_images([e["image"] for e in examples]),
             "sizes": [e["size"] for e in examples],
             "original_sizes": [e["original_size"] for e in examples],
-            "targets": [{name: torch.from_numpy(np.ascontiguousarray(e[name])) for name in names} for e in examples],
+            "num_objects": [len(e["labels"]) for e in examples],
+            "num_ignored": [len(e["ignored"]) for e in examples],
+            **{name: torch.from_numpy(np.concatenate([e[name] for e in examples])) for name in names},
         }
 
     def truth(self, record: Record) -> Truth:
@@ -118,13 +122,13 @@ class ObjectTask(BaseTask):
     # tensors to losses and predictions
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        return model(batch["images"], batch["targets"], sizes=batch["sizes"])[0]
+        return model(batch["images"], targets_of(batch), sizes=batch["sizes"])[0]
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
         return self._predictions(model(batch["images"], sizes=batch["sizes"], detect=True)[1], batch)
 
     def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], list[Prediction]]:
-        losses, detections = model(batch["images"], batch["targets"], sizes=batch["sizes"], detect=True)
+        losses, detections = model(batch["images"], targets_of(batch), sizes=batch["sizes"], detect=True)
         return losses, self._predictions(detections, batch)
 
     def _predictions(self, detections: list[dict[str, Tensor]], batch: Batch) -> list[Prediction]:
@@ -218,6 +222,17 @@ class ObjectTask(BaseTask):
         if self.with_masks:
             prediction["masks"] = encode_masks(fill_boxes(boxes, size))
         return prediction
+
+
+def targets_of(batch: Batch) -> list[dict[str, Tensor]]:
+    """What a detector takes (`blocks/rcnn.py`): one dict an image, of views. How many objects each has is known on the
+    CPU, so that nothing waits for a GPU."""
+    columns = {
+        name: batch[name].split(batch["num_ignored" if name == "ignored" else "num_objects"])
+        for name in ("boxes", "labels", "ignored", "masks")
+        if name in batch
+    }
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def class_ap_plot(name: str, metric: str, aps: Mapping[str, float]) -> Plot:

@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from contracts.records import DataSpec, Record
+from lightning_modules.families import Family
 from lightning_modules.metrics.measurement import Measurement, values_of
 
 Example = dict[str, Any]
@@ -49,6 +50,7 @@ class BaseTask(ABC):
         requires: columns of the shard index that must be positive for a sample to be used by this task, of
             `num_captions`, `num_objects`, `num_masks`, `num_questions`, `num_labels`, `has_semantic`.
         eval_requires: the same for validation and test (a detector is also measured on images without objects).
+        family: of models that it can train (`families.py`).
         metric: the name (a key of `score`) by which the best checkpoint and the champion are chosen by default.
         metric_mode: "max" or "min".
         loss_on_predict: see `evaluate_batch`.
@@ -57,6 +59,7 @@ class BaseTask(ABC):
     Config: ClassVar[type]
     requires: ClassVar[tuple[str, ...]] = ()
     eval_requires: ClassVar[tuple[str, ...]] = ()
+    family: ClassVar[Family]
     metric: ClassVar[str]
     metric_mode: ClassVar[Literal["max", "min"]] = "max"
 

@@ -1,7 +1,8 @@
 """One map from an image and its annotations to the output: crop, mirror, zoom, shift, rotation and resizing at once.
 
 Frame: the height H and width W that annotations are in. Stored: the decoded image, of the same picture, whose size may
-differ. Coordinates are continuous, x to the right and y down: pixel i covers [i, i + 1).
+differ and need not be whole: decoded at 1/8, 1025 columns are 128.125, the last of 129 holds one of them and filling.
+Coordinates are continuous, x to the right and y down: pixel i covers [i, i + 1).
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class View:
     """Shows images, labels and boxes under one motion.
 
     Args:
+        frame: (height, width).
+        stored: the same in stored pixels; a last one that is partial is not shown.
         content: (height, width) that the cropped picture gets in the output's upper left corner before it is moved.
         output: (height, width).
 
@@ -56,17 +59,18 @@ class View:
     as an arbitrary map. At least one pixel is always shown.
     """
 
-    def __init__(self, motion: Motion, *, frame: Size, stored: Size, content: Size, output: Size):
+    def __init__(self, motion: Motion, *, frame: Size, stored: tuple[float, float], content: Size, output: Size):
         self.output = output
         left, top, right, bottom = motion.crop
+        whole = [max(1, int(length)) for length in stored]
         self._rotated = motion.angle != 0
         axes = ((1, left, right), (0, top, bottom))
         if self._rotated:
-            ranges = [_pixels(lo * stored[d], hi * stored[d], stored[d]) for d, lo, hi in axes]
+            ranges = [_pixels(lo * stored[d], hi * stored[d], whole[d]) for d, lo, hi in axes]
             self._target = ((0, output[1]), (0, output[0]))
         else:
             shown = [
-                _shown(motion, i, (lo * stored[d], hi * stored[d]), stored[d], content[d], output[d])
+                _shown(motion, i, (lo * stored[d], hi * stored[d]), whole[d], content[d], output[d])
                 for i, (d, lo, hi) in enumerate(axes)
             ]
             ranges = [source for source, _ in shown]

@@ -9,16 +9,19 @@ from __future__ import annotations
 import ctypes
 import sys
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.heap import BufferWrapper
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_modules.blocks.pixels import BatchRows, aligned, written_to
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,21 @@ class BatchMemory:
     def _slot(self, index: int) -> np.ndarray:
         """A new array of the slot's bytes."""
         return np.frombuffer(self._memory.create_memoryview(), np.uint8, self.slot_bytes, index * self.slot_bytes)
+
+
+def ahead(items: Iterator[T], device: int | None = None) -> Iterator[T]:
+    """`items`, the next of which a thread makes while one is used.
+
+    Args:
+        device: the GPU that this thread works with; the other would take the first one.
+    """
+    enter = () if device is None else (torch.cuda.set_device, (device,))
+    end = object()
+    with ThreadPoolExecutor(1, "batches", *enter) as pool:
+        coming: Future[Any] = pool.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, items, end)
+            yield item
 
 
 def _tensor(whole: Tensor, place: Place) -> Tensor:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
 
 from contracts.errors import ConfigError, TrainingError
 from contracts.records import DataSpec
@@ -65,6 +67,21 @@ class LedgerWriter(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self.teardown(trainer, pl_module, "fit")
+
+
+class Averaging(EMAWeightAveraging):
+    """Exponential averages of the weights, where the model is.
+
+    Lightning sets callbacks up before it moves the model, so that the averages would stay on the CPU and the weights of
+    a GPU would go there at each step.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            # It is read at each step, which would wait for a GPU.
+            self._average_model.n_averaged = torch.zeros((), dtype=torch.long)
 
 
 class StateWriter(pl.Callback):

@@ -5,6 +5,7 @@ The loaders follow `pipeline.sampling`: every rank and any number of loader work
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from contracts.records import Record
 from contracts.seeds import derive_seed
 from lightning_modules.blocks.pixels import BatchRows, written_to
 from lightning_modules.task import BaseTask, Batch
-from pipeline.batch_memory import BatchMemory
+from pipeline.batch_memory import BatchMemory, ahead
 from pipeline.loader_process import init_worker, start_fork_server
 from pipeline.manifest import load_manifest
 from pipeline.sampling import Request, epoch_order, eval_requests, micro_batches, num_batches, train_requests
@@ -155,15 +156,23 @@ class BatchLoader:
     def batches(self, asks: list[Ask]) -> Iterator[Batch]:
         """The batches of `asks`, in order. Who asks next takes the processes over."""
         self._turn += 1
-        turn, self._asks.pending = self._turn, asks
-        for done, (batch, slot) in enumerate(self._loader, start=1):
+        self._asks.pending = asks
+        loader = self._loader
+        batches = itertools.islice(self._received(loader, self._turn, len(asks)), len(asks))
+        if self._pin_memory and self._asks.memory is not None:
+            # Cut to its length above: the thread must not look for a next one while validation takes the processes over.
+            batches = ahead(batches, torch.cuda.current_device() if torch.cuda.is_available() else None)
+        return batches
+
+    def _received(self, loader: DataLoader, turn: int, num_asks: int) -> Iterator[Batch]:
+        for done, (batch, slot) in enumerate(loader, start=1):
             if isinstance(batch, SightlineError):
                 raise batch
             if self._asks.memory is not None:
                 batch = self._asks.memory.receive(batch, slot, pin=self._pin_memory)
             yield batch
             if self._turn != turn:
-                assert done == len(asks), "another iteration took the loader processes over before this one had ended"
+                assert done == num_asks, "another iteration took the loader processes over before this one had ended"
                 return
 
     def close(self) -> None:

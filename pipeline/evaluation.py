@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_modules.base import TaskModule
+from lightning_modules.blocks.pixels import to_channels_last
 from lightning_modules.images import decode_record
 from lightning_modules.metrics.bootstrap import percentile_intervals, replicates
 from lightning_modules.metrics.measurement import Measurement, values_of
@@ -41,7 +42,9 @@ class Evaluation:
         train = parse(TrainConfig, run["train"], "train", [])
         loader = parse(LoaderConfig, run["loader"], "loader", [])
         assert train is not None and loader is not None
-        self.module: TaskModule = module.to(memory_format=torch.channels_last) if train.channels_last else module  # type: ignore[call-overload]
+        self.module: TaskModule = module
+        if train.channels_last:
+            to_channels_last(module)
         self.data = TarDataModule(
             shards,
             module.task,

@@ -146,6 +146,7 @@ class Params:
         loader = self._with_shared(LoaderConfig, "loader", entry, where, problems)
         task_name, task = self._named_part("task", entry.get("task"), f"{where}.task", problems)
         model_name, model = self._named_part("model", entry.get("model"), f"{where}.model", problems)
+        problems += _unfit(task_name, model_name, f"{where}.model")
         if len(problems) > before:
             return None
         assert train is not None and loader is not None
@@ -222,6 +223,23 @@ def _with_names(source: str, section: Any, splits: Any) -> Any:
     fields = {f.name for f in dataclasses.fields(discover.load("source", source, where="sources").Config)}
     names = splits if "splits" not in fields and splits.keys() <= fields else {"splits": dict(splits)}
     return {**names, **section}
+
+
+def _unfit(task: str, model: str, where: str) -> Problems:
+    """Why this model cannot do this task, where both exist."""
+    models = discover.names("model")
+    if task not in discover.names("task") or model not in models:
+        return []
+
+    def family(name: str) -> str:
+        return discover.load("model", name, where=where).Model.family
+
+    needed = discover.load("task", task, where=where).Task.family
+    if family(model) == needed:
+        return []
+    fit = ", ".join(name for name in models if family(name) == needed) or "none"
+    said = f"task {task} needs a model of family {needed}, and {model} is of family {family(model)}"
+    return [f"{where}: {said}; models that fit: {fit}"]
 
 
 def read_params(root: Path) -> Params:

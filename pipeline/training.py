@@ -20,12 +20,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging
+from pytorch_lightning.callbacks import EarlyStopping
 
 from contracts.errors import SightlineError, TrainingError
 from contracts.records import DataSpec
 from lightning_modules.base import TaskModule
-from pipeline.callbacks import LedgerWriter, PictureWriter, ProgressLines, StateWriter
+from lightning_modules.blocks.pixels import to_channels_last
+from pipeline.callbacks import Averaging, LedgerWriter, PictureWriter, ProgressLines, StateWriter
 from pipeline.checkpoints import build_module, read_note
 from pipeline.datamodule import TarDataModule
 from pipeline.events import EventLogger
@@ -138,7 +139,7 @@ def _fit(
     pl.seed_everything(train.seed, workers=False, verbose=False)
     module = build_module(run, data)
     if train.channels_last:
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        to_channels_last(module)
     datamodule = TarDataModule(
         shards,
         module.task,
@@ -219,7 +220,7 @@ def make_trainer(
     if train.ledger:
         callbacks.append(LedgerWriter(folder / LEDGER, rank=placement.rank, world=placement.world))
     if train.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=train.ema_decay))
+        callbacks.append(Averaging(decay=train.ema_decay))
     if train.early_stopping_patience is not None:
         callbacks.append(
             EarlyStopping(

@@ -1,7 +1,8 @@
 """Image backbones by name: four feature maps, each half the size of the one before.
 
 Shapes: images (B, 3, H, W) float, normalised -> c2 (B, C2, H/4, W/4), c3 (.., H/8, W/8), c4 (.., H/16, W/16),
-c5 (.., H/32, W/32); sizes round up, except for vgg16, whose pooling rounds down.
+c5 (.., H/32, W/32). Where 32 does not divide them, sizes round up, but down with vgg16 and convnext_tiny, which do not
+see the last rows and columns then: `pixels.pad_to_stride` makes all alike.
 """
 
 from __future__ import annotations

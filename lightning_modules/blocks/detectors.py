@@ -12,11 +12,16 @@ from typing import Any
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.poolers import initLevelMapper
 
 from contracts.errors import ConfigError
 from contracts.ranges import COUNT, POSITIVE, SHARE, check_ranges
-from lightning_modules.blocks.backbones import BackboneName, build_backbone
+from lightning_modules.blocks.backbones import LEVELS, BackboneName, build_backbone
 from lightning_modules.blocks.fpn import PyramidBackbone, check_levels
+
+# Boxes from this side on, as a fraction of the image size, are read from c4: the paper's 224 px at its 800 px. The
+# anchors scale with the image, so this must, too, or every box of a small image is read from the finest level.
+CANONICAL_SIDE = 224 / 800
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +29,7 @@ class RCNNConfig:
     """Faster R-CNN (1506.01497) on a feature pyramid (1612.03144).
 
     Attributes:
-        levels: maps that the heads read, finest first: one for a single scale.
+        levels: maps that the heads read, finest first, without a gap: one for a single scale.
         channels: of each of them.
         anchors: sides of the anchors as fractions of the image size, finest level first; each level takes an equal
             share of them.
@@ -95,7 +100,7 @@ def detector_arguments(config: RCNNConfig, *, num_classes: int, image_size: int)
         "rpn_post_nms_top_n_test": config.rpn_post_nms_eval,
         "rpn_nms_thresh": config.rpn_nms_threshold,
         "rpn_batch_size_per_image": config.rpn_batch,
-        "box_roi_pool": roi_pool(config, config.roi_size),
+        "box_roi_pool": roi_pool(config, config.roi_size, image_size),
         "box_head": TwoMLPHead(config.channels * config.roi_size**2, config.box_head),
         "box_predictor": FastRCNNPredictor(config.box_head, num_classes + 1),
         "box_batch_size_per_image": config.roi_batch,
@@ -105,6 +110,16 @@ def detector_arguments(config: RCNNConfig, *, num_classes: int, image_size: int)
     }
 
 
-def roi_pool(config: RCNNConfig, size: int) -> MultiScaleRoIAlign:
-    """RoIAlign (1703.06870) to `size` x `size` from the level that suits each box."""
-    return MultiScaleRoIAlign(featmap_names=list(config.levels), output_size=size, sampling_ratio=2)
+def roi_pool(config: RCNNConfig, size: int, image_size: int) -> MultiScaleRoIAlign:
+    """RoIAlign (1703.06870) to `size` x `size` from the level that suits each box (1612.03144, eq. 1).
+
+    torchvision infers the levels' strides from the image sizes of the first batch, which are those of the content: one
+    wide image in its letterbox, and it reads the wrong places from then on. Here they are known.
+    """
+    canonical = CANONICAL_SIDE * image_size
+    pool = MultiScaleRoIAlign(list(config.levels), size, sampling_ratio=2, canonical_scale=canonical)  # type: ignore[arg-type]
+    first = LEVELS.index(config.levels[0]) + 2  # c2 has stride 2 ** 2
+    exponents = range(first, first + len(config.levels))
+    pool.scales = [2.0**-exponent for exponent in exponents]
+    pool.map_levels = initLevelMapper(exponents[0], exponents[-1], canonical_scale=canonical)  # type: ignore[arg-type]
+    return pool

@@ -16,13 +16,13 @@ from lightning_modules.blocks.backbones import LEVELS, Backbone
 
 
 def check_levels(levels: Sequence[str]) -> None:
-    """Raise ConfigError for a level that does not exist, twice, or not in order."""
-    if not levels or any(level not in LEVELS for level in levels) or sorted(set(levels)) != list(levels):
+    """Raise ConfigError for a level that does not exist, twice, not in order, or after a gap."""
+    if tuple(levels) not in [LEVELS[i:j] for i in range(len(LEVELS)) for j in range(i + 1, len(LEVELS) + 1)]:
         raise ConfigError(
             "wrong pyramid levels",
             value=tuple(levels),
             where="model.levels",
-            allowed=f"one or more of {', '.join(LEVELS)}, each once, in this order",
+            allowed=f"one or more of {', '.join(LEVELS)} that follow each other",
         )
 
 
@@ -35,7 +35,7 @@ class PyramidBackbone(nn.Module):
         channels: of every map that comes out; torchvision reads it as `out_channels`.
 
     Raises:
-        ConfigError: a level that does not exist, twice, or not in order.
+        ConfigError: a level that does not exist, twice, not in order, or after a gap.
     """
 
     def __init__(self, backbone: Backbone, levels: Sequence[str], channels: int):

@@ -5,6 +5,8 @@ Shapes: Q sentences, T words of the longest one, E word embedding, H hidden unit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -23,10 +25,14 @@ class LSTMEncoder(nn.Module):
         self.lstm = nn.LSTM(embedding, hidden, num_layers=layers, batch_first=True)
         self.out_channels = 2 * layers * hidden
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """(Q, T) int64 and lengths (Q,) int64, all at least 1 -> (Q, 2SH)."""
+    def forward(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
+        """(Q, T) int64 and Q lengths, all at least 1 -> (Q, 2SH).
+
+        Packing wants the lengths on the CPU. Numbers stay there, while a tensor of the batch would travel to the GPU
+        and make each step wait until it is back.
+        """
         words = self.dropout(torch.tanh(self.embed(tokens)))
-        # Packing wants the lengths on the CPU; the fused kernel is far faster than a masked loop all the same.
-        packed = pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        # The fused kernel is far faster than a masked loop.
+        packed = pack_padded_sequence(words, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
         _, (hidden, cell) = self.lstm(packed)  # each (S, Q, H)
         return torch.cat([hidden, cell], dim=0).transpose(0, 1).flatten(1)

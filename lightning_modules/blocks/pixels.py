@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1: what torchvision's pretrained weights were trained with
 IMAGENET_STD = (0.229, 0.224, 0.225)
+STRIDE = 32  # of c5, the coarsest map of a backbone
 _PIXELS_AT_ONCE = 32
 _ALIGNMENT = 64  # bytes
 
@@ -47,6 +49,30 @@ class PixelNorm(nn.Module):
             rows, repeat = pixels, 1
         torch.addcmul(self.offset.repeat(repeat), rows, self.scale.repeat(repeat), out=rows)
         return out
+
+
+def to_channels_last(module: nn.Module) -> nn.Module:
+    """The module, its convolutions' weights laid out as images from `stack_images` are, in two and three dimensions.
+
+    `Module.to(memory_format=torch.channels_last)` fails at a weight of three dimensions.
+    """
+    nn.utils.convert_conv2d_weight_memory_format(module, torch.channels_last)
+    nn.utils.convert_conv3d_weight_memory_format(module, torch.channels_last_3d)
+    return module
+
+
+def pad_to_stride(x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    """(B, C, H, W) with zeros below and right (ImageNet's mean colour after `PixelNorm`) up to multiples of `STRIDE`.
+
+    Backbones differ in how they round: maps of whole cells alone are 1/4, 1/8, 1/16 and 1/32 of the image in all.
+
+    Args:
+        size: (height, width) to round up in place of the image's own.
+    """
+    height, width = (-(-length // STRIDE) * STRIDE for length in size or x.shape[-2:])
+    if x.shape[-2:] == (height, width):
+        return x
+    return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
 
 
 def aligned(num_bytes: int) -> int:

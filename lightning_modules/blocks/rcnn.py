@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_inference, maskrcnn_loss
+from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_inference
 from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
 
-from lightning_modules.blocks.pixels import PixelNorm
+from lightning_modules.blocks.pixels import PixelNorm, pad_to_stride
 from lightning_modules.ops.boxes import covered_fraction
+from lightning_modules.ops.masks import mask_targets
 
 Target = dict[str, Tensor]
 Detection = dict[str, Tensor]
@@ -32,7 +33,6 @@ Losses = dict[str, Tensor]
 Features = OrderedDict[str, Tensor]
 Sizes = list[tuple[int, int]]
 
-SIZE_DIVISOR = 32  # of the padded batch, the stride of c5
 IGNORED_COVER = 0.5  # a background anchor or proposal covered this much by an ignored region is not sampled
 
 
@@ -90,15 +90,10 @@ class RCNN(nn.Module):
         """Normalises and pads below and right with zeros, ImageNet's mean colour, to one size."""
         if sizes is None:
             sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        height = -(-max(image.shape[-2] for image in images) // SIZE_DIVISOR) * SIZE_DIVISOR
-        width = -(-max(image.shape[-1] for image in images) // SIZE_DIVISOR) * SIZE_DIVISOR
         if isinstance(images, Tensor):
-            x = self.pixel_norm(images)
-            if x.shape[-2:] != (height, width):
-                x = F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
-            return ImageList(x, sizes)
-        parts = [self.pixel_norm(image[None]) for image in images]
-        x = torch.cat([F.pad(p, (0, width - p.shape[-1], 0, height - p.shape[-2])) for p in parts])
+            return ImageList(pad_to_stride(self.pixel_norm(images)), sizes)
+        largest = max(image.shape[-2] for image in images), max(image.shape[-1] for image in images)
+        x = torch.cat([pad_to_stride(self.pixel_norm(image[None]), largest) for image in images])
         return ImageList(x.contiguous(memory_format=torch.channels_last), sizes)
 
     def _propose(
@@ -153,8 +148,7 @@ class RCNN(nn.Module):
             mask_matches = [match[p] for match, p in zip(matches, positive, strict=True)]
             mask_logits = self._mask_logits(features, mask_boxes, sizes)
             with _full_precision(logits.device):
-                masks, classes = [t["masks"] for t in targets], [t["labels"] for t in targets]
-                losses["loss_mask"] = maskrcnn_loss(mask_logits, mask_boxes, masks, classes, mask_matches)
+                losses["loss_mask"] = _mask_loss(mask_logits, mask_boxes, mask_matches, targets)
         return losses
 
     def _sample(
@@ -186,6 +180,21 @@ class RCNN(nn.Module):
             for detection, masks in zip(detections, probs, strict=True):
                 detection["masks"] = masks
         return detections
+
+
+def _mask_loss(logits: Tensor, boxes: list[Tensor], matches: list[Tensor], targets: list[Target]) -> Tensor:
+    """Mean binary cross-entropy of the true class's mask (1703.06870) over all boxes and cells; 0 without a box.
+
+    As torchvision's `maskrcnn_loss` but for where a pixel's value lies (`mask_targets`).
+    """
+    side = logits.shape[-1]
+    labels = torch.cat([target["labels"][match] for target, match in zip(targets, matches, strict=True)])
+    wanted = torch.cat(
+        [mask_targets(t["masks"], box, match, side) for t, box, match in zip(targets, boxes, matches, strict=True)]
+    )
+    if not len(wanted):
+        return logits.sum() * 0
+    return F.binary_cross_entropy_with_logits(logits[torch.arange(len(labels), device=labels.device), labels], wanted)
 
 
 def _full_precision(device: torch.device) -> torch.autocast:

@@ -1,19 +1,22 @@
 """Fully convolutional network (1411.4038): class scores from c5, refined with c4 and c3, up-convolved to full size.
 
-Shapes: images (B, 3, H, W) uint8 -> logits (B, K, H, W) float32, K classes with background.
+Shapes: images (B, 3, H, W) uint8 -> logits (B, K, H, W) float32, K classes with background. Images whose sides 32 does
+not divide are padded below and right on the way, and the logits cropped. (The authors pad all images by 100 px, since
+their fc6 does not pad; here it does.)
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from contracts.ranges import COUNT, Range, check_ranges
 from lightning_modules.blocks.backbones import BackboneName, build_backbone
-from lightning_modules.blocks.pixels import PixelNorm
+from lightning_modules.blocks.pixels import PixelNorm, pad_to_stride
+from lightning_modules.families import Family
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,8 @@ def _zero_scores(in_channels: int, num_classes: int) -> nn.Conv2d:
 class Model(nn.Module):
     """FCN on a backbone of ours. The skips' scores start at zero, as in the paper, so an 8s starts as a 32s."""
 
+    family: ClassVar[Family] = "segmenter"
+
     def __init__(self, config: Config, *, num_classes: int):
         super().__init__()
         self.pixel_norm = PixelNorm()
@@ -74,12 +79,10 @@ class Model(nn.Module):
         self.upsampling = bilinear_upsampling(num_classes, int(config.variant[:-1]))
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = self.backbone(self.pixel_norm(images))
+        maps = self.backbone(pad_to_stride(self.pixel_norm(images)))
         scores = self.head(maps["c5"])
         for level, score in self.skip_scores.items():
-            skip = score(maps[level])
-            height, width = skip.shape[-2:]  # maps round up, so the doubled one may be a pixel larger
-            scores = self.skip_upsamplings[level](scores)[:, :, :height, :width] + skip
+            scores = self.skip_upsamplings[level](scores) + score(maps[level])
         # Float32 from here: the last layer sums few terms, and bf16 logits make ties of neighbouring classes.
         with torch.autocast(images.device.type, enabled=False):
             logits = self.upsampling(scores.float())

@@ -5,8 +5,9 @@ Shapes: B images, Q questions, T words, D feature channels of h x w places, F fu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from lightning_modules.blocks.attention import AdditiveAttention
 from lightning_modules.blocks.backbones import BackboneName, build_backbone
 from lightning_modules.blocks.language import LSTMEncoder
 from lightning_modules.blocks.pixels import PixelNorm
+from lightning_modules.families import Family
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,8 @@ class Config:
 class Model(nn.Module):
     """Image and question each become a vector of F channels; their product goes through an MLP to the answers."""
 
+    family: ClassVar[Family] = "answerer"
+
     def __init__(self, config: Config, *, vocabulary_size: int, num_answers: int):
         super().__init__()
         self.normalise = PixelNorm()
@@ -80,13 +84,13 @@ class Model(nn.Module):
             nn.Linear(fused, num_answers),
         )
 
-    def forward(self, images: Tensor, questions: Tensor, lengths: Tensor, question_image: Tensor) -> Tensor:
+    def forward(self, images: Tensor, questions: Tensor, lengths: Sequence[int], question_image: Tensor) -> Tensor:
         """Answer logits (Q, K) float32.
 
         Args:
             images: (B, 3, H, W) uint8.
             questions: (Q, T) int64, padded at the end.
-            lengths: (Q,) int64, words of each question.
+            lengths: words of each question, Q numbers.
             question_image: (Q,) int64, the image that each question is about.
         """
         grid = self.backbone(self.normalise(images))[self.level]

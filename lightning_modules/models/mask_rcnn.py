@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torchvision.models.detection.mask_rcnn import MaskRCNN, MaskRCNNHeads, MaskRCNNPredictor
 
@@ -10,6 +11,7 @@ from contracts.errors import ConfigError
 from contracts.ranges import COUNT, check_ranges
 from lightning_modules.blocks.detectors import RCNNConfig, detector_arguments, roi_pool
 from lightning_modules.blocks.rcnn import RCNN
+from lightning_modules.families import Family
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +32,14 @@ class Config(RCNNConfig):
 class Model(RCNN):
     """Boxes and masks of `num_classes` classes (background not counted) in images of about `image_size` px."""
 
+    family: ClassVar[Family] = "instance segmenter"
+
     def __init__(self, config: Config, *, num_classes: int, image_size: int):
         last = config.mask_channels[-1]
         super().__init__(
             MaskRCNN(
                 **detector_arguments(config, num_classes=num_classes, image_size=image_size),
-                mask_roi_pool=roi_pool(config, config.mask_roi_size),
+                mask_roi_pool=roi_pool(config, config.mask_roi_size, image_size),
                 mask_head=MaskRCNNHeads(config.channels, list(config.mask_channels), dilation=1),
                 mask_predictor=MaskRCNNPredictor(last, last, num_classes + 1),
             )

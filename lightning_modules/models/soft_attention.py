@@ -7,7 +7,7 @@ E word embedding, A attention channels, V words.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,16 @@ from contracts.ranges import COUNT, Range, check_ranges
 from lightning_modules.blocks.attention import AdditiveAttention
 from lightning_modules.blocks.backbones import BackboneName, build_backbone
 from lightning_modules.blocks.pixels import PixelNorm
+from lightning_modules.families import Family
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """`features` is the backbone level that is looked at: c4 has stride 16, c5 stride 32."""
+    """`features` is the backbone level that is looked at: c4 has stride 16, c5 stride 32.
+
+    `gate` is beta on the context (section 4.2.1): one number a word, as in the paper, or one for each channel, which
+    many reimplementations have and which is our default.
+    """
 
     backbone: BackboneName = "small"
     pretrained: bool = False
@@ -28,6 +33,7 @@ class Config:
     embedding_channels: int = 128
     hidden_channels: int = 256
     attention_channels: int = 128
+    gate: Literal["channel", "scalar"] = "channel"
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
@@ -46,6 +52,8 @@ class Model(nn.Module):
     All that does not depend on the previous step stands outside the time loop: the attention keys, the words' part
     of the LSTM gates, and, in training, the deep output layer with the product with the vocabulary.
     """
+
+    family: ClassVar[Family] = "captioner"
 
     def __init__(self, config: Config, *, vocabulary_size: int):
         super().__init__()
@@ -95,7 +103,7 @@ class Decoder(nn.Module):
         self.word_gates = nn.Linear(embedding, 4 * hidden)
         self.context_gates = nn.Linear(feature_channels, 4 * hidden, bias=False)
         # One product with the previous hidden state: LSTM gates, attention query, gate beta.
-        self.hidden_sizes = [4 * hidden, attention, feature_channels]
+        self.hidden_sizes = [4 * hidden, attention, 1 if config.gate == "scalar" else feature_channels]
         self.from_hidden = nn.Linear(hidden, sum(self.hidden_sizes))
         self.output_hidden = nn.Linear(hidden, embedding)
         self.output_context = nn.Linear(feature_channels, embedding, bias=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeVar
 
 import torch.distributed as dist
@@ -9,12 +10,27 @@ import torch.distributed as dist
 T = TypeVar("T")
 
 
+def _group() -> dist.ProcessGroup | None:
+    """The group that objects travel in; None: the default one. NCCL would take them through the GPU's memory, all of a
+    validation's predictions at once, and past the step that runs there."""
+    world = dist.group.WORLD
+    assert world is not None
+    return None if dist.get_backend() == "gloo" else _cpu_group(world)
+
+
+@cache
+def _cpu_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
+    """Made at the first collective, which all ranks come to, with the default group's patience."""
+    patience = world._get_backend(world._device_types[0]).options._timeout
+    return dist.new_group(backend="gloo", timeout=patience)
+
+
 def gather_to_first(item: T) -> list[T] | None:
     """Every rank's `item` in rank order on rank 0, None elsewhere; `[item]` without a process group."""
     if not (dist.is_available() and dist.is_initialized()):
         return [item]
     parts: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
-    dist.gather_object(item, parts, dst=0)
+    dist.gather_object(item, parts, dst=0, group=_group())
     return parts
 
 
@@ -23,7 +39,7 @@ def gather_to_all(item: T) -> list[T]:
     if not (dist.is_available() and dist.is_initialized()):
         return [item]
     parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, item)
+    dist.all_gather_object(parts, item, group=_group())
     return parts
 
 
@@ -32,5 +48,5 @@ def broadcast_from_first(item: T) -> T:
     if not (dist.is_available() and dist.is_initialized()):
         return item
     box = [item]
-    dist.broadcast_object_list(box, src=0)
+    dist.broadcast_object_list(box, src=0, group=_group())
     return box[0]

@@ -29,7 +29,7 @@ from lightning_modules.metrics.captions import CaptionMetrics
 from lightning_modules.metrics.captions_java import measure_java
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.ptb_tokenizer import comparable_tokens
-from lightning_modules.mirror import draw_mirror, mirror_text
+from lightning_modules.mirror import check_flip, draw_mirror, mirror_text
 from lightning_modules.task import BaseTask, Batch, Example, Plot, Prediction, Truth
 
 MAX_EVAL_CAPTIONS = 5  # COCO has five; the few images with more must not weigh more
@@ -62,11 +62,13 @@ class CaptioningConfig:
         captions_per_image: how many of an image's captions one training step uses, drawn anew each epoch.
         max_words: longer captions are cut in training; none longer is written.
         min_word_count: rarer words become `<unk>`.
-        attention_weight: lambda of the doubly stochastic term (1502.03044, eq. 14).
+        attention_weight: of the doubly stochastic term (1502.03044, eq. 14), a mean over places beside a mean over
+            words. The paper's lambda stands before a sum over L places beside a sum over C words, so this is
+            lambda * L / C: 0.1 is a lambda of 0.03 at 36 places and 11 words, and lambda 1 of 14 x 14 places is 18.
         beam_size: 1 is greedy search.
         length_power: hypotheses are compared by log p / length ** length_power.
         mirror: probability that an image is mirrored in training, "left" and "right" in its captions with it.
-        augment: further changes in training; its own flips know nothing of the text.
+        augment: further changes in training; `horizontal_flip` is `mirror`'s matter here.
     """
 
     image_size: int = 96
@@ -82,12 +84,14 @@ class CaptioningConfig:
     def __post_init__(self) -> None:
         counts = ("image_size", "captions_per_image", "max_words", "min_word_count", "beam_size")
         check_ranges(self, mirror=SHARE, attention_weight=AMOUNT, length_power=AMOUNT, **dict.fromkeys(counts, COUNT))
+        check_flip(self.augment)
 
 
 class Task(BaseTask):
     Config: ClassVar[type] = CaptioningConfig
     requires: ClassVar[tuple[str, ...]] = ("num_captions",)
     eval_requires: ClassVar[tuple[str, ...]] = ("num_captions",)
+    family = "captioner"
     metric: ClassVar[str] = "Bleu_4"
     config: CaptioningConfig
 

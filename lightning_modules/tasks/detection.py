@@ -22,6 +22,7 @@ class Task(ObjectTask):
 
     requires = ("num_objects",)
     eval_requires = ()
+    family = "detector"
     metric = "mAP_2010"
     with_masks = False
 

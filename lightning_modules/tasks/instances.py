@@ -24,6 +24,7 @@ class Task(ObjectTask):
 
     requires = ("num_masks",)
     eval_requires = ()
+    family = "instance segmenter"
     metric = "mask_AP50"
     with_masks = True
 

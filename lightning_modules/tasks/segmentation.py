@@ -53,6 +53,7 @@ class Task(BaseTask):
 
     requires = ("has_semantic",)
     eval_requires = ("has_semantic",)
+    family = "segmenter"
     metric = "mean_iou"
     config: Config
 

@@ -1,6 +1,6 @@
 """Visual question answering as classification over the most frequent answers; measured by the official soft accuracy.
 
-Batch: `images` (B, 3, S, S) uint8; `questions` (Q, T) int64, padded with 0 at the end; `lengths` (Q,) int64;
+Batch: `images` (B, 3, S, S) uint8; `questions` (Q, T) int64, padded with 0 at the end; `lengths` Q ints;
 `question_image` (Q,) int64, the image of each question; `question_ids` (Q ints or strings) and `question_texts` (Q
 strings), lists; `targets` (Q, K) float32, the official accuracy of every answer; `has_answers` (Q,) bool.
 B images, Q questions of all images, T words, K answers. The CNN runs once an image, however many questions it has.
@@ -35,7 +35,7 @@ from lightning_modules.metrics.vqa_accuracy import (
     question_accuracy,
     strip_blanks,
 )
-from lightning_modules.mirror import draw_mirror, mirror_text
+from lightning_modules.mirror import check_flip, draw_mirror, mirror_text
 from lightning_modules.task import BaseTask, Batch, Example, Plot, Prediction, Truth
 
 _UNKNOWN_WORD = 1  # `<unk>`: a question without a single word still has one token
@@ -57,7 +57,7 @@ class VQAConfig:
         loss: "softmax": cross-entropy with the ten answers' soft scores, normalised; "sigmoid": binary
             cross-entropy of each answer with its soft score, summed over answers (1708.02711).
         mirror: probability that an image is mirrored in training, "left" and "right" in questions and answers with it.
-        augment: further changes in training; its own flips know nothing of the text.
+        augment: further changes in training; `horizontal_flip` is `mirror`'s matter here.
     """
 
     image_size: int = 96
@@ -72,12 +72,14 @@ class VQAConfig:
     def __post_init__(self) -> None:
         counts = ("image_size", "num_answers", "questions_per_image", "max_words", "min_word_count")
         check_ranges(self, mirror=SHARE, **dict.fromkeys(counts, COUNT))
+        check_flip(self.augment)
 
 
 class Task(BaseTask):
     Config: ClassVar[type] = VQAConfig
     requires: ClassVar[tuple[str, ...]] = ("num_questions",)
     eval_requires: ClassVar[tuple[str, ...]] = ("num_questions",)
+    family = "answerer"
     metric: ClassVar[str] = "overall"
     config: VQAConfig
 
@@ -142,7 +144,7 @@ class Task(BaseTask):
         return {
             "images": stack_images([example["image"] for example in examples]),
             "questions": torch.from_numpy(padded),
-            "lengths": torch.tensor([len(question) for question in questions], dtype=torch.int64),
+            "lengths": [len(question) for question in questions],
             "question_image": torch.repeat_interleave(torch.tensor([len(e["questions"]) for e in examples])),
             "targets": torch.from_numpy(np.stack(targets) if targets else np.zeros((0, len(self.answers)), np.float32)),
             "has_answers": torch.tensor(joined("has_answers"), dtype=torch.bool),

@@ -1,5 +1,6 @@
 """Alignment of image, boxes, masks, labels and ids; pixels; determinism; empty inputs; dtypes."""
 
+import dataclasses
 import pickle
 
 import cv2
@@ -130,6 +131,42 @@ def test_objects_cut_away_are_dropped_with_their_masks():
     assert (1,) in counts
 
 
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_objects_that_are_hardly_seen_are_told_apart_from_those_that_are_gone(with_masks):
+    """Background they are not: what shows of them is kept, to be ignored."""
+    image = np.zeros((100, 100, 3), np.uint8)
+    masks = np.zeros((3, 100, 100), np.uint8)
+    masks[0, 40:60, :28] = masks[1, 40:60, 45:65] = masks[2, :5, :5] = 1
+    augment = Augment(AugmentConfig(crop=0.45, min_visibility=0.3, brightness_contrast=0), size=100)
+    counts = {"seen": 0, "hidden": 0, "gone": 0}
+    for seed in range(40):
+        out = apply(augment, image, seed=seed, boxes=mask_boxes(masks), masks=masks if with_masks else None)
+        whole = apply(replace_config(augment, min_visibility=0.0), image, seed=seed, boxes=mask_boxes(masks))
+        assert out.hidden.dtype == np.float32 and out.hidden.shape[1:] == (4,)
+        expected = whole.boxes[~np.isin(whole.indices, out.indices)]
+        np.testing.assert_allclose(out.hidden, expected, atol=1 if with_masks else 1e-4)
+        counts["seen"] += 0 in out.indices
+        counts["hidden"] += 0 not in out.indices and 0 in whole.indices
+        counts["gone"] += 0 not in whole.indices
+        assert 1 in out.indices
+    assert min(counts.values()) > 2, counts
+    assert not len(apply(augment, image, seed=None, boxes=mask_boxes(masks)).hidden)
+
+
+def replace_config(augment: Augment, **changes) -> Augment:
+    return Augment(dataclasses.replace(augment.config, **changes), size=augment.size, mode=augment.mode)
+
+
+def test_who_must_know_decides_about_the_mirror():
+    """A task that mirrors its text with the image: not once more by a flip that knows nothing of the text."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, :16] = 200
+    augment = Augment(AugmentConfig(horizontal_flip=1.0, brightness_contrast=0), size=64)
+    for mirror, left in ((True, False), (False, True), (None, False)):
+        assert (apply(augment, image, seed=0, mirror=mirror).image[32, 8, 0] > 100) == left
+    assert apply(augment, image, seed=None).image[32, 8, 0] > 100
+
+
 def test_without_a_seed_letterbox_only_scales():
     image = scene(90, 130)[0]
     boxes = np.array([[0, 0, 130, 90], [13, 9, 26.5, 18]], np.float32)
@@ -256,7 +293,30 @@ def test_a_reduced_jpeg_is_the_averaged_jpeg():
         reduced = decode_image(data, shrink=shrink)
         assert reduced.shape == mean.shape
         assert np.abs(reduced - mean).mean() < 3
-    assert decode_image(jpeg(image[:199, :301]), shrink=4).shape == (50, 76, 3)  # rounded up
+    for encode in (jpeg, png):
+        cut = decode_image(encode(image[:199, :301]), shrink=4)
+        assert cut.shape == (50, 76, 3)  # rounded up
+        whole = image[:196, :300].reshape(49, 4, 75, 4, 3).mean(axis=(1, 3))
+        assert np.abs(cut[:49, :75] - whole).mean() < 4  # not stretched: its pixels stay where they are
+
+
+@pytest.mark.parametrize("encode", [jpeg, png])
+@pytest.mark.parametrize("rotate", [0, 1e-9])  # each has its own map
+@pytest.mark.parametrize("width", [1025, 1028, 1031])
+def test_annotations_follow_an_image_whose_last_reduced_pixel_is_partial(width, rotate, encode):
+    """1025 columns decoded at 1/8 are 129 of which the last holds one: read as 129 whole ones, an edge at three
+    quarters lies two thirds of a pixel left of its box."""
+    edge = 952
+    image = np.zeros((16 * 8, width, 3), np.uint8)
+    image[:, edge:] = 255
+    labels = (image[..., 0] > 0).astype(np.uint8)
+    augment = Augment(AugmentConfig(brightness_contrast=0, rotate=rotate), size=(16, 128))
+    boxes = np.array([[0, 0, edge, 128]], np.float32)
+    out = augment(encode(image), image.shape[:2], seed=1, boxes=boxes, semantic=labels)
+    row = out.image[8, :, 0].astype(float)
+    found = 128 - row.sum() / 255  # where the white begins, to a fraction of a pixel
+    assert abs(out.boxes[0, 2] - found) < 0.1
+    assert abs(out.boxes[0, 2] - (128 - out.semantic[8].sum())) <= 0.5
 
 
 def test_jpegs_are_decoded_exactly(shared_dir):

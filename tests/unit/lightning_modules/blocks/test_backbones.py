@@ -1,5 +1,6 @@
 """Backbones, pixel normalisation and pyramid."""
 
+from typing import get_args
 from urllib.error import URLError
 
 import numpy as np
@@ -8,9 +9,9 @@ import torch
 
 from contracts.errors import ConfigError
 from lightning_modules.blocks import backbones
-from lightning_modules.blocks.backbones import build_backbone
+from lightning_modules.blocks.backbones import BackboneName, build_backbone
 from lightning_modules.blocks.fpn import PyramidBackbone
-from lightning_modules.blocks.pixels import PixelNorm, stack_images
+from lightning_modules.blocks.pixels import PixelNorm, pad_to_stride, stack_images
 
 
 @pytest.mark.parametrize("name", ["small", "resnet18", "mobilenet_v3_large", "convnext_tiny", "vgg16"])
@@ -89,13 +90,24 @@ def test_pixel_norm_is_imagenets_and_keeps_channels_last():
     assert not PixelNorm().state_dict()
 
 
+@pytest.mark.parametrize("name", get_args(BackboneName))
+def test_maps_of_a_padded_image_are_exact_fractions_of_it(name):
+    """What upsampling by 2 and box pooling rely on; vgg16 and convnext_tiny round down, the others up."""
+    x = pad_to_stride(torch.zeros(1, 3, 100, 33))
+    assert x.shape[-2:] == (128, 64)
+    with torch.no_grad():
+        maps = build_backbone(name).eval()(x)
+    strides = {level: (128 / y.shape[-2], 64 / y.shape[-1]) for level, y in maps.items()}
+    assert strides == {"c2": (4, 4), "c3": (8, 8), "c4": (16, 16), "c5": (32, 32)}
+
+
 def test_pyramid_gives_the_chosen_levels():
-    pyramid = PyramidBackbone(build_backbone("small"), ("c3", "c5"), 16)
+    pyramid = PyramidBackbone(build_backbone("small"), ("c4", "c5"), 16)
     maps = pyramid(torch.zeros(1, 3, 64, 64))
-    assert [(k, tuple(v.shape)) for k, v in maps.items()] == [("c3", (1, 16, 8, 8)), ("c5", (1, 16, 2, 2))]
+    assert [(k, tuple(v.shape)) for k, v in maps.items()] == [("c4", (1, 16, 4, 4)), ("c5", (1, 16, 2, 2))]
 
 
-@pytest.mark.parametrize("levels", [(), ("c6",), ("c4", "c3"), ("c3", "c3")])
+@pytest.mark.parametrize("levels", [(), ("c6",), ("c4", "c3"), ("c3", "c3"), ("c3", "c5")])
 def test_pyramid_refuses_wrong_levels(levels):
     with pytest.raises(ConfigError, match="levels"):
         PyramidBackbone(build_backbone("small"), levels, 16)

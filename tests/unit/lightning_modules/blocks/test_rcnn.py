@@ -5,10 +5,12 @@ import torch
 from torch import nn
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNN, MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import maskrcnn_loss
+from torchvision.ops import roi_align
 
 from contracts.errors import ConfigError
 from lightning_modules.blocks.detectors import RCNNConfig, detector_arguments, roi_pool
-from lightning_modules.blocks.rcnn import RCNN
+from lightning_modules.blocks.rcnn import RCNN, _mask_loss
 from lightning_modules.models import faster_rcnn
 
 SIZE = 64
@@ -42,7 +44,7 @@ def detectors(kind):
     torch.manual_seed(0)
     arguments = detector_arguments(CONFIG, num_classes=3, image_size=SIZE)
     if kind is MaskRCNN:
-        arguments["mask_roi_pool"] = roi_pool(CONFIG, 14)
+        arguments["mask_roi_pool"] = roi_pool(CONFIG, 14, SIZE)
         arguments["mask_head"] = MaskRCNNHeads(CONFIG.channels, [8], dilation=1)
         arguments["mask_predictor"] = MaskRCNNPredictor(8, 8, 4)
     detector = kind(**arguments, min_size=SIZE, max_size=SIZE, image_mean=[0, 0, 0], image_std=[1, 1, 1])
@@ -60,8 +62,20 @@ def test_losses_equal_torchvisions(kind):
     torch.manual_seed(1)
     losses, detections = ours.train()(images, targets)
     assert losses.keys() == expected.keys() and not detections
-    for name, value in losses.items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+    for name in LOSSES:
+        torch.testing.assert_close(losses[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_mask_loss_is_torchvisions_with_pixels_at_their_centres():
+    """A pixel's value at i in place of i + 0.5 is boxes that lie half a pixel further up and left."""
+    _, targets = sample(2)
+    boxes = [torch.tensor([[6.0, 4, 40, 30], [15, 22, 51, 58.5]]), torch.tensor([[20.0, 30, 50, 60]])]
+    matches = [torch.tensor([0, 1]), torch.tensor([1])]
+    logits = torch.randn(3, 4, 28, 28, generator=torch.Generator().manual_seed(0))
+    masks, labels = [t["masks"] for t in targets], [t["labels"] for t in targets]
+    expected = maskrcnn_loss(logits, [box - 0.5 for box in boxes], masks, labels, matches)
+    torch.testing.assert_close(_mask_loss(logits, boxes, matches, targets), expected)
+    assert abs(expected - maskrcnn_loss(logits, boxes, masks, labels, matches)) > 1e-3, "the half pixel must count"
 
 
 @pytest.mark.parametrize("kind", [FasterRCNN, MaskRCNN])
@@ -171,6 +185,49 @@ def test_anchors_follow_the_image_size():
         model = faster_rcnn.Model(faster_rcnn.Config(), num_classes=2, image_size=size)
         sides = [s for level in model.rpn.anchor_generator.sizes for s in level]
         assert sides == pytest.approx([f * size for f in faster_rcnn.Config().anchors])
+
+
+@pytest.mark.parametrize("size", [64, 128, 512])
+def test_heads_read_every_level_at_every_image_size(size):
+    """Boxes as large as the anchors of a level are read from that level."""
+    config = CONFIG
+    pool = roi_pool(config, 7, size)
+    features = {
+        level: torch.ones(1, 4, size // stride, size // stride, requires_grad=True)
+        for level, stride in zip(config.levels, (8, 16), strict=True)
+    }
+    for level, anchors in zip(config.levels, (config.anchors[:2], config.anchors[2:]), strict=True):
+        for anchor in anchors:
+            box = torch.tensor([[size / 8, size / 8, size / 8 + anchor * size, size / 8 + anchor * size]])
+            pooled = pool(features, [box], [(size, size)]).sum()
+            gradients = torch.autograd.grad(pooled, list(features.values()), allow_unused=True)
+            read = [name for name, g in zip(features, gradients, strict=True) if g is not None and g.abs().sum() > 0]
+            assert read == [level]
+
+
+def test_the_papers_levels_at_the_papers_size():
+    pool = roi_pool(RCNNConfig(levels=("c2", "c3", "c4", "c5")), 7, 800)
+    sides = torch.tensor([30.0, 111, 113, 223, 225, 447, 449, 800])
+    boxes = torch.stack([torch.zeros(8), torch.zeros(8), sides, sides], dim=1)
+    assert pool.map_levels([boxes]).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert pool.scales == [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+
+
+def test_a_wide_image_alone_is_read_at_the_right_places():
+    """torchvision would infer the strides from the first batch's content: 40 rows of maps made for 64."""
+    images, _ = sample(1)
+    torch.manual_seed(0)
+    fresh = RCNN(FasterRCNN(**detector_arguments(CONFIG, num_classes=3, image_size=SIZE))).eval()
+    with torch.no_grad():
+        first = fresh(images, sizes=[(40, 64)], detect=True)[1][0]
+        fresh(images, detect=True)
+        again = fresh(images, sizes=[(40, 64)], detect=True)[1][0]
+        feature = fresh.backbone(fresh.pixel_norm(images))
+        box = torch.tensor([[8.0, 8, 24, 24]])
+        pooled = fresh.roi_heads.box_roi_pool(feature, [box], [(40, 64)])
+        expected = roi_align(feature["c3"], [box], 7, 1 / 8, 2)
+    torch.testing.assert_close(first, again)
+    torch.testing.assert_close(pooled, expected)
 
 
 @pytest.mark.parametrize("wrong", [{"anchors": (0.1, 0.2, 0.3)}, {"anchors": ()}, {"anchors": (0.0, 0.1)}])

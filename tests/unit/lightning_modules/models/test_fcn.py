@@ -27,6 +27,22 @@ def test_variants_give_logits_of_the_images_size(variant, skips):
             assert logits.shape == (1, 4, *size) and logits.dtype == torch.float32
 
 
+@pytest.mark.parametrize("backbone", ["vgg16", "convnext_tiny", "resnet18"])
+def test_every_backbone_at_sizes_that_32_does_not_divide(backbone):
+    """vgg16 is the paper's own; its maps and convnext's round down, and 500 px has 15.6 cells of c5."""
+    torch.manual_seed(0)
+    model = Model(Config(backbone=backbone, head_channels=16), num_classes=4).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for size in ((500, 500), (100, 100), (33, 64)):
+            images = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8, generator=generator)
+            logits = model(images)
+            assert logits.shape == (1, 4, *size) and torch.isfinite(logits).all()
+            changed = images.clone()
+            changed[..., -1, -1] = 255 - changed[..., -1, -1]
+            assert not torch.equal(model(changed), logits), "the last row and column are looked at"
+
+
 def test_skips_start_silent():
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)

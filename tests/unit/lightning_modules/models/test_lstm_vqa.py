@@ -12,7 +12,7 @@ def _model(pool="mean"):
 
 IMAGES = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 QUESTIONS = torch.tensor([[4, 5, 6, 7], [8, 0, 0, 0], [9, 10, 4, 0], [4, 5, 6, 7]])
-LENGTHS = torch.tensor([4, 1, 3, 4])
+LENGTHS = [4, 1, 3, 4]
 
 
 @pytest.mark.parametrize("pool", ["mean", "attention"])

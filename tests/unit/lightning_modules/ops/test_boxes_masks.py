@@ -1,11 +1,13 @@
 """Pure functions on boxes and masks."""
 
+import cv2
 import numpy as np
+import pytest
 import torch
-from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
+from lightning_modules.augment import mask_boxes
 from lightning_modules.ops.boxes import covered_fraction, to_original, to_xywh
-from lightning_modules.ops.masks import decode_masks, encode_masks, fill_boxes, paste_masks
+from lightning_modules.ops.masks import decode_masks, encode_masks, fill_boxes, mask_targets, paste_masks
 
 
 def test_covered_fraction_is_of_the_boxs_own_area():
@@ -40,18 +42,31 @@ def test_fill_boxes_sets_pixels_whose_centre_is_inside():
     np.testing.assert_array_equal(mask, [[0, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 0, 0]])
 
 
-def test_pasting_undoes_the_projection_of_mask_targets():
+@pytest.mark.parametrize("original", [(100, 100), (480, 640)])
+def test_pasting_undoes_the_targets_whatever_the_original(original):
+    """Discs are learnt from at 128 px and pasted into an original that is smaller, or much larger.
+
+    With half a pixel of the input lost, those of 640 x 480 lie 2 px up and left: a mean IoU of 0.958, here 0.979.
+    """
     rng = np.random.default_rng(0)
-    overlaps = []
+    scale = max(original) / 128
+    content = round(original[0] / scale), round(original[1] / scale)
+    per_input = np.array([original[1] / content[1], original[0] / content[0]])
+    ys, xs = np.mgrid[: original[0], : original[1]] + 0.5
+    overlaps, shifts = [], []
     for _ in range(20):
-        x, y, radius = rng.uniform(30, 70), rng.uniform(30, 70), rng.uniform(9, 25)
-        ys, xs = np.mgrid[:100, :100] + 0.5
-        mask = ((xs - x) ** 2 + (ys - y) ** 2 < radius**2).astype(np.float32)
-        box = torch.tensor([[x, y, x, y]]) + torch.tensor([-1.0, -1, 1, 1]) * (radius + rng.uniform(0, 2))
-        target = project_masks_on_boxes(torch.from_numpy(mask)[None], box.float(), torch.zeros(1), 28)
-        pasted = paste_masks(target[:, None], box.float(), (100, 100))[0]
-        overlaps.append((pasted * mask).sum() / np.maximum(pasted, mask).sum())
-    assert min(overlaps) > 0.95
+        radius = rng.uniform(9, 25) * per_input.mean()
+        x, y = rng.uniform(radius, original[1] - radius), rng.uniform(radius, original[0] - radius)
+        mask = ((xs - x) ** 2 + (ys - y) ** 2 < radius**2).astype(np.uint8)
+        seen = cv2.resize(mask, content[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        box = mask_boxes(mask[None]) + rng.uniform(-1, 1, 4).astype(np.float32)
+        in_input = torch.from_numpy(box / np.tile(per_input, 2)).float()
+        target = mask_targets(torch.from_numpy(seen)[None], in_input, torch.zeros(1, dtype=torch.int64), 28)
+        pasted = paste_masks(target[:, None], torch.from_numpy(box), original)[0]
+        overlaps.append((pasted & mask).sum() / (pasted | mask).sum())
+        shifts.append(np.argwhere(pasted).mean(0) - np.argwhere(mask).mean(0))
+    assert min(overlaps) > 0.955 and np.mean(overlaps) > 0.975
+    assert np.abs(np.mean(shifts, axis=0)).max() < 0.15
 
 
 def test_pasted_masks_lie_in_their_boxes():

@@ -9,6 +9,7 @@ import torch
 from contracts.errors import ConfigError
 from lightning_modules.augment import AugmentConfig
 from lightning_modules.models import faster_rcnn, mask_rcnn
+from lightning_modules.object_task import targets_of
 from lightning_modules.ops.masks import decode_masks
 from lightning_modules.tasks import detection, instances
 
@@ -39,7 +40,7 @@ def test_shapes_and_dtypes_of_a_batch(module, model_module, data, make_record):
     batch = batch_of(task, [make_record(0), make_record(1, empty=True)], seed=7)
     assert batch["images"].shape == (2, 3, 64, 64) and batch["images"].dtype == torch.uint8
     assert batch["images"].is_contiguous(memory_format=torch.channels_last)
-    for target, count in zip(batch["targets"], (2, 0), strict=True):
+    for target, count in zip(targets_of(batch), (2, 0), strict=True):
         assert target["boxes"].shape == (count, 4) and target["boxes"].dtype == torch.float32
         assert target["labels"].shape == (count,) and target["labels"].dtype == torch.int64
         assert ("masks" in target) == task.with_masks
@@ -52,7 +53,7 @@ def test_shapes_and_dtypes_of_a_batch(module, model_module, data, make_record):
 def test_crowds_and_difficult_objects_are_regions_to_ignore(module, model_module, data, make_record, flag):
     task, _ = build(module, model_module, data)
     record = make_record(0, **{flag: True})
-    target = batch_of(task, [record])["targets"][0]
+    target = targets_of(batch_of(task, [record]))[0]
     assert target["labels"].tolist() == [2]
     np.testing.assert_allclose(target["ignored"].numpy(), record.objects.boxes[:1], atol=1e-4)
     np.testing.assert_allclose(target["boxes"].numpy(), record.objects.boxes[1:], atol=1e-4)
@@ -63,7 +64,7 @@ def test_objects_without_a_mask_are_ignored_by_instances(data, make_record):
     record = make_record(0)
     record.objects.masks[1] = ""
     for seed in (None, 3):
-        target = task.collate([task.encode(record, seed)])["targets"][0]
+        target = targets_of(task.collate([task.encode(record, seed)]))[0]
         assert target["labels"].tolist() == [1] and len(target["masks"]) == 1 and len(target["ignored"]) == 1
 
 
@@ -84,7 +85,7 @@ def test_predictions_are_in_original_pixels(module, model_module, data, make_rec
     task = module.Task(module.Task.Config(image_size=128), data)
     record = make_record(2)
     batch = task.collate([task.encode(record, None)])
-    target = batch["targets"][0]
+    target = targets_of(batch)[0]
 
     def oracle(images, targets=None, *, sizes, detect=False):
         found = {"boxes": target["boxes"], "labels": target["labels"], "scores": torch.tensor([0.9, 0.8])}

@@ -73,7 +73,7 @@ def test_batch_holds_each_image_once_and_all_its_questions(task):
     batch = task.collate([task.encode(record, None) for record in RECORDS[:2]])
     assert batch["images"].shape == (2, 3, 64, 64)
     assert batch["questions"].shape == (4, 4)
-    assert batch["lengths"].tolist() == [4, 3, 4, 3]
+    assert batch["lengths"] == [4, 3, 4, 3]
     assert batch["questions"][1, 3] == 0
     assert batch["question_image"].tolist() == [0, 0, 1, 1]
     assert batch["question_ids"] == [0, 1, 10, 11]

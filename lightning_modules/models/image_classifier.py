@@ -6,6 +6,7 @@ Shapes: images (B, 3, H, W) uint8 -> logits (B, C) float32, C classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from contracts.ranges import Range, check_ranges
 from lightning_modules.blocks.backbones import BackboneName, build_backbone
 from lightning_modules.blocks.pixels import PixelNorm
+from lightning_modules.families import Family
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,8 @@ class Config:
 
 class Model(nn.Module):
     """Class scores of whole images; the linear layer starts at zero, so that training starts from equal scores."""
+
+    family: ClassVar[Family] = "classifier"
 
     def __init__(self, config: Config, *, num_classes: int):
         super().__init__()

@@ -50,6 +50,7 @@ class Task(BaseTask):
         def __post_init__(self) -> None:
             check_ranges(self, image_size=Range(32), label_smoothing=Range(0, 1, open_high=True))
 
+    family = "classifier"
     requires = ("num_labels",)
     eval_requires = ("num_labels",)
     metric = "top1"

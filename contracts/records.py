@@ -97,9 +97,9 @@ class RawRecord:
     `width` and `height` are what the annotation claims (0: it claims nothing); the door compares them with the file.
     `semantic_mask` is the file of class ids; the source says how file values become labels through `label_map`
     (missing: the value is already the label, 255 is ignored), or how colors do through `label_colors`. `instance_mask`
-    is a VOC SegmentationObject PNG: pixel value i is the i-th object. `labels` are names of classes that the whole image
-    belongs to. `image_part` is set where `image` is a file that holds more than the image. `fixes` names what the source
-    changed, once for each change.
+    is a VOC SegmentationObject PNG: pixel value i is the i-th object. `labels` are names of classes that the whole
+    image belongs to. `image_part` is set where `image` is a file that holds more than the image. `fixes` names what the
+    source changed, once for each change.
     """
 
     key: str

@@ -160,7 +160,7 @@ class BatchLoader:
         loader = self._loader
         batches = itertools.islice(self._received(loader, self._turn, len(asks)), len(asks))
         if self._pin_memory and self._asks.memory is not None:
-            # Cut to its length above: the thread must not look for a next one while validation takes the processes over.
+            # Cut to its length: the thread must not look for a next one while validation takes the processes over.
             batches = ahead(batches, torch.cuda.current_device() if torch.cuda.is_available() else None)
         return batches
 

@@ -78,7 +78,7 @@ def split_names(split: str, splits: Mapping[Split, str | tuple[str, ...]]) -> tu
 
 
 def file_splits(template: str, only: tuple[Split, ...]) -> tuple[Split, ...]:
-    """The splits that a path can be a file of: without `{split}` it is one file, of train unless `only` has one split."""
+    """The splits that a path can be a file of: without `{split}` it is one, of train unless `only` has one split."""
     if "{split}" in template:
         return only
     return only if len(only) == 1 else ("train",)

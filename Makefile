@@ -30,7 +30,7 @@ heal: setup  ## find damaged data that DVC takes for whole (YES=1 removes it; th
 	$(BIN)/python -m pipeline.heal $(if $(YES),--yes)
 
 test: setup  ## run the tests; those that start Ray mostly wait, so the others run beside them
-	@$(call beside,tests/integration,tests/contract tests/unit)
+	@$(call beside,tests/integration,tests/contract tests/field tests/unit)
 
 faults: setup  ## kill, cut, forge and starve it: every fault is survived or refused clearly (tests/faults/README.md)
 	@$(call beside,$(wildcard tests/faults/test_cluster_*.py tests/faults/test_process*.py),tests/faults --ignore-glob='*/test_cluster_*' --ignore-glob='*/test_process*')

@@ -45,8 +45,9 @@ class Problem:
 class RawObject:
     """One object as the annotation file has it, unchecked.
 
-    `box` is already `(x1, y1, x2, y2)`; `segmentation` is COCO polygons (list of flat x, y lists), a COCO RLE
-    dict (compressed or not), or None. `category` is the class name, or `#<id>` for an id without a name.
+    `box` is already `(x1, y1, x2, y2)`, four NaNs where there is none but a mask; `segmentation` is COCO polygons (list
+    of flat x, y lists), a COCO RLE dict (compressed or not), or None. `category` is the class name, or `#<id>` for an
+    id without a name.
     """
 
     object_id: str
@@ -61,7 +62,7 @@ class RawObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caption:
-    caption_id: int
+    caption_id: int | str
     text: str
 
 
@@ -84,7 +85,8 @@ class RawRecord:
     `width` and `height` are what the annotation claims (0: it claims nothing); the door compares them with the file.
     `semantic_mask` is the file of class ids; the source says how file values become labels through `label_map`
     (missing: the value is already the label, 255 is ignored), or how colours do through `label_colors`. `instance_mask`
-    is a VOC SegmentationObject PNG: pixel value i is the i-th object.
+    is a VOC SegmentationObject PNG: pixel value i is the i-th object. `fixes` names what the source changed, once for
+    each change.
     """
 
     key: str
@@ -100,6 +102,7 @@ class RawRecord:
     instance_mask: Path | None = None
     label_map: Mapping[int, int] | None = None
     label_colors: Mapping[Color, int] | None = None
+    fixes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

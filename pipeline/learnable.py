@@ -75,23 +75,14 @@ def _alike(dataset: str, classes: Sequence[str]) -> list[str]:
     ]
 
 
-def check_splits(dataset: str, splits: Mapping[str, Mapping[str, Any]], expected: str) -> list[str]:
-    """Notes on splits that runs will miss, and on images that lack a mask where others have one.
-
-    Args:
-        splits: the manifest's.
-        expected: the files that would make the validation split.
-    """
-    notes = []
-    if "val" not in splits:
-        notes.append(f"{dataset}: there is no split `val`, and runs on it stop, as they are measured on it; "
-                     f"looked for {expected}")  # fmt: skip
-    for name, split in splits.items():
-        masks, samples = split["totals"]["has_semantic"], split["num_samples"]
-        if 0 < masks < samples:
-            notes.append(f"{dataset}, split {name}: {samples - masks} of {samples} images have no label mask; "
-                         "segmentation uses the others alone")  # fmt: skip
-    return notes
+def missing_masks(dataset: str, splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Notes on images without a label mask where others have one. `splits`: the manifest's."""
+    counts = {name: (split["totals"]["has_semantic"], split["num_samples"]) for name, split in splits.items()}
+    return [
+        f"{dataset}, split {name}: {samples - masks} of {samples} images have no label mask; segmentation skips them"
+        for name, (masks, samples) in counts.items()
+        if 0 < masks < samples
+    ]
 
 
 def check_vocabulary(

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from contracts.errors import ConfigError, DataError
 from contracts.records import ItemKind, Problem, Question, RawRecord
 from pipeline.reading import is_file
-from pipeline.sources._files import Spool, check_template, is_inside, record_key, shown, stream_list, whole_number
-
-_SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
+from pipeline.sources._files import (
+    SPLITS,
+    Split,
+    SplitNames,
+    Spool,
+    check_template,
+    file_splits,
+    in_key_order,
+    is_inside,
+    record_key,
+    shown,
+    split_names,
+    stream_list,
+    whole_number,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Paths below the data set's folder; a split exists if its question file does.
+    """Paths below the data set's folder; a split exists if its question file does, under a name that `splits` gives it
+    (`{val: valid}`; a list is read as one). `questions` without `{split}` is the file of one split: of the one in
+    `only`, else of train.
 
     `images` also takes `{image_id}`. The official images of VQA v2 are COCO 2014:
     `{split}2014/COCO_{split}2014_{image_id:012d}.jpg`. A split without an annotation file is unlabelled: its
@@ -30,7 +44,8 @@ class Config:
     questions: str = "vqa/v2_OpenEnded_mscoco_{split}2014_questions.json"
     annotations: str = "vqa/v2_mscoco_{split}2014_annotations.json"
     images: str = "{split}2017/{image_id:012d}.jpg"
-    only: tuple[Literal["train", "val", "test"], ...] = _SPLITS
+    splits: SplitNames = field(default_factory=dict)
+    only: tuple[Split, ...] = SPLITS
 
     def __post_init__(self) -> None:
         check_template("questions", self.questions, split="train")
@@ -38,17 +53,18 @@ class Config:
         check_template("images", self.images, split="train", image_id=1)
         if "{image_id" not in self.images:
             raise ConfigError("images names the same file for every image", value=self.images, allowed="{image_id}")
-        if "{split}" not in self.questions and len(self.only) > 1:
-            raise ConfigError(
-                "questions names the same file for several splits",
-                value=self.questions,
-                allowed="a path with {split}, or one split in `only`",
-            )
 
 
 def splits(root: Path, config: Config) -> tuple[str, ...]:
     """Splits of `config.only` that have a question file."""
-    return tuple(s for s in _SPLITS if s in config.only and is_file(root / config.questions.format(split=s)))
+    return tuple(split for split in SPLITS if _names(root, split, config))
+
+
+def _names(root: Path, split: str, config: Config) -> list[str]:
+    """The names under which a split has a question file."""
+    if split not in file_splits(config.questions, config.only):
+        return []
+    return [name for name in split_names(split, config.splits) if is_file(root / config.questions.format(split=name))]
 
 
 def classes(root: Path, config: Config) -> tuple[str, ...]:
@@ -65,16 +81,20 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
     Raises:
         DataError: a JSON file is broken or lists nothing.
     """
-    question_file = root / config.questions.format(split=split)
-    answer_file = root / config.annotations.format(split=split)
+    return in_key_order([_read_name(root, name, config) for name in _names(root, split, config)])
+
+
+def _read_name(root: Path, name: str, config: Config) -> Iterator[RawRecord | Problem]:
+    question_file = root / config.questions.format(split=name)
+    answer_file = root / config.annotations.format(split=name)
     labelled = is_file(answer_file)
     numbers, images = _Numbers(), _Numbers()
     with Spool() as questions, Spool() as answers:
         asked = yield from _read_questions(question_file, questions, numbers, images)
         if labelled:
             yield from _read_answers(answer_file, asked, answers, numbers)
-        found = yield from _images_by_key(question_file, questions, numbers, images, root, split, config)
-        for key, (image, group) in sorted(found.items()):
+        files = yield from _image_files(question_file, questions, numbers, images, name, config)
+        for key, file, group in sorted((record_key(file), file, group) for group, file in files.items()):
             joined: list[Question] = []
             for number, text in questions.of(group):
                 question = _join(numbers.id(number), text, images.id(group), answers.of(number) if labelled else None)
@@ -86,7 +106,7 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
             yield RawRecord(
                 key=key,
                 image_id=images.id(group),
-                image=image,
+                image=root / file,
                 annotation_file=str(question_file),
                 questions=tuple(joined),
             )
@@ -120,31 +140,23 @@ class _Numbers:
         return number if number >= 0 else self._texts[-1 - number]
 
 
-def _images_by_key(
-    file: Path, questions: Spool, numbers: _Numbers, images: _Numbers, root: Path, split: str, config: Config
-) -> Generator[Problem, None, dict[str, tuple[Path, int]]]:
-    """Key -> (image file, its number); a Problem for each question on an image whose id gives no file's name."""
-    found: dict[str, tuple[Path, int]] = {}
+def _image_files(
+    where: Path, questions: Spool, numbers: _Numbers, images: _Numbers, name: str, config: Config
+) -> Generator[Problem, None, dict[int, str]]:
+    """Image number -> its file; a Problem for each question on an image whose id gives no file's name."""
+    files: dict[int, str] = {}
     for group in questions.groups.tolist():
         try:
-            name = config.images.format(split=split, image_id=images.id(group))
+            file = config.images.format(split=name, image_id=images.id(group))
         except ValueError:  # a text where the name has digits
-            name = ""
-        if not is_inside(name):
-            for number, _ in questions.of(group):
-                detail = f"{shown(images.id(group))} in {config.images}"
-                yield _problem("bad_image_id", file, numbers.id(number), detail=detail)
+            file = ""
+        if is_inside(file):
+            files[group] = file
             continue
-        key = record_key(name)
-        if key in found:
-            raise ConfigError(
-                "two images get one record key",
-                value=[images.id(found[key][1]), images.id(group)],
-                where=f"images: {config.images}",
-                fix="put {image_id} into the file's name, not only into its folder",
-            )
-        found[key] = (root / name, group)
-    return found
+        detail = f"{shown(images.id(group))} in {config.images}"
+        for number, _ in questions.of(group):
+            yield _problem("bad_image_id", where, numbers.id(number), detail=detail)
+    return files
 
 
 def _join(question_id: int | str, text: str, image_id: int | str, answers: list | None) -> Question | tuple[str, str]:

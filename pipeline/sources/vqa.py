@@ -20,6 +20,7 @@ from pipeline.sources._files import (
     Spool,
     check_template,
     file_splits,
+    forward_slashes,
     in_key_order,
     is_inside,
     record_key,
@@ -28,6 +29,8 @@ from pipeline.sources._files import (
     stream_list,
     whole_number,
 )
+
+_LABELS = ("multiple_choice_answer", "question_type", "answer_type")  # of a question's answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +150,7 @@ def _image_files(
     files: dict[int, str] = {}
     for group in questions.groups.tolist():
         try:
-            file = config.images.format(split=name, image_id=images.id(group))
+            file = forward_slashes(config.images.format(split=name, image_id=images.id(group)))
         except ValueError:  # a text where the name has digits
             file = ""
         if is_inside(file):
@@ -237,7 +240,9 @@ def _read_answers(path: Path, asked: _Asked, spool: Spool, numbers: _Numbers) ->
         texts = _answer_texts(item.get("answers"))
         found = shown(item.get("answers"), 200) if texts is None else texts
         image = images.of(item.get("image_id"))
-        labels = [_text(item.get(name)) or "" for name in ("multiple_choice_answer", "question_type", "answer_type")]
+        labels = [
+            answer_text(item.get(name)) or "" for name in ("multiple_choice_answer", "question_type", "answer_type")
+        ]
         spool.add(number, number, [None if image is None else images.id(image), found, *labels])
     for number in spool.seal():
         yield _problem("duplicate_annotation_id", path, numbers.id(number), kind="answer")
@@ -246,12 +251,12 @@ def _read_answers(path: Path, asked: _Asked, spool: Spool, numbers: _Numbers) ->
 def _answer_texts(answers: Any) -> list[str] | None:
     if not isinstance(answers, list):
         return None
-    texts = [_text(answer.get("answer")) if isinstance(answer, dict) else None for answer in answers]
+    texts = [answer_text(answer.get("answer")) if isinstance(answer, dict) else None for answer in answers]
     known = [text for text in texts if text is not None]
     return known if len(known) == len(texts) else None
 
 
-def _text(value: Any) -> str | None:
+def answer_text(value: Any) -> str | None:
     """A text, or a number as one: "how many" is often answered with 2 in place of "2"."""
     if isinstance(value, str):
         return value

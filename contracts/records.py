@@ -116,8 +116,8 @@ class RawRecord:
     semantic_mask: Path | None = None
     instance_mask: Path | None = None
     label_map: Mapping[int, int] | None = None
-    fixes: tuple[str, ...] = ()
     label_colors: Mapping[Color, int] | None = None
+    fixes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,15 +76,14 @@ def _alike(dataset: str, classes: Sequence[str]) -> list[str]:
     ]
 
 
-def masks_missing(dataset: str, splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Notes on images that lack a mask where others have one; `splits` are the manifest's."""
-    notes = []
-    for name, split in splits.items():
-        masks, samples = split["totals"]["has_semantic"], split["num_samples"]
-        if 0 < masks < samples:
-            notes.append(f"{dataset}, split {name}: {samples - masks} of {samples} images have no label mask; "
-                         "segmentation uses the others alone")  # fmt: skip
-    return notes
+def missing_masks(dataset: str, splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Notes on images without a label mask where others have one. `splits`: the manifest's."""
+    counts = {name: (split["totals"]["has_semantic"], split["num_samples"]) for name, split in splits.items()}
+    return [
+        f"{dataset}, split {name}: {samples - masks} of {samples} images have no label mask; segmentation skips them"
+        for name, (masks, samples) in counts.items()
+        if 0 < masks < samples
+    ]
 
 
 def check_vocabulary(

@@ -66,10 +66,10 @@ class DatasetConfig:
     download: DownloadConfig | None = None
     max_quarantined: float = 0.01
     follow_links: bool = False
+    max_shared: int | None = None
     splits: dict[Literal["train", "val", "test"], str | tuple[str, ...]] = field(default_factory=dict)
     split: DrawConfig | None = None
     exif: Literal["auto", "apply", "ignore"] = "auto"
-    max_shared: int | None = None
 
     def __post_init__(self) -> None:
         given = {

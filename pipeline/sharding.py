@@ -306,10 +306,10 @@ def _examine(
     Raises:
         DataError: there is nothing to learn, or splits share more pictures than `max_shared`.
     """
-    notes = learnable.masks_missing(name, entries)
     labels = sum((result.labels for result in results["train"]), Counter())
-    totals, where = entries["train"]["totals"], chunks["train"].first_file
-    notes += learnable.check_labels(name, classes, labels, totals, where)
+    where = chunks["train"].first_file
+    notes = learnable.check_labels(name, classes, labels, entries["train"]["totals"], where)
+    notes += learnable.missing_masks(name, entries)
     images = {split: np.concatenate([result.images for result in done]) for split, done in results.items()}
     notes += bookkeeping.check_shared(name, images, config.max_shared)
     folders = sum((part.folders for part in chunks.values()), Counter())

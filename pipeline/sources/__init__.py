@@ -226,6 +226,6 @@ def _merge(a: RawRecord, b: RawRecord) -> RawRecord | Problem:
         semantic_mask=a.semantic_mask or b.semantic_mask,
         instance_mask=a.instance_mask or b.instance_mask,
         label_map=a.label_map if a.semantic_mask else b.label_map,
-        fixes=a.fixes + b.fixes,
         label_colors=a.label_colors if a.semantic_mask else b.label_colors,
+        fixes=a.fixes + b.fixes,
     )

@@ -63,8 +63,8 @@ def _kind(path: Path, name: str) -> tuple[str, str] | None:
             return "CVAT's XML", "export from CVAT as `COCO 1.0` or `Pascal VOC 1.1` instead"
         if b"<annotation" in head and b"<bndbox>" in head:
             return "Pascal VOC's XML outside its folders", (
-                "put the pictures into JPEGImages and the XML files into Annotations, side by side, and name the "
-                'folder that holds the two: sources: {voc: {folders: ["."]}}'
+                "sources: {voc: {folders: [FOLDER], images: IMAGES, annotations: XML}}, with the folders of both below "
+                'FOLDER ("." where they lie in it); where no lists say which are for validation, split: {val: 0.1}'
             )
     if suffix in (".yaml", ".yml") and b"names:" in head and (b"train:" in head or b"nc:" in head):
         return "YOLO's data.yaml", "sources: {yolo: {}}"

@@ -16,6 +16,7 @@ from pipeline.reading import is_file
 from pipeline.sources._files import (
     Spool,
     check_template,
+    forward_slashes,
     is_inside,
     record_key,
     shown,
@@ -23,6 +24,8 @@ from pipeline.sources._files import (
     whole_number,
 )
 from pipeline.sources._splits import SPLITS, Split, SplitNames, check_all_there, file_splits, in_key_order, split_names
+
+_LABELS = ("multiple_choice_answer", "question_type", "answer_type")  # of a question's answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +95,8 @@ def _read_name(root: Path, name: str, config: Config) -> Iterator[RawRecord | Pr
         asked = yield from _read_questions(question_file, questions, numbers, images)
         if labelled:
             yield from _read_answers(answer_file, asked, answers, numbers)
-        found = yield from _images_by_key(question_file, questions, numbers, images, root, name, config)
-        for key, (image, group) in sorted(found.items()):
+        files = yield from _image_files(question_file, questions, numbers, images, name, config)
+        for key, file, group in sorted((record_key(file), file, group) for group, file in files.items()):
             joined: list[Question] = []
             for number, text in questions.of(group):
                 question = _join(numbers.id(number), text, images.id(group), answers.of(number) if labelled else None)
@@ -105,7 +108,7 @@ def _read_name(root: Path, name: str, config: Config) -> Iterator[RawRecord | Pr
             yield RawRecord(
                 key=key,
                 image_id=images.id(group),
-                image=image,
+                image=root / file,
                 annotation_file=str(question_file),
                 questions=tuple(joined),
             )
@@ -139,31 +142,23 @@ class _Numbers:
         return number if number >= 0 else self._texts[-1 - number]
 
 
-def _images_by_key(
-    file: Path, questions: Spool, numbers: _Numbers, images: _Numbers, root: Path, split: str, config: Config
-) -> Generator[Problem, None, dict[str, tuple[Path, int]]]:
-    """Key -> (image file, its number); a Problem for each question on an image whose id gives no file's name."""
-    found: dict[str, tuple[Path, int]] = {}
+def _image_files(
+    where: Path, questions: Spool, numbers: _Numbers, images: _Numbers, name: str, config: Config
+) -> Generator[Problem, None, dict[int, str]]:
+    """Image number -> its file; a Problem for each question on an image whose id gives no file's name."""
+    files: dict[int, str] = {}
     for group in questions.groups.tolist():
         try:
-            name = config.images.format(split=split, image_id=images.id(group))
+            file = forward_slashes(config.images.format(split=name, image_id=images.id(group)))
         except ValueError:  # a text where the name has digits
-            name = ""
-        if not is_inside(name):
-            for number, _ in questions.of(group):
-                detail = f"{shown(images.id(group))} in {config.images}"
-                yield _problem("bad_image_id", file, numbers.id(number), detail=detail)
+            file = ""
+        if is_inside(file):
+            files[group] = file
             continue
-        key = record_key(name)
-        if key in found:
-            raise ConfigError(
-                "two images get one record key",
-                value=[images.id(found[key][1]), images.id(group)],
-                where=f"images: {config.images}",
-                fix="put {image_id} into the file's name, not only into its folder",
-            )
-        found[key] = (root / name, group)
-    return found
+        detail = f"{shown(images.id(group))} in {config.images}"
+        for number, _ in questions.of(group):
+            yield _problem("bad_image_id", where, numbers.id(number), detail=detail)
+    return files
 
 
 def _join(question_id: int | str, text: str, image_id: int | str, answers: list | None) -> Question | tuple[str, str]:
@@ -244,7 +239,9 @@ def _read_answers(path: Path, asked: _Asked, spool: Spool, numbers: _Numbers) ->
         texts = _answer_texts(item.get("answers"))
         found = shown(item.get("answers"), 200) if texts is None else texts
         image = images.of(item.get("image_id"))
-        labels = [_text(item.get(name)) or "" for name in ("multiple_choice_answer", "question_type", "answer_type")]
+        labels = [
+            answer_text(item.get(name)) or "" for name in ("multiple_choice_answer", "question_type", "answer_type")
+        ]
         spool.add(number, number, [None if image is None else images.id(image), found, *labels])
     for number in spool.seal():
         yield _problem("duplicate_annotation_id", path, numbers.id(number), kind="answer")
@@ -253,12 +250,12 @@ def _read_answers(path: Path, asked: _Asked, spool: Spool, numbers: _Numbers) ->
 def _answer_texts(answers: Any) -> list[str] | None:
     if not isinstance(answers, list):
         return None
-    texts = [_text(answer.get("answer")) if isinstance(answer, dict) else None for answer in answers]
+    texts = [answer_text(answer.get("answer")) if isinstance(answer, dict) else None for answer in answers]
     known = [text for text in texts if text is not None]
     return known if len(known) == len(texts) else None
 
 
-def _text(value: Any) -> str | None:
+def answer_text(value: Any) -> str | None:
     """A text, or a number as one: "how many" is often answered with 2 in place of "2"."""
     if isinstance(value, str):
         return value

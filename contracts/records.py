@@ -45,7 +45,8 @@ class RawObject:
     """One object as the annotation file has it, unchecked.
 
     `box` is already `(x1, y1, x2, y2)`; `segmentation` is COCO polygons (list of flat x, y lists), a COCO RLE
-    dict (compressed or not), or None. `category` is the class name, or `#<id>` for an id without a name.
+    dict (compressed or not), or None. `category` is the class name, or `#<id>` for an id without a name. With
+    `is_relative`, box and polygons are shares of the width and height of the upright image, not pixels.
     """
 
     object_id: str
@@ -56,6 +57,7 @@ class RawObject:
     is_crowd: bool = False
     is_difficult: bool = False
     is_truncated: bool = False
+    is_relative: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,8 +78,9 @@ def classes(root: Path, config: Config) -> tuple[str, ...]:
     else:
         documents = (_load(file) for split in splits(root, config) for file in _files(root, split, config))
         shapes = (shape for document in documents if isinstance(document, dict) for shape in document["shapes"])
-        found = {shape.get("label") for shape in shapes if isinstance(shape, dict)}
-        names = dict.fromkeys(sorted(n for n in found if isinstance(n, str) and n.lower() not in NOT_CLASSES))
+        labels = (shape.get("label") for shape in shapes if isinstance(shape, dict))
+        found = {label for label in labels if isinstance(label, str) and label.lower() not in NOT_CLASSES}
+        names = dict.fromkeys(sorted(found - {""}))
     if not names:
         raise DataError("no class list, and no LabelMe file that names a class", where=str(root))
     return tuple(names)
@@ -181,7 +182,7 @@ def _corners(shape: Any) -> list[float]:
     if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
         raise Refused("bad_shape", shown(shape))
     kind, points = shape.get("shape_type") or "polygon", _points(shape.get("points"))
-    if kind not in _NUM_POINTS:
+    if not isinstance(kind, str) or kind not in _NUM_POINTS:
         raise Refused("shape_without_area", f"{shown(kind)} {shown(shape['label'])}")
     least, most = _NUM_POINTS[kind]
     if points is None or not least <= len(points) <= most:

@@ -38,8 +38,8 @@ class Config:
     are filled in; without `{split}` they are train's.
 
     `splits` says how the files call a split where they do not call it so: `{val: valid}`. `caption` and `label` are the
-    keys of `.json` that hold them. `classes` names the numbers from 0 on that `.cls` may hold; otherwise the labels that
-    are found are the classes, which takes one more reading of all tars.
+    keys of `.json` that hold them. `classes` names the numbers from 0 on that `.cls` may hold; otherwise the labels
+    that are found are the classes, which takes one more reading of all tars.
     """
 
     tars: str = "{split}/*.tar"

@@ -20,7 +20,7 @@ from contracts.errors import DataError
 from contracts.records import Problem, RawObject, RawRecord
 from pipeline.reading import is_file, is_folder, listed, read_bytes, read_text
 from pipeline.sources._files import shown
-from pipeline.sources._images import IMAGE_SUFFIXES, files_below, keyed, upright_size
+from pipeline.sources._images import IMAGE_SUFFIXES, files_below, keyed
 
 _SPLITS = ("train", "val", "test")
 _NOTHING = ("", "null", "~")
@@ -57,7 +57,8 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
     layout = _Layout(root, config)
     root = layout.root
     names, num_keypoint_columns = layout.names(), layout.num_keypoint_columns()
-    found, problems = keyed(layout.images(split, outside := []), root)
+    outside: list[Problem] = []
+    found, problems = keyed(layout.images(split, outside), root)
     yield from (*outside, *problems)
     num_labelled = 0
     for key, image in found:
@@ -67,11 +68,10 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
             num_labelled += 1
         except OSError:  # one of `ABSENT`
             text = ""
-        size = upright_size(image)  # without one the door refuses the image, or else each box
         objects: list[RawObject] = []
         for number, line in enumerate(text.splitlines(), start=1):
             if line.strip():
-                item = _object(number, line, size or (math.nan, math.nan), names, num_keypoint_columns)
+                item = _object(number, line, names, num_keypoint_columns)
                 if isinstance(item, RawObject):
                     objects.append(item)
                 else:
@@ -84,8 +84,6 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
             image_id=image.relative_to(root).as_posix(),
             image=image,
             annotation_file=str(file),
-            width=size[0] if size else 0,
-            height=size[1] if size else 0,
             objects=tuple(objects),
         )
     if found and not num_labelled and split != "test":
@@ -113,7 +111,7 @@ class _Layout:
         return value.strip().replace("\\", "/") if isinstance(value, str) and value.strip() not in _NOTHING else ""
 
     def _is_inside(self, path: Path) -> bool:
-        return Path(os.path.normpath(path)).is_relative_to(self.root)
+        return "\0" not in str(path) and Path(os.path.normpath(path)).is_relative_to(self.root)
 
     def entries(self, split: str) -> list[str]:
         """Folders and lists of images, as written."""
@@ -220,9 +218,7 @@ def _label_file(image: Path, root: Path) -> Path:
     return root.joinpath(*parts).with_suffix(".txt")
 
 
-def _object(
-    number: int, line: str, size: tuple[float, float], names: dict[int, str], num_keypoint_columns: int
-) -> RawObject | str:
+def _object(number: int, line: str, names: dict[int, str], num_keypoint_columns: int) -> RawObject | str:
     """The object of a line, or what is wrong with it."""
     try:
         category, *values = map(float, line.split())
@@ -237,13 +233,16 @@ def _object(
         return f"{1 + len(values)} columns, neither 5 (box) nor 7, 9, .. (polygon)"
     if not all(-1 <= value <= 2 for value in values):
         return "not shares of the width and height, from 0 to 1"
-    segmentation: list[list[float]] | None = None
     if is_polygon:
-        xs, ys = [size[0] * x for x in values[::2]], [size[1] * y for y in values[1::2]]
-        segmentation = [[value for point in zip(xs, ys, strict=True) for value in point]]
-        box = (min(xs), min(ys), max(xs), max(ys))
+        box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
     else:
         x, y, w, h = values
-        box = (size[0] * (x - w / 2), size[1] * (y - h / 2), size[0] * (x + w / 2), size[1] * (y + h / 2))
+        box = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
     name = names.get(int(category), f"#{int(category)}")
-    return RawObject(object_id=str(number), category=name, box=box, segmentation=segmentation)
+    return RawObject(
+        object_id=str(number),
+        category=name,
+        box=box,
+        segmentation=[values] if is_polygon else None,
+        is_relative=True,
+    )

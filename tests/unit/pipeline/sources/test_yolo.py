@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from contracts.errors import DataError
+from pipeline.door.masks import counts_area_and_box
 from pipeline.sources import yolo
 from tests.formats import box_error, drawn, put, through_door
 
@@ -44,7 +45,9 @@ def test_boxes_and_polygons_of_all_splits(tmp_path: Path) -> None:
     assert first.objects.boxes.tolist() == [list(BOX), [16, 12, 48, 36]]
     assert first.objects.labels.tolist() == [1, 2]
     assert [bool(mask) for mask in first.objects.masks] == [False, True]
-    assert 300 < first.objects.areas[1] < 470, "the triangle has half of the box's 768 pixels"
+    area, extent = counts_area_and_box(first.objects.masks[1], 48, 64)
+    assert 300 < area < 470, "the triangle has half of the box's 768 pixels"
+    np.testing.assert_allclose(extent, BOX, atol=1)
     assert box_error(last) <= 1
     assert read.records["val"][0].objects.labels.tolist() == [2]
 

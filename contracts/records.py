@@ -44,9 +44,9 @@ class Problem:
 class RawObject:
     """One object as the annotation file has it, unchecked.
 
-    `box` is already `(x1, y1, x2, y2)`; `segmentation` is COCO polygons (list of flat x, y lists), a COCO RLE
-    dict (compressed or not), or None. `category` is the class name, or `#<id>` for an id without a name. With
-    `is_relative`, box and polygons are shares of the width and height of the upright image, not pixels.
+    `box` is already `(x1, y1, x2, y2)`, four NaNs where there is none but a mask; `segmentation` is COCO polygons (list
+    of flat x, y lists), a COCO RLE dict (compressed or not), or None. `category` is the class name, or `#<id>` for an
+    id without a name. With `is_relative`, box and polygons are shares of the width and height of the upright image.
     """
 
     object_id: str
@@ -62,7 +62,7 @@ class RawObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caption:
-    caption_id: int
+    caption_id: int | str
     text: str
 
 
@@ -70,7 +70,7 @@ class Caption:
 class Question:
     """A VQA question. `answers` has the annotators' answers as written (ten in VQA v2), empty for a test split."""
 
-    question_id: int
+    question_id: int | str
     text: str
     answers: tuple[str, ...] = ()
     multiple_choice_answer: str = ""
@@ -97,8 +97,8 @@ class RawRecord:
     `width` and `height` are what the annotation claims (0: it claims nothing); the door compares them with the file.
     `semantic_mask` is the file of class ids; the source says through `label_map` how file values become labels
     (missing: the value is already the label, 255 is ignored). `instance_mask` is a VOC SegmentationObject PNG:
-    pixel value i is the i-th object. `labels` are names of classes that the whole image belongs to. `image_part` is set
-    where `image` is a file that holds more than the image.
+    pixel value i is the i-th object. `fixes` names what the source changed, once for each change. `labels` are names of
+    classes that the whole image belongs to. `image_part` is set where `image` is a file that holds more than the image.
     """
 
     key: str
@@ -115,6 +115,7 @@ class RawRecord:
     semantic_mask: Path | None = None
     instance_mask: Path | None = None
     label_map: Mapping[int, int] | None = None
+    fixes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,10 +12,36 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from contracts.errors import ConfigError
-from contracts.ranges import AMOUNT, COUNT, POSITIVE, SHARE, Range, RangeError, check_ranges
+from contracts.ranges import AMOUNT, COUNT, POSITIVE, SEED, SHARE, Range, RangeError, check_ranges
 from pipeline import discover
 from pipeline.archives import DownloadConfig
 from pipeline.uris import check_tracking_uri
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawConfig:
+    """Shares of the train split that become val and test, where there is one file.
+
+    `by: group` keeps the images of one folder (a video, a patient) together.
+    """
+
+    val: float | None = None
+    test: float | None = None
+    seed: int = 0
+    by: Literal["image", "group"] = "image"
+
+    def __post_init__(self) -> None:
+        share = Range(0, 1, open_low=True, open_high=True)
+        check_ranges(self, val=share, test=share, seed=SEED)
+        if not self.shares or sum(self.shares.values()) >= 1:
+            raise ConfigError(
+                "nothing to draw, or nothing left for train", value=self.shares, allowed="{val: 0.1} or so"
+            )
+
+    @property
+    def shares(self) -> dict[str, float]:
+        given = {"test": self.test, "val": self.val}
+        return {split: share for split, share in given.items() if share is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +52,10 @@ class DatasetConfig:
     `origin: local`, the user's folder, which is read where it lies. `sources` maps a file of pipeline/sources to its
     settings. `max_quarantined` is the largest share of records, and of annotations, that may be unusable.
     `follow_links` allows images and masks that are links to files outside the data set's folder.
+    `splits` says how the files call a split (`{val: valid}`; a list is read as one), `split` draws val and test from
+    train where there is one file. `exif` says on what boxes and masks were drawn where a picture has an EXIF
+    orientation: `apply`, the turned picture that viewers show; `ignore`, the stored pixels; `auto`, the one that has
+    the annotation's size.
     """
 
     origin: Literal["generated", "download", "local"]
@@ -35,6 +65,9 @@ class DatasetConfig:
     download: DownloadConfig | None = None
     max_quarantined: float = 0.01
     follow_links: bool = False
+    splits: dict[Literal["train", "val", "test"], str | tuple[str, ...]] = field(default_factory=dict)
+    split: DrawConfig | None = None
+    exif: Literal["auto", "apply", "ignore"] = "auto"
 
     def __post_init__(self) -> None:
         given = {

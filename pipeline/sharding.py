@@ -9,7 +9,7 @@ import os
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from contracts.records import Problem, RawRecord
 from pipeline import sources, stores
 from pipeline.disk import flush, renewed, write_lines, writing
 from pipeline.distributed import map_ordered
-from pipeline.door import DEFAULT_DOOR, DoorConfig, Shrink, admit
+from pipeline.door import DEFAULT_DOOR, DoorConfig, Shrink, admit, in_words
 from pipeline.manifest import COUNTS, END_BYTES, MANIFEST, index_name, shard_name, stored_name, write_manifest
 from pipeline.progress import progress_bar
 from pipeline.project import Project
@@ -211,8 +211,8 @@ def shard_dataset(
         root: the folder that has the code, for Ray's workers.
 
     Raises:
-        DataError: duplicate keys, an empty split, no room, or a larger share quarantined than `max_quarantined`; the
-            quarantine list is written in the last case all the same.
+        DataError: no train or no val split, duplicate keys, an empty split, no room, or a larger share quarantined than
+            `max_quarantined`; the quarantine list is written in the last case all the same.
     """
     store = f"{shards.store.rstrip('/')}/{name}" if shards.store else None
     shrink = Shrink(short_side=shards.short_side, quality=shards.quality) if shards.short_side else None
@@ -221,12 +221,14 @@ def shard_dataset(
         follow_links=config.follow_links,
         max_pixels=int(shards.max_megapixels * 1e6),
         shrink=shrink,
+        exif=config.exif,
     )
+    draw = _draw(config, opened)
+    splits = sources.joined_splits(opened, draw)
+    sources.check_splits(splits, opened[0].root)
     classes = sources.joined_classes(opened)
-    chunks = {
-        split: _Chunks(sources.read_joined(opened, split), shards.samples, split)
-        for split in sources.joined_splits(opened)
-    }
+    draw = sources.draw_from(opened, draw) if draw else None
+    chunks = {split: _Chunks(sources.read_joined(opened, split, draw), shards.samples, split) for split in splits}
     results: dict[str, list[ShardResult]] = {split: [] for split in chunks}
     order: list[str] = []  # the split of each job drawn so far; results come in the same order
     with renewed(project.shards(name), inside=project.root / "data" / "shards") as folder:
@@ -242,9 +244,11 @@ def shard_dataset(
             for i, result in enumerate(map_ordered(write, jobs(), cluster, root)):
                 results[order[i]].append(result)
                 advance(result.num_source)
-        write_lines(project.quarantine(name), _quarantined(results, chunks))
+        problems = {split: _problems(results[split], chunks[split]) for split in chunks}
+        lines = (problem_line(split, problem) for split, found in problems.items() for problem in found)
+        write_lines(project.quarantine(name), lines)
         entries = {split: split_manifest(results[split], chunks[split].problems) for split in chunks}
-        _judge(name, config, entries, project.quarantine(name))
+        _judge(name, config, entries, problems, project.quarantine(name))
         with writing(folder / MANIFEST):
             settings = asdict(shrink) if shrink else None
             manifest = write_manifest(folder, name, classes, entries, shrink=settings, store=store)
@@ -258,34 +262,46 @@ def shard_dataset(
     return manifest
 
 
-def _quarantined(results: dict[str, list[ShardResult]], chunks: dict[str, _Chunks]) -> Iterator[str]:
-    """The lines of `data/quarantine/<dataset>.jsonl`: what the door refused, then what the sources themselves did."""
-    for split, done in results.items():
-        yield from (problem_line(split, problem) for result in done for problem in result.problems)
-    for split, part in chunks.items():
-        yield from (problem_line(split, problem) for problem in part.problems)
+def _draw(config: DatasetConfig, opened: Sequence[sources.OpenSource]) -> sources.Draw | None:
+    split = config.split
+    if split is None:
+        return None
+    return sources.Draw(opened[0].root, split.seed, by_folder=split.by == "group", shares=split.shares)
 
 
-def _judge(name: str, config: DatasetConfig, entries: dict[str, Any], quarantine: Path) -> None:
+def _problems(results: Sequence[ShardResult], chunks: _Chunks) -> list[Problem]:
+    """What the door refused, then what the sources themselves did."""
+    return [*(problem for result in results for problem in result.problems), *chunks.problems]
+
+
+def _judge(
+    name: str,
+    config: DatasetConfig,
+    entries: dict[str, Any],
+    problems: Mapping[str, Sequence[Problem]],
+    quarantine: Path,
+) -> None:
     for split, entry in entries.items():
         if not entry["num_samples"]:
             raise DataError(
-                f"split {split!r} of {name} has no usable sample", where=str(quarantine), value=entry["dropped"]
-            )
+                f"split {split!r} of {name} has no usable sample:\n{in_words(problems[split])}", where=str(quarantine),
+                fix="mend the files, or the sources' paths in params.yaml",
+            )  # fmt: skip
         counted = ("num_objects", "num_captions", "num_questions", "num_labels")
         annotations = sum(entry["totals"][column] for column in counted)
         dropped = {kind: sum(reasons.values()) for kind, reasons in entry["dropped"].items()}
         records_lost = dropped.pop("record", 0)
-        shares = {
-            "records": records_lost / max(1, entry["num_source"]),
-            "annotations": sum(dropped.values()) / max(1, annotations + sum(dropped.values())),
+        losses = {
+            "records": (records_lost, entry["num_source"]),
+            "annotations": (sum(dropped.values()), annotations + sum(dropped.values())),
         }
-        for what, share in shares.items():
-            if share > config.max_quarantined:
+        for what, (lost, total) in losses.items():
+            if lost > config.max_quarantined * total:
+                told = [p for p in problems[split] if (p.kind == "record") == (what == "records")]
                 raise DataError(
-                    f"too many {what} of {name}, split {split!r}, cannot be used",
-                    value=f"{share:.2%}: {entry['dropped']}",
-                    where=str(quarantine),
+                    f"too many {what} of {name}, split {split!r}, cannot be used: {lost} of {total} "
+                    f"({lost / total:.2%})\n{in_words(told)}",
+                    where=f"{quarantine} lists all of them",
                     allowed=f"max_quarantined: {config.max_quarantined:.2%}",
-                    fix="look at the quarantine list; mend the data, or raise datasets.<name>.max_quarantined",
+                    fix="mend the data, or raise datasets.<name>.max_quarantined",
                 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from contracts.records import ImagePart, Problem, RawRecord, Record
-from pipeline.door.images import MAX_PIXELS, CleanImage, clean_image, read_bytes
+from pipeline.door.images import MAX_PIXELS, CleanImage, Exif, clean_image, read_bytes
 from pipeline.door.masks import encode_labels, ids_to_labels, load_ids, open_ids
 from pipeline.door.objects import clean_labels, clean_objects
 from pipeline.door.rules import Refused
@@ -42,12 +42,14 @@ class DoorConfig:
         follow_links: files may be links that lead out of `root`.
         max_pixels: of an image or mask; compared with what its header announces, before it is decoded.
         shrink: how large images are made smaller; None keeps them.
+        exif: what an orientation tag means for the annotations (`pipeline/door/images.py`).
     """
 
     root: Path | None = None
     follow_links: bool = False
     max_pixels: int = MAX_PIXELS
     shrink: Shrink | None = None
+    exif: Exif = "auto"
 
     def check_root(self) -> None:
         """Raise DataError unless this host has `root`."""
@@ -97,7 +99,7 @@ def admit(raw: RawRecord, classes: Sequence[str], door: DoorConfig = DEFAULT_DOO
     except Refused as refused:
         return Admission(record=None, problems=[_record_problem(raw, file, refused)])
     problems: list[Problem] = []
-    fixes: Counter[str] = Counter(image.fixes)
+    fixes: Counter[str] = Counter((*raw.fixes, *image.fixes))
     positions = {name: i for i, name in enumerate(classes, start=1)}
     record = Record(
         key=raw.key,
@@ -124,8 +126,12 @@ def _image(raw: RawRecord, mask_size: tuple[int, int] | None, door: DoorConfig) 
         has_pixel_annotations=bool(raw.semantic_mask) or not all(item.is_relative for item in raw.objects),
         shrink=door.shrink,
         max_pixels=door.max_pixels,
+        exif=door.exif,
     )
-    if claimed is not None and claimed != (image.width, image.height):
+    sizes = [(image.width, image.height)]
+    if door.exif == "apply" and "exif_rotated" in image.fixes:  # tools write the size of either
+        sizes.append((image.height, image.width))
+    if claimed is not None and claimed not in sizes:
         raise Refused("size_mismatch", f"annotation {raw.width} x {raw.height}, file {image.width} x {image.height}")
     return image
 

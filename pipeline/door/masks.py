@@ -8,8 +8,8 @@ difference to the run before the last is written (pycocotools `rleToString`).
 from __future__ import annotations
 
 import io
-import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,13 +20,17 @@ from pycocotools import mask as coco_mask
 from contracts.records import IGNORE_INDEX
 from pipeline.door.images import MAX_PIXELS
 from pipeline.door.png import check_rows
+from pipeline.door.polygons import usable_polygons
 from pipeline.door.rules import Refused
 
 _GROUPS_MAX = 7  # 35 bits: more than any run of an image of MAX_PIXELS needs
 
 
-def segmentation_to_counts(segmentation: Any, height: int, width: int) -> str:
+def segmentation_to_counts(segmentation: Any, height: int, width: int, fixes: Counter[str] | None = None) -> str:
     """A COCO segmentation as compressed run lengths; "" for none.
+
+    Args:
+        fixes: what is changed is counted.
 
     Raises:
         Refused: polygons or run lengths that cannot be this image's.
@@ -36,10 +40,11 @@ def segmentation_to_counts(segmentation: Any, height: int, width: int) -> str:
     if isinstance(segmentation, Mapping):
         return _rle_to_counts(segmentation, height, width)
     if isinstance(segmentation, list):
-        for polygon in segmentation:
-            _check_polygon(polygon, height, width)
-        # Of a list, pycocotools reads entries of four numbers as boxes; the check above has refused those.
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))["counts"].decode()
+        polygons = usable_polygons(segmentation, height, width, Counter() if fixes is None else fixes)
+        if not polygons:
+            return ""
+        # Of a list, pycocotools reads entries of four numbers as boxes; those are none of these.
+        return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))["counts"].decode()
     raise Refused("bad_segmentation", type(segmentation).__name__)
 
 
@@ -57,27 +62,8 @@ def binary_to_counts(pixels: np.ndarray) -> str:
     return coco_mask.encode(np.asfortranarray(pixels, np.uint8))["counts"].decode()
 
 
-def _check_polygon(polygon: Any, height: int, width: int) -> None:
-    if not isinstance(polygon, list):
-        raise Refused("bad_segmentation", f"a polygon is a {type(polygon).__name__}")
-    if len(polygon) % 2:
-        raise Refused("polygon_odd_coordinates", f"{len(polygon)} numbers")
-    if len(polygon) < 6:
-        raise Refused("polygon_too_short", f"{len(polygon)} numbers")
-    if not all(_is_number(v) and math.isfinite(v) for v in polygon):
-        raise Refused("polygon_not_finite")
-    points = np.asarray(polygon, np.float64).reshape(-1, 2)
-    size = np.asarray([width, height])
-    if (points < -size).any() or (points > 2 * size).any():
-        raise Refused("polygon_far_outside", f"x, y from {points.min(0).tolist()} to {points.max(0).tolist()}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _rle_to_counts(rle: Mapping[str, Any], height: int, width: int) -> str:
-    if rle.get("size") != [height, width]:
+    if rle.get("size") not in ([height, width], None):  # null says nothing; the sum of the runs is compared below
         raise Refused("rle_size_mismatch", f"{rle.get('size')!r}, the image is {[height, width]}")
     counts = rle.get("counts")
     if isinstance(counts, str):

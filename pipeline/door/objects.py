@@ -11,6 +11,7 @@ import numpy as np
 
 from contracts.records import IGNORE_INDEX, ItemKind, Objects, Problem, RawObject, RawRecord
 from pipeline.door.masks import binary_to_counts, counts_area_and_box, segmentation_to_counts
+from pipeline.door.polygons import polygons_box
 from pipeline.door.rules import Refused
 
 Box = tuple[float, float, float, float]
@@ -41,8 +42,7 @@ def clean_objects(
         try:
             if item.category not in labels:
                 raise Refused("unknown_class", item.category)
-            box = clean_box(item.box, size, fixes)
-            mask = _mask(item, box, size, position, instance_ids, fixes)
+            box, mask = _box_and_mask(item, size, position, instance_ids, fixes)
         except Refused as refused:
             problems.append(_problem(raw, item.object_id, refused))
             continue
@@ -109,29 +109,40 @@ def clean_box(box: Box, size: tuple[int, int], fixes: Counter[str]) -> Box:
     return clipped
 
 
-def _mask(
-    item: RawObject,
-    box: Box,
-    size: tuple[int, int],
-    position: int,
-    instance_ids: np.ndarray | None,
-    fixes: Counter[str],
-) -> str:
-    if instance_ids is not None:
-        counts = binary_to_counts(instance_ids == position)
-        if not counts:
+def _box_and_mask(
+    item: RawObject, size: tuple[int, int], position: int, instance_ids: np.ndarray | None, fixes: Counter[str]
+) -> tuple[Box, str]:
+    """The box, taken from the mask where the annotation has none, and the mask's counts or ""."""
+    box = clean_box(item.box, size, fixes) if _has_box(item.box) else None
+    mask = _mask(item, size, position, instance_ids, fixes)
+    if mask:
+        area, extent = counts_area_and_box(mask, *size)
+        if area == 0:
             fixes["empty_mask_dropped"] += 1
-            return ""
-    else:
-        counts = segmentation_to_counts(item.segmentation, *size)
-    if not counts:
-        return ""
-    area, extent = counts_area_and_box(counts, *size)
-    if area == 0:
-        fixes["empty_mask_dropped"] += 1
-        return ""
+            mask = ""
+    if not mask:
+        return (clean_box(item.box, size, fixes) if box is None else box), ""
+    if box is None:
+        polygon_box = polygons_box(item.segmentation) if instance_ids is None else None
+        fixes["box_from_mask"] += 1
+        return clean_box(polygon_box or extent, size, fixes), mask
     if extent[0] >= box[2] or extent[2] <= box[0] or extent[1] >= box[3] or extent[3] <= box[1]:
         raise Refused("mask_outside_box", f"mask {extent}, box {box}")
+    return box, mask
+
+
+def _has_box(box: Box) -> bool:
+    """False for four NaNs (a source found none) and four zeros, which tools write for none."""
+    return not (all(math.isnan(v) for v in box) or not any(box))
+
+
+def _mask(
+    item: RawObject, size: tuple[int, int], position: int, instance_ids: np.ndarray | None, fixes: Counter[str]
+) -> str:
+    if instance_ids is None:
+        return segmentation_to_counts(item.segmentation, *size, fixes)
+    counts = binary_to_counts(instance_ids == position)
+    fixes["empty_mask_dropped"] += not counts
     return counts
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from contracts.errors import ConfigError, DataError
 from contracts.records import Problem, RawRecord
 from pipeline.reading import is_folder, listed
+from pipeline.sources._files import SPLITS
 from pipeline.sources._images import IMAGE_SUFFIXES, files_below, is_hidden, keyed
-
-_SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,7 @@ class Config:
 
 def splits(root: Path, config: Config) -> tuple[str, ...]:
     """Splits whose folder is there."""
-    return tuple(split for split in _SPLITS if getattr(config, split) and is_folder(root / getattr(config, split)))
+    return tuple(split for split in SPLITS if getattr(config, split) and is_folder(root / getattr(config, split)))
 
 
 def classes(root: Path, config: Config) -> tuple[str, ...]:

@@ -20,10 +20,9 @@ from contracts.errors import ConfigError, DataError
 from contracts.records import ImagePart, Problem, RawObject, RawRecord
 from pipeline.door.rules import Refused
 from pipeline.reading import is_file, is_folder, read_bytes, read_text
-from pipeline.sources._files import NOT_CLASSES, shown, whole_number
+from pipeline.sources._files import NOT_CLASSES, SPLITS, shown, whole_number
 from pipeline.sources._images import IMAGE_SUFFIXES, files_below, keyed
 
-_SPLITS = ("train", "val", "test")
 _CIRCLE_CORNERS = 64
 _IMAGE_DATA = re.compile(rb'"imageData"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"')
 
@@ -49,7 +48,7 @@ class Config:
 
 def splits(root: Path, config: Config) -> tuple[str, ...]:
     """Splits whose folder is there with a JSON file in it."""
-    return tuple(split for split in _SPLITS if any(_files(root, split, config)))
+    return tuple(split for split in SPLITS if any(_files(root, split, config)))
 
 
 def _files(root: Path, split: str, config: Config) -> Iterator[Path]:
@@ -57,7 +56,7 @@ def _files(root: Path, split: str, config: Config) -> Iterator[Path]:
     name = getattr(config, split)
     if not name or not is_folder(root / name):
         return
-    others = {root / getattr(config, other) for other in _SPLITS if other != split and getattr(config, other)}
+    others = {root / getattr(config, other) for other in SPLITS if other != split and getattr(config, other)}
     for path in files_below(root / name, {".json"}):
         between = path.parents[: len(path.parents) - len((root / name).parents) - 1]
         if others.isdisjoint(between):
@@ -84,6 +83,18 @@ def classes(root: Path, config: Config) -> tuple[str, ...]:
     if not names:
         raise DataError("no class list, and no LabelMe file that names a class", where=str(root))
     return tuple(names)
+
+
+def notes(root: Path, config: Config) -> list[str]:
+    """How many images of the splits' folders were not annotated."""
+    told = []
+    for split in splits(root, config):
+        annotated = {file.stem for file in _files(root, split, config)}
+        images = (path for path in files_below(root / getattr(config, split), IMAGE_SUFFIXES))
+        left = [path for path in images if path.stem not in annotated]
+        if left:
+            told.append(f"{len(left)} images of {split} have no LabelMe JSON and are not read, such as {left[0]}")
+    return told
 
 
 def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem]:

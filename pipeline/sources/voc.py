@@ -26,7 +26,7 @@ from contracts.records import IGNORE_INDEX, Problem, RawObject, RawRecord
 from pipeline.door.masks import decode_ids
 from pipeline.door.rules import Refused
 from pipeline.reading import is_file, is_folder, listed, read_bytes, read_text
-from pipeline.sources._files import NOT_CLASSES, is_inside, record_key
+from pipeline.sources._files import NOT_CLASSES, image_key, is_inside
 
 OFFICIAL_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -211,10 +211,12 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
         images[folder] = {path.stem: path.name for path in listed(folder / "JPEGImages")}
         where = str(_list(folder, split, config))
         for stem in _stems(folder, split, config):
-            key = record_key(f"{stem}.jpg")
             if not is_inside(stem):
                 yield Problem(reason="unsafe_path", kind="record", file=where, item_id=stem)
-            elif key in found:
+                continue
+            image = folder / "JPEGImages" / images[folder].get(stem, f"{stem}.jpg")
+            key = image_key(image, root)
+            if key in found:
                 yield Problem(reason="duplicate_key", kind="record", file=where, item_id=stem, key=key)
             else:
                 found[key] = (folder, stem)

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from contracts.errors import ConfigError, DataError
 from contracts.records import Problem, Question, RawRecord
 from pipeline.reading import is_file
-from pipeline.sources._files import Spool, annotation_id, check_template, record_key, shown, stream_list, whole_number
-
-_SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
+from pipeline.sources._files import (
+    SPLITS,
+    Split,
+    SplitNames,
+    Spool,
+    annotation_id,
+    check_template,
+    file_splits,
+    in_key_order,
+    record_key,
+    shown,
+    split_names,
+    stream_list,
+    whole_number,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Paths below the data set's folder; a split exists if its question file does.
+    """Paths below the data set's folder; a split exists if its question file does, under a name that `splits` gives it
+    (`{val: valid}`; a list is read as one). `questions` without `{split}` is the file of one split: of the one in
+    `only`, else of train.
 
     `images` also takes `{image_id}`. The official images of VQA v2 are COCO 2014:
     `{split}2014/COCO_{split}2014_{image_id:012d}.jpg`. A split without an annotation file is unlabelled: its
@@ -29,7 +43,8 @@ class Config:
     questions: str = "vqa/v2_OpenEnded_mscoco_{split}2014_questions.json"
     annotations: str = "vqa/v2_mscoco_{split}2014_annotations.json"
     images: str = "{split}2017/{image_id:012d}.jpg"
-    only: tuple[Literal["train", "val", "test"], ...] = _SPLITS
+    splits: SplitNames = field(default_factory=dict)
+    only: tuple[Split, ...] = SPLITS
 
     def __post_init__(self) -> None:
         check_template("questions", self.questions, split="train")
@@ -37,17 +52,18 @@ class Config:
         check_template("images", self.images, split="train", image_id=1)
         if "{image_id" not in self.images:
             raise ConfigError("images names the same file for every image", value=self.images, allowed="{image_id}")
-        if "{split}" not in self.questions and len(self.only) > 1:
-            raise ConfigError(
-                "questions names the same file for several splits",
-                value=self.questions,
-                allowed="a path with {split}, or one split in `only`",
-            )
 
 
 def splits(root: Path, config: Config) -> tuple[str, ...]:
     """Splits of `config.only` that have a question file."""
-    return tuple(s for s in _SPLITS if s in config.only and is_file(root / config.questions.format(split=s)))
+    return tuple(split for split in SPLITS if _names(root, split, config))
+
+
+def _names(root: Path, split: str, config: Config) -> list[str]:
+    """The names under which a split has a question file."""
+    if split not in file_splits(config.questions, config.only):
+        return []
+    return [name for name in split_names(split, config.splits) if is_file(root / config.questions.format(split=name))]
 
 
 def classes(root: Path, config: Config) -> tuple[str, ...]:
@@ -61,15 +77,19 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
     Raises:
         DataError: a JSON file is broken or lists nothing.
     """
-    question_file = root / config.questions.format(split=split)
-    answer_file = root / config.annotations.format(split=split)
+    return in_key_order([_read_name(root, name, config) for name in _names(root, split, config)])
+
+
+def _read_name(root: Path, name: str, config: Config) -> Iterator[RawRecord | Problem]:
+    question_file = root / config.questions.format(split=name)
+    answer_file = root / config.annotations.format(split=name)
     labelled = is_file(answer_file)
     with Spool() as questions, Spool() as answers:
         question_ids = yield from _read_questions(question_file, questions)
         if labelled:
             yield from _read_answers(answer_file, question_ids, answers)
-        by_key = _image_ids_by_key(questions.groups, split, config)
-        for key, image_id in by_key:
+        images = {i: config.images.format(split=name, image_id=i) for i in questions.groups.tolist()}
+        for key, image_id in sorted((record_key(image), i) for i, image in images.items()):
             joined: list[Question] = []
             for number, text in questions.of(image_id):
                 question = _join(number, text, image_id, answers.of(number) if labelled else None)
@@ -80,25 +100,10 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
             yield RawRecord(
                 key=key,
                 image_id=image_id,
-                image=root / config.images.format(split=split, image_id=image_id),
+                image=root / images[image_id],
                 annotation_file=str(question_file),
                 questions=tuple(joined),
             )
-
-
-def _image_ids_by_key(image_ids: np.ndarray, split: str, config: Config) -> list[tuple[str, int]]:
-    """(key, image id) in order of key."""
-    found: dict[str, int] = {}
-    for image_id in image_ids.tolist():
-        key = record_key(config.images.format(split=split, image_id=image_id))
-        if found.setdefault(key, image_id) != image_id:
-            raise ConfigError(
-                "two images get one record key",
-                value=[found[key], image_id],
-                where=f"images: {config.images}",
-                fix="put {image_id} into the file's name, not only into its folder",
-            )
-    return sorted(found.items())
 
 
 def _join(number: int, text: str, image_id: int, answers: list | None) -> Question | str:

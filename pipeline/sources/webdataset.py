@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from webdataset.shardlists import expand_urls
 from webdataset.tariterators import group_by_keys
@@ -22,10 +22,9 @@ from webdataset.tariterators import group_by_keys
 from contracts.errors import ConfigError, DataError
 from contracts.records import Caption, ImagePart, ItemKind, Problem, RawRecord
 from pipeline.reading import PatientFile, is_folder, listed
-from pipeline.sources._files import Spool, record_key, shown, whole_number
+from pipeline.sources._files import SPLITS, SplitNames, Spool, record_key, shown, split_names, whole_number
 from pipeline.sources._images import is_hidden
 
-_SPLITS = ("train", "val", "test")
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 _ANNOTATIONS: dict[str, ItemKind] = {"json": "caption", "txt": "caption", "cls": "label"}
 _MAX_ANNOTATION_BYTES = 16 << 20
@@ -43,7 +42,7 @@ class Config:
     """
 
     tars: str = "{split}/*.tar"
-    splits: dict[Literal["train", "val", "test"], str] = field(default_factory=dict)
+    splits: SplitNames = field(default_factory=dict)
     caption: str = "caption"
     label: str = "label"
     classes: tuple[str, ...] = ()
@@ -55,15 +54,15 @@ class Config:
 
 def splits(root: Path, config: Config) -> tuple[str, ...]:
     """Splits that have at least one tar."""
-    return tuple(split for split in _SPLITS if _tars(root, split, config))
+    return tuple(split for split in SPLITS if _tars(root, split, config))
 
 
 def _tars(root: Path, split: str, config: Config) -> list[Path]:
     if "{split}" not in config.tars and split != "train":
         return []
-    name = config.splits.get(split, split)  # type: ignore[call-overload]
+    patterns = [config.tars.replace("{split}", name) for name in split_names(split, config.splits)]
     found: set[Path] = set()
-    for path in (root / pattern for pattern in expand_urls(config.tars.replace("{split}", name))):
+    for path in (root / name for pattern in patterns for name in expand_urls(pattern)):
         if is_folder(path.parent):
             names = (tar for tar in listed(path.parent) if not is_hidden(tar))
             found.update(tar for tar in names if fnmatch.fnmatchcase(tar.name, path.name))

@@ -19,10 +19,9 @@ import yaml
 from contracts.errors import DataError
 from contracts.records import Problem, RawObject, RawRecord
 from pipeline.reading import is_file, is_folder, listed, read_bytes, read_text
-from pipeline.sources._files import shown
+from pipeline.sources._files import SPLITS, shown
 from pipeline.sources._images import IMAGE_SUFFIXES, files_below, keyed
 
-_SPLITS = ("train", "val", "test")
 _NOTHING = ("", "null", "~")
 _BOX_COLUMNS = 4
 _MIN_POLYGON_COLUMNS = 6
@@ -39,13 +38,29 @@ class Config:
 def splits(root: Path, config: Config) -> tuple[str, ...]:
     """Splits that the YAML names; `test`, which many name and few have, only if it is there."""
     layout = _Layout(root, config)
-    named = [split for split in _SPLITS if layout.entries(split)]
+    named = [split for split in SPLITS if layout.entries(split)]
     return tuple(s for s in named if s != "test" or all(layout.place(entry) for entry in layout.entries(s)))
 
 
 def classes(root: Path, config: Config) -> tuple[str, ...]:
     """The YAML's `names` in the order of their numbers."""
     return tuple(name for _, name in sorted(_Layout(root, config).names().items()))
+
+
+def notes(root: Path, config: Config) -> list[str]:
+    """Images without labels and labels without an image."""
+    layout, told = _Layout(root, config), []
+    for split in splits(root, config):
+        images = list(layout.images(split, []))
+        wanted = {_label_file(image, layout.root) for image in images}
+        there = {path for folder in {path.parent for path in wanted} if is_folder(folder) for path in listed(folder)}
+        if missing := len(wanted - there):
+            told.append(f"{missing} of {len(images)} images of {split} have no label file: they show no object")
+        is_list = any(not is_folder(place) for entry in layout.entries(split) if (place := layout.place(entry)))
+        left = [] if is_list else sorted(path for path in there - wanted if path.suffix == ".txt")
+        if left := [path for path in left if path.name != "classes.txt"]:  # which LabelImg writes beside them
+            told.append(f"{len(left)} label files of {split} have no image, such as {left[0]}")
+    return told
 
 
 def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem]:

@@ -94,19 +94,20 @@ RLE = {"size": [40, 50], "counts": [100, 20, 1880]}
     ("truth", "found", "message"),
     [
         ((), ((1, "image_id"), 99), r"image that the truth does not have: 99.*found\.json: \[1\], image_id 99"),
-        ((), ((1, "image_id"), "7"), r"does not have: '7'"),
-        ((), ((1, "category_id"), 9), r"category.*: 9.*found\.json: results, entry 2 \(image 8\)"),
+        ((), ((1, "image_id"), "x7"), r"does not have: 'x7'"),
+        ((), ((1, "category_id"), 9), r"category_id' has a wrong value: 9.*found\.json: \[1\], image_id 8.*categories: 1, 2"),
         ((), ((0, "category_id"), "cat"), r"'category_id' has a wrong value: 'cat'.*image_id 7"),
         ((), ((1, "score"), ...), r"'score' is missing.*image_id 8"),
         ((), ((1, "score"), "high"), r"'score' has a wrong value: 'high'"),
         ((), ((0, "bbox"), [1, 2, 3]), r"'bbox' has a wrong value: \[1, 2, 3\].*image_id 7"),
-        ((), ((1, "bbox"), [1, 2, "3", 4]), r"'bbox' has a wrong value.*four numbers"),
+        ((), ((1, "bbox"), [1, 2, "3 px", 4]), r"'bbox' has a wrong value.*four numbers"),
         ((), ((1, "bbox"), [1, 2, -3, 4]), r"a box that is none.*entry 2 \(image 8\).*not negative"),
         (((("annotations", 0, "area"), ...)), (), r"'area' is missing.*annotations\[0\], id 0"),
         ((("annotations", 1, "image_id"), 3), (), r"does not have: 3.*truth\.json: annotations\[1\]"),
         ((("images", 1, "id"), 7), (), r"id is there twice: 7.*images\[0\].*images\[1\]"),
-        ((("images", 1, "id"), "8"), (), r"image ids of two types"),
-        ((("categories", 1, "id"), 1), (), r"id is there twice: 1"),
+        ((("images", 1, "id"), "x8"), (), r"does not have: 8"),
+        ((("categories", 1, "id"), 1), (), r"two categories with one id: \['cat', 'dog'\].*id 1"),
+        ((("annotations", 0, "segments_info"), []), (), r"panoptic file.*annotations\[0\]"),
         ((("images",), ...), (), r"'images' is missing.*truth\.json"),
     ],
 )  # fmt: skip
@@ -118,12 +119,12 @@ def test_bad_files_are_refused_with_file_and_id(tmp_path, truth, found, message)
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        ({"size": [40, 50], "counts": [5, 5]}, "rle_bad_sum"),  # pycocotools reads memory that is not the mask's
-        ({"size": [40, 50], "counts": "c26"}, "rle_bad_sum"),
-        ({"size": [50, 40], "counts": [100, 20, 1880]}, "rle_size_mismatch"),
-        ([[10.0, 10, 1e9, 10, 30, 30]], "polygon_far_outside"),  # it crashes
-        ([[10.0, 10, 30, 30]], "polygon_too_short"),  # it takes it for a box
-        (7, "bad_segmentation"),
+        ({"size": [40, 50], "counts": [5, 5]}, "must add up"),  # pycocotools reads memory that is not the mask's
+        ({"size": [40, 50], "counts": "c26"}, "must add up"),
+        ({"size": [50, 40], "counts": [100, 20, 1880]}, "must have the size of its image"),
+        ([[10.0, 10, 1e9, 10, 30, 30]], "leave the image"),  # it crashes
+        ([[10.0, 10, 30, 30]], "no empty one"),  # it takes it for a box
+        (7, "list of polygons or a run-length"),
         ([], "no empty one"),
     ],
 )

@@ -43,6 +43,14 @@ def test_each_image_has_its_folders_name(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_names_need_not_differ_between_folders(tmp_path: Path) -> None:
+    for name in ("train/dog/1.jpg", "train/cat/1.jpg", "train/cat/1.png", "val/cat/1.jpg", "train/cat/\u72d7 1.jpg"):
+        put(tmp_path / name, drawn(kind="PNG" if name.endswith("png") else "JPEG"))
+    read = through_door(image_folder, tmp_path)
+    assert read.problems == [] and [len(found) for found in read.records.values()] == [4, 1]
+    assert len({r.key for found in read.records.values() for r in found}) == 5
+
+
 def test_images_in_no_class_folder_are_told(tmp_path: Path) -> None:
     put(tmp_path / "train/dog/a.jpg", drawn())
     put(tmp_path / "train/b.jpg", drawn())
@@ -65,6 +73,7 @@ def test_a_class_that_is_not_listed_is_refused_at_the_door(tmp_path: Path) -> No
 def test_labels_are_annotations_of_which_few_may_be_lost(tmp_path: Path) -> None:
     for i in range(8):
         put(tmp_path / f"raw/train/{'dog' if i else 'cat'}/{i}.jpg", drawn(colour=10 * i))
+    put(tmp_path / "raw/val/dog/0.jpg", drawn())
     project, section = Project(tmp_path), {"image_folder": {"classes": ["dog"]}}
     module, config = image_folder, image_folder.Config(classes=("dog",))
     opened = [OpenSource(name="image_folder", module=module, root=tmp_path / "raw", config=config)]  # type: ignore[arg-type]

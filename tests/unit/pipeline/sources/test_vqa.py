@@ -12,6 +12,7 @@ from contracts.errors import ConfigError, DataError
 from contracts.records import Problem, RawRecord
 from pipeline.door import RULES
 from pipeline.sources import vqa
+from pipeline.sources._files import record_key
 
 
 def question(number: Any, image_id: Any = 25, **changes: Any) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def test_questions_get_their_answers(tmp_path: Path) -> None:
     )
     records, problems = read(tmp_path)
     assert problems == []
-    assert [(r.key, r.image_id) for r in records] == [("000000000009", 9), ("000000000025", 25)]
+    assert [(r.key, r.image_id) for r in records] == [("train2017-000000000009", 9), ("train2017-000000000025", 25)]
     assert records[1].image == tmp_path / "train2017/000000000025.jpg"
     assert [q.question_id for q in records[1].questions] == [25001, 25000]
     first = records[1].questions[0]
@@ -112,7 +113,10 @@ def test_official_image_names(tmp_path: Path) -> None:
     write(tmp_path, [question(1)], [answer(1)])
     (record,), _ = read(tmp_path, images="{split}2014/COCO_{split}2014_{image_id:012d}.jpg")
     assert record.image == tmp_path / "train2014/COCO_train2014_000000000025.jpg"
-    assert record.key == "coco_train2014_000000000025"
+    assert record.key == record_key("train2014/COCO_train2014_000000000025.jpg")
+    write(tmp_path, [question(1, 1), question(2, 2)], None)
+    records, _ = read(tmp_path, images="{image_id}/photo.jpg")
+    assert [r.key for r in records] == ["1-photo", "2-photo"]
 
 
 def test_mistakes_stop(tmp_path: Path) -> None:
@@ -123,6 +127,3 @@ def test_mistakes_stop(tmp_path: Path) -> None:
         vqa.Config(images="x.jpg")
     with pytest.raises(ConfigError, match="filled in"):
         vqa.Config(images="{image_id:zz}.jpg")
-    write(tmp_path, [question(1, 1), question(2, 2)], None)
-    with pytest.raises(ConfigError, match="record key"):
-        read(tmp_path, images="{image_id}/photo.jpg")

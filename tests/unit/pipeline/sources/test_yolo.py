@@ -174,3 +174,13 @@ def test_labels_that_are_nowhere_are_noticed(tmp_path: Path) -> None:
 def test_a_test_split_that_is_not_there_is_none(tmp_path: Path) -> None:
     put(tmp_path / "data.yaml", "train: images\nval: images\ntest: test-dev.txt\nnames: [pen]\n")
     assert yolo.splits(tmp_path, yolo.Config()) == ("train", "val")
+
+
+def test_images_without_labels_and_labels_without_images_are_told(tmp_path: Path) -> None:
+    put(tmp_path / "data.yaml", "train: images/train\nval: images/val\nnames: [pen]\n")
+    for name in ("train/a", "train/b", "val/c"):
+        add(tmp_path, f"images/{name}.jpg", None if name == "train/b" else LINE)
+    assert yolo.notes(tmp_path, yolo.Config()) == ["1 of 2 images of train have no label file: they show no object"]
+    lost = put(tmp_path / "labels/val/d.txt", LINE)
+    put(tmp_path / "labels/train/classes.txt", "pen")
+    assert yolo.notes(tmp_path, yolo.Config())[1:] == [f"1 label files of val have no image, such as {lost}"]

@@ -31,7 +31,7 @@ heal: setup  ## find damaged data that DVC takes for whole (YES=1 removes it; th
 
 test: setup  ## run the tests; those that start Ray mostly wait, so the others run beside them
 	@$(BIN)/python -m pytest tests/integration >$(VENV)/integration.log 2>&1 & integration=$$!; \
-	$(BIN)/python -m pytest tests/contract tests/unit; unit=$$?; \
+	$(BIN)/python -m pytest tests/contract tests/field tests/unit; unit=$$?; \
 	wait $$integration; integration=$$?; cat $(VENV)/integration.log; exit $$((unit + integration))
 
 faults: setup  ## kill, cut, forge and starve it: every fault is survived or refused clearly (tests/faults/README.md)

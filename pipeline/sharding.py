@@ -225,7 +225,7 @@ def shard_dataset(
     )
     draw = _draw(config, opened)
     splits = sources.joined_splits(opened, draw)
-    sources.check_splits(splits, opened[0].root)
+    sources.check_splits(opened, splits)
     classes = sources.joined_classes(opened)
     draw = sources.draw_from(opened, draw) if draw else None
     chunks = {split: _Chunks(sources.read_joined(opened, split, draw), shards.samples, split) for split in splits}

@@ -80,7 +80,8 @@ class CocoEvaluation:
     _numbers: dict[Any, int] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._numbers.update({key: i for i, key in enumerate(sorted(self.truth.sizes), 1)})
+        ordered = sorted(self.truth.sizes, key=lambda key: (isinstance(key, str), key))  # numbers before texts
+        self._numbers.update({key: i for i, key in enumerate(ordered, 1)})
         for part in (self.truth, self.found):
             _check(part, self._numbers, self.truth)
 

@@ -129,8 +129,8 @@ def _image(raw: RawRecord, mask_size: tuple[int, int] | None, door: DoorConfig) 
         exif=door.exif,
     )
     sizes = [(image.width, image.height)]
-    if door.exif == "apply" and "exif_rotated" in image.fixes:  # tools write the size of either
-        sizes.append((image.height, image.width))
+    if door.exif == "apply":  # tools that draw on the turned picture write the size of either
+        sizes.append(image.stored)
     if claimed is not None and claimed not in sizes:
         raise Refused("size_mismatch", f"annotation {raw.width} x {raw.height}, file {image.width} x {image.height}")
     return image

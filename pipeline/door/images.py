@@ -49,12 +49,16 @@ _UPRIGHT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CleanImage:
-    """Encoded bytes and their format, the upright image's size in pixels (before it was shrunk), and the fixes."""
+    """Encoded bytes and their format, the upright image's size in pixels (before it was shrunk), and the fixes.
+
+    `stored` is (width, height) of the file's pixels, before they were turned.
+    """
 
     data: bytes
     format: Literal["jpg", "png"]
     width: int
     height: int
+    stored: tuple[int, int]
     fixes: tuple[str, ...] = ()
 
 
@@ -199,7 +203,12 @@ def clean_image(
     elif encode:
         data = _encode(pixels, kind)
     return CleanImage(
-        data=data, format="jpg" if as_jpeg else "png", width=pixels.width, height=pixels.height, fixes=tuple(fixes)
+        data=data,
+        format="jpg" if as_jpeg else "png",
+        width=pixels.width,
+        height=pixels.height,
+        stored=image.size,
+        fixes=tuple(fixes),
     )
 
 
@@ -240,7 +249,7 @@ def _plain_jpeg(image: Image.Image, data: bytes, shrink: Shrink | None) -> Clean
     except ValueError:
         return None
     jpeg.check_scans(data)
-    return CleanImage(data=data, format="jpg", width=width, height=height, fixes=fixes)
+    return CleanImage(data=data, format="jpg", width=width, height=height, stored=image.size, fixes=fixes)
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:

@@ -127,7 +127,8 @@ def in_words(problems: Iterable[Problem], num_examples: int = 3) -> str:
     for reason, count in counts.most_common():
         lines.append(f"  - {count} x {reason}: {RULES[reason]}")
         lines += [
-            f"      {p.file}: {p.kind} {p.item_id}" + (f" ({p.detail})" if p.detail else "") for p in found[reason]
+            f"      {p.file}: {p.kind} {p.item_id}" + (f" ({p.detail})" if p.detail not in ("", p.file) else "")
+            for p in found[reason]
         ]
     return "\n".join(lines)
 

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 from contracts.errors import ConfigError, DataError
 from contracts.records import Problem, RawRecord
 from pipeline.sources._draw import Draw
-from pipeline.sources._files import SPLITS
 from pipeline.sources._recognise import what_lies_in
+from pipeline.sources._splits import SPLITS, split_names
 
 
 class SourceModule(Protocol):
@@ -71,15 +71,30 @@ def joined_splits(opened: Sequence[OpenSource], draw: Draw | None = None) -> tup
     return tuple(split for split in SPLITS if split in found | drawn)
 
 
-def check_splits(splits: Sequence[str], root: Path) -> None:
-    """Raise DataError unless there is something to train on and something to measure on."""
-    missing = [split for split in ("train", "val") if split not in splits]
-    if missing:
+def expected_files(opened: Sequence[OpenSource], split: str) -> str:
+    """The files that would make a split, as far as the sources' settings name them."""
+    found = []
+    for source in opened:
+        templates = (value for value in vars(source.config).values() if isinstance(value, str) and "{split}" in value)
+        files = [str(source.root / text) for text in templates if text.endswith((".json", ".txt"))]
+        names = split_names(split, getattr(source.config, "splits", {}))
+        filled = ", ".join(text.replace("{split}", name) for text in files for name in names)
+        found.append(filled or f"{source.root} ({source.name}: {source.config})")
+    return "; ".join(found)
+
+
+def check_splits(opened: Sequence[OpenSource], splits: Sequence[str]) -> None:
+    """Raise DataError unless there is something to train on, something to measure on, and all that `splits` names."""
+    named = {split for source in opened for split in getattr(source.config, "splits", {})}
+    for split in SPLITS:
+        if split in splits or (split == "test" and split not in named):
+            continue
         raise DataError(
-            f"this data set has no {' and no '.join(missing)} split", value=list(splits), where=str(root),
+            f"this data set has no {split} split", value=list(splits),
+            where=f"looked for {expected_files(opened, split)}",
             allowed="train, and val, on which checkpoints and models are chosen; test if you like",
-            fix="draw one: `split: {val: 0.1}` beside `sources`; or where the files call it otherwise, "
-            "`splits: {val: valid}`",
+            fix="where the files call it otherwise, `splits: {val: valid}` beside `sources`; "
+            "where there is one file, `split: {val: 0.1}`",
         )  # fmt: skip
 
 

@@ -1,11 +1,10 @@
-"""What sources share: path templates, record keys, names of splits, streamed JSON, annotations grouped on disk."""
+"""What sources share: path templates, record keys, ids, streamed JSON, and annotations grouped on disk."""
 
 from __future__ import annotations
 
 import array
 import contextlib
 import hashlib
-import heapq
 import marshal
 import os
 import posixpath
@@ -13,16 +12,15 @@ import re
 import reprlib
 import tempfile
 import unicodedata
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator
 from pathlib import Path, PurePosixPath
 from string import Formatter
-from typing import Any, Literal
+from typing import Any
 
 import ijson
 import numpy as np
 
 from contracts.errors import ConfigError, DataError
-from contracts.records import Problem, RawRecord
 from pipeline.reading import PatientFile, on_this_host
 
 MAX_ID = 2**63 - 1
@@ -36,10 +34,6 @@ _SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 200
 # Names that some tools list as classes and that mean none.
 NOT_CLASSES = {"_background_", "__ignore__", "__background__", "background"}
 
-
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
-SplitNames = dict[Split, str | tuple[str, ...]]
 
 _MAX_KEY = 80  # with `.semantic.png` it must fit the 100 characters of a tar's header
 _PLAIN_NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)*\.jpg")
@@ -67,47 +61,6 @@ def image_key(image: Path, root: Path) -> str:
 def forward_slashes(name: str) -> str:
     """A file name as it is written on Windows, `images\\a.png`, as it is written everywhere else."""
     return name.replace("\\", "/")
-
-
-def split_names(split: str, splits: Mapping[Split, str | tuple[str, ...]]) -> tuple[str, ...]:
-    """What the files of a data set call `split`: its own name unless `splits` says otherwise."""
-    names = splits.get(split, split)  # type: ignore[call-overload]  # any text may be asked for
-    return (names,) if isinstance(names, str) else tuple(names)
-
-
-def file_splits(template: str, only: tuple[Split, ...]) -> tuple[Split, ...]:
-    """The splits that a path can be a file of: without `{split}` it is one file, of train unless `only` has one split."""
-    if "{split}" in template:
-        return only
-    return only if len(only) == 1 else ("train",)
-
-
-def in_key_order(streams: Iterable[Iterator[RawRecord | Problem]]) -> Iterator[RawRecord | Problem]:
-    """Several streams of a source as one, in ascending order of key; of two records with one key the first counts."""
-    heads: list[tuple[str, int, RawRecord]] = []
-    opened = list(streams)
-
-    def advance(number: int) -> Iterator[Problem]:
-        for item in opened[number]:
-            if isinstance(item, RawRecord):
-                heapq.heappush(heads, (item.key, number, item))
-                return
-            yield item
-
-    for number in range(len(opened)):
-        yield from advance(number)
-    last = ""
-    while heads:
-        key, number, record = heapq.heappop(heads)
-        if key == last:
-            yield Problem(
-                reason="duplicate_key", kind="record", file=record.annotation_file, item_id=str(record.image_id),
-                key=key, detail=str(record.image),
-            )  # fmt: skip
-        else:
-            yield record
-        last = key
-        yield from advance(number)
 
 
 _WIDTH = re.compile(r"0?[0-9]{0,2}[ds]?")  # a larger one would fill the memory

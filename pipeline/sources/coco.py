@@ -21,20 +21,15 @@ from pipeline.sources import _coco_json as entries
 from pipeline.sources._coco_images import Images
 from pipeline.sources._files import (
     NOT_CLASSES,
-    SPLITS,
-    Split,
-    SplitNames,
     Spool,
     check_template,
-    file_splits,
     find_id,
-    in_key_order,
     item_id,
     number,
     shown,
-    split_names,
     stream_list,
 )
+from pipeline.sources._splits import SPLITS, Split, SplitNames, check_all_there, file_splits, in_key_order, split_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +79,9 @@ def _parts(root: Path, split: str, config: Config) -> list[_Part]:
     """What there is of a split."""
     if split not in config.only:
         return []
-    parts = []
+    parts, found, names = list[_Part](), set[str](), split_names(split, config.splits)
     for folder in config.folders:
-        for name in split_names(split, config.splits):
+        for name in names:
             part = _Part(
                 posixpath.join(folder, config.images.format(split=name)),
                 _path(root / folder, config.instances, split, name, config),
@@ -94,6 +89,9 @@ def _parts(root: Path, split: str, config: Config) -> list[_Part]:
             )
             if part.files:
                 parts.append(part)
+                found.add(name)
+    if parts:
+        check_all_there(split, names, found, f"{root}: {config.instances}, {config.captions}")
     return parts
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from contracts.errors import ConfigError, DataError
 from contracts.records import Problem, RawRecord
 from pipeline.reading import is_folder, listed
-from pipeline.sources._files import SPLITS
 from pipeline.sources._images import IMAGE_SUFFIXES, files_below, is_hidden, keyed
+from pipeline.sources._splits import SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)

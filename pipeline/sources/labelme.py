@@ -20,8 +20,9 @@ from contracts.errors import ConfigError, DataError
 from contracts.records import ImagePart, Problem, RawObject, RawRecord
 from pipeline.door.rules import Refused
 from pipeline.reading import is_file, is_folder, read_bytes, read_text
-from pipeline.sources._files import NOT_CLASSES, SPLITS, shown, whole_number
+from pipeline.sources._files import NOT_CLASSES, shown, whole_number
 from pipeline.sources._images import IMAGE_SUFFIXES, files_below, keyed
+from pipeline.sources._splits import SPLITS
 
 _CIRCLE_CORNERS = 64
 _IMAGE_DATA = re.compile(rb'"imageData"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"')

@@ -13,20 +13,15 @@ from contracts.errors import ConfigError, DataError
 from contracts.records import Problem, Question, RawRecord
 from pipeline.reading import is_file
 from pipeline.sources._files import (
-    SPLITS,
-    Split,
-    SplitNames,
     Spool,
     annotation_id,
     check_template,
-    file_splits,
-    in_key_order,
     record_key,
     shown,
-    split_names,
     stream_list,
     whole_number,
 )
+from pipeline.sources._splits import SPLITS, Split, SplitNames, check_all_there, file_splits, in_key_order, split_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +58,11 @@ def _names(root: Path, split: str, config: Config) -> list[str]:
     """The names under which a split has a question file."""
     if split not in file_splits(config.questions, config.only):
         return []
-    return [name for name in split_names(split, config.splits) if is_file(root / config.questions.format(split=name))]
+    names = split_names(split, config.splits)
+    found = [name for name in names if is_file(root / config.questions.format(split=name))]
+    if found:
+        check_all_there(split, names, found, f"{root}: {config.questions}")
+    return found
 
 
 def classes(root: Path, config: Config) -> tuple[str, ...]:

@@ -22,8 +22,9 @@ from webdataset.tariterators import group_by_keys
 from contracts.errors import ConfigError, DataError
 from contracts.records import Caption, ImagePart, ItemKind, Problem, RawRecord
 from pipeline.reading import PatientFile, is_folder, listed
-from pipeline.sources._files import SPLITS, SplitNames, Spool, record_key, shown, split_names, whole_number
+from pipeline.sources._files import Spool, record_key, shown, whole_number
 from pipeline.sources._images import is_hidden
+from pipeline.sources._splits import SPLITS, SplitNames, split_names
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 _ANNOTATIONS: dict[str, ItemKind] = {"json": "caption", "txt": "caption", "cls": "label"}

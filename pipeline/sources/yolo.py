@@ -19,8 +19,9 @@ import yaml
 from contracts.errors import DataError
 from contracts.records import Problem, RawObject, RawRecord
 from pipeline.reading import is_file, is_folder, listed, read_bytes, read_text
-from pipeline.sources._files import SPLITS, shown
+from pipeline.sources._files import shown
 from pipeline.sources._images import IMAGE_SUFFIXES, files_below, keyed
+from pipeline.sources._splits import SPLITS
 
 _NOTHING = ("", "null", "~")
 _BOX_COLUMNS = 4

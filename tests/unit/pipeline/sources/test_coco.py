@@ -214,6 +214,90 @@ def test_two_files_must_agree_on_an_image(tmp_path: Path) -> None:
     ]
 
 
+def test_ids_of_every_kind_are_ids(tmp_path: Path) -> None:
+    """0, texts, numbers as text; one that is none is made from the place."""
+    ids = [0, "a0-5f3c", "7", 7, None, -3, 1.5]
+    write(
+        tmp_path,
+        images=[image(1), image("2")],
+        annotations=[instance(i, "1" if n % 2 else 1.0) for n, i in enumerate(ids)] + [instance(8, 2)],
+        categories=[{"id": "10", "name": "plate"}, {"id": "9", "name": "cup"}],
+    )
+    records, problems = read(tmp_path)
+    assert problems == []
+    first, second = sorted(records, key=lambda record: str(record.image_id))
+    made = [f"annotations[{i}]" for i in (4, 5, 6)]
+    assert [o.object_id for o in first.objects] == ["0", "a0-5f3c", "7", "7", *made]
+    assert sorted(first.fixes) == ["annotation_id_made"] * 3 + ["image_id_type"] * 3
+    assert second.fixes == ("image_id_type",)
+    assert coco.classes(tmp_path, coco.Config()) == ("cup", "plate")  # 9 goes before "10"
+    assert len(second.objects) == 1
+
+
+def test_category_ids_may_be_text_on_either_side(tmp_path: Path) -> None:
+    things = [instance(1, category_id="18"), instance(2, category_id=3.0), instance(3, category_id="x")]
+    write(tmp_path, annotations=things, categories=[{"id": 18, "name": "dog"}, {"id": "3", "name": "car"}])
+    (record,), problems = read(tmp_path)
+    assert problems == []
+    assert [o.category for o in record.objects] == ["dog", "car", "#x"]
+
+
+def test_numbers_as_text_missing_boxes_and_sizes_are_read(tmp_path: Path) -> None:
+    polygon = [[1, 2, 9, 2, 9, 8]]
+    things = [
+        instance(1, bbox=[1, "2.0", "10", 20], area="90.5", iscrowd="1"),
+        instance(2, bbox=None, segmentation=polygon),
+        instance(3, bbox=[], segmentation=polygon),
+        instance(4, bbox=[]),
+    ]
+    write(tmp_path, images=[image(1, width=None, height=None)], annotations=things)
+    (record,), problems = read(tmp_path)
+    assert reasons(problems) == [("bad_box", "object", "4")]
+    text, missing, empty = record.objects
+    assert (text.box, text.area, text.is_crowd) == ((1, 2, 11, 22), 90.5, True)
+    assert all(math.isnan(v) for v in (*missing.box, *empty.box))
+    assert (record.width, record.height) == (0, 0)
+    assert record.fixes == ("number_from_text", "number_from_text")
+    write(tmp_path, images=[image(1, width="40", height=30.0)])
+    assert (read(tmp_path)[0][0].width, read(tmp_path)[0][0].height) == (40, 30)
+
+
+def test_a_category_once_a_region_is_one_category(tmp_path: Path) -> None:
+    write(tmp_path, categories=[*CATEGORIES, *CATEGORIES])
+    assert coco.classes(tmp_path, coco.Config()) == ("car", "dog", "toothbrush")
+    write(tmp_path, categories=[*CATEGORIES, {"id": 18, "name": "wolf"}])
+    with pytest.raises(DataError, match=r"one id: \['dog', 'wolf'\]"):
+        coco.classes(tmp_path, coco.Config())
+
+
+def test_a_root_category_is_no_class_unless_it_owns_something(tmp_path: Path) -> None:
+    grouped = [{"id": 0, "name": "root", "supercategory": "none"}]
+    grouped += [{"id": i, "name": name, "supercategory": "root"} for i, name in ((1, "cup"), (2, "plate"))]
+    write(tmp_path, categories=grouped, annotations=[instance(1, category_id=2)])
+    assert coco.classes(tmp_path, coco.Config()) == ("cup", "plate")
+    (note,) = coco.notes(tmp_path, coco.Config())
+    assert "'root'" in note and "no class" in note
+    write(tmp_path, split="val", categories=grouped, annotations=[instance(1, category_id=0)])
+    assert coco.classes(tmp_path, coco.Config()) == ("root", "cup", "plate")
+    assert coco.notes(tmp_path, coco.Config()) == ()
+    write(tmp_path, split="val", categories=CATEGORIES)
+    write(tmp_path, categories=CATEGORIES)
+    assert coco.notes(tmp_path, coco.Config()) == ()
+
+
+def test_a_panoptic_file_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, annotations=[{"image_id": 1, "file_name": "1.png", "segments_info": []}])
+    with pytest.raises(DataError, match=r"(?s)panoptic.*annotations\[0\].*instances: one annotation an object"):
+        read(tmp_path)
+
+
+def test_windows_paths(tmp_path: Path) -> None:
+    write(tmp_path, images=[image(1, file_name="a\\b.jpg"), image(2, file_name="..\\b.jpg")])
+    (record,), problems = read(tmp_path)
+    assert record.image == tmp_path / "train2017/a/b.jpg"
+    assert [p.reason for p in problems] == ["unsafe_path"]
+
+
 def test_bad_captions(tmp_path: Path) -> None:
     captions = [{"id": i, "image_id": 1, "caption": text} for i, text in enumerate([None, 5, "x"], start=1)]
     write(tmp_path, "captions", annotations=captions)
@@ -268,7 +352,7 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
 def test_configuration_mistakes() -> None:
     with pytest.raises(ConfigError, match="images"):
         coco.Config(images="{year}/x")
-    with pytest.raises(ConfigError, match="no path has {split}"):
+    with pytest.raises(ConfigError, match=r"no path has \{split\}"):
         coco.Config(instances="annotations.json", captions="", splits={"val": "valid"})
     with pytest.raises(ConfigError, match="folders"):
         coco.Config(folders=("a", "a"))

@@ -17,7 +17,7 @@ from contracts.records import RawRecord
 from pipeline.sources import OpenSource, draw_from, read_joined
 from pipeline.sources import webdataset as source
 from pipeline.sources._draw import Draw
-from pipeline.sources._files import SPLITS
+from pipeline.sources._splits import SPLITS
 from tests.formats import drawn, put, through_door
 
 IMAGE = drawn([(10, 8, 30, 28)])

@@ -47,7 +47,7 @@ class RawObject:
 
     `box` is already `(x1, y1, x2, y2)`, four NaNs where there is none but a mask; `segmentation` is COCO polygons (list
     of flat x, y lists), a COCO RLE dict (compressed or not), or None. `category` is the class name, or `#<id>` for an
-    id without a name.
+    id without a name. With `is_relative`, box and polygons are shares of the width and height of the upright image.
     """
 
     object_id: str
@@ -58,6 +58,7 @@ class RawObject:
     is_crowd: bool = False
     is_difficult: bool = False
     is_truncated: bool = False
+    is_relative: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

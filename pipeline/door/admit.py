@@ -145,7 +145,7 @@ def _image(raw: RawRecord, mask_size: tuple[int, int] | None, door: DoorConfig) 
     image = clean_image(
         door.read(raw.image, "missing_image", raw.image_part),
         claimed=claimed or mask_size,
-        has_pixel_annotations=bool(raw.objects or raw.semantic_mask),
+        has_pixel_annotations=bool(raw.semantic_mask) or not all(item.is_relative for item in raw.objects),
         shrink=door.shrink,
         max_pixels=door.max_pixels,
         exif=door.exif,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -36,7 +37,8 @@ def clean_objects(
     kept = Objects()
     boxes: list[Box] = []
     columns: dict[str, list] = {"labels": [], "areas": [], "is_crowd": [], "is_difficult": [], "is_truncated": []}
-    for position, item in enumerate(raw.objects, start=1):
+    for position, written in enumerate(raw.objects, start=1):
+        item = in_pixels(written, size) if written.is_relative else written
         try:
             if item.category not in labels:
                 raise Refused("unknown_class", item.category)
@@ -65,6 +67,14 @@ def clean_objects(
         is_difficult=np.asarray(columns["is_difficult"], bool),
         is_truncated=np.asarray(columns["is_truncated"], bool),
     )
+
+
+def in_pixels(item: RawObject, size: tuple[int, int]) -> RawObject:
+    """An object of shares in pixels of an image of (height, width) `size`."""
+    sides = (size[1], size[0])
+    segmentation = item.segmentation and [[v * sides[i % 2] for i, v in enumerate(p)] for p in item.segmentation]
+    x1, y1, x2, y2 = (v * sides[i % 2] for i, v in enumerate(item.box))
+    return replace(item, box=(x1, y1, x2, y2), segmentation=segmentation, is_relative=False)
 
 
 def clean_labels(raw: RawRecord, labels: Mapping[str, int], problems: list[Problem]) -> tuple[str, ...]:

@@ -69,4 +69,6 @@ class Draw:
     def group(self, record: RawRecord) -> str:
         """The folder of a record's image, or its name; below the data set's folder."""
         path = record.image.relative_to(self.root) if record.image.is_relative_to(self.root) else record.image
+        if record.image_part is not None and not record.image_part.is_base64:  # a tar holds many
+            path = path / str(record.image_id)
         return path.parent.as_posix() if self.by_folder else _COPY.sub("", path.as_posix())

@@ -14,8 +14,7 @@ from contracts.records import Problem, RawRecord
 from pipeline.reading import is_folder, listed
 from pipeline.sources._files import IMAGE_SUFFIXES
 from pipeline.sources._images import files_below, is_hidden, keyed
-
-_SPLITS = ("train", "val", "test")
+from pipeline.sources._splits import SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +36,7 @@ class Config:
 
 def splits(root: Path, config: Config) -> tuple[str, ...]:
     """Splits whose folder is there."""
-    return tuple(split for split in _SPLITS if getattr(config, split) and is_folder(root / getattr(config, split)))
+    return tuple(split for split in SPLITS if getattr(config, split) and is_folder(root / getattr(config, split)))
 
 
 def classes(root: Path, config: Config) -> tuple[str, ...]:

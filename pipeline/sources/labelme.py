@@ -22,8 +22,8 @@ from pipeline.door.rules import Refused
 from pipeline.reading import is_file, is_folder, read_bytes, read_text
 from pipeline.sources._files import IMAGE_SUFFIXES, NOT_CLASSES, shown, whole_number
 from pipeline.sources._images import files_below, keyed
+from pipeline.sources._splits import SPLITS
 
-_SPLITS = ("train", "val", "test")
 _CIRCLE_CORNERS = 64
 _IMAGE_DATA = re.compile(rb'"imageData"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"')
 
@@ -49,7 +49,7 @@ class Config:
 
 def splits(root: Path, config: Config) -> tuple[str, ...]:
     """Splits whose folder is there with a JSON file in it."""
-    return tuple(split for split in _SPLITS if any(_files(root, split, config)))
+    return tuple(split for split in SPLITS if any(_files(root, split, config)))
 
 
 def _files(root: Path, split: str, config: Config) -> Iterator[Path]:
@@ -57,7 +57,7 @@ def _files(root: Path, split: str, config: Config) -> Iterator[Path]:
     name = getattr(config, split)
     if not name or not is_folder(root / name):
         return
-    others = {root / getattr(config, other) for other in _SPLITS if other != split and getattr(config, other)}
+    others = {root / getattr(config, other) for other in SPLITS if other != split and getattr(config, other)}
     for path in files_below(root / name, {".json"}):
         between = path.parents[: len(path.parents) - len((root / name).parents) - 1]
         if others.isdisjoint(between):
@@ -78,11 +78,24 @@ def classes(root: Path, config: Config) -> tuple[str, ...]:
     else:
         documents = (_load(file) for split in splits(root, config) for file in _files(root, split, config))
         shapes = (shape for document in documents if isinstance(document, dict) for shape in document["shapes"])
-        found = {shape.get("label") for shape in shapes if isinstance(shape, dict)}
-        names = dict.fromkeys(sorted(n for n in found if isinstance(n, str) and n.lower() not in NOT_CLASSES))
+        labels = (shape.get("label") for shape in shapes if isinstance(shape, dict))
+        found = {label for label in labels if isinstance(label, str) and label.lower() not in NOT_CLASSES}
+        names = dict.fromkeys(sorted(found - {""}))
     if not names:
         raise DataError("no class list, and no LabelMe file that names a class", where=str(root))
     return tuple(names)
+
+
+def notes(root: Path, config: Config) -> list[str]:
+    """How many images of the splits' folders were not annotated."""
+    told = []
+    for split in splits(root, config):
+        annotated = {file.stem for file in _files(root, split, config)}
+        images = (path for path in files_below(root / getattr(config, split), IMAGE_SUFFIXES))
+        left = [path for path in images if path.stem not in annotated]
+        if left:
+            told.append(f"{len(left)} images of {split} have no LabelMe JSON and are not read, such as {left[0]}")
+    return told
 
 
 def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem]:
@@ -181,7 +194,7 @@ def _corners(shape: Any) -> list[float]:
     if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
         raise Refused("bad_shape", shown(shape))
     kind, points = shape.get("shape_type") or "polygon", _points(shape.get("points"))
-    if kind not in _NUM_POINTS:
+    if not isinstance(kind, str) or kind not in _NUM_POINTS:
         raise Refused("shape_without_area", f"{shown(kind)} {shown(shape['label'])}")
     least, most = _NUM_POINTS[kind]
     if points is None or not least <= len(points) <= most:

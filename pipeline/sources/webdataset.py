@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from webdataset.shardlists import expand_urls
 from webdataset.tariterators import group_by_keys
@@ -24,8 +24,8 @@ from contracts.records import Caption, ImagePart, ItemKind, Problem, RawRecord
 from pipeline.reading import PatientFile, is_folder, listed
 from pipeline.sources._files import Spool, record_key, shown, whole_number
 from pipeline.sources._images import is_hidden
+from pipeline.sources._splits import SPLITS, SplitNames, split_names
 
-_SPLITS = ("train", "val", "test")
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 _ANNOTATIONS: dict[str, ItemKind] = {"json": "caption", "txt": "caption", "cls": "label"}
 _MAX_ANNOTATION_BYTES = 16 << 20
@@ -38,12 +38,12 @@ class Config:
     are filled in; without `{split}` they are train's.
 
     `splits` says how the files call a split where they do not call it so: `{val: valid}`. `caption` and `label` are the
-    keys of `.json` that hold them. `classes` names the numbers from 0 on that `.cls` may hold; otherwise the labels that
-    are found are the classes, which takes one more reading of all tars.
+    keys of `.json` that hold them. `classes` names the numbers from 0 on that `.cls` may hold; otherwise the labels
+    that are found are the classes, which takes one more reading of all tars.
     """
 
     tars: str = "{split}/*.tar"
-    splits: dict[Literal["train", "val", "test"], str] = field(default_factory=dict)
+    splits: SplitNames = field(default_factory=dict)
     caption: str = "caption"
     label: str = "label"
     classes: tuple[str, ...] = ()
@@ -55,15 +55,15 @@ class Config:
 
 def splits(root: Path, config: Config) -> tuple[str, ...]:
     """Splits that have at least one tar."""
-    return tuple(split for split in _SPLITS if _tars(root, split, config))
+    return tuple(split for split in SPLITS if _tars(root, split, config))
 
 
 def _tars(root: Path, split: str, config: Config) -> list[Path]:
     if "{split}" not in config.tars and split != "train":
         return []
-    name = config.splits.get(split, split)  # type: ignore[call-overload]
+    patterns = [config.tars.replace("{split}", name) for name in split_names(split, config.splits)]
     found: set[Path] = set()
-    for path in (root / pattern for pattern in expand_urls(config.tars.replace("{split}", name))):
+    for path in (root / name for pattern in patterns for name in expand_urls(pattern)):
         if is_folder(path.parent):
             names = (tar for tar in listed(path.parent) if not is_hidden(tar))
             found.update(tar for tar in names if fnmatch.fnmatchcase(tar.name, path.name))

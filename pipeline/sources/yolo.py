@@ -20,9 +20,9 @@ from contracts.errors import DataError
 from contracts.records import Problem, RawObject, RawRecord
 from pipeline.reading import is_file, is_folder, listed, read_bytes, read_text
 from pipeline.sources._files import IMAGE_SUFFIXES, shown
-from pipeline.sources._images import files_below, keyed, upright_size
+from pipeline.sources._images import files_below, keyed
+from pipeline.sources._splits import SPLITS
 
-_SPLITS = ("train", "val", "test")
 _NOTHING = ("", "null", "~")
 _BOX_COLUMNS = 4
 _MIN_POLYGON_COLUMNS = 6
@@ -39,13 +39,29 @@ class Config:
 def splits(root: Path, config: Config) -> tuple[str, ...]:
     """Splits that the YAML names; `test`, which many name and few have, only if it is there."""
     layout = _Layout(root, config)
-    named = [split for split in _SPLITS if layout.entries(split)]
+    named = [split for split in SPLITS if layout.entries(split)]
     return tuple(s for s in named if s != "test" or all(layout.place(entry) for entry in layout.entries(s)))
 
 
 def classes(root: Path, config: Config) -> tuple[str, ...]:
     """The YAML's `names` in the order of their numbers."""
     return tuple(name for _, name in sorted(_Layout(root, config).names().items()))
+
+
+def notes(root: Path, config: Config) -> list[str]:
+    """Images without labels and labels without an image."""
+    layout, told = _Layout(root, config), []
+    for split in splits(root, config):
+        images = list(layout.images(split, []))
+        wanted = {_label_file(image, layout.root) for image in images}
+        there = {path for folder in {path.parent for path in wanted} if is_folder(folder) for path in listed(folder)}
+        if missing := len(wanted - there):
+            told.append(f"{missing} of {len(images)} images of {split} have no label file: they show no object")
+        is_list = any(not is_folder(place) for entry in layout.entries(split) if (place := layout.place(entry)))
+        left = [] if is_list else sorted(path for path in there - wanted if path.suffix == ".txt")
+        if left := [path for path in left if path.name != "classes.txt"]:  # which LabelImg writes beside them
+            told.append(f"{len(left)} label files of {split} have no image, such as {left[0]}")
+    return told
 
 
 def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem]:
@@ -57,7 +73,8 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
     layout = _Layout(root, config)
     root = layout.root
     names, num_keypoint_columns = layout.names(), layout.num_keypoint_columns()
-    found, problems = keyed(layout.images(split, outside := []), root)
+    outside: list[Problem] = []
+    found, problems = keyed(layout.images(split, outside), root)
     yield from (*outside, *problems)
     num_labelled = 0
     for key, image in found:
@@ -67,11 +84,10 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
             num_labelled += 1
         except OSError:  # one of `ABSENT`
             text = ""
-        size = upright_size(image)  # without one the door refuses the image, or else each box
         objects: list[RawObject] = []
         for number, line in enumerate(text.splitlines(), start=1):
             if line.strip():
-                item = _object(number, line, size or (math.nan, math.nan), names, num_keypoint_columns)
+                item = _object(number, line, names, num_keypoint_columns)
                 if isinstance(item, RawObject):
                     objects.append(item)
                 else:
@@ -84,8 +100,6 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
             image_id=image.relative_to(root).as_posix(),
             image=image,
             annotation_file=str(file),
-            width=size[0] if size else 0,
-            height=size[1] if size else 0,
             objects=tuple(objects),
         )
     if found and not num_labelled and split != "test":
@@ -113,7 +127,7 @@ class _Layout:
         return value.strip().replace("\\", "/") if isinstance(value, str) and value.strip() not in _NOTHING else ""
 
     def _is_inside(self, path: Path) -> bool:
-        return Path(os.path.normpath(path)).is_relative_to(self.root)
+        return "\0" not in str(path) and Path(os.path.normpath(path)).is_relative_to(self.root)
 
     def entries(self, split: str) -> list[str]:
         """Folders and lists of images, as written."""
@@ -220,9 +234,7 @@ def _label_file(image: Path, root: Path) -> Path:
     return root.joinpath(*parts).with_suffix(".txt")
 
 
-def _object(
-    number: int, line: str, size: tuple[float, float], names: dict[int, str], num_keypoint_columns: int
-) -> RawObject | str:
+def _object(number: int, line: str, names: dict[int, str], num_keypoint_columns: int) -> RawObject | str:
     """The object of a line, or what is wrong with it."""
     try:
         category, *values = map(float, line.split())
@@ -237,13 +249,16 @@ def _object(
         return f"{1 + len(values)} columns, neither 5 (box) nor 7, 9, .. (polygon)"
     if not all(-1 <= value <= 2 for value in values):
         return "not shares of the width and height, from 0 to 1"
-    segmentation: list[list[float]] | None = None
     if is_polygon:
-        xs, ys = [size[0] * x for x in values[::2]], [size[1] * y for y in values[1::2]]
-        segmentation = [[value for point in zip(xs, ys, strict=True) for value in point]]
-        box = (min(xs), min(ys), max(xs), max(ys))
+        box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
     else:
         x, y, w, h = values
-        box = (size[0] * (x - w / 2), size[1] * (y - h / 2), size[0] * (x + w / 2), size[1] * (y + h / 2))
+        box = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
     name = names.get(int(category), f"#{int(category)}")
-    return RawObject(object_id=str(number), category=name, box=box, segmentation=segmentation)
+    return RawObject(
+        object_id=str(number),
+        category=name,
+        box=box,
+        segmentation=[values] if is_polygon else None,
+        is_relative=True,
+    )

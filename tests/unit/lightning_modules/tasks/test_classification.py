@@ -98,7 +98,7 @@ def test_what_cannot_be_learnt_is_told(task, records):
 
 @pytest.mark.filterwarnings("default")  # Lightning's own deprecations are not ours to fail on
 def test_from_class_folders_to_a_score_above_the_constant_predictors(flags_project, tmp_path):
-    started = arguments(flags_project, tmp_path, "classification", max_epochs=6)
+    started = arguments(flags_project, tmp_path, "classification", max_epochs=4)
     started["run"]["train"]["optimizer"]["lr"] = 0.003
     fit(**started)
     evaluation = Evaluation(tmp_path / BEST, flags_project.shards("flags"))

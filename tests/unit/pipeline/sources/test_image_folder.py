@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts.errors import ConfigError, DataError
-from pipeline.sources import image_folder
+from pipeline.project import Project
+from pipeline.sections import ClusterConfig, DatasetConfig, ShardsConfig
+from pipeline.sharding import shard_dataset
+from pipeline.sources import OpenSource, image_folder
 from tests.formats import drawn, put, through_door
 
 
@@ -39,6 +43,14 @@ def test_each_image_has_its_folders_name(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_names_need_not_differ_between_folders(tmp_path: Path) -> None:
+    for name in ("train/dog/1.jpg", "train/cat/1.jpg", "train/cat/1.png", "val/cat/1.jpg", "train/cat/\u72d7 1.jpg"):
+        put(tmp_path / name, drawn(kind="PNG" if name.endswith("png") else "JPEG"))
+    read = through_door(image_folder, tmp_path)
+    assert read.problems == [] and [len(found) for found in read.records.values()] == [4, 1]
+    assert len({r.key for found in read.records.values() for r in found}) == 5
+
+
 def test_images_in_no_class_folder_are_told(tmp_path: Path) -> None:
     put(tmp_path / "train/dog/a.jpg", drawn())
     put(tmp_path / "train/b.jpg", drawn())
@@ -56,6 +68,24 @@ def test_a_class_that_is_not_listed_is_refused_at_the_door(tmp_path: Path) -> No
     assert [r.labels for r in read.records["train"]] == [(), ("dog",)]
     with pytest.raises(ConfigError, match="twice"):
         image_folder.Config(classes=("a", "a"))
+
+
+def test_labels_are_annotations_of_which_few_may_be_lost(tmp_path: Path) -> None:
+    for i in range(8):
+        put(tmp_path / f"raw/train/{'dog' if i else 'cat'}/{i}.jpg", drawn(colour=10 * i))
+    put(tmp_path / "raw/val/dog/0.jpg", drawn())
+    project, section = Project(tmp_path), {"image_folder": {"classes": ["dog"]}}
+    module, config = image_folder, image_folder.Config(classes=("dog",))
+    opened = [OpenSource(name="image_folder", module=module, root=tmp_path / "raw", config=config)]  # type: ignore[arg-type]
+
+    def manifest(allowed: float) -> dict[str, Any]:
+        dataset = DatasetConfig(origin="local", input="raw", sources=section, max_quarantined=allowed)
+        return shard_dataset("dogs", dataset, opened, project, ShardsConfig(), ClusterConfig(engine="local"), tmp_path)
+
+    split = manifest(0.125)["splits"]["train"]
+    assert (split["totals"]["num_labels"], split["dropped"]) == (7, {"label": {"unknown_class": 1}})
+    with pytest.raises(DataError, match="too many annotations"):
+        manifest(0.12)
 
 
 def test_a_link_to_a_folder_above_ends(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import ConfigError, DataError
-from contracts.records import Caption, Problem, Question, RawObject, RawRecord
+from contracts.records import Caption, ImagePart, Problem, Question, RawObject, RawRecord
 from pipeline.sources import OpenSource, joined_classes, joined_splits, read_joined
 
 DOG = RawObject(object_id="1", category="dog", box=(0, 0, 1, 1))
@@ -90,3 +90,12 @@ def test_classes_and_splits_of_a_data_set() -> None:
         joined_classes(opened(*fakes, Fake(names=("b",))))
     with pytest.raises(DataError, match="no split"):
         joined_splits(opened(Fake(found=())))
+
+
+def test_labels_of_two_sources_are_one_list() -> None:
+    first, second = Fake([record("a", labels=("cat", "big"))]), Fake([record("a", "b.json", labels=("big", "wild"))])
+    (joined,) = read_joined(opened(first, second), "train")
+    assert isinstance(joined, RawRecord) and joined.labels == ("cat", "big", "wild")
+    part = ImagePart(offset=0, size=1)
+    with pytest.raises(DataError, match="different files"):
+        list(read_joined(opened(first, Fake([record("a", image_part=part)])), "train"))

@@ -158,6 +158,15 @@ def test_splits_and_classes(tmp_path: Path) -> None:
         labelme.classes(tmp_path / "none", config)
 
 
+def test_images_that_were_not_annotated_are_told(tmp_path: Path) -> None:
+    add(tmp_path, "a", rectangle())
+    assert labelme.notes(tmp_path, HERE) == []
+    image = put(tmp_path / "deep/b.jpg", drawn())
+    assert labelme.notes(tmp_path, HERE) == [
+        f"1 images of train have no LabelMe JSON and are not read, such as {image}"
+    ]
+
+
 def test_size_is_compared_with_the_image(tmp_path: Path) -> None:
     add(tmp_path, "a", rectangle(), imageWidth=None, imageHeight=None)
     add(tmp_path, "b", rectangle(), imageWidth=640, imageHeight=480)

@@ -13,7 +13,11 @@ import pytest
 import webdataset
 
 from contracts.errors import DataError
+from contracts.records import RawRecord
+from pipeline.sources import OpenSource, draw_from, read_joined
 from pipeline.sources import webdataset as source
+from pipeline.sources._draw import Draw
+from pipeline.sources._splits import SPLITS
 from tests.formats import drawn, put, through_door
 
 IMAGE = drawn([(10, 8, 30, 28)])
@@ -111,6 +115,18 @@ def test_what_is_no_annotation_is_told_with_tar_and_member(tmp_path: Path) -> No
     assert {str(r.image_id): r.labels for r in read.records["train"]} == {
         "b": (), "c": (), "d": (), "e": (), "f": ("y",), "h": ("y",),
     }  # fmt: skip
+
+
+def test_val_can_be_drawn_from_the_images_of_one_tar(tmp_path: Path) -> None:
+    tar(tmp_path / "00000.tar", [(f"{i:04d}.jpg", IMAGE) for i in range(40)])
+    module, config = source, source.Config(tars="*.tar")
+    opened = [OpenSource(name="webdataset", module=module, root=tmp_path, config=config)]  # type: ignore[arg-type]
+    draw = draw_from(opened, Draw(tmp_path, seed=0, by_folder=False, shares={"val": 0.25}))
+    found = {
+        split: {r.key for r in read_joined(opened, split, draw) if isinstance(r, RawRecord)} for split in SPLITS[:2]
+    }
+    assert [len(keys) for keys in found.values()] == [30, 10]
+    assert found["train"].isdisjoint(found["val"])
 
 
 def test_an_image_in_a_tar_is_judged_as_any_other(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from contracts.errors import DataError
+from pipeline.door.masks import counts_area_and_box
 from pipeline.sources import yolo
 from tests.formats import box_error, drawn, put, through_door
 
@@ -44,7 +45,9 @@ def test_boxes_and_polygons_of_all_splits(tmp_path: Path) -> None:
     assert first.objects.boxes.tolist() == [list(BOX), [16, 12, 48, 36]]
     assert first.objects.labels.tolist() == [1, 2]
     assert [bool(mask) for mask in first.objects.masks] == [False, True]
-    assert 300 < first.objects.areas[1] < 470, "the triangle has half of the box's 768 pixels"
+    area, extent = counts_area_and_box(first.objects.masks[1], 48, 64)
+    assert 300 < area < 470, "the triangle has half of the box's 768 pixels"
+    np.testing.assert_allclose(extent, BOX, atol=1)
     assert box_error(last) <= 1
     assert read.records["val"][0].objects.labels.tolist() == [2]
 
@@ -171,3 +174,13 @@ def test_labels_that_are_nowhere_are_noticed(tmp_path: Path) -> None:
 def test_a_test_split_that_is_not_there_is_none(tmp_path: Path) -> None:
     put(tmp_path / "data.yaml", "train: images\nval: images\ntest: test-dev.txt\nnames: [pen]\n")
     assert yolo.splits(tmp_path, yolo.Config()) == ("train", "val")
+
+
+def test_images_without_labels_and_labels_without_images_are_told(tmp_path: Path) -> None:
+    put(tmp_path / "data.yaml", "train: images/train\nval: images/val\nnames: [pen]\n")
+    for name in ("train/a", "train/b", "val/c"):
+        add(tmp_path, f"images/{name}.jpg", None if name == "train/b" else LINE)
+    assert yolo.notes(tmp_path, yolo.Config()) == ["1 of 2 images of train have no label file: they show no object"]
+    lost = put(tmp_path / "labels/val/d.txt", LINE)
+    put(tmp_path / "labels/train/classes.txt", "pen")
+    assert yolo.notes(tmp_path, yolo.Config())[1:] == [f"1 label files of val have no image, such as {lost}"]

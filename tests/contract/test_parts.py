@@ -13,6 +13,7 @@ import torch
 
 from contracts.errors import ConfigError
 from contracts.records import DataSpec
+from lightning_modules.families import Family
 from lightning_modules.optimizer import OptimizerConfig
 from pipeline import discover
 from pipeline.checkpoints import build_module
@@ -77,6 +78,12 @@ def test_every_number_has_a_range(cls):
         for number in (math.nan, -math.inf, -1_000_000):
             with pytest.raises(ConfigError, match=rf"{name} must be .* \(is"):
                 cls(**good | {name: (number,) if several else number})
+
+
+def test_every_task_has_a_model_and_every_model_a_task():
+    needed = {discover.load("task", name, where="test").Task.family for name in discover.names("task")}
+    given = {discover.load("model", name, where="test").Model.family for name in discover.names("model")}
+    assert needed == given <= set(get_args(Family))
 
 
 def test_every_task_and_model_is_in_a_shipped_run(root):

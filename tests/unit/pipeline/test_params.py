@@ -59,6 +59,8 @@ def test_all_mistakes_are_told_at_once(document):
     ("path", "value", "expected"),
     [
         ("runs.vqa_lstm.dataset", "cocoo", "no such data set"),
+        ("runs.vqa_lstm.model.backbone", "resnet19", "must be one of small, resnet18,"),
+        ("runs.vqa_lstm.model.embedding_channels", -3, "embedding_channels: must be 1 or more (is -3)"),
         ("runs.vqa_lstm.model.dropuot", 0.1, "model.dropuot: unknown key; did you mean 'dropout'?"),
         ("runs.vqa_lstm.train.optimizer.lrr", 1, "train.optimizer.lrr: unknown key; did you mean 'lr'?"),
         ("runs.vqa_lstm.train.max_epochs", "3", "max_epochs"),
@@ -72,6 +74,35 @@ def test_all_mistakes_are_told_at_once(document):
 def test_single_mistakes(document, path, value, expected):
     put(document, path, value)
     assert expected in message(document)
+
+
+@pytest.mark.parametrize(
+    ("run", "model", "said"),
+    [
+        ("detection_faster_rcnn", "fcn", "needs a model of family detector, and fcn is of family segmenter;"),
+        (
+            "detection_faster_rcnn",
+            "mask_rcnn",
+            "and mask_rcnn is of family instance segmenter; models that fit: faster",
+        ),
+        ("instances_mask_rcnn", "faster_rcnn", "task instances needs a model of family instance segmenter"),
+        ("vqa_lstm", "soft_attention", "models that fit: lstm_vqa"),
+    ],
+)
+def test_a_model_that_cannot_do_the_task_is_told(document, run, model, said):
+    document["runs"][run]["model"] = {"name": model}
+    text = message(document)
+    assert text.startswith("1 mistake in params.yaml") and f"runs.{run}.model: task" in text and said in text
+
+
+@pytest.mark.parametrize("run", ["vqa_lstm", "captioning_attention"])
+def test_a_flip_that_knows_nothing_of_the_text_is_refused(document, run):
+    put(document, f"runs.{run}.task.augment", {"horizontal_flip": 0.5})
+    text = message(document)
+    assert text.startswith("1 mistake in params.yaml")
+    assert "set the task's `mirror` to that probability" in text
+    document["runs"][run]["task"] |= {"augment": {"vertical_flip": 0.5}, "mirror": 0.25}
+    check(Params(document))
 
 
 @pytest.mark.parametrize("value", [[], [1], "text", 3, True, 1.5])

@@ -6,12 +6,13 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from contracts.errors import ConfigError
 from lightning_modules.blocks import backbones
 from lightning_modules.blocks.backbones import BackboneName, build_backbone
 from lightning_modules.blocks.fpn import PyramidBackbone
-from lightning_modules.blocks.pixels import PixelNorm, pad_to_stride, stack_images
+from lightning_modules.blocks.pixels import PixelNorm, pad_to_stride, stack_images, to_channels_last
 
 
 @pytest.mark.parametrize("name", ["small", "resnet18", "mobilenet_v3_large", "convnext_tiny", "vgg16"])
@@ -88,6 +89,25 @@ def test_pixel_norm_is_imagenets_and_keeps_channels_last():
     np.testing.assert_allclose(out[1, :, 2, 5].numpy(), expected, atol=1e-5)
     assert out.dtype == torch.float32 and out.is_contiguous(memory_format=torch.channels_last)
     assert not PixelNorm().state_dict()
+
+
+def test_convolutions_of_every_dimension_are_laid_out_channels_last():
+    """`Module.to(memory_format=torch.channels_last)` raises at the weight of a Conv3d."""
+    model = nn.Sequential(
+        nn.Conv3d(3, 4, 3),
+        nn.Flatten(2, 3),
+        nn.Conv2d(4, 5, 3),
+        nn.ConvTranspose2d(5, 4, 2),
+        nn.Flatten(2),
+        nn.Conv1d(4, 2, 1),
+    )
+    x = torch.randn(2, 3, 5, 6, 7)
+    expected = model(x)
+    assert to_channels_last(model) is model
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert model[2].weight.is_contiguous(memory_format=torch.channels_last)
+    assert model[3].weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(model(x), expected)
 
 
 @pytest.mark.parametrize("name", get_args(BackboneName))

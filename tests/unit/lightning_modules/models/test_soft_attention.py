@@ -27,6 +27,26 @@ def test_shapes_and_attention_sums(model, images):
     torch.testing.assert_close(attention.sum(-1), torch.ones(5, 6))
 
 
+@pytest.mark.parametrize(("gate", "size"), [("scalar", 1), ("channel", 160)])
+def test_the_gate_on_the_context(images, gate, size):
+    """Beta closed, no context reaches the LSTM; the paper has one number a word, 1502.03044 section 4.2.1."""
+    torch.manual_seed(0)
+    model = Model(
+        Config(embedding_channels=16, hidden_channels=24, attention_channels=12, gate=gate), vocabulary_size=11
+    )
+    decoder = model.eval().decoder
+    assert decoder.hidden_sizes[-1] == size == model.backbone.channels["c4"] ** (gate == "channel")
+    memory, state = model.start(model.encode(images))
+    gates = decoder.word_gates(decoder.embed(torch.tensor([4, 5, 6])))
+    open_context = decoder._recur(memory, state, gates)[1]
+    with torch.no_grad():
+        query, beta = decoder.from_hidden(state[0])[:, 96:108], decoder.from_hidden(state[0])[:, 108:]
+        context, _ = decoder.attention(query, memory[1], memory[0])
+        torch.testing.assert_close(open_context, torch.sigmoid(beta) * context)
+        decoder.from_hidden.bias[108:] = -1e4
+        assert not decoder._recur(memory, state, gates)[1].any()
+
+
 def test_hoisted_decoding_equals_one_step_at_a_time(model, images):
     features = model.encode(images)
     tokens = torch.randint(4, 11, (4, 7))

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from lightning_fabric.utilities import move_data_to_device
 
 from contracts.errors import ConfigError
 from lightning_modules.augment import AugmentConfig
@@ -57,6 +58,36 @@ def test_crowds_and_difficult_objects_are_regions_to_ignore(module, model_module
     assert target["labels"].tolist() == [2]
     np.testing.assert_allclose(target["ignored"].numpy(), record.objects.boxes[:1], atol=1e-4)
     np.testing.assert_allclose(target["boxes"].numpy(), record.objects.boxes[1:], atol=1e-4)
+
+
+@pytest.mark.parametrize(("module", "model_module"), KINDS)
+def test_objects_that_augmentation_cuts_to_slivers_are_regions_to_ignore(module, model_module, data, make_record):
+    task, _ = build(module, model_module, data, augment=AugmentConfig(crop=0.45, min_visibility=0.9))
+    slivers = 0
+    for seed in range(12):
+        example = task.encode(make_record(0), seed)
+        assert example["ignored"].dtype == np.float32
+        slivers += len(example["ignored"])
+        assert len(example["labels"]) + len(example["ignored"]) <= 2
+    assert slivers > 3
+
+
+@pytest.mark.parametrize(("module", "model_module"), KINDS)
+def test_a_batch_is_tensors_and_numbers_that_stay_here(module, model_module, data, make_record):
+    """Nothing of a batch is in lists of dicts, which are neither shared, pinned nor sent in one piece; and how many
+    objects an image has is known without asking a GPU."""
+    task, _ = build(module, model_module, data)
+    records = [make_record(0), make_record(1, empty=True), make_record(2, crowd=True)]
+    examples = [task.encode(record, None) for record in records]
+    batch = task.collate(examples)
+    sent = move_data_to_device(batch, "meta")
+    columns = {"boxes", "labels", "ignored"} | ({"masks"} if task.with_masks else set())
+    assert {name for name, value in sent.items() if isinstance(value, torch.Tensor)} == columns | {"images"}
+    assert [len(target["boxes"]) for target in targets_of(sent)] == [2, 0, 1]
+    for target, example in zip(targets_of(batch), examples, strict=True):
+        assert target.keys() == columns
+        for name, value in target.items():
+            np.testing.assert_array_equal(value.numpy(), example[name])
 
 
 def test_objects_without_a_mask_are_ignored_by_instances(data, make_record):

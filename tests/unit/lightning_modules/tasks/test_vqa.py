@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from lightning_fabric.utilities import move_data_to_device
 
 from contracts.errors import ConfigError
 from contracts.records import DataSpec, Question, Record
@@ -73,7 +74,8 @@ def test_batch_holds_each_image_once_and_all_its_questions(task):
     batch = task.collate([task.encode(record, None) for record in RECORDS[:2]])
     assert batch["images"].shape == (2, 3, 64, 64)
     assert batch["questions"].shape == (4, 4)
-    assert batch["lengths"] == [4, 3, 4, 3]
+    # Numbers, which stay on the CPU, where packing reads them; a tensor would go to the GPU and back in each step.
+    assert move_data_to_device(batch, "meta")["lengths"] == [4, 3, 4, 3]
     assert batch["questions"][1, 3] == 0
     assert batch["question_image"].tolist() == [0, 0, 1, 1]
     assert batch["question_ids"] == [0, 1, 10, 11]

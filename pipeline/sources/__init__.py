@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from contracts.errors import ConfigError, DataError
 from contracts.records import Problem, RawRecord
 
+T = TypeVar("T")
 SPLITS = ("train", "val", "test")
 
 
@@ -149,10 +150,15 @@ def _merge(a: RawRecord, b: RawRecord) -> RawRecord | Problem:
         annotation_file=", ".join(dict.fromkeys((a.annotation_file, b.annotation_file))),
         width=width,
         height=height,
-        objects=a.objects + b.objects,
-        captions=a.captions + b.captions,
-        questions=a.questions + b.questions,
+        objects=_both(a.objects, b.objects),
+        captions=_both(a.captions, b.captions),
+        questions=_both(a.questions, b.questions),
         semantic_mask=a.semantic_mask or b.semantic_mask,
         instance_mask=a.instance_mask or b.instance_mask,
         label_map=a.label_map if a.semantic_mask else b.label_map,
     )
+
+
+def _both(a: Sequence[T], b: Sequence[T]) -> Sequence[T]:
+    """One after the other; where one is empty, the other as it is: it may not have been read yet."""
+    return (*a, *b) if len(a) and len(b) else a if len(a) else b

@@ -5,19 +5,23 @@ from __future__ import annotations
 import array
 import contextlib
 import marshal
+import os
 import re
 import reprlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from string import Formatter
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import ijson
 import numpy as np
 
 from contracts.errors import ConfigError, DataError
 from pipeline.reading import PatientFile, on_this_host
+
+T = TypeVar("T")
 
 MAX_ID = 2**63 - 1
 _MAX_DEPTH = 200
@@ -201,7 +205,7 @@ class Spool:
 
     def add(self, group: int, item_id: int, item: Any) -> None:
         """Keep `item`: None, numbers, texts, lists and dicts of them."""
-        data = marshal.dumps(item)  # written and read by this process only
+        data = marshal.dumps(item)  # for this run of the stage only
         try:
             self._file.write(data)
         except OSError as error:
@@ -235,13 +239,52 @@ class Spool:
 
     def of(self, group: int) -> list[Any]:
         """The items of a group in the order they were added."""
-        start = int(np.searchsorted(self._sorted_groups, group, side="left"))
-        stop = int(np.searchsorted(self._sorted_groups, group, side="right"))
-        out = []
-        for row in range(start, stop):
-            self._file.seek(int(self._sorted_offsets[row]))
-            out.append(marshal.loads(self._file.read(int(self._lengths[row]))))
-        return out
+        return [marshal.loads(data) for data in self._bytes(group)]
+
+    def unread(self, group: int, make: Callable[[Any], T]) -> Unread[T]:
+        """`make(item)` of each item of a group, not before somebody asks for it."""
+        return Unread(self._bytes(group), make)
+
+    def _bytes(self, group: int) -> list[bytes]:
+        start, stop = np.searchsorted(self._sorted_groups, (group, group + 1)).tolist()
+        offsets, lengths = self._sorted_offsets[start:stop].tolist(), self._lengths[start:stop].tolist()
+        file = self._file.fileno()
+        return [os.pread(file, length, offset) for offset, length in zip(offsets, lengths, strict=True)]
+
+
+class Unread(Sequence[T]):
+    """What items of a spool stand for, as a sequence that is made when it is first looked at, and pickles as it lies.
+
+    The one process that reads a source would otherwise parse and pickle for all that write shards. They run the same
+    Python, as Ray wants it, so they know its `marshal`.
+    """
+
+    def __init__(self, items: Sequence[bytes], make: Callable[[Any], T]):
+        self._items, self._make = items, make
+
+    @cached_property
+    def _made(self) -> tuple[T, ...]:
+        return tuple(self._make(marshal.loads(item)) for item in self._items)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_items": self._items, "_make": self._make}
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
+        return self._made[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._made == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _no_room(error: OSError) -> DataError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,6 +130,7 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
             yield from _read_annotations(captions, images, texts, "caption")
         names = _categories(instances) if instances is not None else {}
         annotation_file = ", ".join(map(str, files))
+        make = partial(_object, names=names)
         for row in images.rows_by_key():
             yield RawRecord(
                 key=images.keys[row],
@@ -137,8 +139,8 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
                 annotation_file=annotation_file,
                 width=images.sizes[row][0],
                 height=images.sizes[row][1],
-                objects=tuple(_object(item, names) for item in objects.of(row)),
-                captions=tuple(Caption(caption_id=i, text=text) for i, text in texts.of(row)),
+                objects=objects.unread(row, make),
+                captions=texts.unread(row, _caption),
             )
 
 
@@ -152,6 +154,11 @@ def _object(item: list, names: dict) -> RawObject:
         area=area,
         is_crowd=is_crowd,
     )
+
+
+def _caption(item: list) -> Caption:
+    number, text = item
+    return Caption(caption_id=number, text=text)
 
 
 class _Images:

@@ -10,7 +10,7 @@ Masks are COCO compressed run lengths: the `counts` string of a `{"size": [H, W]
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -110,9 +110,9 @@ class RawRecord:
     image_part: ImagePart | None = None
     width: int = 0
     height: int = 0
-    objects: tuple[RawObject, ...] = ()
-    captions: tuple[Caption, ...] = ()
-    questions: tuple[Question, ...] = ()
+    objects: Sequence[RawObject] = ()
+    captions: Sequence[Caption] = ()
+    questions: Sequence[Question] = ()
     labels: tuple[str, ...] = ()
     semantic_mask: Path | None = None
     instance_mask: Path | None = None

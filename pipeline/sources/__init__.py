@@ -14,13 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from contracts.errors import ConfigError, DataError
 from contracts.records import Problem, RawRecord
 from pipeline.sources._draw import Draw
 from pipeline.sources._recognise import what_lies_in
 from pipeline.sources._splits import SPLITS, split_names
+
+T = TypeVar("T")
 
 
 class SourceModule(Protocol):
@@ -219,9 +221,9 @@ def _merge(a: RawRecord, b: RawRecord) -> RawRecord | Problem:
         annotation_file=", ".join(dict.fromkeys((a.annotation_file, b.annotation_file))),
         width=width,
         height=height,
-        objects=a.objects + b.objects,
-        captions=a.captions + b.captions,
-        questions=a.questions + b.questions,
+        objects=_both(a.objects, b.objects),
+        captions=_both(a.captions, b.captions),
+        questions=_both(a.questions, b.questions),
         labels=tuple(dict.fromkeys(a.labels + b.labels)),
         semantic_mask=a.semantic_mask or b.semantic_mask,
         instance_mask=a.instance_mask or b.instance_mask,
@@ -229,3 +231,8 @@ def _merge(a: RawRecord, b: RawRecord) -> RawRecord | Problem:
         label_colors=a.label_colors if a.semantic_mask else b.label_colors,
         fixes=a.fixes + b.fixes,
     )
+
+
+def _both(a: Sequence[T], b: Sequence[T]) -> Sequence[T]:
+    """One after the other; where one is empty, the other as it is: it may not have been read yet."""
+    return (*a, *b) if len(a) and len(b) else a if len(a) else b

@@ -28,6 +28,7 @@ class Images:
         self._rows: dict[Id, int] = {}
         self._origin: list[Path] = []
         self._dropped: set[int] = set()
+        self._fixes: dict[int, list[str]] = {}
 
     def row(self, value: Any) -> tuple[int | None, bool]:
         """The row of a usable image, None if there is none; whether its id was of another type (25 and "25")."""
@@ -104,6 +105,14 @@ class Images:
             key=self.keys[row],
             detail=detail,
         )
+
+    def note_fixes(self, row: int, fixes: list[str]) -> None:
+        """Keep what was changed in the annotations of an image, which are not looked at again until they are written."""
+        if fixes:
+            self._fixes.setdefault(row, []).extend(fixes)
+
+    def fixes(self, row: int) -> tuple[str, ...]:
+        return tuple(self._fixes.get(row, ()))
 
     def rows_by_key(self) -> list[int]:
         kept = (row for row in range(len(self.ids)) if row not in self._dropped)

@@ -12,16 +12,19 @@ import re
 import reprlib
 import tempfile
 import unicodedata
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from string import Formatter
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import ijson
 import numpy as np
 
 from contracts.errors import ConfigError, DataError
 from pipeline.reading import PatientFile, on_this_host
+
+T = TypeVar("T")
 
 MAX_ID = 2**63 - 1
 _MAX_DEPTH = 200
@@ -271,7 +274,7 @@ class Spool:
 
     def add(self, group: int | str, item_id: int | str, item: Any) -> None:
         """Keep `item`: None, numbers, texts, lists and dicts of them."""
-        data = marshal.dumps((item_id, item))  # written and read by this process only
+        data = marshal.dumps((item_id, item))  # for this run of the stage only
         try:
             self._file.write(data)
         except OSError as error:
@@ -309,11 +312,54 @@ class Spool:
 
     def of(self, group: int | str) -> list[Any]:
         """The items of a group in the order they were added."""
+        return [marshal.loads(data)[1] for data in self._bytes(group)]
+
+    def unread(self, group: int | str, make: Callable[[Any], T]) -> Unread[T]:
+        """`make(item)` of each item of a group, not before somebody asks for it."""
+        return Unread(self._bytes(group), make)
+
+    def _bytes(self, group: int | str) -> list[bytes]:
         number = _as_number(group)
         start = int(np.searchsorted(self._sorted_groups, number, side="left"))
         stop = int(np.searchsorted(self._sorted_groups, number, side="right"))
-        starts, lengths = self._sorted_offsets[start:stop], self._lengths[start:stop]
-        return [self._read(at, at + length)[1] for at, length in zip(starts, lengths, strict=True)]
+        offsets, lengths = self._sorted_offsets[start:stop].tolist(), self._lengths[start:stop].tolist()
+        file = self._file.fileno()
+        return [os.pread(file, length, offset) for offset, length in zip(offsets, lengths, strict=True)]
+
+
+class Unread(Sequence[T]):
+    """What items of a spool stand for, as a sequence that is made when it is first looked at, and pickles as it lies.
+
+    The one process that reads a source would otherwise parse and pickle for all that write shards. They run the same
+    Python, as Ray wants it, so they know its `marshal`.
+    """
+
+    def __init__(self, items: Sequence[bytes], make: Callable[[Any], T]):
+        self._items, self._make = items, make
+
+    @cached_property
+    def _made(self) -> tuple[T, ...]:
+        return tuple(self._make(marshal.loads(item)[1]) for item in self._items)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_items": self._items, "_make": self._make}
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
+        return self._made[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._made == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _no_room(error: OSError) -> DataError:

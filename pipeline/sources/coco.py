@@ -10,7 +10,7 @@ import math
 import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -184,8 +184,8 @@ def _read_part(root: Path, part: _Part) -> Iterator[RawRecord | Problem]:
         if part.instances is not None:
             names = entries.categories(stream_list(part.instances, "categories"), str(part.instances))
         annotation_file = ", ".join(map(str, part.files))
+        make = partial(_object, names=names)
         for row in images.rows_by_key():
-            found, captions = objects.of(row), texts.of(row)
             yield RawRecord(
                 key=images.keys[row],
                 image_id=images.ids[row],
@@ -193,14 +193,14 @@ def _read_part(root: Path, part: _Part) -> Iterator[RawRecord | Problem]:
                 annotation_file=annotation_file,
                 width=images.sizes[row][0],
                 height=images.sizes[row][1],
-                objects=tuple(_object(item, names) for item in found),
-                captions=tuple(Caption(caption_id=i, text=text) for i, text, _ in captions),
-                fixes=tuple(name for item in (*found, *captions) for name in item[-1]),
+                objects=objects.unread(row, make),
+                captions=texts.unread(row, _caption),
+                fixes=images.fixes(row),
             )
 
 
 def _object(item: list, names: dict[entries.Id, entries.Category]) -> RawObject:
-    own_id, category, (x, y, w, h), segmentation, area, is_crowd, _ = item
+    own_id, category, (x, y, w, h), segmentation, area, is_crowd = item
     key = find_id(category, names)
     return RawObject(
         object_id=str(own_id),
@@ -210,6 +210,11 @@ def _object(item: list, names: dict[entries.Id, entries.Category]) -> RawObject:
         area=area,
         is_crowd=is_crowd,
     )
+
+
+def _caption(item: list) -> Caption:
+    number, text = item
+    return Caption(caption_id=number, text=text)
 
 
 def _read_annotations(path: Path, images: Images, spool: Spool, kind: ItemKind) -> Iterator[Problem]:
@@ -240,6 +245,7 @@ def _read_annotations(path: Path, images: Images, spool: Spool, kind: ItemKind) 
             )  # fmt: skip
         elif row is not None:
             spool.add(row, own_id, kept)
+            images.note_fixes(row, fixes)
     for repeated in spool.seal():
         yield Problem(reason="duplicate_annotation_id", kind=kind, file=str(path), item_id=str(repeated))
 
@@ -264,9 +270,9 @@ def _object_item(own_id: int | str, item: dict[str, Any], fixes: list[str]) -> t
     category = item.get("category_id")
     if isinstance(category, bool) or not isinstance(category, int | float | str | None):  # true is no 1
         category = shown(category)
-    return [own_id, category, corners, segmentation, area, entries.is_crowd(item.get("iscrowd")), fixes], ""
+    return [own_id, category, corners, segmentation, area, entries.is_crowd(item.get("iscrowd"))], ""
 
 
 def _caption_item(own_id: int | str, item: dict[str, Any], fixes: list[str]) -> tuple[list | None, str]:
     caption = item.get("caption")
-    return ([own_id, caption, fixes], "") if isinstance(caption, str) else (None, "bad_caption")
+    return ([own_id, caption], "") if isinstance(caption, str) else (None, "bad_caption")

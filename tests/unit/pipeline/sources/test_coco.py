@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from contracts.errors import ConfigError, DataError
 from contracts.records import Caption, Problem, RawRecord
 from pipeline.door import RULES
 from pipeline.sources import coco
-from pipeline.sources._files import _NoNaN, is_inside, record_key
+from pipeline.sources._files import Unread, _NoNaN, is_inside, record_key
 
 Item = RawRecord | Problem
 
@@ -388,3 +389,20 @@ class Counted:
 
     def __del__(self) -> None:
         Counted.alive -= 1
+
+
+def test_annotations_travel_as_they_lie_and_are_made_by_who_reads_them(tmp_path: Path) -> None:
+    """The one process that reads a source feeds all that write shards: it must not make and pickle for them."""
+    write(tmp_path, annotations=[instance(5), instance(7, category_id=99)])
+    write(tmp_path, "captions", annotations=[{"id": 3, "image_id": 1, "caption": "a dog"}])
+    (record,), problems = read(tmp_path)
+    (again,) = pickle.loads(pickle.dumps([record]))
+    for one in (record, again):
+        assert isinstance(one.objects, Unread) and isinstance(one.captions, Unread)
+        assert "_made" not in vars(one.objects) and "_made" not in vars(one.captions)
+        assert len(one.objects) == 2 and len(one.captions) == 1
+        assert "_made" not in vars(one.objects), "to be counted is no reason either"
+    assert not problems and again == record
+    assert [(o.object_id, o.category) for o in again.objects] == [("5", "dog"), ("7", "#99")]
+    assert again.captions == (Caption(caption_id=3, text="a dog"),) and again.objects[:1] == (record.objects[0],)
+    assert pickle.loads(pickle.dumps(again)).objects == record.objects, "also what was looked at"

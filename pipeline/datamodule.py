@@ -6,7 +6,9 @@ The loaders follow `pipeline.sampling`: every rank and any number of loader work
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,7 @@ class RequestDataset(Dataset):
             with written_to(BatchRows(len(records))):
                 batch = make()
         batch["keys"] = [record.key for record in records]
-        batch["weight"] = request.weight
+        batch["is_stand_in"], batch["num_step_images"] = request.is_stand_in, request.num_step_images
         if self.seed is None:
             batch["truths"] = [self.task.truth(record) for record in records]
         return batch
@@ -106,6 +108,17 @@ def _identity(batch: Any) -> Any:
     return batch
 
 
+def with_step_counts(batches: Iterator[Batch], per_step: int) -> Iterator[Batch]:
+    """Each batch with what all `per_step` micro-batches of its step count, which therefore are loaded before the first
+    is trained on; those of a task that counts images alone are not waited for."""
+    for first in batches:
+        step = [first, *islice(batches, per_step - 1)] if "counts" in first else [first]
+        counted = [batch["counts"] for batch in step if "counts" in batch and not batch["is_stand_in"]]
+        counts = {name: sum(part[name] for part in counted) for name in first.get("counts", ())}
+        while step:
+            yield {**step.pop(0), "step_counts": counts}
+
+
 class PlannedLoader:
     """An iterable of batches with an exact length, `set_epoch` and a position that Lightning saves and restores.
 
@@ -142,9 +155,10 @@ class PlannedLoader:
     def _loader(self) -> DataLoader:
         """Made when the first requests are known, which say how large a batch is."""
         config, workers = self._config, self._config.num_workers
+        prefetch = max(config.prefetch, -(-self._per_batch // workers) if workers else 0)  # a step's are taken at once
         if self._reuse_memory and self._requests.pending:
             largest = max(self._requests.pending, key=lambda request: len(request.positions))
-            slots = workers * config.prefetch + _BATCHES_IN_USE
+            slots = workers * prefetch + self._per_batch - 1 + _BATCHES_IN_USE
             self._requests.memory = BatchMemory(slots, self.dataset.batch_bytes(largest))
             self.dataset.memory = self._requests.memory
         return DataLoader(
@@ -154,7 +168,7 @@ class PlannedLoader:
             collate_fn=_identity,
             num_workers=workers,
             persistent_workers=workers > 0,
-            prefetch_factor=config.prefetch if workers else None,
+            prefetch_factor=prefetch if workers else None,
             multiprocessing_context=config.start_method if workers else None,
             worker_init_fn=init_worker if workers else None,
             pin_memory=self._pin_memory,
@@ -181,14 +195,18 @@ class PlannedLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         self._requests.pending = self._plan(self._epoch)[self._delivered :]
+        for batch in with_step_counts(self._received(), self._per_batch):
+            self._delivered += 1
+            if self._delivered >= self._length:
+                self._delivered = 0  # the next iteration starts the epoch anew, unless set_epoch moves on
+            yield batch
+
+    def _received(self) -> Iterator[Batch]:
         for batch, slot in self._loader:
             if isinstance(batch, SightlineError):
                 raise batch
             if self._requests.memory is not None:
                 batch = self._requests.memory.receive(batch, slot, pin=self._pin_memory)
-            self._delivered += 1
-            if self._delivered >= self._length:
-                self._delivered = 0  # the next iteration starts the epoch anew, unless set_epoch moves on
             yield batch
 
 
@@ -296,7 +314,7 @@ class TarDataModule(pl.LightningDataModule):
     def eval_dataloader(self, split: str) -> PlannedLoader:
         usable = self._usable(split, self.task.eval_requires)
         requests = [
-            Request(tuple(usable[list(r.positions)].tolist()), r.epoch, r.weight)
+            replace(r, positions=tuple(usable[list(r.positions)].tolist()))
             for r in eval_requests(len(usable), batch_size=self.eval_batch_size, world=self.world, rank=self.rank)
         ]
         return PlannedLoader(

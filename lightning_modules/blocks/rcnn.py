@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_inference, maskrcnn_loss
+from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference
 from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
 
 from lightning_modules.blocks.pixels import PixelNorm
+from lightning_modules.blocks.rcnn_losses import box_head_losses, mask_loss, rpn_losses
 from lightning_modules.ops.boxes import covered_fraction
 
 Target = dict[str, Tensor]
@@ -68,7 +69,8 @@ class RCNN(nn.Module):
 
         Returns:
             losses: `loss_objectness`, `loss_rpn_box_reg`, `loss_classifier`, `loss_box_reg` (and `loss_mask`),
-                float32 scalars; empty without targets. In evaluation mode they do not depend on the random state.
+                float32 scalars, sums over images of each one's mean over its samples; empty without targets. In
+                evaluation mode they do not depend on the random state.
             detections: per image `boxes` (D, 4) float32 in input pixels, `labels` (D,), `scores` (D,) falling,
                 (and `masks` (D, 1, 28, 28) probabilities on the boxes); empty if not asked for.
         """
@@ -121,10 +123,8 @@ class RCNN(nn.Module):
             labels, matched = rpn.assign_targets_to_anchors(anchors, targets)
             for label, anchor, target in zip(labels, anchors, targets, strict=True):
                 label[(label == 0) & (covered_fraction(anchor, target["ignored"]) >= IGNORED_COVER)] = -1
-            if all(bool((label < 0).all()) for label in labels):  # all ignored: torchvision would divide by zero
-                return proposals, {"loss_objectness": objectness.sum() * 0, "loss_rpn_box_reg": deltas.sum() * 0}
             regression = rpn.box_coder.encode(matched, anchors)
-            objectness_loss, box_loss = rpn.compute_loss(objectness, deltas, labels, list(regression))
+            objectness_loss, box_loss = rpn_losses(rpn, objectness, deltas, labels, regression)
         return proposals, {"loss_objectness": objectness_loss, "loss_rpn_box_reg": box_loss}
 
     def _classify(self, features: Features, boxes: list[Tensor], sizes: Sizes) -> tuple[Tensor, Tensor]:
@@ -142,19 +142,16 @@ class RCNN(nn.Module):
         with _full_precision(proposals[0].device):
             boxes, matches, labels, regression = self._sample(proposals, targets)
         logits, deltas = self._classify(features, boxes, sizes)
-        losses = {"loss_classifier": logits.sum() * 0, "loss_box_reg": deltas.sum() * 0}
-        if len(logits):  # none where every proposal lies in an ignored region
-            with _full_precision(logits.device):
-                class_loss, box_loss = fastrcnn_loss(logits, deltas, labels, regression)
-            losses = {"loss_classifier": class_loss, "loss_box_reg": box_loss}
+        with _full_precision(logits.device):
+            class_loss, box_loss = box_head_losses(logits, deltas, labels, regression)
+        losses = {"loss_classifier": class_loss, "loss_box_reg": box_loss}
         if self.roi_heads.has_mask():
             positive = [label > 0 for label in labels]
             mask_boxes = [box[p] for box, p in zip(boxes, positive, strict=True)]
             mask_matches = [match[p] for match, p in zip(matches, positive, strict=True)]
             mask_logits = self._mask_logits(features, mask_boxes, sizes)
             with _full_precision(logits.device):
-                masks, classes = [t["masks"] for t in targets], [t["labels"] for t in targets]
-                losses["loss_mask"] = maskrcnn_loss(mask_logits, mask_boxes, masks, classes, mask_matches)
+                losses["loss_mask"] = mask_loss(mask_logits, mask_boxes, mask_matches, targets)
         return losses
 
     def _sample(

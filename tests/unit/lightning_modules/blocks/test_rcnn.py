@@ -1,5 +1,7 @@
 """The one-pass detector against torchvision's own forward, and where it differs on purpose."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -37,10 +39,10 @@ def sample(num_images: int = 3):
     return images, targets
 
 
-def detectors(kind):
+def detectors(kind, **settings):
     """torchvision's detector with a transform that changes nothing, and ours around the same parts."""
     torch.manual_seed(0)
-    arguments = detector_arguments(CONFIG, num_classes=3, image_size=SIZE)
+    arguments = detector_arguments(replace(CONFIG, **settings), num_classes=3, image_size=SIZE)
     if kind is MaskRCNN:
         arguments["mask_roi_pool"] = roi_pool(CONFIG, 14)
         arguments["mask_head"] = MaskRCNNHeads(CONFIG.channels, [8], dilation=1)
@@ -50,18 +52,34 @@ def detectors(kind):
     return detector, RCNN(detector)
 
 
+@pytest.mark.parametrize("num_images", [1, 3])
 @pytest.mark.parametrize("kind", [FasterRCNN, MaskRCNN])
-def test_losses_equal_torchvisions(kind):
+def test_losses_equal_torchvisions(kind, num_images):
+    """Of several images, where as much is sampled of each: torchvision takes all masks together."""
     detector, ours = detectors(kind)
-    images, targets = sample()
+    images, targets = sample(num_images)
     detector.train()
     torch.manual_seed(1)
     expected = detector(list(ours.pixel_norm(images)), targets)
     torch.manual_seed(1)
     losses, detections = ours.train()(images, targets)
     assert losses.keys() == expected.keys() and not detections
-    for name, value in losses.items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+    for name in LOSSES if num_images > 1 else losses:
+        torch.testing.assert_close(losses[name] / num_images, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_an_images_losses_do_not_depend_on_its_neighbours():
+    _, ours = detectors(MaskRCNN, rpn_batch=10_000, roi_batch=10_000)  # all of them: nothing is drawn
+    images, targets = sample()
+    targets[1] = {name: value[:0] for name, value in targets[1].items()}
+    targets[2]["ignored"] = torch.tensor([[0.0, 0, SIZE, 40]])
+    ours.eval()
+    with torch.no_grad():
+        together = ours(images, targets)[0]
+        alone = [ours(images[i : i + 1], targets[i : i + 1])[0] for i in range(3)]
+    assert alone[1]["loss_mask"] == alone[1]["loss_box_reg"] == 0 < min(alone[0].values())
+    for name, value in together.items():
+        torch.testing.assert_close(value, sum(one[name] for one in alone), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [FasterRCNN, MaskRCNN])

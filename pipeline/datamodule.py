@@ -5,9 +5,10 @@ The loaders follow `pipeline.sampling`: every rank and any number of loader work
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +76,7 @@ class RequestDataset(Dataset):
             with written_to(BatchRows(len(records))):
                 batch = make()
         batch["keys"] = [record.key for record in records]
-        batch["weight"] = ask.request.weight
+        batch["is_stand_in"], batch["num_step_images"] = ask.request.is_stand_in, ask.request.num_step_images
         if not ask.training:
             batch["truths"] = [self.task.truth(record) for record in records]
         return batch
@@ -119,17 +120,30 @@ def _identity(batch: Any) -> Any:
     return batch
 
 
+def with_step_counts(batches: Iterator[Batch], per_step: int) -> Iterator[Batch]:
+    """Each batch with what all `per_step` micro-batches of its step count, which therefore are loaded before the first
+    is trained on; those of a task that counts images alone are not waited for."""
+    for first in batches:
+        step = [first, *islice(batches, per_step - 1)] if "counts" in first else [first]
+        counted = [batch["counts"] for batch in step if "counts" in batch and not batch["is_stand_in"]]
+        counts = {name: sum(part[name] for part in counted) for name in first.get("counts", ())}
+        while step:
+            yield {**step.pop(0), "step_counts": counts}
+
+
 class BatchLoader:
     """The loader processes of one rank, which read for training and validation, one after the other.
 
     Attributes:
         largest: the largest batch of a training; None where there is none. Processes write training batches into shared
             memory that is used again, and stays allocated.
+        per_step: micro-batches of a step, which may all be waited for.
     """
 
     def __init__(self, dataset: RequestDataset, config: LoaderConfig, *, pin_memory: bool = False):
         self.dataset = dataset
         self.largest: Ask | None = None
+        self.per_step = 1
         self._config, self._pin_memory = config, pin_memory
         self._asks = _Asks()
         self._turn = 0
@@ -137,8 +151,9 @@ class BatchLoader:
     @cached_property
     def _loader(self) -> DataLoader:
         config, workers = self._config, self._config.num_workers
+        prefetch = max(config.prefetch, -(-self.per_step // workers) if workers else 0)  # a step's are taken at once
         if workers and self.largest is not None:
-            slots = workers * config.prefetch + _BATCHES_IN_USE
+            slots = workers * prefetch + self.per_step - 1 + _BATCHES_IN_USE
             self.dataset.memory = self._asks.memory = BatchMemory(slots, self.dataset.batch_bytes(self.largest))
         return DataLoader(
             self.dataset,
@@ -147,7 +162,7 @@ class BatchLoader:
             collate_fn=_identity,
             num_workers=workers,
             persistent_workers=workers > 0,
-            prefetch_factor=config.prefetch if workers else None,
+            prefetch_factor=prefetch if workers else None,
             multiprocessing_context=config.start_method if workers else None,
             worker_init_fn=init_worker if workers else None,
             pin_memory=self._pin_memory,
@@ -158,7 +173,7 @@ class BatchLoader:
         self._turn += 1
         self._asks.pending = asks
         loader = self._loader
-        batches = itertools.islice(self._received(loader, self._turn, len(asks)), len(asks))
+        batches = islice(self._received(loader, self._turn, len(asks)), len(asks))
         if self._pin_memory and self._asks.memory is not None:
             # Cut to its length: the thread must not look for a next one while validation takes the processes over.
             batches = ahead(batches, torch.cuda.current_device() if torch.cuda.is_available() else None)
@@ -223,7 +238,9 @@ class PlannedLoader:
         self._delivered = state["batches"] * self._per_batch % max(1, self._length)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._loader.batches(self._plan(self._epoch)[self._delivered :]):
+        for batch in with_step_counts(
+            self._loader.batches(self._plan(self._epoch)[self._delivered :]), self._per_batch
+        ):
             self._delivered += 1
             if self._delivered >= self._length:
                 self._delivered = 0  # the next iteration starts the epoch anew, unless set_epoch moves on
@@ -333,12 +350,13 @@ class TarDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> PlannedLoader:
         self._loader.largest = max(self.train_plan(0), key=lambda ask: len(ask.request.positions))
+        self._loader.per_step = self.accumulate
         return PlannedLoader(self._loader, self.train_plan, self.steps_per_epoch, per_batch=self.accumulate)
 
     def eval_dataloader(self, split: str) -> PlannedLoader:
         usable = self._usable(split, self.task.eval_requires)
         requests = [
-            Request(tuple(usable[list(r.positions)].tolist()), r.epoch, r.weight)
+            replace(r, positions=tuple(usable[list(r.positions)].tolist()))
             for r in eval_requests(len(usable), batch_size=self.eval_batch_size, world=self.world, rank=self.rank)
         ]
         asks = [Ask(split, False, request) for request in requests]

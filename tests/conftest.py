@@ -28,6 +28,7 @@ from pipeline.stages.fetch import fetch
 from pipeline.stages.shard import shard
 from pipeline.stages.vocab import vocab
 from pipeline.train_code import PACKAGES
+from tests.shipped import tiny_datasets
 
 if TYPE_CHECKING:
     from tests.s3_server import Proxy
@@ -60,20 +61,7 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 
 
 TINY = {
-    "datasets": {
-        "coco": {
-            "origin": "generated",
-            "input": "pipeline/worlds",
-            "world": {"name": "coco_scenes", "seed": 5, "image_size": 64, "num_images": {"train": 40, "val": 11}},
-            "sources": {"coco": {}, "vqa": {}},
-        },
-        "voc": {
-            "origin": "generated",
-            "input": "pipeline/worlds",
-            "world": {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_images": {"train": 40, "val": 11}},
-            "sources": {"voc": {}},
-        },
-    },
+    "datasets": tiny_datasets(40, 11),
     "runs": {
         "captioning": {"dataset": "coco", "task": {"name": "captioning"}, "model": {"name": "soft_attention"}},
         "vqa": {"dataset": "coco", "task": {"name": "vqa"}, "model": {"name": "lstm_vqa"}},

@@ -25,7 +25,7 @@ from lightning_modules.augment import Augment, AugmentConfig
 from lightning_modules.blocks.pixels import stack_images
 from lightning_modules.metrics.classification import measure_classification
 from lightning_modules.metrics.measurement import Measurement
-from lightning_modules.task import BaseTask, Batch, Example, Plot, Prediction, Truth
+from lightning_modules.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
 
 _NUM_TOP = 5
 _NUM_CONFUSED = 20
@@ -95,19 +95,22 @@ class Task(BaseTask):
 
     # tensors to losses and predictions
 
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
         return {"cross_entropy": self._loss(model(batch["images"]), batch)}
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
         return self._predictions(model(batch["images"]))
 
-    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], list[Prediction]]:
+    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
         logits = model(batch["images"])
         return {"cross_entropy": self._loss(logits, batch)}, self._predictions(logits)
 
-    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+    def _loss(self, logits: Tensor, batch: Batch) -> Mean:
         with torch.autocast(logits.device.type, enabled=False):
-            return F.cross_entropy(logits.float(), batch["labels"], label_smoothing=self.config.label_smoothing)
+            total = F.cross_entropy(
+                logits.float(), batch["labels"], label_smoothing=self.config.label_smoothing, reduction="sum"
+            )
+        return Mean(total, len(logits))
 
     @staticmethod
     def _predictions(logits: Tensor) -> list[Prediction]:

@@ -107,7 +107,7 @@ class Images:
         )
 
     def note_fixes(self, row: int, fixes: list[str]) -> None:
-        """Keep what was changed in the annotations of an image, which are not looked at again until they are written."""
+        """Keep what was changed in annotations of an image, which are not looked at again until they are written."""
         if fixes:
             self._fixes.setdefault(row, []).extend(fixes)
 

@@ -11,7 +11,6 @@ from pipeline.reading import is_folder, listed
 from pipeline.sources._files import record_key
 
 
-
 def is_hidden(path: Path) -> bool:
     """Whether a person does not see it: `.DS_Store`, `._photo.jpg`, and the folder that macOS puts into archives."""
     return path.name.startswith(".") or path.name == "__MACOSX"

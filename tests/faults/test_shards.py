@@ -330,7 +330,7 @@ def test_a_loader_process_tells_it_in_the_same_words(healed, num_workers):
     flip(folder / readers["train"].shards[0])
     dataset = RequestDataset(readers, cast(BaseTask, None), seed=0)  # the task is not reached
     config = LoaderConfig(num_workers=num_workers, start_method="fork")
-    asks = [Ask("train", False, Request(tuple(range(8)), 0, 1.0))]
+    asks = [Ask("train", False, Request(tuple(range(8)), epoch=0))]
     with pytest.raises(DataError, match=r"^a sample's bytes are not those") as caught:
         list(PlannedLoader(BatchLoader(dataset, config), lambda epoch: asks, 1))
     assert "Traceback" not in str(caught.value) and "pipeline.heal --yes" in str(caught.value)

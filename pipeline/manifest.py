@@ -149,6 +149,11 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
     return digest_of({key: value for key, value in manifest.items() if key not in ("digest", "store")})
 
 
+def split_digest(manifest: Mapping[str, Any], split: str) -> str:
+    """Of one split's samples: what a score on it depends on."""
+    return digest_of({"shards": [shard["sha256"] for shard in manifest["splits"][split]["shards"]]})
+
+
 def write_manifest(
     folder: Path,
     dataset: str,

@@ -122,6 +122,14 @@ class Params:
         raise_if(problems, self.file)
         return config
 
+    def run_dataset(self, name: str) -> str:
+        """The data set of the run `name`, without importing what the run's task and model need."""
+        self.require("runs", name)
+        entry = self.document["runs"][name]
+        dataset = entry.get("dataset") if isinstance(entry, Mapping) else None
+        self.require("datasets", str(dataset))
+        return str(dataset)
+
     def run(self, name: str) -> Run:
         """The run `name` with its task's and model's settings checked. Imports torch."""
         self.require("runs", name)

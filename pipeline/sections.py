@@ -220,9 +220,11 @@ class TrackingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryConfig:
-    """`gates` maps a run to the value its metric must reach before its model may become champion."""
+    """`gates` maps a run to the value its metric must reach before its model may become champion. `allow_dirty` lets
+    one become champion that was trained by code that is in no commit."""
 
     gates: dict[str, float] = field(default_factory=dict)
+    allow_dirty: bool = False
 
     def __post_init__(self) -> None:
         found = {f"gates.{run}": (value, str(Range())) for run, value in self.gates.items() if value not in Range()}

@@ -118,17 +118,20 @@ def run_training(arguments: dict[str, Any], config: ClusterConfig, root: Path) -
     if config.engine == "local":
         _train_here(arguments, config, folder)
         return
+    from pipeline.resume import decide, decided  # imports torch, which data stages do without
+
     # A process that answers nothing for this long is dead to Ray: 10 minutes by default.
     with (
         environment({"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(config.collective_timeout_s)}),
         session(config, root, dashboard=True) as private,
     ):
-        use_gpu = _decide_gpu(config, cluster_nodes(), folder)
+        use_gpu = decide_gpu(config.use_gpu, cluster_nodes(), decided(folder).get("use_gpu"))
         failures, reached = 0, _newest(folder)
         for attempt in itertools.count():
             plan, refusal = _room(arguments["run"], config, use_gpu, can_grow=private is None)
             if refusal is not None and attempt == 0:
                 raise refusal  # nothing was lost: it was never there
+            decide(folder, use_gpu=use_gpu)  # for all later tries and calls
             error = (
                 _train_once(arguments, config, plan, folder, private, attempt)
                 if refusal is None
@@ -152,22 +155,15 @@ def run_training(arguments: dict[str, Any], config: ClusterConfig, root: Path) -
 def _train_here(arguments: dict[str, Any], config: ClusterConfig, folder: Path) -> None:
     import torch
 
+    from pipeline.resume import decide, decided
     from pipeline.training import Placement, fit
 
     here = [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}]
-    use_gpu = _decide_gpu(config, here, folder)
+    use_gpu = decide_gpu(config.use_gpu, here, decided(folder).get("use_gpu"))
     if use_gpu and not here[0]["GPU"]:
         raise no_gpu("this machine")
-    fit(**arguments, placement=Placement(use_gpu=use_gpu))
-
-
-def _decide_gpu(config: ClusterConfig, nodes: Nodes, folder: Path) -> bool:
-    """Once a run: what another try, or another call, finds in the state folder counts."""
-    from pipeline.resume import decide, decided
-
-    use_gpu = decide_gpu(config.use_gpu, nodes, decided(folder).get("use_gpu"))
     decide(folder, use_gpu=use_gpu)
-    return use_gpu
+    fit(**arguments, placement=Placement(use_gpu=use_gpu))
 
 
 def cluster_nodes() -> Nodes:

@@ -301,7 +301,7 @@ class _SharedMemory:
         return found
 
     def rest(self) -> dict[str, Any]:
-        return pickle.loads(self._view(""))
+        return pickle.loads(self._view("").data)
 
 
 def open_splits(

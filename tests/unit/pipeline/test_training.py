@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,14 @@ import torch
 from contracts.errors import ConfigError, TrainingError
 from lightning_modules.task import Mean
 from pipeline.checkpoints import BEST, load_best, newest_state
+from pipeline.distributed import run_training
 from pipeline.ledger import FOLDER as LEDGER
 from pipeline.ledger import merge
 from pipeline.params import load_params
 from pipeline.predictor import load_predictor
+from pipeline.resume import decide, decided
 from pipeline.runs import load_run
+from pipeline.sections import ClusterConfig
 from pipeline.training import DONE, EVENTS, FAILURE, Placement, fit
 from tests.local_training import arguments, final_weights
 
@@ -146,3 +150,18 @@ def test_more_workers_than_samples_in_a_batch_are_refused(tiny_project, tmp_path
 def test_unknown_monitor_lists_the_metrics(tiny_project, tmp_path):
     with pytest.raises(ConfigError, match="mean_iou"):
         fit(**arguments(tiny_project, tmp_path, monitor="miou", monitor_mode="max"))
+
+
+def test_without_ray_a_gpu_is_used_as_the_settings_say(tiny_project, tmp_path, monkeypatch):
+    started, local = arguments(tiny_project, tmp_path, max_epochs=1), ClusterConfig(engine="local")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ConfigError, match="no GPU here"):
+        run_training(started, replace(local, use_gpu="yes"), tmp_path)
+    run_training(started, local, tmp_path)
+    assert decided(tmp_path)["use_gpu"] is False, "the refused wish for a GPU left no trace"
+    decide(tmp_path, use_gpu=True)  # as if the run had begun on another machine
+    with pytest.raises(ConfigError, match=r"(?s)this run began on a GPU.*use_gpu: no"):
+        run_training(started, local, tmp_path)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    run_training(started, replace(local, use_gpu="no"), tmp_path)  # would fail on the GPU that is not there
+    assert decided(tmp_path)["use_gpu"] is False

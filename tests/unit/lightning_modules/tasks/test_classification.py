@@ -16,6 +16,7 @@ from lightning_modules.models import image_classifier
 from lightning_modules.tasks.classification import Task
 from pipeline.checkpoints import BEST
 from pipeline.evaluation import Evaluation
+from pipeline.predictor import load_predictor
 from pipeline.shards import SplitReader
 from pipeline.training import fit
 from tests.local_training import arguments
@@ -106,6 +107,10 @@ def test_from_class_folders_to_a_score_above_the_constant_predictors(flags_proje
     low, high = evaluation.intervals["top1"]
     assert low <= evaluation.metrics["top1"] <= high and evaluation.metrics["top1"] > 0.6
     assert evaluation.metrics["top5"] == 1
+    predictor = load_predictor(tmp_path / BEST)
+    image = next((flags_project.root / "flags/val/lying").iterdir()).read_bytes()
+    assert predictor.answer(predictor.predict(image))["class"] in ("lying", "plain", "standing")
+    assert predictor.picture(image, predictor.predict(image)).dtype == np.uint8
 
 
 def test_labels_lie_in_the_shards_by_name_and_nowhere_else(flags_project, tiny_project):

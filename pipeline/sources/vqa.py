@@ -145,8 +145,8 @@ def _read_questions(path: Path, spool: Spool) -> Generator[Problem, None, np.nda
             ids.append(number)
     if position < 0:
         raise DataError("this file lists no questions", where=f"{path}: questions")
-    for number in spool.seal():
-        yield _problem("duplicate_annotation_id", path, number)
+    for repeated in spool.seal():
+        yield _problem("duplicate_annotation_id", path, repeated)
     return np.unique(np.asarray(ids, np.int64))
 
 
@@ -169,8 +169,8 @@ def _read_answers(path: Path, question_ids: np.ndarray, spool: Spool) -> Iterato
         else:
             labels = [_text(item.get(name)) for name in ("multiple_choice_answer", "question_type", "answer_type")]
             spool.add(number, number, [_image_id(item.get("image_id")), texts, *labels])
-    for number in spool.seal():
-        yield _problem("duplicate_annotation_id", path, number)
+    for repeated in spool.seal():
+        yield _problem("duplicate_annotation_id", path, repeated)
 
 
 def _image_id(value: Any) -> int | None:

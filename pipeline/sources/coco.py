@@ -153,8 +153,8 @@ def _survey(files: tuple[Path, ...], _: tuple[int, ...]) -> tuple[tuple[str, ...
             raise DataError(
                 "this instances file lists no categories",
                 where=str(path),
-                fix=looks_like(path),
                 allowed="`categories` with names",
+                fix=looks_like(path),
             )
         if differing := set(found) ^ set(names[first]):
             raise DataError(

@@ -20,7 +20,7 @@ from pipeline.checkpoints import build_module
 from pipeline.params import Params, load_params
 from pipeline.project import Project
 from pipeline.runs import RunData, load_run
-from pipeline.sections import ClusterConfig, LoaderConfig, ShardsConfig, TrackingConfig, WorkerRange
+from pipeline.sections import ClusterConfig, DrawConfig, LoaderConfig, ShardsConfig, TrackingConfig, WorkerRange
 from pipeline.settings import parse
 from pipeline.shards import SplitReader
 from pipeline.train_config import TrainConfig
@@ -48,6 +48,13 @@ def test_config_is_strict_frozen_and_has_defaults(kind, name):
     assert parse(cls, {}, name, problems) is not None, problems
     assert parse(cls, {"no_such_key": 1}, name, problems) is None
     assert "no_such_key: unknown key" in problems[-1]
+
+
+@pytest.mark.parametrize("name", discover.names("source"))
+def test_a_source_whose_paths_name_a_split_takes_other_names_for_it(name):
+    cls = config_class("source", name)
+    has_templates = any("{split}" in value for value in vars(cls()).values() if isinstance(value, str))
+    assert not has_templates or "splits" in {f.name for f in dataclasses.fields(cls)}
 
 
 @pytest.mark.parametrize(("kind", "name"), PARTS)
@@ -80,7 +87,16 @@ def test_a_partial_section_keeps_the_other_defaults(cls):
             assert parse(cls, {section.name: {field.name: value}}, "part", problems) == default, problems
 
 
-SECTION_CONFIGS = (ShardsConfig, LoaderConfig, ClusterConfig, WorkerRange, TrackingConfig, TrainConfig, OptimizerConfig)
+SECTION_CONFIGS = (
+    DrawConfig,
+    ShardsConfig,
+    LoaderConfig,
+    ClusterConfig,
+    WorkerRange,
+    TrackingConfig,
+    TrainConfig,
+    OptimizerConfig,
+)
 
 
 def number_fields(cls: type) -> list[str]:

@@ -251,8 +251,7 @@ def open_splits(folder: Path, manifest: Mapping[str, Any], cache: ShardCache | N
                 f"{shared.size} keys are both in split {one!r} and in split {other!r}",
                 value=[key.decode() for key in shared[:5].tolist()],
                 where=str(folder / MANIFEST),
-                allowed="an image is in one split; a key is the name of its file",
-                fix="take these images out of one split, or give different images different names; "
-                f"then `dvc repro --force shard@{manifest['dataset']}`",
+                allowed="an image is in one split; a key is made of its file's path",
+                fix=f"take these images out of one split; then `dvc repro --force shard@{manifest['dataset']}`",
             )
     return readers

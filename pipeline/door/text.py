@@ -55,5 +55,5 @@ def clean_questions(raw: RawRecord, problems: list[Problem], fixes: Counter[str]
     return tuple(kept())
 
 
-def _problem(raw: RawRecord, reason: str, kind: ItemKind, item_id: int) -> Problem:
+def _problem(raw: RawRecord, reason: str, kind: ItemKind, item_id: int | str) -> Problem:
     return Problem(reason=reason, kind=kind, file=raw.annotation_file, item_id=str(item_id), key=raw.key)

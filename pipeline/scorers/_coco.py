@@ -165,7 +165,7 @@ def _category_numbers(entries: Entries, numbers: Mapping[Id, int]) -> np.ndarray
 
 def _boxes(entries: Entries, fixes: Found) -> np.ndarray:
     """(N, 4) boxes; the one around its polygons where an entry has none."""
-    boxes = [item.get("bbox") for item in entries.items]
+    boxes: list[Any] = [item.get("bbox") for item in entries.items]
     is_plain = set(map(type, boxes)) <= {list} and set(map(len, boxes)) <= {4}
     if not (is_plain and set(map(type, chain.from_iterable(boxes))) <= {int, float}):
         for position, value in enumerate(boxes):

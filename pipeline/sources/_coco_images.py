@@ -10,6 +10,7 @@ from contracts.errors import DataError
 from contracts.records import Problem
 from pipeline.sources._coco_json import Id, image_id, side
 from pipeline.sources._files import find_id, forward_slashes, is_inside, record_key, shown, stream_list
+from pipeline.sources._recognise import looks_like
 
 
 class Images:
@@ -31,11 +32,11 @@ class Images:
 
     def row(self, value: Any) -> tuple[int | None, bool]:
         """The row of a usable image, None if there is none; whether its id was of another type (25 and "25")."""
-        key = find_id(value, self._rows)
+        key = value if type(value) in (int, str) and value in self._rows else find_id(value, self._rows)
         row = self._rows[key] if key is not None else None
         if row is None or row in self._dropped:
             return None, False
-        return row, isinstance(key, str) != isinstance(value, str)
+        return row, key is not value and isinstance(key, str) != isinstance(value, str)
 
     def read(self, path: Path) -> Iterator[Problem]:
         """Add the entries of one file."""
@@ -48,7 +49,7 @@ class Images:
                 own = item.get("id") if isinstance(item, dict) else f"images[{count - 1}]"
                 yield Problem(reason=reason, kind="record", file=str(path), item_id=shown(own), detail=detail)
         if not count:
-            raise DataError("this file lists no images", where=f"{path}: images")
+            raise DataError("this file lists no images", where=f"{path}: images", fix=looks_like(path))
 
     def _add(self, item: Any, path: Path, seen: set[int]) -> tuple[str, str] | None:
         if not isinstance(item, dict):

@@ -53,6 +53,8 @@ def box(value: Any, fixes: list[str]) -> Box | None:
         return NO_BOX
     if not isinstance(value, list) or len(value) != 4:
         return None
+    if {*map(type, value)} <= {int, float}:
+        return float(value[0]), float(value[1]), float(value[2]), float(value[3])
     numbers = [(math.nan, False) if v is None else number(v) for v in value]
     if any(v is None for v, _ in numbers):
         return None

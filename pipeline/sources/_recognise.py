@@ -28,6 +28,12 @@ def what_lies_in(root: Path) -> list[str]:
     return list(found.values())
 
 
+def looks_like(path: Path) -> str:
+    """What a file is that was taken for another, and how it is read; "" if that is not known."""
+    told = _kind(path, path.name)
+    return f"it looks like {told[0]}: {told[1]}" if told is not None else ""
+
+
 def _annotation_files(root: Path) -> Iterator[Path]:
     """Some of the files below `root` that may hold annotations, the first few of each folder; no hidden ones."""
     for number, (folder, names, files) in enumerate(os.walk(root)):

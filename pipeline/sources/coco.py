@@ -29,6 +29,7 @@ from pipeline.sources._files import (
     shown,
     stream_list,
 )
+from pipeline.sources._recognise import looks_like
 from pipeline.sources._splits import SPLITS, Split, SplitNames, check_all_there, file_splits, in_key_order, split_names
 
 
@@ -150,7 +151,10 @@ def _survey(files: tuple[Path, ...], _: tuple[int, ...]) -> tuple[tuple[str, ...
     for path, found in names.items():
         if not found:
             raise DataError(
-                "this instances file lists no categories", where=str(path), allowed="`categories` with names"
+                "this instances file lists no categories",
+                where=str(path),
+                allowed="`categories` with names",
+                fix=looks_like(path),
             )
         if differing := set(found) ^ set(names[first]):
             raise DataError(
@@ -216,8 +220,9 @@ def _read_annotations(path: Path, images: Images, spool: Spool, kind: ItemKind) 
     """Put the annotations of one file into `spool`, by image row; the problems of those that cannot be."""
     convert = _object_item if kind == "object" else _caption_item
     for position, item in enumerate(stream_list(path, "annotations")):
-        entries.refuse_panoptic(item, f"{path}: annotations[{position}]")
         place, fixes = f"annotations[{position}]", list[str]()
+        if position == 0:
+            entries.refuse_panoptic(item, f"{path}: {place}")
         own_id = item_id(item.get("id")) if isinstance(item, dict) else None
         row, retyped = images.row(item.get("image_id")) if isinstance(item, dict) else (None, False)
         if own_id is None:

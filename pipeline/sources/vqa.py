@@ -215,8 +215,8 @@ def _read_questions(path: Path, spool: Spool, numbers: _Numbers, images: _Number
             ids.append(number)
     if position < 0:
         raise DataError("this file lists no questions", where=f"{path}: questions")
-    for number in spool.seal():
-        yield _problem("duplicate_annotation_id", path, numbers.id(number))
+    for repeated in spool.seal():
+        yield _problem("duplicate_annotation_id", path, numbers.id(int(repeated)))
     return _Asked(np.unique(np.asarray(ids, np.int64)), dropped)
 
 
@@ -239,12 +239,10 @@ def _read_answers(path: Path, asked: _Asked, spool: Spool, numbers: _Numbers) ->
         texts = _answer_texts(item.get("answers"))
         found = shown(item.get("answers"), 200) if texts is None else texts
         image = images.of(item.get("image_id"))
-        labels = [
-            answer_text(item.get(name)) or "" for name in ("multiple_choice_answer", "question_type", "answer_type")
-        ]
+        labels = [answer_text(item.get(name)) or "" for name in _LABELS]
         spool.add(number, number, [None if image is None else images.id(image), found, *labels])
-    for number in spool.seal():
-        yield _problem("duplicate_annotation_id", path, numbers.id(number), kind="answer")
+    for repeated in spool.seal():
+        yield _problem("duplicate_annotation_id", path, numbers.id(int(repeated)), kind="answer")
 
 
 def _answer_texts(answers: Any) -> list[str] | None:

@@ -18,7 +18,7 @@ from pipeline import discover
 from pipeline.checkpoints import build_module
 from pipeline.params import Params, load_params
 from pipeline.runs import load_run
-from pipeline.sections import ClusterConfig, LoaderConfig, ShardsConfig, TrackingConfig, WorkerRange
+from pipeline.sections import ClusterConfig, DrawConfig, LoaderConfig, ShardsConfig, TrackingConfig, WorkerRange
 from pipeline.settings import parse
 from pipeline.shards import SplitReader
 from pipeline.train_config import TrainConfig
@@ -46,6 +46,13 @@ def test_config_is_strict_frozen_and_has_defaults(kind, name):
     assert "no_such_key: unknown key" in problems[-1]
 
 
+@pytest.mark.parametrize("name", discover.names("source"))
+def test_a_source_whose_paths_name_a_split_takes_other_names_for_it(name):
+    cls = config_class("source", name)
+    has_templates = any("{split}" in value for value in vars(cls()).values() if isinstance(value, str))
+    assert not has_templates or "splits" in {f.name for f in dataclasses.fields(cls)}
+
+
 @pytest.mark.parametrize(("kind", "name"), PARTS)
 def test_config_survives_storage(kind, name):
     config = parse(config_class(kind, name), {}, name, [])
@@ -54,7 +61,16 @@ def test_config_survives_storage(kind, name):
     assert parse(config_class(kind, name), stored, name, []) == config
 
 
-SECTION_CONFIGS = (ShardsConfig, LoaderConfig, ClusterConfig, WorkerRange, TrackingConfig, TrainConfig, OptimizerConfig)
+SECTION_CONFIGS = (
+    DrawConfig,
+    ShardsConfig,
+    LoaderConfig,
+    ClusterConfig,
+    WorkerRange,
+    TrackingConfig,
+    TrainConfig,
+    OptimizerConfig,
+)
 
 
 def number_fields(cls: type) -> list[str]:

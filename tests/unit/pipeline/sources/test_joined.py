@@ -45,16 +45,18 @@ def record(key: str, file: str = "a.json", **fields: Any) -> RawRecord:
 
 
 def test_records_are_merged_by_key_in_order_and_problems_pass() -> None:
-    first = Fake([LOST, record("a", objects=(DOG,), width=4, height=3), record("c"), LOST])
+    first = Fake([LOST, record("a", objects=(DOG,), width=4, height=3, fixes=("x",)), record("c"), LOST])
     caption, question = Caption(caption_id=1, text="x"), Question(question_id=1, text="y")
-    second = Fake([record("a", "b.json", captions=(caption,)), LOST, record("b", "b.json", questions=(question,))])
+    second = Fake(
+        [record("a", "b.json", captions=(caption,), fixes=("y",)), LOST, record("b", "b.json", questions=(question,))]
+    )
     third = Fake([record("c", questions=(question,))], found=("val",))
     items = list(read_joined(opened(first, second, third), "train"))
     assert [item for item in items if isinstance(item, Problem)] == [LOST] * 3
     a, b, c = (item for item in items if isinstance(item, RawRecord))
     assert (a.key, b.key, c.key) == ("a", "b", "c")
     assert (a.objects, a.captions, a.width, a.height) == ((DOG,), (caption,), 4, 3)
-    assert a.annotation_file == "a.json, b.json"
+    assert (a.annotation_file, a.fixes) == ("a.json, b.json", ("x", "y"))
     assert (b.questions, b.annotation_file) == ((question,), "b.json")
     assert c.questions == ()
 

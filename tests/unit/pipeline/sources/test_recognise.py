@@ -40,6 +40,14 @@ def test_a_kind_is_told_by_its_content(tmp_path: Path, name: str) -> None:
     assert len(what_lies_in(tmp_path)) == 1
 
 
+def test_a_file_that_was_taken_for_coco_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"shapes": [], "imagePath": "1.jpg"}')
+    config = coco.Config(instances="a.json", images=".", captions="")
+    for step in (coco.classes, lambda root, config: list(coco.read(root, "train", config))):
+        with pytest.raises(DataError, match=r"(?s)lists no (categories|images).*looks like LabelMe's JSON"):
+            step(tmp_path, config)
+
+
 def test_pascal_folders_are_told_from_any_file_in_them(tmp_path: Path) -> None:
     for folder in ("JPEGImages", "ImageSets/Main"):
         (tmp_path / "VOC" / folder).mkdir(parents=True)

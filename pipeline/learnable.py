@@ -47,7 +47,7 @@ def check_labels(
                 where=where,
                 allowed="label masks hold 0 for background, 1 for the first class and so on; 255 is ignored",
                 fix="save the masks with the classes' numbers, or say what their values mean: "
-                f"sources.voc.mask_values: {{255: {classes[0]}}}",
+                f"sources.voc.mask_values: {{background: 0, {classes[0]}: 255}}",
             )
         if missing:
             notes.append(f"{dataset}: {len(missing)} of {len(classes)} classes have no {what} in the training split: "

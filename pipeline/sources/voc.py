@@ -53,7 +53,7 @@ class Config:
     without any ImageSets are one `train` split. `images` and `annotations` name the folders of pictures and of XML
     files: "." for both where all lie in one folder. `one_based: false` takes boxes as they are written, for tools that
     count from 0. `mask_values` says what the values of label masks stand for where they are not the positions in the
-    class list: `{0: background, 128: ignore, 255: cell}`.
+    class list: `{background: 0, cell: 255, ignore: [1, 128]}`.
     """
 
     folders: tuple[str, ...] = ("VOCdevkit/VOC2012",)
@@ -65,17 +65,24 @@ class Config:
     images: str = "JPEGImages"
     annotations: str = "Annotations"
     one_based: bool = True
-    mask_values: dict[int, str] = field(default_factory=dict)
+    mask_values: dict[str, int | tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.folders:
             raise ConfigError("folders is empty", allowed="folders that hold JPEGImages")
         if len(set(self.classes)) != len(self.classes):
             raise ConfigError("a class is listed twice", value=self.classes)
-        if any(not 0 <= value <= 0xFFFF for value in self.mask_values):
-            raise ConfigError(
-                "mask_values has a value that no mask holds", value=[*self.mask_values], allowed="0..65535"
-            )
+        values = [value for _, value in self.named_values()]
+        if len(set(values)) != len(values) or any(not 0 <= value <= 0xFFFF for value in values):
+            raise ConfigError("mask_values: no mask holds these", value=values, allowed="0..65535, each value once")
+
+    def named_values(self) -> list[tuple[str, int]]:
+        """`mask_values` as (class name, value)."""
+        return [
+            (name, value)
+            for name, values in self.mask_values.items()
+            for value in (values if isinstance(values, tuple) else (values,))
+        ]
 
 
 def splits(root: Path, config: Config) -> tuple[str, ...]:
@@ -131,8 +138,7 @@ def classes(root: Path, config: Config) -> tuple[str, ...]:
     if (names := _listed_classes(folders)) is not None:
         return names
     if config.mask_values:
-        names = tuple(config.mask_values[value] for value in sorted(config.mask_values))
-        return tuple(dict.fromkeys(name for name in names if name not in _NO_CLASS))
+        return tuple(name for name in config.mask_values if name not in _NO_CLASS)
     found = sorted({name for folder in folders for xml in _xml_files(folder, config) for name in _names(xml)})
     if not found:
         raise ConfigError(
@@ -254,7 +260,7 @@ def _open(folder: Path, classes: tuple[str, ...], config: Config) -> _Folder:
         raise DataError(f"no {config.images} here", where=str(folder), fix="set sources.voc.folders")
     kinds = [kind for kind in ("SegmentationClass", "SegmentationObject") if is_folder(folder / kind)]
     labels = {name: label for label, name in enumerate(classes, start=1)} | _NO_CLASS
-    if unknown := sorted(set(config.mask_values.values()) - labels.keys()):
+    if unknown := sorted(config.mask_values.keys() - labels.keys()):
         raise ConfigError("mask_values names unknown classes", value=unknown, allowed=", ".join(labels))
     colors = folder / _LABEL_COLORS
     return _Folder(
@@ -263,7 +269,7 @@ def _open(folder: Path, classes: tuple[str, ...], config: Config) -> _Folder:
         images=images_by_stem(folder / config.images),
         masks=defaultdict(dict, {kind: images_by_stem(folder / kind, ".png") for kind in kinds}),
         has_xml=is_folder(folder / config.annotations),
-        label_map={value: labels[name] for value, name in config.mask_values.items()} or None,
+        label_map={value: labels[name] for name, value in config.named_values()} or None,
         label_colors=color_labels(read_label_colors(colors), classes) if is_file(colors) else None,
     )
 

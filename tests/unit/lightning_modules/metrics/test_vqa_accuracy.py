@@ -1,6 +1,7 @@
 """VQA accuracy against two sets computed by the official evaluator, question by question."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from lightning_modules.metrics.vqa_accuracy import (
     answer_scores,
     leave_one_out,
     measure_vqa,
+    most_frequent_form,
     normalise_answer,
     question_accuracy,
 )
@@ -106,6 +108,39 @@ def test_answer_scores_are_the_accuracies_of_the_normalised_answers():
     scores = answer_scores(annotations)
     assert scores == {answer: question_accuracy(answer, annotations) for answer in ("2", "3", "dog", "4")}
     assert scores["3"] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("answers", "given", "accuracy"),
+    [
+        (["yes"], "yes", 1),  # by the official formula 0: nobody else said so
+        (["yes"], "no", 0),
+        (["Yes"], "yes", 1),  # always normalised: there is no official number to keep
+        (["one way"], "1 way", 1),
+        (["2", "two", "3"], "2", 1),
+        (["2", "two", "3"], "3", 1),
+        (["yes"] * 9, "yes", 1),
+        (["yes"] * 9 + ["no"], "no", 0.3),  # ten: official
+        (["yes"] * 11 + ["no"], "no", 11 / 12 / 3),
+    ],
+)
+def test_fewer_than_ten_answers_count_by_the_answer(answers, given, accuracy):
+    assert question_accuracy(given, answers) == pytest.approx(accuracy)
+    assert answer_scores(answers).get(normalise_answer(given), 0) == pytest.approx(accuracy)
+
+
+def test_the_variant_tells_where_our_own_rule_counted():
+    ten, one = Answered(answer="a", annotations=["yes"] * 10), Answered(answer="yes", annotations=["yes"])
+    assert measure_vqa([ten], [0]).variant.startswith("official")
+    assert measure_vqa([ten], [0]).values == {"overall": 0}, "no type, no group"
+    assert "for 1 of 2 questions" in measure_vqa([ten, one], [0, 1]).variant
+    assert "official" not in measure_vqa([one], [0]).variant
+    assert measure_vqa([ten, one], [0, 1]).values == {"overall": 50}
+
+
+def test_the_most_frequent_form():
+    assert most_frequent_form(Counter({"one way": 3, "1 way": 2})) == "one way"
+    assert most_frequent_form(Counter({"b": 1, "a": 1})) == "a"
 
 
 def test_no_question_gives_zero():

@@ -213,6 +213,31 @@ def test_constant_is_the_most_frequent_answer(task):
     assert task.score(constant, truths)["overall"] == pytest.approx(100 * 3 / 8)
 
 
+def test_answers_are_given_in_the_form_that_annotators_use():
+    """Official scores compare what all annotators agree on letter by letter."""
+    vocabulary = {"questions": [["what", 1]], "answers": [["one way", 1], ["Yes", 1]]}
+    task = Task(VQAConfig(image_size=32, min_word_count=1), DataSpec(dataset="x", classes=(), vocabulary=vocabulary))
+    questions = [_question(1, "what", ["one way"] * 10), _question(2, "what", ["Yes"] * 10), _question(3, "x", ["yes"])]
+    record = _record("x", (1, 1, 1), questions)
+    assert [t.tolist() for t in task.encode(record, None)["targets"]] == [[1, 0], [0, 1], [0, 1]]
+    truths = {"x": task.truth(record)}
+    logits = torch.tensor([[9.0, 0], [0, 9.0], [0, 9.0]])
+    (prediction,) = task._predictions(logits, task.collate([task.encode(record, None)]))
+    assert task.score({"x": prediction}, truths)["overall"] == 100
+    (confusion,) = (plot for plot in task.plots({"x": prediction}, truths) if plot.kind == "confusion")
+    assert {(truth, predicted) for truth, predicted, _ in confusion.rows} == {("1 way", "1 way"), ("yes", "yes")}
+    constant = task.constant(truths)
+    assert constant["x"][1]["answer"] == "Yes", "of the eleven answers that are yes ten are written so"
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_one_answer_a_question_is_learned(model, loss):
+    task = Task(VQAConfig(image_size=64, loss=loss), DATA)
+    batch = task.collate([task.encode(_record("x", (1, 2, 3), [_question(1, "is it red", ["yes"])]), None)])
+    assert batch["targets"].sum() == 1
+    assert task.losses(model, batch)["answer"] > 0
+
+
 def test_plots(task):
     truths, predictions = _truths_and_predictions(task)
     answer_type, question_type, confusion = task.plots(predictions, truths)

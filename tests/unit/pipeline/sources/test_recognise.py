@@ -21,7 +21,7 @@ CASES = {
     "labelimg": (
         "1.xml",
         "<annotation><object><bndbox></bndbox></object></annotation>",
-        "Pascal VOC's XML outside its folders: put",
+        "Pascal VOC's XML outside its folders: sources",
     ),
     "yolo": ("data.yaml", "train: images\nnc: 2\nnames: [a, b]\n", "YOLO's data.yaml: sources: {yolo: {}}"),
     "yolo labels": ("labels/1.txt", "0 0.5 0.5 0.25 0.25\n1 0.1 .2 0.3 0.4\n", "YOLO's labels"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,99 @@ def test_sorted_names_must_fit_the_masks(tmp_path: Path) -> None:
     add(tmp_path, "c", thing("wolf"), labels=marks(1))  # here 1 is the wolf
     with pytest.raises(ConfigError, match=r"(?s)do not follow the sorted.*c\.png.*class_names\.txt"):
         voc.classes(tmp_path, HERE)
+
+
+def test_lists_with_blanks_and_flags(tmp_path: Path) -> None:
+    for stem in ("cup (1)", "cup", "cup 1"):
+        add(tmp_path, stem, thing())
+    lists(tmp_path, train="cup (1)\ncup  -1\ncup 1\n")
+    records, problems = read(tmp_path)
+    assert problems == []
+    assert {r.image_id for r in records} == {"cup (1)", "cup", "cup 1"}
+
+
+def test_files_beside_the_pictures_and_the_only_folder_of_lists(tmp_path: Path) -> None:
+    add(tmp_path, "a", thing(), labels=marks(1))
+    for name in ("a.json", "a.txt", "._a.jpg", "a.zip"):
+        (tmp_path / "JPEGImages" / name).touch()
+    (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
+    (tmp_path / "ImageSets/Segmentation/train.txt").write_text("a\n")
+    (record,), problems = read(tmp_path)
+    assert problems == []
+    assert record.image.suffix in (".jpg", ".png")
+
+
+def test_a_jpeg_mask_is_refused_with_the_reason(tmp_path: Path) -> None:
+    add(tmp_path, "a", xml=False)
+    (tmp_path / "class_names.txt").write_text("leaf\n")
+    (tmp_path / "SegmentationClass").mkdir()
+    Image.fromarray(marks(1).astype(np.uint8)).save(tmp_path / "SegmentationClass/a.jpg")
+    (record,), _ = read(tmp_path)
+    (problem,) = admit(record, ("leaf",)).problems
+    assert (problem.reason, problem.kind, problem.file) == ("mask_not_png", "record", str(record.semantic_mask))
+    assert "JPEG" in problem.detail and "JPEG" in RULES[problem.reason]
+
+
+def colored(tmp_path: Path, *colors: tuple[int, int, int], mode: str = "RGB") -> None:
+    """A picture `a` whose label mask shows these colours side by side."""
+    add(tmp_path, "a", xml=False)
+    (tmp_path / "SegmentationClass").mkdir()
+    with Image.open(next((tmp_path / "JPEGImages").iterdir())) as image:
+        width, height = image.size
+    pixels = np.zeros((height, width, 3), np.uint8)
+    for i, color in enumerate(colors):
+        pixels[:, i] = color
+    mask = Image.fromarray(pixels)
+    (mask.quantize(256) if mode == "P" else mask.convert(mode)).save(tmp_path / "SegmentationClass/a.png")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colours_are_labels_by_cvats_label_map(tmp_path: Path, mode: str) -> None:
+    colored(tmp_path, (9, 9, 9), (200, 0, 0), (224, 224, 192), (0, 0, 7), mode=mode)
+    (tmp_path / "labelmap.txt").write_text(
+        "# label:color_rgb:parts:actions\nbackground:9,9,9::\nleaf:200,0,0::\n\n__ignore__:0,0,7::\nno color:::\n"
+    )
+    assert voc.classes(tmp_path, HERE) == ("leaf", "no color")
+    (record,), _ = read(tmp_path)
+    admission = admit(record, voc.classes(tmp_path, HERE))
+    assert admission.record is not None
+    labels = np.asarray(Image.open(io.BytesIO(admission.record.semantic_mask)))
+    assert labels[0, :5].tolist() == [0, 1, 255, 255, 0]
+    assert admission.labels["pixel", 1] == labels.shape[0]
+    assert ("pixel", 255) not in admission.labels
+
+
+def test_colours_that_no_one_explains_are_refused(tmp_path: Path) -> None:
+    colored(tmp_path, (1, 2, 3))
+    (tmp_path / "class_names.txt").write_text("leaf\n")
+    (record,), _ = read(tmp_path)
+    assert [p.reason for p in admit(record, ("leaf",)).problems] == ["mask_not_indexed"]
+    (tmp_path / "labelmap.txt").write_text("leaf:200,0,0::\n")
+    (record,), _ = read(tmp_path)
+    (problem,) = admit(record, ("leaf",)).problems
+    assert (problem.reason, problem.detail) == ("mask_unknown_color", "1 colours, such as [(1, 2, 3)]")
+
+
+@pytest.mark.parametrize("text", ["leaf\n", "leaf:1,2\n", "leaf:1,2,300::\n", "a:1,2,3::\nb:1,2,3::\n", "a:::\na:::\n"])
+def test_broken_label_maps_stop(tmp_path: Path, text: str) -> None:
+    add(tmp_path, "a", xml=False)
+    (tmp_path / "labelmap.txt").write_text(text)
+    with pytest.raises(DataError, match=r"labelmap\.txt, line"):
+        voc.classes(tmp_path, HERE)
+
+
+def test_mask_values_say_what_the_values_stand_for(tmp_path: Path) -> None:
+    add(tmp_path, "a", labels=marks(0, 255, 7), xml=False)
+    config = voc.Config(folders=(".",), mask_values={"background": 0, "cell": 255, "ignore": (7, 8)})
+    assert voc.classes(tmp_path, config) == ("cell",)
+    (record,), _ = read(tmp_path, "train", config)
+    assert record.label_map == {0: 0, 255: 1, 7: 255, 8: 255}
+    assert admit(record, ("cell",)).labels["pixel", 1] > 0
+    with pytest.raises(ConfigError, match="each value once"):
+        voc.Config(mask_values={"a": 1, "b": (1, 2)})
+    (tmp_path / "class_names.txt").write_text("leaf\n")
+    with pytest.raises(ConfigError, match="unknown classes"):
+        read(tmp_path, "train", config)
 
 
 def test_masks_without_any_names_stop(tmp_path: Path) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lightning_modules.images import decode_semantic
 from pipeline.checkpoints import BEST, load_best
 from pipeline.evaluation import Evaluation
 from pipeline.params import load_params
+from pipeline.predictor import load_predictor
 from pipeline.resume import decided
 from pipeline.runs import load_run
 from pipeline.training import fit
@@ -19,13 +23,30 @@ pytestmark = pytest.mark.filterwarnings("default")  # Lightning's own deprecatio
 
 
 @pytest.fixture(scope="module")
-def evaluation(tiny_project, tmp_path_factory) -> Evaluation:
+def best(tiny_project, tmp_path_factory) -> Path:
+    """The best checkpoint of a short training."""
     data = load_run(tiny_project, load_params(tiny_project.root), "segmentation")
     plain = data.run.to_dict()
-    plain["train"]["max_epochs"] = 1
+    plain["train"] |= {"max_epochs": 8, "validate_every_epochs": 8, "num_pictures": 0}
+    plain["train"]["optimizer"]["lr"] = 3e-3
     state, shards = tmp_path_factory.mktemp("state"), tiny_project.shards("voc")
     fit(run=plain, data=data.spec.to_dict(), shards=str(shards), state=str(state))
-    return Evaluation(state / BEST, shards)
+    return state / BEST
+
+
+@pytest.fixture(scope="module")
+def evaluation(tiny_project, best) -> Evaluation:
+    return Evaluation(best, tiny_project.shards("voc"))
+
+
+def test_a_short_training_beats_the_constant_predictor(evaluation):
+    """Forty images of 64 px: what learns nothing stays at or below background everywhere."""
+    assert evaluation.metrics["mean_iou"] > 1.4 * evaluation.constant["mean_iou"] > 0.1
+    shares = np.bincount(
+        np.concatenate([decode_semantic(t["label_map"]).ravel() for t in evaluation.module.truths.values()])
+    )[:-1]
+    shares = shares[shares > 0] / shares.sum()
+    assert evaluation.losses["loss"] < 0.8 * -np.sum(shares * np.log(shares)), "the loss of who knows the shares alone"
 
 
 def test_a_run_keeps_the_precision_that_it_began_with(tiny_project, tmp_path, monkeypatch):
@@ -61,9 +82,24 @@ def test_each_number_says_what_it_is(evaluation):
     assert document["losses"]["loss"] > 0
 
 
-def test_numbers_are_computed_in_float64_from_the_gathered_predictions(evaluation):
-    module = evaluation.module
-    assert evaluation.metrics == module.task.score(module.predictions, module.truths)
+def test_numbers_are_those_of_the_checkpoints_predictions_in_float64(tiny_project, evaluation, best):
+    """By hand: each image of the split predicted by itself, and the definitions of VOC's intersection over union."""
+    predictor, data = load_predictor(best), evaluation.data
+    pairs: list[np.ndarray] = []
+    for key in data.eval_keys("val"):
+        record = data.record("val", key)
+        predicted = decode_semantic(predictor.predict(record.image)["label_map"])
+        np.testing.assert_array_equal(predicted, decode_semantic(evaluation.module.predictions[key]["label_map"]))
+        truth = decode_semantic(record.semantic_mask)
+        pairs.append(np.stack([truth[truth != 255], predicted[truth != 255]]))
+    truth, predicted = np.concatenate(pairs, axis=1)
+    ious = [
+        np.sum((truth == c) & (predicted == c)) / np.sum((truth == c) | (predicted == c))
+        for c in range(len(evaluation.module.task.class_names))
+        if np.any((truth == c) | (predicted == c))
+    ]
+    assert evaluation.metrics["mean_iou"] == pytest.approx(np.mean(ious), rel=1e-12)
+    assert evaluation.metrics["pixel_accuracy"] == pytest.approx(np.mean(truth == predicted), rel=1e-12)
 
 
 def test_mlflow_gets_the_same_numbers(evaluation):

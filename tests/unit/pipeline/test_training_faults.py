@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -72,7 +73,8 @@ def test_a_sample_that_cannot_be_encoded_is_named(tiny_project, tmp_path, monkey
     monkeypatch.setattr(Task, "encode", broken)
     with pytest.raises(ValueError, match="no such pixel") as caught:
         fit(**arguments(tiny_project, tmp_path))
-    assert "while sample 'scene-" in caught.value.__notes__[0] or "while sample" in caught.value.__notes__[0]
+    (note,) = caught.value.__notes__
+    assert re.fullmatch(r"while sample '2012_\d{6}' was encoded", note)
 
 
 def test_a_killed_loader_worker_is_replaced_by_the_next_call(tiny_project, tmp_path, monkeypatch, expected):

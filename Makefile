@@ -30,12 +30,17 @@ heal: setup  ## find damaged data that DVC takes for whole (YES=1 removes it; th
 	$(BIN)/python -m pipeline.heal $(if $(YES),--yes)
 
 test: setup  ## run the tests; those that start Ray mostly wait, so the others run beside them
-	@$(BIN)/python -m pytest tests/integration >$(VENV)/integration.log 2>&1 & integration=$$!; \
-	$(BIN)/python -m pytest tests/contract tests/unit; unit=$$?; \
-	wait $$integration; integration=$$?; cat $(VENV)/integration.log; exit $$((unit + integration))
+	@$(call beside,tests/integration,tests/contract tests/field tests/unit)
 
 faults: setup  ## kill, cut, forge and starve it: every fault is survived or refused clearly (tests/faults/README.md)
-	$(BIN)/python -m pytest tests/faults
+	@$(call beside,$(wildcard tests/faults/test_cluster_*.py tests/faults/test_process*.py),tests/faults --ignore-glob='*/test_cluster_*' --ignore-glob='*/test_process*')
+
+# Two runs of pytest side by side; the first's output follows the second's.
+define beside
+$(BIN)/python -m pytest $(1) >$(VENV)/beside.log 2>&1 & first=$$!; \
+	$(BIN)/python -m pytest $(2); second=$$?; \
+	wait $$first; first=$$?; cat $(VENV)/beside.log; exit $$((first + second))
+endef
 
 chaos: setup  ## random faults on a small training for ten minutes (MINUTES=..., SEED=... for others)
 	$(BIN)/python -m tests.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))

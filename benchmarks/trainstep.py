@@ -33,7 +33,7 @@ from contracts.records import DataSpec
 from lightning_modules.base import TaskModule
 from lightning_modules.blocks.pixels import to_channels_last
 from lightning_modules.optimizer import OptimizerConfig, warmup_cosine
-from lightning_modules.task import Batch
+from lightning_modules.task import Batch, Mean
 from lightning_modules.tasks import segmentation
 from pipeline.checkpoints import build_module
 from pipeline.datamodule import TarDataModule
@@ -74,9 +74,9 @@ class _Numbers(segmentation.Task):
         super().__init__(config, data)
         self.starts: list[float] = []
 
-    def losses(self, model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+    def losses(self, model: torch.nn.Module, batch: Batch) -> dict[str, Mean]:
         self.starts.append(time.perf_counter())
-        return {"square": model(batch["numbers"]).square().mean()}
+        return {"square": Mean(model(batch["numbers"]).square().sum(), len(batch["numbers"]))}
 
 
 class _Memory(pl.LightningDataModule):
@@ -85,7 +85,8 @@ class _Memory(pl.LightningDataModule):
     accumulate, steps_per_epoch = 1, TINY_STEPS
 
     def train_dataloader(self) -> DataLoader:
-        batches = [{"numbers": part, "keys": list("abcd"), "weight": 1.0} for part in torch.randn(TINY_STEPS, 4, 8)]
+        same = {"keys": list("abcd"), "is_stand_in": False, "num_step_images": 4, "step_counts": {}}
+        batches = [{"numbers": part, **same} for part in torch.randn(TINY_STEPS, 4, 8)]
         return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list is a dataset
 
 
@@ -176,7 +177,7 @@ def _bare(data: RunData, shards: Path) -> list[float]:
     module.train()
     times = []
     for batch in batches:
-        loss = torch.stack([part.float() for part in module.task.losses(module.model, batch).values()]).sum()
+        loss = torch.stack([part.value for part in module.task.losses(module.model, batch).values()]).sum()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), train.gradient_clip_norm or 1.0)

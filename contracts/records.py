@@ -10,7 +10,7 @@ Masks are COCO compressed run lengths: the `counts` string of a `{"size": [H, W]
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,8 @@ from contracts.errors import DataError
 SCHEMA_VERSION = 2
 IGNORE_INDEX = 255
 
-ItemKind = Literal["record", "object", "caption", "question"]
+ItemKind = Literal["record", "object", "caption", "question", "answer", "label"]
+Color = tuple[int, int, int]  # red, green, blue, each 0..255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +45,9 @@ class Problem:
 class RawObject:
     """One object as the annotation file has it, unchecked.
 
-    `box` is already `(x1, y1, x2, y2)`; `segmentation` is COCO polygons (list of flat x, y lists), a COCO RLE
-    dict (compressed or not), or None. `category` is the class name, or `#<id>` for an id without a name.
+    `box` is already `(x1, y1, x2, y2)`, four NaNs where there is none but a mask; `segmentation` is COCO polygons (list
+    of flat x, y lists), a COCO RLE dict (compressed or not), or None. `category` is the class name, or `#<id>` for an
+    id without a name. With `is_relative`, box and polygons are shares of the width and height of the upright image.
     """
 
     object_id: str
@@ -56,11 +58,12 @@ class RawObject:
     is_crowd: bool = False
     is_difficult: bool = False
     is_truncated: bool = False
+    is_relative: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caption:
-    caption_id: int
+    caption_id: int | str
     text: str
 
 
@@ -68,7 +71,7 @@ class Caption:
 class Question:
     """A VQA question. `answers` has the annotators' answers as written (ten in VQA v2), empty for a test split."""
 
-    question_id: int
+    question_id: int | str
     text: str
     answers: tuple[str, ...] = ()
     multiple_choice_answer: str = ""
@@ -77,27 +80,45 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePart:
+    """Where in a larger file an encoded image stands: `size` bytes from byte `offset` on, such as a tar's member.
+
+    `is_base64`: they are what stands between the quotes of a JSON text, the image in base64.
+    """
+
+    offset: int
+    size: int
+    is_base64: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RawRecord:
     """One image with all that a source knows of it, unchecked. Two sources of one data set are joined by `key`.
 
     `width` and `height` are what the annotation claims (0: it claims nothing); the door compares them with the file.
-    `semantic_mask` is the file of class ids; the source says through `label_map` how file values become labels
-    (missing: the value is already the label, 255 is ignored). `instance_mask` is a VOC SegmentationObject PNG:
-    pixel value i is the i-th object.
+    `semantic_mask` is the file of class ids; the source says how file values become labels through `label_map`
+    (missing: the value is already the label, 255 is ignored), or how colors do through `label_colors`. `instance_mask`
+    is a VOC SegmentationObject PNG: pixel value i is the i-th object. `labels` are names of classes that the whole
+    image belongs to. `image_part` is set where `image` is a file that holds more than the image. `fixes` names what the
+    source changed, once for each change.
     """
 
     key: str
     image_id: int | str
     image: Path
     annotation_file: str
+    image_part: ImagePart | None = None
     width: int = 0
     height: int = 0
-    objects: tuple[RawObject, ...] = ()
-    captions: tuple[Caption, ...] = ()
-    questions: tuple[Question, ...] = ()
+    objects: Sequence[RawObject] = ()
+    captions: Sequence[Caption] = ()
+    questions: Sequence[Question] = ()
+    labels: tuple[str, ...] = ()
     semantic_mask: Path | None = None
     instance_mask: Path | None = None
     label_map: Mapping[int, int] | None = None
+    label_colors: Mapping[Color, int] | None = None
+    fixes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +146,7 @@ class Record:
     `height` x `width` and may have fewer pixels (`shards.short_side`); boxes, areas, masks and `semantic_mask` are
     always in the coordinates of `height` x `width`, the original image.
     `semantic_mask` is an encoded 8-bit single-channel PNG of labels, `height` x `width` pixels, or b"".
+    `labels` are names of classes, of the data set's list, that the whole image belongs to.
     """
 
     key: str
@@ -136,12 +158,13 @@ class Record:
     objects: Objects = field(default_factory=Objects)
     captions: tuple[Caption, ...] = ()
     questions: tuple[Question, ...] = ()
+    labels: tuple[str, ...] = ()
     semantic_mask: bytes = b""
 
     def annotation_json(self) -> bytes:
         """Everything but the pixels as canonical JSON: equal records give equal bytes."""
         o = self.objects
-        document = {
+        document: dict[str, Any] = {
             "schema": SCHEMA_VERSION,
             "key": self.key,
             "image_id": self.image_id,
@@ -163,6 +186,8 @@ class Record:
                 for q in self.questions
             ],
         }
+        if self.labels:
+            document["labels"] = list(self.labels)
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
     @staticmethod
@@ -194,6 +219,8 @@ def _from_document(d: Mapping[str, Any], image: bytes, image_format: str, semant
         raise ValueError("the columns of objects differ in length")
     if not isinstance(d["key"], str) or min(d["width"], d["height"]) < 1:
         raise ValueError("no key, or an image without pixels")
+    if not all(isinstance(name, str) for name in d.get("labels", ())):
+        raise ValueError("a label that is no name")
     return Record(
         key=d["key"],
         image_id=d["image_id"],
@@ -218,6 +245,7 @@ def _from_document(d: Mapping[str, Any], image: bytes, image_format: str, semant
             )
             for i, t, a, m, qt, at in d["questions"]
         ),
+        labels=tuple(d.get("labels", ())),
         semantic_mask=semantic_mask,
     )
 

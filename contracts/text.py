@@ -1,10 +1,24 @@
-"""Text rules shared by the vocab stage, the tasks and the metrics, so that all of them count the same words."""
+"""Text rules shared by the vocab stage, the tasks and the metrics, so that all of them count the same words.
+
+A word is a run of letters, marks and digits of any script, NFC and in small letters, with what follows an apostrophe.
+Scripts that put no blanks between words (Han, Kana, Thai, Lao, Khmer, Burmese) are read by characters.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterable
+from functools import cache
 
-_WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
+_WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")  # what `_word_pattern` finds in ASCII, several times as fast
+# Ranges of a character class: Thai and Lao, Burmese, Khmer, iteration marks, Kana, Han with its extensions, half-width
+# Kana. Korean has blanks; Tibetan has a mark after each syllable.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u02bc\uff07", "'"))
 
 PAD, UNK, BOS, EOS = "<pad>", "<unk>", "<bos>", "<eos>"
 SPECIALS = (PAD, UNK, BOS, EOS)
@@ -12,7 +26,43 @@ SPECIALS = (PAD, UNK, BOS, EOS)
 
 def words(text: str) -> list[str]:
     """Lower-case words and numbers without punctuation: the tokens a model reads and writes."""
-    return _WORD.findall(text.lower())
+    if text.isascii():
+        return _WORD.findall(text.lower())
+    plain = unicodedata.normalize("NFC", text).translate(_APOSTROPHES).lower()
+    return _word_pattern().findall(plain)
+
+
+@cache
+def _word_pattern() -> re.Pattern[str]:
+    letter = rf"(?:(?![{_UNSPACED}])[^\W_][{_marks()}]*)"
+    return re.compile(rf"{_character_pattern().pattern}|{letter}+(?:'(?:(?!\d){letter})+)?")
+
+
+@cache
+def _character_pattern() -> re.Pattern[str]:
+    return re.compile(rf"(?=\w)[{_UNSPACED}][{_marks()}]*")
+
+
+@cache
+def _marks() -> str:
+    r"""What belongs to the letter before it and yet is no \w: vowels of Hindi, accents that no letter has, joiners."""
+    marks = (c for c in map(chr, range(0x300, 0x1F000)) if unicodedata.category(c)[0] == "M")
+    return "".join(marks) + "\u200c\u200d"
+
+
+def joined(tokens: Iterable[str]) -> str:
+    """The text of `words`: a blank between two of them, none between characters of scripts without blanks."""
+    out, last_unspaced = "", False
+    for token in tokens:
+        unspaced = not token.isascii() and _character_pattern().match(token) is not None
+        out += token if not out or (unspaced and last_unspaced) else f" {token}"
+        last_unspaced = unspaced
+    return out
+
+
+def spaced(text: str) -> str:
+    """`text` with blanks around each character of a script without blanks, so that a tokenizer takes it for a word."""
+    return text if text.isascii() else _character_pattern().sub(r" \g<0> ", text)
 
 
 class Vocabulary:

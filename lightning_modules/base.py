@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
+
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
@@ -9,10 +12,11 @@ from torch import Tensor, nn
 
 from contracts.errors import DataError
 from contracts.seeds import derive_seed
+from lightning_modules.blocks.norms import unmoved
 from lightning_modules.finite import StepWatch
-from lightning_modules.ops.gather import broadcast_from_first, gather_to_first
+from lightning_modules.ops.gather import broadcast_from_first, gather_to_first, sum_over_ranks
 from lightning_modules.optimizer import OptimizerConfig, warmup_cosine
-from lightning_modules.task import BaseTask, Batch, Prediction, Truth
+from lightning_modules.task import BaseTask, Batch, Mean, Prediction, Truth
 
 
 class TaskModule(pl.LightningModule):
@@ -39,26 +43,45 @@ class TaskModule(pl.LightningModule):
         self.loss_names: tuple[str, ...] = ()  # of the last validation, on rank 0
         self.keys: list[str] = []  # of the batch that is trained on
         self._watch = StepWatch()
+        self._step_counts: dict[str, Tensor] = {}  # of the losses, in the global batch that is trained on
         self._items: list[tuple[str, Prediction, Truth]] = []
-        self._loss_sums: dict[str, float] = {}
-        self._loss_count = 0
+        self._losses: dict[str, tuple[float, int]] = {}  # sum and count of the validation so far
 
     # training
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self.keys = batch["keys"]
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self._step_counts = self._count_step(batch["step_counts"])
         # Dropout must not depend on the history of the process, or a resumed run differs from an unbroken one.
         torch.manual_seed(derive_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        parts = self.task.losses(self.model, batch)
-        total = torch.stack([part.float() for part in parts.values()]).sum()
-        self._watch.add(batch["keys"], parts, total)
+        with unmoved(self.model) if batch["is_stand_in"] else contextlib.nullcontext():
+            parts = self.task.losses(self.model, batch)
+        means = {name: part.value.detach() for name, part in parts.items()}
+        mean = torch.stack(list(means.values())).sum()
+        self._watch.add(batch["keys"], means, mean)
         size = len(batch["keys"])
-        self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()}, batch_size=size)
-        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
-        # A short last batch: each rank's mean is weighted by its share, so the step is the mean over the global batch.
-        return total * batch["weight"]
+        self.log_dict({f"train/{name}": value for name, value in means.items()}, batch_size=size)
+        self.log("train/loss", mean, prog_bar=True, batch_size=size)
+        return self._share_of_step(parts, batch)
+
+    def _count_step(self, counts: Mapping[str, int]) -> dict[str, Tensor]:
+        """What `counts` of this rank's micro-batches of a step are over all ranks: () int64 each, on the device, so
+        that nothing waits for them."""
+        if not counts:
+            return {}  # images alone, of which the plan says how many
+        summed = sum_over_ranks(torch.tensor(list(counts.values()), device=self.device))
+        return dict(zip(counts, summed.clamp(min=1), strict=True))
+
+    def _share_of_step(self, parts: Mapping[str, Mean], batch: Batch) -> Tensor:
+        """This micro-batch's part of the mean over the global batch. DDP averages gradients over ranks and Lightning
+        over micro-batches: that is undone, as each has its own share of what is counted."""
+        images = batch["num_step_images"]
+        shares = [part.total.float() / self._step_counts.get(name, images) for name, part in parts.items()]
+        num_parts = 0 if batch["is_stand_in"] else self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return torch.stack(shares).sum() * num_parts
 
     def configure_gradient_clipping(
         self,
@@ -105,18 +128,18 @@ class TaskModule(pl.LightningModule):
     # validation and test
 
     def on_validation_epoch_start(self) -> None:
-        self._items, self._loss_sums, self._loss_count = [], {}, 0
+        self._items, self._losses = [], {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         parts, predictions = self.task.evaluate_batch(self.model, batch)
-        size = len(batch["keys"]) if batch["weight"] else 0  # a stand-in counts for nothing
-        for name, part in parts.items():
-            self._loss_sums[name] = self._loss_sums.get(name, 0.0) + float(part) * size
-        self._loss_count += size
+        if not batch["is_stand_in"]:
+            for name, part in parts.items():
+                total, count = self._losses.get(name, (0.0, 0))
+                self._losses[name] = total + float(part.total), count + part.count
         self._items.extend(zip(batch["keys"], predictions, batch["truths"], strict=True))
 
     def on_validation_epoch_end(self) -> None:
-        gathered = gather_to_first((self._items, self._loss_sums, self._loss_count))
+        gathered = gather_to_first((self._items, self._losses))
         metrics: dict[str, float] = {}
         if gathered is not None:
             metrics = self._score(gathered)
@@ -124,8 +147,8 @@ class TaskModule(pl.LightningModule):
         self._items = []
         self.log_dict({f"{self.split_name}/{name}": value for name, value in metrics.items()}, batch_size=1)
 
-    def _score(self, gathered: list[tuple[list, dict[str, float], int]]) -> dict[str, float]:
-        items = {key: (prediction, truth) for part, _, _ in gathered for key, prediction, truth in part}
+    def _score(self, gathered: list[tuple[list, dict[str, tuple[float, int]]]]) -> dict[str, float]:
+        items = {key: (prediction, truth) for part, _ in gathered for key, prediction, truth in part}
         expected: set[str] = set(self.trainer.datamodule.eval_keys(self.split_name))  # type: ignore[attr-defined]
         if items.keys() != expected:
             missing, extra = sorted(expected - items.keys())[:5], sorted(items.keys() - expected)[:5]
@@ -135,11 +158,10 @@ class TaskModule(pl.LightningModule):
             )
         self.predictions = {key: items[key][0] for key in sorted(items)}
         self.truths = {key: items[key][1] for key in sorted(items)}
-        count = sum(n for _, _, n in gathered)
-        losses = {
-            name: sum(sums.get(name, 0.0) for _, sums, _ in gathered) / count
-            for name in dict.fromkeys(name for _, sums, _ in gathered for name in sums)
-        }
+        losses = {}
+        for name in dict.fromkeys(name for _, part in gathered for name in part):
+            totals, counts = zip(*(part.get(name, (0.0, 0)) for _, part in gathered), strict=True)
+            losses[name] = sum(totals) / max(1, sum(counts))
         if losses:
             losses["loss"] = sum(losses.values())
         self.loss_names = tuple(losses)

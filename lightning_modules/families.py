@@ -5,6 +5,7 @@ compares the two of a run before anything is done.
 
     captioner    `encode(images)`, `decode(..)`, `start(..)`, `step(..)`: `Captioner` of `tasks/captioning.py`
     answerer     `model(images, questions, lengths, question_image)` -> answer logits (Q, K)
+    classifier   `model(images)` -> class logits (B, C)
     segmenter    `model(images)` -> class logits (B, K, H, W)
     detector     `model(images, targets, sizes=.., detect=..)` -> losses, boxes: `RCNN` of `blocks/rcnn.py`
     instance segmenter    the same, with masks in targets and detections
@@ -14,4 +15,4 @@ from __future__ import annotations
 
 from typing import Literal
 
-Family = Literal["captioner", "answerer", "segmenter", "detector", "instance segmenter"]
+Family = Literal["captioner", "answerer", "classifier", "segmenter", "detector", "instance segmenter"]

@@ -30,7 +30,7 @@ from lightning_modules.drawing import draw_objects, panels
 from lightning_modules.metrics.objects import IouType, object_confusion
 from lightning_modules.ops.boxes import to_original
 from lightning_modules.ops.masks import decode_masks, encode_masks, fill_boxes, paste_masks
-from lightning_modules.task import BaseTask, Batch, Example, Plot, Prediction, Truth
+from lightning_modules.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
 
 MAX_CURVE_POINTS = 200
 
@@ -121,15 +121,15 @@ class ObjectTask(BaseTask):
 
     # tensors to losses and predictions
 
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        return model(batch["images"], targets_of(batch), sizes=batch["sizes"])[0]
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
+        return _per_image(model(batch["images"], targets_of(batch), sizes=batch["sizes"])[0], batch)
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
         return self._predictions(model(batch["images"], sizes=batch["sizes"], detect=True)[1], batch)
 
-    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], list[Prediction]]:
+    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
         losses, detections = model(batch["images"], targets_of(batch), sizes=batch["sizes"], detect=True)
-        return losses, self._predictions(detections, batch)
+        return _per_image(losses, batch), self._predictions(detections, batch)
 
     def _predictions(self, detections: list[dict[str, Tensor]], batch: Batch) -> list[Prediction]:
         out: list[Prediction] = []
@@ -233,6 +233,11 @@ def targets_of(batch: Batch) -> list[dict[str, Tensor]]:
         if name in batch
     }
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _per_image(losses: Mapping[str, Tensor], batch: Batch) -> dict[str, Mean]:
+    """A detector's losses are means over what it samples of an image, so that each image counts as one."""
+    return {name: Mean(total, len(batch["images"])) for name, total in losses.items()}
 
 
 def class_ap_plot(name: str, metric: str, aps: Mapping[str, float]) -> Plot:

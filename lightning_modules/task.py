@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
@@ -22,6 +22,21 @@ Example = dict[str, Any]
 Batch = dict[str, Any]
 Prediction = dict[str, Any]
 Truth = dict[str, Any]
+
+
+class Mean(NamedTuple):
+    """A loss of some of a batch's items: their sum, and how many they are, so that parts add up to the whole.
+
+    `total` is a scalar float32 tensor.
+    """
+
+    total: Tensor
+    count: int
+
+    @property
+    def value(self) -> Tensor:
+        """The mean; 0 of nothing."""
+        return self.total / max(1, self.count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +63,11 @@ class BaseTask(ABC):
     Class attributes:
         Config: frozen keyword-only dataclass with the task's own settings.
         requires: columns of the shard index that must be positive for a sample to be used by this task, of
-            `num_captions`, `num_objects`, `num_masks`, `num_questions`, `has_semantic`.
+            `num_captions`, `num_objects`, `num_masks`, `num_questions`, `num_labels`, `has_semantic`.
         eval_requires: the same for validation and test (a detector is also measured on images without objects).
         family: of models that it can train (`families.py`).
         metric: the name (a key of `score`) by which the best checkpoint and the champion are chosen by default.
         metric_mode: "max" or "min".
-        loss_on_predict: see `evaluate_batch`.
     """
 
     Config: ClassVar[type]
@@ -85,19 +99,27 @@ class BaseTask(ABC):
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Examples -> dict of tensors (images uint8, normalised on the device). Shapes stand in the task's legend.
 
-        The loader adds `keys` (list of str) and, outside training, `truths` (list of `Truth`) to the batch.
+        `counts` {loss: int} says what the losses are means over: tokens, pixels, questions. A loss that it does not
+        name is a mean over images.
+
+        The loader adds `keys` (list of str), `is_stand_in` (bool, see `pipeline.sampling`), in training
+        `num_step_images` and `step_counts` (int and {loss: int}, of the optimizer's step: the images of all ranks, and
+        this rank's `counts`), and otherwise `truths` (list of `Truth`).
         """
 
     @abstractmethod
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Named scalar losses, each a mean over the batch's images; their sum is minimised."""
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
+        """Losses by name, each with the count that the batch has for it; the sum of their means is minimised.
+
+        Each mean is over the whole global batch, however it is cut into micro-batches and among ranks.
+        """
 
     @abstractmethod
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
         """One prediction per image of the batch, in order: plain Python values and numpy arrays, in the
         coordinates and size of the original image. Must work for a batch made without annotations."""
 
-    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], list[Prediction]]:
+    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
         """Losses and predictions of a validation batch. Override where one pass gives both."""
         return self.losses(model, batch), self.predict(model, batch)
 

@@ -7,3 +7,5 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Read when webdataset is first imported, in whichever process that is: urls in its tars then run no commands.
 os.environ["WDS_SECURE"] = "1"
+# Nothing of what is trained here is told to MLflow's makers. Read when mlflow is imported, in the UI's server too.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

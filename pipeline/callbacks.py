@@ -49,7 +49,7 @@ class LedgerWriter(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert self._file is not None
-        self._keys += batch["keys"] if batch["weight"] else []  # a stand-in is not trained on
+        self._keys += [] if batch["is_stand_in"] else batch["keys"]
         if trainer.global_step > self._step:
             self._step = trainer.global_step
             self._file.step(epoch=trainer.current_epoch, step=self._step, keys=self._keys)

@@ -232,8 +232,11 @@ def process_wide(uri: str) -> Iterator[None]:
 
 
 def mlflow_name(name: str) -> str:
-    """A name of a metric, param or tag, made of the characters that MLflow takes."""
-    return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:MAX_KEY]
+    """A name of a metric, param or tag as MLflow takes it: letters and digits of any script, `_-. :` and `/`, which
+    makes a path without empty parts, `.` and `..`."""
+    parts = re.sub(r"[^\w\-. :/]", "_", name).split("/")
+    usable = (part.replace(".", "_") or "_" if not part.strip(".") or part[:2] == ".." else part for part in parts)
+    return "/".join(usable)[:MAX_KEY].rstrip("/")
 
 
 def is_final(error: BaseException) -> bool:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from contracts.errors import ConfigError, DataError, SightlineError, TrainingError
 from pipeline.cluster_join import environment
+from pipeline.cluster_room import Nodes, Plan, decide_gpu, no_gpu, plan_workers, too_small
 from pipeline.cluster_session import WORKER_ENV, session
 from pipeline.cluster_watch import Watch, reason, watched
 from pipeline.out_of_memory import is_out_of_memory
@@ -22,6 +25,7 @@ from pipeline.sections import ClusterConfig
 from pipeline.stores import PATIENCE_S
 
 T = TypeVar("T")
+_TELL_AFTER_S = 5.0
 
 
 def map_ordered(
@@ -44,11 +48,10 @@ def map_ordered(
     with session(config, root):
         remote = ray.remote(num_cpus=cpus, scheduling_strategy="SPREAD")(function)
         watch = Watch(DataError)
-        limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
         pending: deque[Any] = deque()
         for job in jobs:
             pending.append(remote.remote(*job))
-            if len(pending) >= limit:
+            if len(pending) >= 2 * max(1, int(ray.cluster_resources().get("CPU", 1))):  # a cluster may grow meanwhile
                 yield _result(pending.popleft(), watch)
         while pending:
             yield _result(pending.popleft(), watch)
@@ -78,29 +81,6 @@ def _result(task: Any, watch: Watch) -> Any:
     ) from None
 
 
-def check_resources(config: ClusterConfig, available: dict[str, float]) -> bool:
-    """Compare what is asked for with what there is, before anything waits for it.
-
-    Returns:
-        Whether each worker takes a GPU.
-
-    Raises:
-        ConfigError: more CPUs or GPUs are asked for than the cluster has.
-    """
-    cpus, gpus = available.get("CPU", 0), available.get("GPU", 0)
-    use_gpu = config.use_gpu == "yes" or (config.use_gpu == "auto" and gpus > 0)
-    workers = config.min_workers
-    if workers * config.cpus_per_worker > cpus or (use_gpu and workers > gpus):
-        raise ConfigError(
-            "the cluster is smaller than what is asked for",
-            value=f"{workers} workers of {config.cpus_per_worker} CPUs" + (" and 1 GPU" if use_gpu else ""),
-            where="cluster.num_workers, cluster.cpus_per_worker, cluster.use_gpu",
-            allowed=f"up to {cpus:g} CPUs and {gpus:g} GPUs",
-            fix="ask for less, add nodes, or set cluster.engine: local",
-        )
-    return use_gpu
-
-
 def _train_worker(arguments: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
     import ray.train
@@ -123,28 +103,37 @@ def _train_worker(arguments: dict[str, Any]) -> None:
 def run_training(arguments: dict[str, Any], config: ClusterConfig, root: Path) -> None:
     """Train on the configured engine; lost workers are replaced up to `cluster.max_failures` times without progress.
 
+    Whether workers take GPUs is decided when the run begins, and kept in the state folder.
+
     Args:
         arguments: keyword arguments of `pipeline.training.fit`, absolute paths.
 
     Raises:
+        ConfigError: there is no room for the workers, also not within `cluster.wait_s` on a cluster that may grow.
         TrainingError: training stopped for a reason that trying again would not change, or workers kept dying.
     """
     folder = Path(arguments["state"])
     failure = folder / "failure.json"
     failure.unlink(missing_ok=True)
     if config.engine == "local":
-        from pipeline.training import fit
-
-        fit(**arguments)
+        _train_here(arguments, config, folder)
         return
     # A process that answers nothing for this long is dead to Ray: 10 minutes by default.
     with (
         environment({"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(config.collective_timeout_s)}),
         session(config, root, dashboard=True) as private,
     ):
+        use_gpu = _decide_gpu(config, cluster_nodes(), folder)
         failures, reached = 0, _newest(folder)
         for attempt in itertools.count():
-            error = _train_once(arguments, config, folder, private, attempt)
+            plan, refusal = _room(arguments["run"], config, use_gpu, can_grow=private is None)
+            if refusal is not None and attempt == 0:
+                raise refusal  # nothing was lost: it was never there
+            error = (
+                _train_once(arguments, config, plan, folder, private, attempt)
+                if refusal is None
+                else f"{refusal.what}: {refusal.allowed}"
+            )
             if error is None:
                 return
             if failure.is_file():
@@ -160,13 +149,95 @@ def run_training(arguments: dict[str, Any], config: ClusterConfig, root: Path) -
                 )
 
 
+def _train_here(arguments: dict[str, Any], config: ClusterConfig, folder: Path) -> None:
+    import torch
+
+    from pipeline.training import Placement, fit
+
+    here = [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}]
+    use_gpu = _decide_gpu(config, here, folder)
+    if use_gpu and not here[0]["GPU"]:
+        raise no_gpu("this machine")
+    fit(**arguments, placement=Placement(use_gpu=use_gpu))
+
+
+def _decide_gpu(config: ClusterConfig, nodes: Nodes, folder: Path) -> bool:
+    """Once a run: what another try, or another call, finds in the state folder counts."""
+    from pipeline.resume import decide, decided
+
+    use_gpu = decide_gpu(config.use_gpu, nodes, decided(folder).get("use_gpu"))
+    decide(folder, use_gpu=use_gpu)
+    return use_gpu
+
+
+def cluster_nodes() -> Nodes:
+    """The resources of each node that is alive."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _room(
+    run: Mapping[str, Any], config: ClusterConfig, use_gpu: bool, *, can_grow: bool
+) -> tuple[Plan, ConfigError | None]:
+    """The workers to start now, and what to say if there is no room for them; a joined cluster is asked first."""
+    processes = run["loader"]["num_workers"]
+
+    def plan() -> Plan:
+        return plan_workers(
+            config,
+            cluster_nodes(),
+            use_gpu=use_gpu,
+            loader_processes=processes,
+            batch_size=run["train"]["batch_size"],
+        )
+
+    found = plan()
+    if not (_ask(found, config.wait_s) if can_grow else found.fits(cluster_nodes())):
+        return found, too_small(found, cluster_nodes(), config, loader_processes=processes)
+    return plan(), None  # counted anew: nodes may have come
+
+
+def _ask(plan: Plan, wait_s: float) -> bool:
+    """Reserve what `plan` takes at least and give it back, so that a cluster that can grow does so.
+
+    Only what is asked for starts nodes, and only Ray itself knows which of them are really alive and free.
+    """
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    watch, start = Watch(TrainingError), time.monotonic()
+    group = placement_group([plan.share.resources] * plan.least, strategy="PACK")
+    try:
+        told = False
+        while not group.wait(1):
+            watch.check()
+            waited = time.monotonic() - start
+            if waited > wait_s:
+                return False
+            if not told and waited > _TELL_AFTER_S:
+                told = True
+                print(
+                    f"waiting up to {wait_s:g} s (cluster.wait_s) for room for {plan.least} worker(s) of "
+                    f"{plan.share.resources}",
+                    flush=True,
+                )
+        return True
+    finally:
+        remove_placement_group(group)
+
+
 def _newest(folder: Path) -> str:
     """Name of the newest state: a failure after progress starts the count anew."""
     return max((path.name for path in folder.glob("state-*.json")), default="")
 
 
 def _train_once(
-    arguments: dict[str, Any], config: ClusterConfig, folder: Path, private: Path | None, attempt: int
+    arguments: dict[str, Any],
+    config: ClusterConfig,
+    plan: Plan,
+    folder: Path,
+    private: Path | None,
+    attempt: int,
 ) -> str | None:
     """One group of workers, from start to end or failure.
 
@@ -186,18 +257,17 @@ def _train_once(
 
     from pipeline.cluster_backend import FileTorchConfig
 
-    use_gpu = check_resources(config, ray.cluster_resources())
-    workers, timeout_s = config.num_workers, config.collective_timeout_s
+    use_gpu, timeout_s = plan.share.use_gpu, config.collective_timeout_s
     storage = folder / "ray"
     remove_tree(storage, inside=folder)  # a run name found in its storage would be resumed by Ray
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config={**arguments, "use_gpu": use_gpu, "still_s": timeout_s + PATIENCE_S},
         scaling_config=ScalingConfig(
-            num_workers=workers if isinstance(workers, int) else (workers.min, workers.max),  # type: ignore[arg-type]
+            num_workers=(plan.least, plan.most) if plan.least < plan.most else plan.most,  # type: ignore[arg-type]
             elastic_resize_monitor_interval_s=config.resize_every_s,  # type: ignore[call-arg]
             use_gpu=use_gpu,
-            resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
+            resources_per_worker=plan.share.resources,
         ),
         torch_config=(
             TorchConfig(timeout_s=timeout_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from lightning_modules.metrics.bootstrap import percentile_intervals, replicates
 from lightning_modules.metrics.measurement import Measurement, values_of
 from pipeline.checkpoints import file_sha256, load_module
 from pipeline.datamodule import TarDataModule
+from pipeline.disk import renewed, write_lines
+from pipeline.params import Run
 from pipeline.project import write_json
 from pipeline.sections import LoaderConfig
 from pipeline.settings import parse
 from pipeline.train_config import TrainConfig
-from pipeline.training import choose_precision, quiet_lightning
+from pipeline.training import quiet_lightning
 
 
 class Evaluation:
@@ -32,9 +35,12 @@ class Evaluation:
         metrics: of the model, by name. constant: of the best predictor that ignores the image. losses: means.
         intervals: 95 % bootstrap intervals over images. gain_intervals: of the difference to the constant predictor,
             both measured on the same resamples.
+
+    Args:
+        now: the run as params.yaml has it, which says how data is read and in which batches; None: as it was trained.
     """
 
-    def __init__(self, checkpoint: Path, shards: Path, split: str = "val"):
+    def __init__(self, checkpoint: Path, shards: Path, split: str = "val", *, now: Run | None = None):
         quiet_lightning()
         module, document = load_module(checkpoint)
         self.checkpoint_sha256 = file_sha256(checkpoint)
@@ -48,10 +54,10 @@ class Evaluation:
         self.data = TarDataModule(
             shards,
             module.task,
-            loader,
+            loader if now is None else now.loader,
             batch_size=train.batch_size,
             micro_batch_size=None,
-            eval_batch_size=train.eval_batch_size,
+            eval_batch_size=(train if now is None else now.train).eval_batch_size,
             seed=train.seed,
         )
         self.split = split
@@ -60,7 +66,7 @@ class Evaluation:
         trainer = pl.Trainer(
             accelerator="gpu" if use_gpu else "cpu",
             devices=1,
-            precision=choose_precision(train.precision, use_gpu),
+            precision=train.precision,  # type: ignore[arg-type]  # the one it was trained with
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -69,6 +75,7 @@ class Evaluation:
         module.trainer = trainer
         trainer.datamodule = self.data  # type: ignore[attr-defined]
         trainer.validate(module, dataloaders=self.data.eval_dataloader(split), verbose=False)
+        self.data.close()
         prefix = f"{split}/"
         self.losses = {
             name.removeprefix(prefix): float(value)
@@ -80,11 +87,19 @@ class Evaluation:
         self.measured_constant = task.measure(task.constant(truths), truths)
         self.metrics = values_of(self.measured)
         self.constant = values_of(self.measured_constant)
-        drawn, drawn_constant = replicates(self.measured), replicates(self.measured_constant)
-        self.intervals = percentile_intervals(drawn)
-        self.gain_intervals = percentile_intervals(
-            {name: drawn[name] - drawn_constant[name] for name in drawn.keys() & drawn_constant.keys()}
-        )
+
+    @cached_property
+    def _drawn(self) -> dict[str, np.ndarray]:
+        return replicates(self.measured)
+
+    @cached_property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        return percentile_intervals(self._drawn)
+
+    @cached_property
+    def gain_intervals(self) -> dict[str, tuple[float, float]]:
+        drawn, constant = self._drawn, replicates(self.measured_constant)
+        return percentile_intervals({name: drawn[name] - constant[name] for name in drawn.keys() & constant.keys()})
 
     def document(self, run: str) -> dict[str, Any]:
         """What `metrics/<run>.json` holds. `metrics` and `constant` are numbers alone, for `dvc metrics`; `measured`
@@ -142,19 +157,18 @@ class Evaluation:
         )
 
     def write(self, run: str, *, metrics: Path, predictions: Path, plots: Path, num_pictures: int) -> None:
+        """Write what the stage gives. No file is written over: DVC's cache may hold the same one under another name."""
         from pipeline.charts import write_plot
 
-        write_json(metrics, self.document(run))
-        predictions.parent.mkdir(parents=True, exist_ok=True)
         task = self.module.task
-        with open(predictions, "w", encoding="utf-8") as file:
-            for key, prediction in self.module.predictions.items():
-                file.write(json.dumps({"key": key, **task.answer(prediction)}, ensure_ascii=False) + "\n")
-        plots.mkdir(parents=True, exist_ok=True)
-        for plot in task.plots(self.module.predictions, self.module.truths):
-            write_plot(plot, plots)
-        for key, picture in self.pictures(num_pictures).items():
-            _write_png(plots / "pictures" / f"{key}.png", picture)
+        answers = ({"key": key, **task.answer(prediction)} for key, prediction in self.module.predictions.items())
+        write_lines(predictions, (json.dumps(answer, ensure_ascii=False) for answer in answers))
+        with renewed(plots, inside=plots.parent) as folder:
+            for plot in task.plots(self.module.predictions, self.module.truths):
+                write_plot(plot, folder)
+            for key, picture in self.pictures(num_pictures).items():
+                _write_png(folder / "pictures" / f"{key}.png", picture)
+        write_json(metrics, self.document(run))
 
     def pictures(self, count: int) -> Mapping[str, np.ndarray]:
         """The first `count` images of the split, drawn with prediction and truth."""

@@ -1,4 +1,5 @@
-"""What a loader process does before its first sample: one thread each, and it never outlives the training it loads for.
+"""How a loader process starts: with what it imports already there, one thread each, and it never outlives the training
+that it loads for.
 
 torch's own watchdog asks for the parent's number, which for `forkserver` is the fork server's; and the fork server
 lives as long as its processes hold on to it. So they would wait for each other for ever.
@@ -10,6 +11,8 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 
 import torch
@@ -17,6 +20,14 @@ import torch
 from pipeline.batch_memory import keep_freed_memory
 
 _LOOK_S = 2.0
+
+
+def start_fork_server(modules: Sequence[str]) -> None:
+    """Let the fork server import `modules` now, while this process does other things. Its children share them; each
+    would import them by itself, one after another, into memory of its own. Does nothing where a server runs already.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(modules))
+    forkserver.ensure_running()
 
 
 def init_worker(_: int) -> None:

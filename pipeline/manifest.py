@@ -31,7 +31,7 @@ MANIFEST = "manifest.json"
 BLOCK = 512
 END_BYTES = 2 * BLOCK  # of zeros close a tar
 MIN_SAMPLE_BYTES = 4 * BLOCK  # header and content of an image and of its annotation
-COUNTS = ("num_objects", "num_masks", "num_captions", "num_questions", "has_semantic")
+COUNTS = ("num_objects", "num_masks", "num_captions", "num_questions", "num_labels", "has_semantic")
 _NUM_SHOWN = 8
 
 _STRICT = with_config(ConfigDict(extra="forbid", strict=True))  # an int is no bool, no float and no text
@@ -58,6 +58,7 @@ class Totals(TypedDict):
     num_masks: Count
     num_captions: Count
     num_questions: Count
+    num_labels: Count
     has_semantic: Count
 
 
@@ -103,6 +104,7 @@ class Index(TypedDict):
     num_masks: list[Count]
     num_captions: list[Count]
     num_questions: list[Count]
+    num_labels: list[Count]
     has_semantic: list[Annotated[int, Ge(0), Le(1)]]
 
 
@@ -145,6 +147,11 @@ def digest_of(document: Mapping[str, Any]) -> str:
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
     """Of what the data is, not of where it lies: the same shards in a store are the same data."""
     return digest_of({key: value for key, value in manifest.items() if key not in ("digest", "store")})
+
+
+def split_digest(manifest: Mapping[str, Any], split: str) -> str:
+    """Of one split's samples: what a score on it depends on."""
+    return digest_of({"shards": [shard["sha256"] for shard in manifest["splits"][split]["shards"]]})
 
 
 def write_manifest(

@@ -106,7 +106,9 @@ class Params:
             return None
         sources, world = entry.get("sources"), entry.get("world")
         if isinstance(sources, Mapping):
-            entry = {**entry, "sources": {source: {} if part is None else part for source, part in sources.items()}}
+            named = entry.get("splits")
+            sources = {source: _with_names(source, part, named) for source, part in sources.items()}
+            entry = {**entry, "sources": sources}
             for source, section in sources.items():
                 self._part("source", source, section, f"{where}.sources.{source}", problems)
         if isinstance(world, Mapping):
@@ -119,6 +121,14 @@ class Params:
         _, config = self._named_part(kind, section, where, problems)
         raise_if(problems, self.file)
         return config
+
+    def run_dataset(self, name: str) -> str:
+        """The data set of the run `name`, without importing what the run's task and model need."""
+        self.require("runs", name)
+        entry = self.document["runs"][name]
+        dataset = entry.get("dataset") if isinstance(entry, Mapping) else None
+        self.require("datasets", str(dataset))
+        return str(dataset)
 
     def run(self, name: str) -> Run:
         """The run `name` with its task's and model's settings checked. Imports torch."""
@@ -211,6 +221,16 @@ class Params:
         module = discover.load(kind, name, where=where)
         owner = module.Task if kind == "task" else module
         return parse(owner.Config, section, where, problems)
+
+
+def _with_names(source: str, section: Any, splits: Any) -> Any:
+    """A source's section with the data set's names of splits, as its `splits`, or as its `train`, `val` and `test`."""
+    section = {} if section is None else section
+    if not isinstance(splits, Mapping) or not isinstance(section, Mapping) or source not in discover.names("source"):
+        return section
+    fields = {f.name for f in dataclasses.fields(discover.load("source", source, where="sources").Config)}
+    names = splits if "splits" not in fields and splits.keys() <= fields else {"splits": dict(splits)}
+    return {**names, **section}
 
 
 def _unfit(task: str, model: str, where: str) -> Problems:

@@ -1,4 +1,4 @@
-"""One progress bar for all long work: a bar in a terminal, a line every few seconds in a log."""
+"""What long work tells: one progress bar, a bar in a terminal or a line every few seconds in a log, and notes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from contracts.redact import redact
+
+
+def note(text: str) -> None:
+    """Tell what the user should know though it is no error."""
+    print(f"note: {redact(text)}", file=sys.stderr, flush=True)
 
 
 @contextmanager

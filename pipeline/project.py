@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -99,12 +98,6 @@ class Project:
     def state(self, run: str, fingerprint: str) -> Path:
         """Resumable training state: outside every DVC output, which DVC deletes before it runs a stage."""
         return self.store_root / "state" / f"{run}-{fingerprint[:16]}"
-
-    def git_commit(self) -> str:
-        """The commit checked out, or "" without git (an archive, a container)."""
-        command = ["git", "-C", str(self.root), "rev-parse", "HEAD"]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        return result.stdout.strip() if result.returncode == 0 else ""
 
     def lock_digest(self) -> str:
         """sha256 of dvc.lock, or "" before the first `dvc repro`."""

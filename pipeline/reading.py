@@ -68,13 +68,15 @@ def read_text(path: Path) -> str:
 
 
 def listed(folder: Path) -> list[Path]:
-    """What a folder holds, sorted. (`Path.glob` passes over what it may not read.)
+    """What a folder holds, sorted, without hidden files: `._x.jpg` is a Mac's and no picture.
+
+    (`Path.glob` passes over what it may not read.)
 
     Raises:
         DataError: there is no such folder, or this host cannot read it.
     """
     try:
-        return sorted(patiently(lambda: list(folder.iterdir()), folder))
+        return sorted(p for p in patiently(lambda: list(folder.iterdir()), folder) if not p.name.startswith("."))
     except OSError as error:
         raise _unreadable(folder, error) from error
 

@@ -1,12 +1,13 @@
-"""The model registry: what may become `champion`, and how a checkpoint becomes a registered model.
+"""The model registry: how a checkpoint becomes a registered model, and its version `champion` or not (`champion.py`).
 
-`judge` is the rule, a pure function. A version that it refuses is registered all the same, with the reason in its tags:
-a refusal leaves a trace. The champion's score counts only against a candidate measured by the same metric on the same
-data; once the data has changed, the old score says nothing about it, so the new version takes over and says why.
+A version that is refused is registered all the same, with the reason in its tags: a refusal leaves a trace. Once the
+evaluated split has changed, the champion's weights are fetched and measured on it; only where they cannot be, the new
+version takes over, and says why.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import logging
@@ -16,10 +17,9 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import mlflow
 from mlflow.entities import LoggedModelOutput
@@ -32,8 +32,9 @@ from mlflow.types import ColSpec, DataType, Schema
 import contracts
 import lightning_modules
 import pipeline
-from contracts.errors import DataError
+from contracts.errors import ConfigError, DataError
 from contracts.redact import redact
+from pipeline.champion import Candidate, Standing, judge, objection
 from pipeline.checkpoints import file_sha256
 from pipeline.connection import answering, connect, find_run, first_use, longer_calls, process_wide, upload_s
 from pipeline.delivery import deliver_pending
@@ -65,80 +66,17 @@ SERVED_WITH = (
 NOT_SERVED_WITH = ("ray", "dvc", "webdataset", "ijson")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A checkpoint with its score and its lineage.
-
-    `model` is the name in the registry, `task` names the experiment. `value` is the run's `metric` on the data set's
-    evaluation split, None where it was not finite. `gate` is the value that must be reached (None: any).
-    """
-
-    model: str
-    task: str
-    checkpoint: Path
-    dataset: str
-    metric: str
-    mode: Literal["max", "min"]
-    value: float | None
-    gate: float | None = None
-    run_id: str = ""
-    manifest_digest: str = ""
-    git_commit: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Standing:
-    """The reigning champion as its tags describe it."""
-
-    version: str
-    metric: str
-    value: float
-    manifest_digest: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    accepted: bool
-    reason: str
-
-
-def judge(candidate: Candidate, champion: Standing | None, defect: str = "") -> Verdict:
-    """Whether `candidate` becomes champion, and why.
-
-    Args:
-        champion: the reigning version; None if there is none or it is the candidate itself.
-        defect: what the check of the registered model found; "" if it answers as the checkpoint does.
-    """
-    lineage = {"run id": candidate.run_id, "manifest digest": candidate.manifest_digest, "commit": candidate.git_commit}
-    missing = [name for name, value in lineage.items() if not value]
-    if missing:
-        return Verdict(False, f"lineage incomplete: no {', no '.join(missing)}")
-    value, name = candidate.value, candidate.metric
-    if value is None or not math.isfinite(value):
-        return Verdict(False, f"{name} is not finite")
-    sign = 1 if candidate.mode == "max" else -1
-    if candidate.gate is not None and sign * value < sign * candidate.gate:
-        return Verdict(False, f"{name} {value:.6g} does not reach the gate {candidate.gate:.6g} ({candidate.mode})")
-    if defect:
-        return Verdict(False, defect)
-    if champion is None:
-        return Verdict(True, f"the first version fit to be champion: {name} {value:.6g}")
-    old = f"version {champion.version}"
-    if champion.manifest_digest != candidate.manifest_digest:
-        return Verdict(
-            True,
-            f"{old} was measured on other data (manifest {champion.manifest_digest[:12] or 'unknown'}, now "
-            f"{candidate.manifest_digest[:12]}): its score does not count here",
-        )
-    if champion.metric != name:
-        return Verdict(True, f"{old} was measured by {champion.metric or 'nothing known'}, not by {name}")
-    if not math.isfinite(champion.value) or sign * value > sign * champion.value:
-        return Verdict(True, f"{name} {value:.6g} is better than {champion.value:.6g} of {old} on the same data")
-    return Verdict(False, f"{name} {value:.6g} is not better than {champion.value:.6g} of {old} on the same data")
+Measure = Callable[[Path], float | None]
 
 
 def register(
-    config: TrackingConfig, candidate: Candidate, *, root: Path, image: bytes, question: str | None = None
+    config: TrackingConfig,
+    candidate: Candidate,
+    *,
+    root: Path,
+    image: bytes,
+    question: str | None = None,
+    measure: Measure,
 ) -> dict[str, Any]:
     """Register the checkpoint as a version of `candidate.model`, check that it answers as before, decide on the alias.
 
@@ -148,6 +86,7 @@ def register(
 
     Args:
         image: an encoded image to check the registered model with; `question` likewise for VQA.
+        measure: the candidate's metric of another checkpoint on the candidate's data; a DataError where it has none.
 
     Returns:
         JSON values: model, version, uri, decision ("champion" or "refused"), reason, champion_version,
@@ -159,14 +98,20 @@ def register(
     client = connect(config, root)
     deliver_pending(client, root)
     with process_wide(client.tracking_uri), answering(client.tracking_uri):
-        return _register(client, config, candidate, root, image, question)
+        return _register(client, config, candidate, root, image, question, measure)
 
 
 def _register(
-    client: MlflowClient, config: TrackingConfig, candidate: Candidate, root: Path, image: bytes, question: str | None
+    client: MlflowClient,
+    config: TrackingConfig,
+    candidate: Candidate,
+    root: Path,
+    image: bytes,
+    question: str | None,
+    measure: Measure,
 ) -> dict[str, Any]:
     if candidate.run_id and find_run(client, candidate.run_id) is None:
-        candidate = Candidate(**{**candidate.__dict__, "run_id": ""})  # trained elsewhere: this store cannot trace it
+        candidate = dataclasses.replace(candidate, run_id="")  # trained elsewhere: this store cannot trace it
     facts = _facts(candidate)
     version = _find_version(client, candidate, facts["checkpoint_sha256"])
     if version is None:
@@ -175,8 +120,14 @@ def _register(
         return _document(client, version)
     checked = version.tags.get("checked") == "yes"
     defect = "" if checked else _check(client, candidate, version, image, question)
+    reigning = _champion(client, candidate.model)
+    standing = None
+    if reigning is not None and str(reigning.version) != str(version.version):
+        standing = Standing(version=str(reigning.version), value=None, unknown="the candidate is not fit")
+        if not (defect or objection(candidate)):  # else nothing depends on it
+            standing = _standing(client, candidate, reigning, measure)
     with first_use(client.tracking_uri):
-        _decide(client, candidate, version, {**facts, "checked": "no" if defect else "yes"}, defect)
+        _decide(client, candidate, version, {**facts, "checked": "no" if defect else "yes"}, defect, standing)
     return _document(client, client.get_model_version(candidate.model, version.version))
 
 
@@ -186,7 +137,11 @@ def _facts(candidate: Candidate) -> dict[str, str]:
         "checkpoint_sha256": file_sha256(candidate.checkpoint),
         "dataset": candidate.dataset,
         "manifest_digest": candidate.manifest_digest,
+        "split_digest": candidate.split_digest,
         "git_commit": candidate.git_commit,
+        "git_changed": ", ".join(candidate.changed)[:1000] or "none",
+        "allow_dirty": str(candidate.allow_dirty),
+        "constant": "none" if candidate.constant is None else repr(candidate.constant),
         "metric": candidate.metric,
         "metric_mode": candidate.mode,
         "metric_value": repr(math.nan if candidate.value is None else candidate.value),
@@ -329,21 +284,38 @@ def _champion(client: MlflowClient, model: str) -> ModelVersion | None:
     return None if version is None else client.get_model_version(model, version)
 
 
+def _standing(client: MlflowClient, candidate: Candidate, reigning: ModelVersion, measure: Measure) -> Standing:
+    """The champion by the candidate's metric on the candidate's data: what is noted, or else measured and noted."""
+    version, tags = str(reigning.version), reigning.tags
+    if all(tags.get(key) == getattr(candidate, key) for key in ("metric", "split_digest")):
+        return Standing(version=version, value=float(tags.get("metric_value", "nan")))
+    note = f"{candidate.metric}_on_{candidate.split_digest[:16]}"
+    if note in tags:
+        return Standing(version=version, value=float(tags[note]), again=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            folder = fetch_signed(f"models:/{reigning.name}/{version}", client, Path(temporary))
+            (checkpoint,) = (folder / "artifacts").glob("*.ckpt")
+            value = measure(checkpoint)
+        except (Untrusted, DataError, ValueError) as error:
+            if isinstance(error, ConfigError) and not isinstance(error, Untrusted) and error.what != "no such model":
+                raise  # MLflow is away: the champion's weights may well be there
+            why = error.what if isinstance(error, Untrusted | DataError | ConfigError) else "its files are not as ours"
+            return Standing(version=version, value=None, unknown=f"it was measured on other data, and {why}")
+    value = math.nan if value is None else value
+    client.set_model_version_tag(reigning.name, version, note, repr(value))
+    return Standing(version=version, value=value, again=True)
+
+
 def _decide(
-    client: MlflowClient, candidate: Candidate, version: ModelVersion, facts: Mapping[str, str], defect: str
+    client: MlflowClient,
+    candidate: Candidate,
+    version: ModelVersion,
+    facts: Mapping[str, str],
+    defect: str,
+    standing: Standing | None,
 ) -> None:
     """Judge, write the decision and its reason into the version's tags, move the alias."""
-    reigning = _champion(client, candidate.model)
-    itself = reigning is not None and reigning.version == version.version
-    standing = None
-    if reigning is not None and not itself:
-        tags = reigning.tags
-        standing = Standing(
-            version=str(reigning.version),
-            metric=tags.get("metric", ""),
-            value=float(tags.get("metric_value", "nan")),
-            manifest_digest=tags.get("manifest_digest", ""),
-        )
     verdict = judge(candidate, standing, defect)
     tags = {
         **facts,
@@ -355,7 +327,7 @@ def _decide(
         client.set_model_version_tag(candidate.model, version.version, key, value)
     if verdict.accepted:
         client.set_registered_model_alias(candidate.model, ALIAS, version.version)
-    elif itself:
+    elif standing is None and _champion(client, candidate.model) is not None:  # it reigned itself
         client.delete_registered_model_alias(candidate.model, ALIAS)
 
 
@@ -374,7 +346,9 @@ def _document(client: MlflowClient, version: ModelVersion) -> dict[str, Any]:
         "run_id": version.run_id or None,
         "dataset": tags["dataset"],
         "manifest_digest": tags["manifest_digest"],
+        "split_digest": tags["split_digest"],
         "git_commit": tags["git_commit"],
+        "git_changed": tags["git_changed"],
         "checkpoint_sha256": tags["checkpoint_sha256"],
         "metric": tags["metric"],
         "metric_mode": tags["metric_mode"],

@@ -1,4 +1,5 @@
-"""What all ranks agree on before training starts: that they see one state folder, and which state they go on from.
+"""What all ranks agree on before training starts: that they see one state folder, which state they go on from, and what
+was decided when the run began.
 
 Rank 0 decides, the others find what it names or say why not, and all stop together where one cannot. Only names and
 digests travel: a state may be larger than what a collective should carry.
@@ -13,17 +14,48 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 
 from contracts.errors import ConfigError
 from lightning_modules.ops.gather import broadcast_from_first, gather_to_all
-from pipeline.checkpoints import file_sha256, newest_state
+from pipeline.checkpoints import file_sha256, newest_state, read_note
+from pipeline.project import write_json
 
 # Both are shorter than a collective's timeout, in which the other ranks wait. Network file systems remember a file's
 # absence for half a minute at most.
 PROBE_S, VISIBLE_S = 15.0, 45.0
 MEET_S = 180.0
+DECIDED = "decided.json"
+_CAUTION = ("32-true", "16-mixed", "bf16-mixed")  # what every machine can do first
+
+
+def decided(folder: Path) -> dict[str, Any]:
+    """What a run that began in this state folder decided then, as far as it did: `use_gpu`, `precision`."""
+    return read_note(folder / DECIDED)
+
+
+def decide(folder: Path, **values: Any) -> None:
+    """Keep decisions for all later tries. One process at a time: the driver before training, then rank 0."""
+    write_json(folder / DECIDED, decided(folder) | values)
+
+
+def agree_on_precision(folder: Path, wanted: str, fastest: str) -> str:
+    """The precision of the whole run: `wanted`, or for "auto" what was decided when it began, then by all ranks.
+
+    Args:
+        fastest: what this rank's hardware is fast at. Where ranks differ, the one that all of them can do.
+    """
+    if wanted != "auto":
+        return wanted
+    before = broadcast_from_first(decided(folder).get("precision")) if _together() else decided(folder).get("precision")
+    if before in _CAUTION:
+        return before
+    chosen = min(gather_to_all(fastest) if _together() else [fastest], key=_CAUTION.index)
+    if not _together() or dist.get_rank() == 0:
+        decide(folder, precision=chosen)
+    return chosen
 
 
 def check_shared(folder: Path) -> None:

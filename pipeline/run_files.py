@@ -26,6 +26,8 @@ class Trained(TypedDict):
 
     run_id: str
     git_commit: str
+    git_changed: list[str]
+    code: Sha256
     manifest_digest: Sha256
     checkpoint_sha256: Sha256
 
@@ -37,6 +39,7 @@ class Measured(TypedDict):
     metric: str
     metric_mode: Literal["max", "min"]
     value: Annotated[float, AllowInfNan(False)] | None
+    constant: dict[str, Annotated[float, AllowInfNan(False)]]
     manifest_digest: Sha256
     checkpoint_sha256: Sha256
 

@@ -53,8 +53,12 @@ def load_run(project: Project, params: Params, name: str) -> RunData:
         fix = f"dvc repro --force vocab@{run.dataset}"
         words = read_json(vocabulary, "the vocabulary", fix, Vocabulary)
     spec = DataSpec(dataset=run.dataset, classes=tuple(manifest["classes"]), vocabulary=words)
-    item = {"task": {"name": run.task_name}, "model": {"name": run.model_name}}
-    return RunData(run, manifest, spec, code_digest(project.root, item))
+    return RunData(run, manifest, spec, code_of_run(project, run))
+
+
+def code_of_run(project: Project, run: Run) -> str:
+    """Digest of the code that trains a run, as it is now."""
+    return code_digest(project.root, {"task": {"name": run.task_name}, "model": {"name": run.model_name}})
 
 
 def flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:

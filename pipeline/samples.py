@@ -121,5 +121,6 @@ def sample_counts(record: Record) -> dict[str, int]:
         "num_masks": sum(1 for mask, keep in zip(record.objects.masks, usable, strict=True) if mask and keep),
         "num_captions": len(record.captions),
         "num_questions": len(record.questions),
+        "num_labels": len(record.labels),
         "has_semantic": int(bool(record.semantic_mask)),
     }

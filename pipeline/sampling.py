@@ -48,13 +48,14 @@ class Request:
     Attributes:
         positions: samples to read, in order.
         epoch: seeds the augmentation of these samples.
-        weight: factor of this micro-batch's mean loss that makes the step the mean over the global batch; 1 except
-            in a short last batch. 0 marks a stand-in: a rank for which no sample was left repeats one without effect.
+        num_step_images: samples of the whole global batch that it is a part of; 0 in validation.
+        is_stand_in: a rank for which no sample was left repeats one, which counts for nothing.
     """
 
     positions: tuple[int, ...]
     epoch: int
-    weight: float
+    num_step_images: int = 0
+    is_stand_in: bool = False
 
 
 def num_batches(num_samples: int, batch_size: int) -> int:
@@ -73,9 +74,7 @@ def train_requests(
 ) -> Iterator[Request]:
     """The micro-batches of one rank from global batch `start` on, `accumulate` for each global batch.
 
-    A global batch of n samples is cut into `world * accumulate` parts; part `a * world + rank` is the a-th
-    micro-batch of `rank`. DDP averages over ranks and Lightning over micro-batches, so a part of m samples gets the
-    weight m * parts / n.
+    A global batch is cut into `world * accumulate` parts; part `a * world + rank` is the a-th micro-batch of `rank`.
     """
     parts = world * accumulate
     for b in range(start, num_batches(len(order), batch_size)):
@@ -83,13 +82,13 @@ def train_requests(
         for a in range(accumulate):
             lo, hi = split_range(len(batch), parts, a * world + rank)
             chosen = batch[lo:hi] if hi > lo else batch[:1]
-            yield Request(tuple(chosen.tolist()), epoch, (hi - lo) * parts / len(batch))
+            yield Request(tuple(chosen.tolist()), epoch, len(batch), is_stand_in=hi == lo)
 
 
 def eval_requests(num_samples: int, *, batch_size: int, world: int, rank: int) -> Iterator[Request]:
-    """Every sample exactly once over all ranks, in order; a rank without any repeats the first one with weight 0."""
+    """Every sample exactly once over all ranks, in order; a rank without any has a stand-in."""
     lo, hi = split_range(num_samples, world, rank)
     if lo == hi and num_samples:
-        yield Request((0,), 0, 0.0)
+        yield Request((0,), epoch=0, is_stand_in=True)
     for first in range(lo, hi, batch_size):
-        yield Request(tuple(range(first, min(first + batch_size, hi))), 0, 1.0)
+        yield Request(tuple(range(first, min(first + batch_size, hi))), epoch=0)

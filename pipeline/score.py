@@ -18,7 +18,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from contracts.errors import ConfigError, DataError, SightlineError
 from lightning_modules.metrics.measurement import Measurement
@@ -26,6 +26,8 @@ from pipeline import discover
 from pipeline.guard import guard_process
 from pipeline.project import write_json
 from pipeline.scorers import Inputs, Scores
+
+_OF_ONE_TASK = dict.fromkeys(("ignore_index", "num_classes", "class_names"), "segmentation") | {"iou": "voc-boxes"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                     predictions=arguments.predictions,
                     questions=arguments.questions,
                     use_java=not arguments.no_java,
+                    iou=0.5 if arguments.iou is None else arguments.iou,
+                    ignore_index=arguments.ignore_index,
+                    class_names=arguments.class_names or (),
+                    num_classes=arguments.num_classes,
                 ),
                 num_resamples=arguments.bootstrap,
             )
@@ -71,8 +77,30 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--bootstrap", metavar="N", type=int, default=0, help="add 95 %% intervals from N resamples (1000 is usual)"
     )
+    parser.add_argument(
+        "--iou", metavar="X", type=float, help="least IoU of a hit; 0.5, the kit's, if not given (voc-boxes only)"
+    )
+    parser.add_argument(
+        "--ignore-index", metavar="N", type=_ignore_index,
+        help="label of the truth that does not count, or `none`; 255 if not given (segmentation only)",
+    )  # fmt: skip
+    parser.add_argument("--num-classes", metavar="K", type=int, help="labels are 0 to K - 1 (segmentation only)")
+    parser.add_argument(
+        "--class-names", metavar="NAMES", type=_class_names,
+        help="names of labels 0, 1, ..: a,b,c or a file with a name a line (segmentation only)",
+    )  # fmt: skip
     parser.add_argument("--no-java", action="store_true", help="leave METEOR and SPICE out (captions only)")
     return parser
+
+
+def _ignore_index(text: str) -> int | Literal["none"]:
+    return "none" if text == "none" else int(text)
+
+
+def _class_names(text: str) -> tuple[str, ...]:
+    path = Path(text)
+    parts = path.read_text("utf-8-sig").splitlines() if path.is_file() else text.split(",")
+    return tuple(part.strip() for part in parts if part.strip())
 
 
 def tasks() -> list[str]:
@@ -100,6 +128,11 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if task != "captions" and arguments.no_java:
         raise ConfigError("this task needs no Java", value=task, where="--no-java", allowed="with captions")
+    for option, of_task in _OF_ONE_TASK.items():
+        if getattr(arguments, option) is not None and task != of_task:
+            name = f"--{option.replace('_', '-')}"
+            raise ConfigError(f"{name} does not go with this task", value=task, where=name, allowed=f"with {of_task}")
+    _check_numbers(arguments)
     if arguments.bootstrap < 0:
         raise ConfigError(
             "a negative number of resamples", value=arguments.bootstrap, where="--bootstrap",
@@ -107,6 +140,25 @@ def _check(arguments: argparse.Namespace) -> None:
         )  # fmt: skip
     if arguments.out is not None and arguments.out.is_dir():
         raise ConfigError("this is a folder", value=str(arguments.out), where="--out", allowed="the name of a file")
+
+
+def _check_numbers(arguments: argparse.Namespace) -> None:
+    iou, ignored, number, names = (arguments.iou, arguments.ignore_index, arguments.num_classes, arguments.class_names)
+    if iou is not None and not 0 < iou <= 1:
+        raise ConfigError("no IoU", value=iou, where="--iou", allowed="more than 0 and at most 1")
+    if isinstance(ignored, int) and not 0 <= ignored <= 255:
+        raise ConfigError("no label", value=ignored, where="--ignore-index", allowed="0 to 255, or none")
+    if number is not None and not 1 <= number <= 256:
+        raise ConfigError("no number of classes", value=number, where="--num-classes", allowed="1 to 256")
+    if names is not None and (not 1 <= len(names) <= 256 or len(set(names)) != len(names)):
+        raise ConfigError(
+            "no list of classes", value=names[:10], where="--class-names", allowed="1 to 256, no two alike"
+        )
+    if names is not None and number not in (None, len(names)):
+        raise ConfigError(
+            "another number of names than of classes", value=len(names), where="--class-names",
+            allowed=f"{number}, as --num-classes says; label 0, the background, has a name, too",
+        )  # fmt: skip
 
 
 def score(task: str, inputs: Inputs, *, num_resamples: int = 0) -> dict[str, Any]:

@@ -12,10 +12,36 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from contracts.errors import ConfigError
-from contracts.ranges import AMOUNT, COUNT, POSITIVE, SHARE, Range, RangeError, check_ranges
+from contracts.ranges import AMOUNT, COUNT, POSITIVE, SEED, SHARE, Range, RangeError, check_ranges
 from pipeline import discover
 from pipeline.archives import DownloadConfig
 from pipeline.uris import check_tracking_uri
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawConfig:
+    """Shares of the train split that become val and test, where there is one file.
+
+    `by: group` keeps the images of one folder (a video, a patient) together.
+    """
+
+    val: float | None = None
+    test: float | None = None
+    seed: int = 0
+    by: Literal["image", "group"] = "image"
+
+    def __post_init__(self) -> None:
+        share = Range(0, 1, open_low=True, open_high=True)
+        check_ranges(self, val=share, test=share, seed=SEED)
+        if not self.shares or sum(self.shares.values()) >= 1:
+            raise ConfigError(
+                "nothing to draw, or nothing left for train", value=self.shares, allowed="{val: 0.1} or so"
+            )
+
+    @property
+    def shares(self) -> dict[str, float]:
+        given = {"test": self.test, "val": self.val}
+        return {split: share for split, share in given.items() if share is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +51,12 @@ class DatasetConfig:
     `input` is what its content depends on, and a DVC dependency: the generator's file, pipeline/download.py, or, for
     `origin: local`, the user's folder, which is read where it lies. `sources` maps a file of pipeline/sources to its
     settings. `max_quarantined` is the largest share of records, and of annotations, that may be unusable.
-    `follow_links` allows images and masks that are links to files outside the data set's folder.
+    `follow_links` allows images and masks that are links to files outside the data set's folder. `max_shared` is how
+    many images two splits may share, byte for byte; null: any number, which is told.
+    `splits` says how the files call a split (`{val: valid}`; a list is read as one), `split` draws val and test from
+    train where there is one file. `exif` says on what boxes and masks were drawn where a picture has an EXIF
+    orientation: `apply`, the turned picture that viewers show; `ignore`, the stored pixels; `auto`, the one that has
+    the annotation's size.
     """
 
     origin: Literal["generated", "download", "local"]
@@ -35,6 +66,10 @@ class DatasetConfig:
     download: DownloadConfig | None = None
     max_quarantined: float = 0.01
     follow_links: bool = False
+    max_shared: int | None = None
+    splits: dict[Literal["train", "val", "test"], str | tuple[str, ...]] = field(default_factory=dict)
+    split: DrawConfig | None = None
+    exif: Literal["auto", "apply", "ignore"] = "auto"
 
     def __post_init__(self) -> None:
         given = {
@@ -50,7 +85,7 @@ class DatasetConfig:
             raise ConfigError("sources is empty", allowed=", ".join(discover.names("source")))
         if not self.input.strip():
             raise ConfigError("input is empty", allowed="what the data depends on: a file or folder")
-        check_ranges(self, max_quarantined=SHARE)
+        check_ranges(self, max_quarantined=SHARE, max_shared=AMOUNT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,17 +153,21 @@ class WorkerRange:
 class ClusterConfig:
     """Where work runs. `address` or RAY_ADDRESS joins a running Ray cluster; neither starts one on this machine.
 
-    `num_workers` training workers of `cpus_per_worker` CPUs each, and one GPU each where `use_gpu` says so ("auto":
-    if the cluster has any). `{min: 1, max: 8}` takes what there is, goes on with fewer when workers are lost, and looks
-    for room for more every `resize_every_s`; the global batch stays. `engine: local` runs everything in this process,
-    without Ray. `state_store` is the url of a folder that training states are copied to, and fetched from when the
-    state folder is gone. A worker that does not answer for `collective_timeout_s` is given up; the longest scoring of a
-    validation on one worker must fit into it.
+    `num_workers` training workers of `cpus_per_worker` CPUs each, one more CPU for each of its loader processes, and
+    one GPU each where `use_gpu` says so ("auto": if the cluster has any when the run begins; it then stays so). "auto":
+    one worker a GPU, else min(2, CPUs), counted anew at each try. `{min: 1, max: 8}` takes what there is, goes on with
+    fewer when workers are lost, and looks for room for more every `resize_every_s`. The global batch always stays. A
+    joined cluster is given `wait_s` to find room for the workers: some start nodes when they are asked for.
+
+    `engine: local` runs everything in this process, without Ray. `state_store` is the url of a folder that training
+    states are copied to, and fetched from when the state folder is gone. A worker that does not answer for
+    `collective_timeout_s` is given up; the longest scoring of a validation on one worker must fit into it.
     """
 
     engine: Literal["ray", "local"] = "ray"
     address: str | None = None
-    num_workers: int | WorkerRange = 2
+    num_workers: int | Literal["auto"] | WorkerRange = "auto"
+    wait_s: float = 300.0
     resize_every_s: float = 60.0
     state_store: str | None = None
     cpus_per_worker: int = 1
@@ -140,14 +179,11 @@ class ClusterConfig:
         """For a training in which one worker may wait so long for something that the others need not wait for."""
         return dataclasses.replace(self, collective_timeout_s=max(self.collective_timeout_s, math.ceil(seconds)))
 
-    @property
-    def min_workers(self) -> int:
-        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers.min
-
     def __post_init__(self) -> None:
         check_ranges(
             self,
-            **({} if isinstance(self.num_workers, WorkerRange) else {"num_workers": COUNT}),
+            **({"num_workers": COUNT} if isinstance(self.num_workers, int) else {}),
+            wait_s=AMOUNT,
             resize_every_s=POSITIVE,
             cpus_per_worker=COUNT,
             max_failures=AMOUNT,
@@ -184,9 +220,11 @@ class TrackingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryConfig:
-    """`gates` maps a run to the value its metric must reach before its model may become champion."""
+    """`gates` maps a run to the value its metric must reach before its model may become champion. `allow_dirty` lets
+    one become champion that was trained by code that is in no commit."""
 
     gates: dict[str, float] = field(default_factory=dict)
+    allow_dirty: bool = False
 
     def __post_init__(self) -> None:
         found = {f"gates.{run}": (value, str(Range())) for run, value in self.gates.items() if value not in Range()}

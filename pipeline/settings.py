@@ -42,7 +42,7 @@ def parse(cls: type[T], section: Any, where: Place, problems: Problems) -> T | N
     """Build `cls` from `section`, strictly: no unknown key, no missing key, no silent conversion ("3" is no int).
 
     Args:
-        cls: a dataclass; nested dataclasses are built from nested mappings.
+        cls: a dataclass; nested dataclasses are built from nested mappings, each laid over the default of its field.
         section: plain values as YAML gives them; null is an empty section.
         where: dotted path of the section, for the messages; or a function that makes one of the keys below it.
         problems: what is wrong is appended here, one text each; None is returned then.
@@ -52,7 +52,7 @@ def parse(cls: type[T], section: Any, where: Place, problems: Problems) -> T | N
     if not isinstance(section, Mapping):
         problems.append(f"{at([])}: must be a mapping (is {shown(section)})")
         return None
-    rest, found = json.loads(json.dumps(section)), dict[str, None]()
+    rest, found = _over_defaults(cls, json.loads(json.dumps(section))), dict[str, None]()
     while True:
         try:
             adapter = _adapter(cls)  # type: ignore[arg-type]  # a class is hashable
@@ -69,6 +69,19 @@ def parse(cls: type[T], section: Any, where: Place, problems: Problems) -> T | N
             break
     problems += found
     return None if found else value
+
+
+def _over_defaults(cls: type, section: dict[str, Any]) -> dict[str, Any]:
+    """`section` with the defaults of the sections in it, which may differ from those of their own class."""
+    out = dict(section)
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        own = None if field.default_factory is dataclasses.MISSING else field.default_factory
+        default = own() if own is not None else field.default
+        below = out.get(field.name)
+        if isinstance(below, dict) and dataclasses.is_dataclass(default) and not isinstance(default, type):
+            values = json.loads(json.dumps(dataclasses.asdict(default)))
+            out[field.name] = merged(values, _over_defaults(type(default), below))
+    return out
 
 
 @cache
@@ -104,10 +117,10 @@ def _text(cls: type, item: Any, kinds: list[Any], error: Exception | None) -> st
         return "missing"
     if isinstance(error, SightlineError):
         return indented(error)
-    if kind == "literal_error":
-        text = f"must be one of {item['ctx']['expected'].replace(chr(39), '')}"
-    elif len(kinds) > 1:
+    if len(kinds) > 1:
         text = "must be " + " or ".join(_said(one) for one in kinds)
+    elif kind == "literal_error":
+        text = f"must be one of {item['ctx']['expected'].replace(chr(39), '')}"
     else:
         text = f"must be {_KINDS[kind]}" if kind in _KINDS else item["msg"]
     return f"{text} (is {shown(item['input'])})"
@@ -162,6 +175,8 @@ def _fields(kinds: list[Any]) -> list[str]:
 def _said(kind: Any) -> str:
     if dataclasses.is_dataclass(kind):
         return "a mapping of " + " and ".join(f.name for f in dataclasses.fields(kind))
+    if typing.get_origin(kind) is typing.Literal:
+        return " or ".join(map(str, typing.get_args(kind)))
     return _KINDS.get(f"{ {str: 'string'}.get(kind, getattr(kind, '__name__', '')) }_type", str(kind))
 
 

@@ -9,19 +9,22 @@ import os
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from contracts.errors import DataError
 from contracts.records import Problem, RawRecord
-from pipeline import sources, stores
+from pipeline import bookkeeping, learnable, sources, stores
 from pipeline.disk import flush, renewed, write_lines, writing
 from pipeline.distributed import map_ordered
-from pipeline.door import DEFAULT_DOOR, DoorConfig, Shrink, admit
+from pipeline.door import DEFAULT_DOOR, DoorConfig, Shrink, admit, in_words
+from pipeline.learnable import Labels
 from pipeline.manifest import COUNTS, END_BYTES, MANIFEST, index_name, shard_name, stored_name, write_manifest
-from pipeline.progress import progress_bar
+from pipeline.progress import note, progress_bar
 from pipeline.project import Project
 from pipeline.samples import sample_counts, sample_pieces, write_pieces
 from pipeline.sections import ClusterConfig, DatasetConfig, ShardsConfig
@@ -32,13 +35,19 @@ _TMPDIR = "TMPDIR names another folder"
 
 @dataclass
 class ShardResult:
-    """What one shard task did. `shard` is None where every record of it was quarantined."""
+    """What one shard task did. `shard` is None where every record of it was quarantined.
+
+    `labels` counts objects and pixels as `Admission.labels` does. `images` (samples,) uint64 are digests of the images'
+    bytes: equal ones are one picture.
+    """
 
     shard: dict[str, Any] | None
     num_source: int
     problems: list[Problem] = field(default_factory=list)
     fixes: Counter[str] = field(default_factory=Counter)
     totals: Counter[str] = field(default_factory=Counter)
+    labels: Labels = field(default_factory=Counter)
+    images: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
 
 
 def write_shard(
@@ -62,6 +71,7 @@ def write_shard(
     door.check_root()
     result = ShardResult(shard=None, num_source=len(raws))
     rows: list[dict[str, Any]] = []
+    images: list[int] = []
     digest, offset = hashlib.sha256(), 0
     part = folder / f".{name}.part"
     with writing(part, fix=other_folder):
@@ -71,6 +81,7 @@ def write_shard(
             admission = admit(raw, classes, door)
             result.problems += admission.problems
             result.fixes += admission.fixes
+            result.labels += admission.labels
             if admission.record is None:
                 continue
             pieces = sample_pieces(admission.record)
@@ -83,6 +94,7 @@ def write_shard(
             counts = sample_counts(admission.record)
             rows.append({"key": raw.key, "offset": offset, "size": size, "crc": crc, **counts})
             result.totals.update(counts)
+            images.append(int.from_bytes(hashlib.blake2b(admission.record.image, digest_size=8).digest()))
             offset += size
         end = bytes(END_BYTES)
         with writing(part, fix=other_folder):
@@ -98,6 +110,7 @@ def write_shard(
         index_part.write_bytes(index_bytes)
         os.replace(index_part, folder / index_name(name))
         os.replace(part, folder / name)
+    result.images = np.array(images, np.uint64)
     result.shard = {
         "name": name,
         "samples": len(rows),
@@ -110,7 +123,8 @@ def write_shard(
 
 def _image_bytes(raws: Sequence[RawRecord]) -> int:
     """About the size of a shard of these: the rest of a sample is small beside its image."""
-    return sum(raw.image.stat().st_size for raw in raws if raw.image.is_file())
+    sizes = (raw.image_part.size if raw.image_part else raw.image.stat().st_size for raw in raws if raw.image.is_file())
+    return sum(sizes)
 
 
 def upload_shard(
@@ -175,6 +189,8 @@ class _Chunks:
 
     def __post_init__(self) -> None:
         self.problems: list[Problem] = []
+        self.folders: Counter[Path] = Counter()  # of the records' images
+        self.first_file = ""  # that annotates a record
         self._last = ""
 
     def _records(self) -> Iterator[RawRecord]:
@@ -186,6 +202,8 @@ class _Chunks:
                 what = "the same key twice" if item.key == self._last else "records are not in ascending order of key"
                 raise DataError(what, value=item.key, where=f"{item.annotation_file}, split {self.split}")
             self._last = item.key
+            self.folders[item.image.parent] += 1
+            self.first_file = self.first_file or item.annotation_file
             yield item
 
     def __iter__(self) -> Iterator[list[RawRecord]]:
@@ -210,8 +228,8 @@ def shard_dataset(
         root: the folder that has the code, for Ray's workers.
 
     Raises:
-        DataError: duplicate keys, an empty split, no room, or a larger share quarantined than `max_quarantined`; the
-            quarantine list is written in the last case all the same.
+        DataError: no train or no val split, duplicate keys, an empty split, no room, or a larger share quarantined than
+            `max_quarantined`; the quarantine list is written in the last case all the same.
     """
     store = f"{shards.store.rstrip('/')}/{name}" if shards.store else None
     shrink = Shrink(short_side=shards.short_side, quality=shards.quality) if shards.short_side else None
@@ -220,12 +238,14 @@ def shard_dataset(
         follow_links=config.follow_links,
         max_pixels=int(shards.max_megapixels * 1e6),
         shrink=shrink,
+        exif=config.exif,
     )
+    draw = _draw(config, opened)
+    splits = sources.joined_splits(opened, draw)
+    sources.check_splits(opened, splits)
     classes = sources.joined_classes(opened)
-    chunks = {
-        split: _Chunks(sources.read_joined(opened, split), shards.samples, split)
-        for split in sources.joined_splits(opened)
-    }
+    draw = sources.draw_from(opened, draw) if draw else None
+    chunks = {split: _Chunks(sources.read_joined(opened, split, draw), shards.samples, split) for split in splits}
     results: dict[str, list[ShardResult]] = {split: [] for split in chunks}
     order: list[str] = []  # the split of each job drawn so far; results come in the same order
     with renewed(project.shards(name), inside=project.root / "data" / "shards") as folder:
@@ -241,9 +261,13 @@ def shard_dataset(
             for i, result in enumerate(map_ordered(write, jobs(), cluster, root)):
                 results[order[i]].append(result)
                 advance(result.num_source)
-        write_lines(project.quarantine(name), _quarantined(results, chunks))
+        problems = {split: _problems(results[split], chunks[split]) for split in chunks}
+        lines = (problem_line(split, problem) for split, found in problems.items() for problem in found)
+        write_lines(project.quarantine(name), lines)
         entries = {split: split_manifest(results[split], chunks[split].problems) for split in chunks}
-        _judge(name, config, entries, project.quarantine(name))
+        _judge(name, config, entries, problems, project.quarantine(name))
+        for text in _examine(name, config, classes, entries, results, chunks):
+            note(text)
         with writing(folder / MANIFEST):
             settings = asdict(shrink) if shrink else None
             manifest = write_manifest(folder, name, classes, entries, shrink=settings, store=store)
@@ -257,33 +281,69 @@ def shard_dataset(
     return manifest
 
 
-def _quarantined(results: dict[str, list[ShardResult]], chunks: dict[str, _Chunks]) -> Iterator[str]:
-    """The lines of `data/quarantine/<dataset>.jsonl`: what the door refused, then what the sources themselves did."""
-    for split, done in results.items():
-        yield from (problem_line(split, problem) for result in done for problem in result.problems)
-    for split, part in chunks.items():
-        yield from (problem_line(split, problem) for problem in part.problems)
+def _draw(config: DatasetConfig, opened: Sequence[sources.OpenSource]) -> sources.Draw | None:
+    split = config.split
+    if split is None:
+        return None
+    return sources.Draw(opened[0].root, split.seed, by_folder=split.by == "group", shares=split.shares)
 
 
-def _judge(name: str, config: DatasetConfig, entries: dict[str, Any], quarantine: Path) -> None:
+def _problems(results: Sequence[ShardResult], chunks: _Chunks) -> list[Problem]:
+    """What the door refused, then what the sources themselves did."""
+    return [*(problem for result in results for problem in result.problems), *chunks.problems]
+
+
+def _examine(
+    name: str,
+    config: DatasetConfig,
+    classes: Sequence[str],
+    entries: Mapping[str, Any],
+    results: Mapping[str, Sequence[ShardResult]],
+    chunks: Mapping[str, _Chunks],
+) -> list[str]:
+    """Notes on what will not be learned, is used twice or not at all.
+
+    Raises:
+        DataError: there is nothing to learn, or splits share more pictures than `max_shared`.
+    """
+    labels = sum((result.labels for result in results["train"]), Counter())
+    where = chunks["train"].first_file
+    notes = learnable.check_labels(name, classes, labels, entries["train"]["totals"], where)
+    notes += learnable.missing_masks(name, entries)
+    images = {split: np.concatenate([result.images for result in done]) for split, done in results.items()}
+    notes += bookkeeping.check_shared(name, images, config.max_shared)
+    folders = sum((part.folders for part in chunks.values()), Counter())
+    return notes + bookkeeping.unused_images(name, folders)
+
+
+def _judge(
+    name: str,
+    config: DatasetConfig,
+    entries: dict[str, Any],
+    problems: Mapping[str, Sequence[Problem]],
+    quarantine: Path,
+) -> None:
     for split, entry in entries.items():
         if not entry["num_samples"]:
             raise DataError(
-                f"split {split!r} of {name} has no usable sample", where=str(quarantine), value=entry["dropped"]
-            )
-        annotations = sum(entry["totals"][column] for column in ("num_objects", "num_captions", "num_questions"))
+                f"split {split!r} of {name} has no usable sample:\n{in_words(problems[split])}", where=str(quarantine),
+                fix="mend the files, or the sources' paths in params.yaml",
+            )  # fmt: skip
+        counted = ("num_objects", "num_captions", "num_questions", "num_labels")
+        annotations = sum(entry["totals"][column] for column in counted)
         dropped = {kind: sum(reasons.values()) for kind, reasons in entry["dropped"].items()}
         records_lost = dropped.pop("record", 0)
-        shares = {
-            "records": records_lost / max(1, entry["num_source"]),
-            "annotations": sum(dropped.values()) / max(1, annotations + sum(dropped.values())),
+        losses = {
+            "records": (records_lost, entry["num_source"]),
+            "annotations": (sum(dropped.values()), annotations + sum(dropped.values())),
         }
-        for what, share in shares.items():
-            if share > config.max_quarantined:
+        for what, (lost, total) in losses.items():
+            if lost > config.max_quarantined * total:
+                told = [p for p in problems[split] if (p.kind == "record") == (what == "records")]
                 raise DataError(
-                    f"too many {what} of {name}, split {split!r}, cannot be used",
-                    value=f"{share:.2%}: {entry['dropped']}",
-                    where=str(quarantine),
+                    f"too many {what} of {name}, split {split!r}, cannot be used: {lost} of {total} "
+                    f"({lost / total:.2%})\n{in_words(told)}",
+                    where=f"{quarantine} lists all of them",
                     allowed=f"max_quarantined: {config.max_quarantined:.2%}",
-                    fix="look at the quarantine list; mend the data, or raise datasets.<name>.max_quarantined",
+                    fix="mend the data, or raise datasets.<name>.max_quarantined",
                 )

@@ -10,11 +10,15 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import pickle
+import resource
 import stat
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.context import get_spawning_popen
+from multiprocessing.heap import Arena
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,9 @@ from pipeline import stores
 from pipeline.manifest import COUNTS, MANIFEST, heal, index_name, parse_index, stored_files, stored_name
 from pipeline.samples import parse_sample
 from pipeline.shard_cache import ShardCache
+
+_OPEN_FILES = 64
+_ALIGNED = 64  # bytes
 
 
 @contextmanager
@@ -109,18 +116,28 @@ def _verify_stored(manifest: Mapping[str, Any], fix: str) -> None:
 class SplitReader:
     """Random access to the samples of one split, by position in the concatenation of its shards.
 
-    Holds the index as numpy columns; picklable, so that it can travel to loader workers, which open the tars
-    themselves. `columns` has `key` (bytes), `shard`, `offset`, `size`, `crc` and each of `COUNTS`. Where the manifest
-    names a store, tars and indices come through `cache`: a tar is fetched by the first process that reads from it.
+    Holds the index as numpy columns; picklable. Loader workers that start get no copy of it: all of them map the same
+    memory, and open the tars themselves. `columns` has `key` (bytes), `shard`, `offset`, `size`, `crc` and each of
+    `COUNTS`. Where the manifest names a store, tars and indices come through `cache`: a tar is fetched by the first
+    process that reads from it.
 
     Args:
         manifest: as `load_manifest` gives it.
+        window: shards that are read in turns. As many files stay open, as far as the system allows.
 
     Raises:
         DataError: no such split, or an index that is missing, not the manifest's, or contradicts it.
     """
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any], split: str, cache: ShardCache | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Mapping[str, Any],
+        split: str,
+        cache: ShardCache | None = None,
+        *,
+        window: int = _OPEN_FILES,
+    ):
         if split not in manifest["splits"]:
             raise DataError(
                 "no such split", value=split, where=str(folder / MANIFEST), allowed=", ".join(manifest["splits"])
@@ -139,6 +156,8 @@ class SplitReader:
         self._check(split, manifest["splits"][split]["totals"], str(folder / MANIFEST))
         self._files: dict[int, int] = {}
         self._owner = 0
+        self._max_files = _files_for(window)
+        self._shared: _SharedMemory | None = None
 
     def _check(self, split: str, totals: Mapping[str, int], where: str) -> None:
         """What no single index shows."""
@@ -186,7 +205,17 @@ class SplitReader:
         return len(self.columns["key"])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}, "_owner": 0}
+        state = {**self.__dict__, "_files": {}, "_owner": 0, "_shared": None}
+        if get_spawning_popen() is None:
+            return state
+        if self._shared is None:
+            self._shared = _SharedMemory(self.columns, state)
+            self.columns = self._shared.columns()  # not twice in this process
+        return {"_shared": self._shared}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        shared: _SharedMemory | None = state["_shared"]
+        self.__dict__.update(state if shared is None else {**shared.rest(), "columns": shared.columns(), **state})
 
     def keys(self, positions: np.ndarray | None = None) -> list[str]:
         chosen = self.columns["key"] if positions is None else self.columns["key"][positions]
@@ -222,7 +251,7 @@ class SplitReader:
         if self._owner != os.getpid():  # after a fork the offsets of shared descriptors would not matter, closing would
             self._files, self._owner = {}, os.getpid()
         if shard not in self._files:
-            if len(self._files) >= 64:
+            if len(self._files) >= self._max_files:
                 os.close(self._files.pop(next(iter(self._files))))
             self._files[shard] = self._open(shard)
         size, offset = int(self.columns["size"][position]), int(self.columns["offset"][position])
@@ -237,13 +266,53 @@ class SplitReader:
         return f"delete {copy}, this machine's copy of the shard, and run the same command again"
 
 
-def open_splits(folder: Path, manifest: Mapping[str, Any], cache: ShardCache | None = None) -> dict[str, SplitReader]:
+def _files_for(window: int) -> int:
+    """How many tars to keep open for a window of so many: half of what a process may open is left to others."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(_OPEN_FILES, window if allowed == resource.RLIM_INFINITY else min(window, allowed // 2))
+
+
+class _SharedMemory:
+    """A reader's columns, and the rest of it pickled, in a file without a name that processes map.
+
+    What travels to a process that starts is the file's descriptor.
+    """
+
+    def __init__(self, columns: Mapping[str, np.ndarray], state: Mapping[str, Any]):
+        rest = pickle.dumps({name: value for name, value in state.items() if name != "columns"})
+        parts = {**columns, "": np.frombuffer(rest, np.uint8)}
+        self._places: dict[str, tuple[str, int, int]] = {}
+        end = 0
+        for name, part in parts.items():
+            self._places[name] = (part.dtype.str, end, len(part))
+            end += -(-part.nbytes // _ALIGNED) * _ALIGNED
+        self._memory = Arena(end)
+        for name, part in parts.items():
+            self._view(name)[:] = part
+
+    def _view(self, name: str) -> np.ndarray:
+        dtype, offset, length = self._places[name]
+        return np.frombuffer(self._memory.buffer, dtype, length, offset)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        found = {name: self._view(name) for name in self._places if name}
+        for column in found.values():
+            column.flags.writeable = False
+        return found
+
+    def rest(self) -> dict[str, Any]:
+        return pickle.loads(self._view(""))
+
+
+def open_splits(
+    folder: Path, manifest: Mapping[str, Any], cache: ShardCache | None = None, *, window: int = _OPEN_FILES
+) -> dict[str, SplitReader]:
     """A reader of each split.
 
     Raises:
         DataError: as `SplitReader` does, and where a key is in two splits: what is measured on would be trained on.
     """
-    readers = {split: SplitReader(folder, manifest, split, cache) for split in manifest["splits"]}
+    readers = {split: SplitReader(folder, manifest, split, cache, window=window) for split in manifest["splits"]}
     for (one, first), (other, second) in itertools.combinations(readers.items(), 2):
         shared = np.intersect1d(first.columns["key"], second.columns["key"], assume_unique=True)
         if shared.size:

@@ -16,7 +16,7 @@ from pipeline.checkpoints import file_sha256, newest_state
 
 _STATES = "state-"
 # Events before how far they were delivered: a note that is ahead of its file counts for nothing.
-_ALSO = ("best.ckpt", "run_id", "events.jsonl", "events.sent.json", "ledger/*.jsonl", "pictures/*.png")
+_ALSO = ("best.ckpt", "run_id", "decided.json", "events.jsonl", "events.sent.json", "ledger/*.jsonl", "pictures/*.png")
 
 
 class StateMirror:

@@ -17,8 +17,9 @@ class TrainConfig:
     `batch_size` is global: over all workers and accumulation steps. `micro_batch_size` is the most that a worker holds
     at once (None: its whole share); how many steps it accumulates follows from it and from the number of workers, also
     when a run goes on with another number. `monitor` (default: the task's metric) chooses the best checkpoint.
-    `precision: auto` is bf16-mixed where the GPU or CPU has the instructions. `checkpoint_every_steps` writes states
-    inside an epoch; one is always written after validation. `ledger` records the sample keys of every step, for
+    `precision: auto` is bf16-mixed where the GPUs or CPUs have the instructions, decided when the run begins and kept
+    with it: a later call, other machines and `evaluate` use the same. `checkpoint_every_steps` writes states inside an
+    epoch; one is always written after validation. `ledger` records the sample keys of every step, for
     `python -m pipeline.ledger`.
     """
 

@@ -8,6 +8,7 @@ again with the same arguments, `fit` goes on from the newest whole state.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import signal
@@ -33,7 +34,7 @@ from pipeline.heartbeat import Heartbeat
 from pipeline.ledger import FOLDER as LEDGER
 from pipeline.out_of_memory import MEMORY_FIX, is_out_of_memory
 from pipeline.project import write_json
-from pipeline.resume import agree_on_state, check_shared
+from pipeline.resume import agree_on_precision, agree_on_state, check_shared
 from pipeline.sections import LoaderConfig
 from pipeline.settings import Problems, parse, raise_if
 from pipeline.state_copier import CLOSE_S, StateCopier
@@ -61,10 +62,8 @@ class Placement:
     still_s: float | None = None
 
 
-def choose_precision(precision: str, use_gpu: bool) -> Any:
-    """Resolve "auto": bf16 autocast where the hardware multiplies bf16 fast, else float32."""
-    if precision != "auto":
-        return precision
+def fast_precision(use_gpu: bool) -> str:
+    """bf16 autocast where this machine multiplies bf16 fast, else float16 on a GPU and float32 on a CPU."""
     if use_gpu:
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     capabilities = torch.cpu.get_capabilities()
@@ -133,6 +132,10 @@ def _fit(
     )
     raise_if(problems, "the run")
     assert train is not None and loader is not None
+    use_gpu = torch.cuda.is_available() if placement.use_gpu is None else placement.use_gpu
+    precision = agree_on_precision(folder, train.precision, fast_precision(use_gpu))
+    run = {**run, "train": {**run["train"], "precision": precision}}  # as it is kept with the weights
+    train = dataclasses.replace(train, precision=precision)  # type: ignore[arg-type]
     pl.seed_everything(train.seed, workers=False, verbose=False)
     module = build_module(run, data)
     if train.channels_last:
@@ -173,6 +176,8 @@ def _fit(
             ) from error
         _stop_if_repeated(folder / f"crash-rank{placement.rank}.json", trainer.global_step, module.keys, error)
         raise
+    finally:
+        datamodule.close()
     if trainer.is_global_zero:
         write_json(folder / DONE, {"step": trainer.global_step, "epochs": trainer.current_epoch})
 
@@ -228,7 +233,7 @@ def make_trainer(
         devices=1,
         strategy=placement.strategy,
         plugins=[*placement.plugins, StateFile()],
-        precision=choose_precision(train.precision, use_gpu),
+        precision=train.precision,  # type: ignore[arg-type]  # no "auto" any more
         max_epochs=train.max_epochs,
         accumulate_grad_batches=datamodule.accumulate,
         gradient_clip_val=train.gradient_clip_norm,

@@ -8,10 +8,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # of the clusters that tests start, and then join
@@ -26,6 +28,7 @@ from pipeline.stages.fetch import fetch
 from pipeline.stages.shard import shard
 from pipeline.stages.vocab import vocab
 from pipeline.train_code import PACKAGES
+from tests.shipped import tiny_datasets
 
 if TYPE_CHECKING:
     from tests.s3_server import Proxy
@@ -58,20 +61,7 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 
 
 TINY = {
-    "datasets": {
-        "coco": {
-            "origin": "generated",
-            "input": "pipeline/worlds",
-            "world": {"name": "coco_scenes", "seed": 5, "image_size": 64, "num_images": {"train": 40, "val": 11}},
-            "sources": {"coco": {}, "vqa": {}},
-        },
-        "voc": {
-            "origin": "generated",
-            "input": "pipeline/worlds",
-            "world": {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_images": {"train": 40, "val": 11}},
-            "sources": {"voc": {}},
-        },
-    },
+    "datasets": tiny_datasets(40, 11),
     "runs": {
         "captioning": {"dataset": "coco", "task": {"name": "captioning"}, "model": {"name": "soft_attention"}},
         "vqa": {"dataset": "coco", "task": {"name": "vqa"}, "model": {"name": "lstm_vqa"}},
@@ -86,11 +76,43 @@ TINY = {
 }
 
 
+FLAGS = TINY | {
+    "datasets": {"flags": {"origin": "local", "input": "flags", "sources": {"image_folder": {}}}},
+    "runs": {
+        "classification": {
+            "dataset": "flags",
+            "task": {"name": "classification", "image_size": 64},
+            "model": {"name": "image_classifier"},
+        }
+    },
+}
+
+
 @pytest.fixture(scope="session")
 def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with both generated worlds at 64 px, fetched, sharded and counted; a run trains in seconds."""
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "params.yaml").write_text(yaml.safe_dump(TINY))
+    return _made(tmp_path_factory.mktemp("project"), TINY)
+
+
+@pytest.fixture(scope="session")
+def flags_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The same with a data set of class folders: flags with lying or standing stripes, and few without."""
+    folder = tmp_path_factory.mktemp("flags")
+    generator = np.random.default_rng(3)
+    for split, number in [(s, i) for s, count in (("train", 60), ("val", 20)) for i in range(count)]:
+        kind = ("lying", "standing", "lying", "standing", "plain")[number % 5]
+        pixels = np.tile(generator.integers(0, 256, 3, np.uint8), (48, 64, 1))
+        where = {"lying": np.s_[::2], "standing": np.s_[:, ::2], "plain": np.s_[:0]}[kind]
+        blocks = pixels.reshape(6, 8, 8, 8, 3).swapaxes(1, 2)  # 6 x 8 squares of 8 pixels
+        blocks[where] = generator.integers(0, 256, 3, np.uint8)
+        path = folder / "flags" / split / kind / f"{split}-{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(blocks.swapaxes(1, 2).reshape(48, 64, 3)).save(path)
+    return _made(folder, FLAGS)
+
+
+def _made(folder: Path, document: dict[str, Any]) -> Project:
+    (folder / "params.yaml").write_text(yaml.safe_dump(document))
     project, params = Project(folder), load_params(folder)
     for dataset in params.document["datasets"]:
         fetch(project, params, dataset)

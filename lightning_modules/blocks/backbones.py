@@ -13,9 +13,9 @@ from typing import Literal, get_args
 import torch
 import torchvision
 from torch import Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d
 
 from contracts.errors import ConfigError
+from lightning_modules.blocks.norms import NormName, set_norms
 
 BackboneName = Literal[
     "small", "resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v3_large", "convnext_tiny", "vgg16"
@@ -84,13 +84,10 @@ def _small() -> Backbone:
     return backbone
 
 
-def _torchvision(name: str, pretrained: bool, frozen_norm: bool) -> Backbone:
-    arguments = {"norm_layer": FrozenBatchNorm2d} if frozen_norm else {}
-    model = torchvision.models.get_model(name, weights=None, **arguments)
+def _torchvision(name: str, pretrained: bool) -> Backbone:
+    model = torchvision.models.get_model(name, weights=None)
     if pretrained:
-        weights = torchvision.models.get_model_weights(name).DEFAULT
-        # Not strict about `num_batches_tracked`, which frozen norms do not have.
-        model.load_state_dict(_state_dict(name, weights), strict=not frozen_norm)
+        model.load_state_dict(_state_dict(name, torchvision.models.get_model_weights(name).DEFAULT))
     if name.startswith("resnet"):
         stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool, model.layer1)
         stages: list[nn.Module] = [stem, model.layer2, model.layer3, model.layer4]
@@ -131,14 +128,15 @@ def _count_channels(stages: list[nn.Module]) -> tuple[int, int, int, int]:
     return counts[0], counts[1], counts[2], counts[3]
 
 
-def build_backbone(name: str, *, pretrained: bool = False, frozen_norm: bool = False) -> Backbone:
+def build_backbone(name: str, *, pretrained: bool = False, norm: NormName = "batch") -> Backbone:
     """The backbone called `name`, its classifier removed.
 
     Args:
         name: one of `BackboneName`.
         pretrained: start from torchvision's ImageNet weights (not for "small", which is ours).
-        frozen_norm: BatchNorm keeps its pretrained statistics: for detectors with few images per device. Of no use
-            without pretrained weights, but allowed, because a checkpoint is loaded into a model built without them.
+        norm: which statistics its norms use, see `blocks/norms.py`. "frozen" is for detectors with few images a
+            device; of no use without pretrained weights, but allowed, because a checkpoint is loaded into a model
+            built without them.
 
     Raises:
         ConfigError: unknown name, weights that cannot be had, or a combination that makes no sense.
@@ -146,19 +144,22 @@ def build_backbone(name: str, *, pretrained: bool = False, frozen_norm: bool = F
     names = get_args(BackboneName)
     if name not in names:
         raise ConfigError("unknown backbone", value=name, where="backbone", allowed=", ".join(names))
-    if name == "small" and (pretrained or frozen_norm):
+    if name == "small" and (pretrained or norm == "frozen"):
         raise ConfigError(
             "backbone 'small' is trained from scratch",
-            value={"pretrained": pretrained, "frozen_norm": frozen_norm},
+            value={"pretrained": pretrained, "norm": norm},
             where="backbone",
-            allowed="pretrained: false and frozen_norm: false",
+            allowed="pretrained: false and norm: batch, sync or group",
             fix="choose a torchvision backbone such as resnet18",
         )
-    if frozen_norm and not name.startswith("resnet"):
+    if pretrained and norm == "group":
         raise ConfigError(
-            "frozen_norm is not known for this backbone",
-            value=name,
-            where="backbone",
-            allowed=", ".join(n for n in names if n.startswith("resnet")),
+            "pretrained weights belong to batch norms",
+            value={"pretrained": pretrained, "norm": norm},
+            where="norm",
+            allowed="norm: batch, sync or frozen; or pretrained: false",
         )
-    return _small() if name == "small" else _torchvision(name, pretrained, frozen_norm)
+    backbone = _small() if name == "small" else _torchvision(name, pretrained)
+    if not set_norms(backbone, norm) and norm != "batch":
+        raise ConfigError("this backbone has no batch norms", value={"backbone": name, "norm": norm}, where="norm")
+    return backbone

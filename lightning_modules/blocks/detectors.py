@@ -18,6 +18,7 @@ from contracts.errors import ConfigError
 from contracts.ranges import COUNT, POSITIVE, SHARE, check_ranges
 from lightning_modules.blocks.backbones import LEVELS, BackboneName, build_backbone
 from lightning_modules.blocks.fpn import PyramidBackbone, check_levels
+from lightning_modules.blocks.norms import NormName
 
 # Boxes from this side on, as a fraction of the image size, are read from c4: the paper's 224 px at its 800 px. The
 # anchors scale with the image, so this must, too, or every box of a small image is read from the finest level.
@@ -29,6 +30,7 @@ class RCNNConfig:
     """Faster R-CNN (1506.01497) on a feature pyramid (1612.03144).
 
     Attributes:
+        norm: which statistics the backbone's norms use (`blocks/norms.py`).
         levels: maps that the heads read, finest first, without a gap: one for a single scale.
         channels: of each of them.
         anchors: sides of the anchors as fractions of the image size, finest level first; each level takes an equal
@@ -43,7 +45,7 @@ class RCNNConfig:
 
     backbone: BackboneName = "small"
     pretrained: bool = False
-    frozen_norm: bool = False
+    norm: NormName = "batch"
     levels: tuple[str, ...] = ("c3", "c4")
     channels: int = 64
     anchors: tuple[float, ...] = (0.15, 0.24, 0.38, 0.54)
@@ -86,7 +88,7 @@ class RCNNConfig:
 
 def detector_arguments(config: RCNNConfig, *, num_classes: int, image_size: int) -> dict[str, Any]:
     """Keyword arguments of torchvision's `FasterRCNN` and `MaskRCNN` for C classes and images of `image_size` px."""
-    backbone = build_backbone(config.backbone, pretrained=config.pretrained, frozen_norm=config.frozen_norm)
+    backbone = build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
     pyramid = PyramidBackbone(backbone, config.levels, config.channels)
     share = len(config.anchors) // len(config.levels)
     sizes = [fraction * image_size for fraction in config.anchors]

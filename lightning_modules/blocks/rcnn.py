@@ -17,15 +17,14 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss, maskrcnn_inference
+from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference
 from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
 
 from lightning_modules.blocks.pixels import PixelNorm, pad_to_stride
+from lightning_modules.blocks.rcnn_losses import box_head_losses, mask_loss, rpn_losses
 from lightning_modules.ops.boxes import covered_fraction
-from lightning_modules.ops.masks import mask_targets
 
 Target = dict[str, Tensor]
 Detection = dict[str, Tensor]
@@ -68,7 +67,8 @@ class RCNN(nn.Module):
 
         Returns:
             losses: `loss_objectness`, `loss_rpn_box_reg`, `loss_classifier`, `loss_box_reg` (and `loss_mask`),
-                float32 scalars; empty without targets. In evaluation mode they do not depend on the random state.
+                float32 scalars, sums over images of each one's mean over its samples; empty without targets. In
+                evaluation mode they do not depend on the random state.
             detections: per image `boxes` (D, 4) float32 in input pixels, `labels` (D,), `scores` (D,) falling,
                 (and `masks` (D, 1, 28, 28) probabilities on the boxes); empty if not asked for.
         """
@@ -116,10 +116,8 @@ class RCNN(nn.Module):
             labels, matched = rpn.assign_targets_to_anchors(anchors, targets)
             for label, anchor, target in zip(labels, anchors, targets, strict=True):
                 label[(label == 0) & (covered_fraction(anchor, target["ignored"]) >= IGNORED_COVER)] = -1
-            if all(bool((label < 0).all()) for label in labels):  # all ignored: torchvision would divide by zero
-                return proposals, {"loss_objectness": objectness.sum() * 0, "loss_rpn_box_reg": deltas.sum() * 0}
             regression = rpn.box_coder.encode(matched, anchors)
-            objectness_loss, box_loss = rpn.compute_loss(objectness, deltas, labels, list(regression))
+            objectness_loss, box_loss = rpn_losses(rpn, objectness, deltas, labels, regression)
         return proposals, {"loss_objectness": objectness_loss, "loss_rpn_box_reg": box_loss}
 
     def _classify(self, features: Features, boxes: list[Tensor], sizes: Sizes) -> tuple[Tensor, Tensor]:
@@ -137,18 +135,16 @@ class RCNN(nn.Module):
         with _full_precision(proposals[0].device):
             boxes, matches, labels, regression = self._sample(proposals, targets)
         logits, deltas = self._classify(features, boxes, sizes)
-        losses = {"loss_classifier": logits.sum() * 0, "loss_box_reg": deltas.sum() * 0}
-        if len(logits):  # none where every proposal lies in an ignored region
-            with _full_precision(logits.device):
-                class_loss, box_loss = fastrcnn_loss(logits, deltas, labels, regression)
-            losses = {"loss_classifier": class_loss, "loss_box_reg": box_loss}
+        with _full_precision(logits.device):
+            class_loss, box_loss = box_head_losses(logits, deltas, labels, regression)
+        losses = {"loss_classifier": class_loss, "loss_box_reg": box_loss}
         if self.roi_heads.has_mask():
             positive = [label > 0 for label in labels]
             mask_boxes = [box[p] for box, p in zip(boxes, positive, strict=True)]
             mask_matches = [match[p] for match, p in zip(matches, positive, strict=True)]
             mask_logits = self._mask_logits(features, mask_boxes, sizes)
             with _full_precision(logits.device):
-                losses["loss_mask"] = _mask_loss(mask_logits, mask_boxes, mask_matches, targets)
+                losses["loss_mask"] = mask_loss(mask_logits, mask_boxes, mask_matches, targets)
         return losses
 
     def _sample(
@@ -180,21 +176,6 @@ class RCNN(nn.Module):
             for detection, masks in zip(detections, probs, strict=True):
                 detection["masks"] = masks
         return detections
-
-
-def _mask_loss(logits: Tensor, boxes: list[Tensor], matches: list[Tensor], targets: list[Target]) -> Tensor:
-    """Mean binary cross-entropy of the true class's mask (1703.06870) over all boxes and cells; 0 without a box.
-
-    As torchvision's `maskrcnn_loss` but for where a pixel's value lies (`mask_targets`).
-    """
-    side = logits.shape[-1]
-    labels = torch.cat([target["labels"][match] for target, match in zip(targets, matches, strict=True)])
-    wanted = torch.cat(
-        [mask_targets(t["masks"], box, match, side) for t, box, match in zip(targets, boxes, matches, strict=True)]
-    )
-    if not len(wanted):
-        return logits.sum() * 0
-    return F.binary_cross_entropy_with_logits(logits[torch.arange(len(labels), device=labels.device), labels], wanted)
 
 
 def _full_precision(device: torch.device) -> torch.autocast:

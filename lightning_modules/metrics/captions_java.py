@@ -26,7 +26,7 @@ from typing import IO
 import numpy as np
 
 from lightning_modules.metrics.measurement import Measurement, ratio_of_sums
-from lightning_modules.metrics.ptb_tokenizer import tokenize_all
+from lightning_modules.metrics.ptb_tokenizer import comparable_tokens
 
 _PACKAGE = "pycocoevalcap"
 _METEOR_JAR = Path("meteor", "meteor-1.5.jar")
@@ -59,7 +59,7 @@ def measure_java(references: Sequence[Sequence[str]], hypotheses: Sequence[str])
 
 def _tokenized(captions: Sequence[str]) -> list[str]:
     # "|||" separates METEOR's captions; only a markup tag can hold it.
-    return [" ".join(tokens).replace("|||", "") for tokens in tokenize_all(captions)]
+    return [" ".join(tokens).replace("|||", "") for tokens in comparable_tokens(captions)]
 
 
 _Scorer = Callable[[Path, Sequence[Sequence[str]], Sequence[str]], Measurement]

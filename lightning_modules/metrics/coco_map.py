@@ -9,7 +9,7 @@ categories are dropped in silence, and nothing detected is an error. Here ids ar
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -18,7 +18,8 @@ import hotcoco
 import numpy as np
 
 from contracts.errors import DataError
-from lightning_modules.metrics.coco_resample import Matches, resampled_stats
+from lightning_modules.metrics.coco_matches import CategoryMatches, Columns, match
+from lightning_modules.metrics.coco_resample import resampled_stats
 from lightning_modules.metrics.measurement import Measurement
 
 STAT_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -80,7 +81,8 @@ class CocoEvaluation:
     _numbers: dict[Any, int] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._numbers.update({key: i for i, key in enumerate(sorted(self.truth.sizes), 1)})
+        ordered = sorted(self.truth.sizes, key=lambda key: (isinstance(key, str), key))  # numbers before texts
+        self._numbers.update({key: i for i, key in enumerate(ordered, 1)})
         for part in (self.truth, self.found):
             _check(part, self._numbers, self.truth)
 
@@ -98,12 +100,12 @@ class CocoEvaluation:
 
     def measure(self, prefix: str = "") -> Measurement:
         """The twelve numbers by `prefix` + name, with their resampling over images."""
-        matches: list[Matches] = []
+        matches: list[CategoryMatches] = []
 
         def resample(weights: np.ndarray) -> dict[str, np.ndarray]:
             if not matches:
-                matches.append(Matches.of(self._evaluator, num_images=len(self._numbers)))
-            return {prefix + name: values for name, values in resampled_stats(matches[0], weights).items()}
+                matches.extend(self._matches())
+            return {prefix + name: values for name, values in resampled_stats(matches, weights).items()}
 
         kind = {"bbox": "boxes", "segm": "masks"}[self.iou_type]
         return Measurement(
@@ -113,6 +115,23 @@ class CocoEvaluation:
             num_items=len(self.truth.sizes),
             resample=resample if self._evaluator is not None else None,
         )
+
+    def _matches(self) -> Iterator[CategoryMatches]:
+        truth, found = self.truth, self.found
+        assert self._coco is not None
+        objects = Columns(
+            images=self._image_numbers(truth.image_ids) - 1,
+            categories=np.asarray(truth.category_ids, np.int64),
+            areas=np.asarray(truth.areas, np.float64),
+            crowds=np.asarray(truth.is_crowd, bool),
+        )
+        detections = Columns(
+            images=self._image_numbers(found.image_ids) - 1,
+            categories=np.asarray(found.category_ids, np.int64),
+            areas=_areas(found),
+            scores=np.asarray(found.scores, np.float64),
+        )
+        return match(self._coco[0], self.iou_type, objects, detections, self._results, num_images=len(self._numbers))
 
     def class_ap(self, *, iou: float | None = None) -> dict[int, float]:
         """AP by category id, at one IoU of 0.5, 0.55, .., 0.95 or their mean; NaN without objects."""
@@ -163,22 +182,24 @@ class CocoEvaluation:
             iscrowd=np.asarray(truth.is_crowd, np.int64),
             segmentation=list(truth.masks) if self.iou_type == "segm" and truth.masks else None,
         )
-        return coco, coco.load_res(self._results())
+        return coco, coco.load_res(self._results(np.arange(len(self.found.image_ids))))
 
-    def _results(self) -> Any:
+    def _results(self, chosen: np.ndarray) -> Any:
+        """Detections by their numbers as hotcoco takes them."""
         found = self.found
-        numbers, categories = self._image_numbers(found.image_ids), np.asarray(found.category_ids, np.int64)
-        scores = np.asarray(found.scores, np.float64)
+        numbers, categories = self._image_numbers(found.image_ids)[chosen], np.asarray(found.category_ids)[chosen]
+        scores = np.asarray(found.scores, np.float64)[chosen]
         if self.iou_type == "bbox" and found.boxes is not None:
-            boxes = np.asarray(found.boxes, np.float64).reshape(-1, 4)
+            boxes = np.asarray(found.boxes, np.float64).reshape(-1, 4)[chosen]
             return np.concatenate([numbers[:, None], boxes, scores[:, None], categories[:, None]], axis=1)
         assert found.masks is not None
+        masks = [found.masks[i] for i in chosen]
         results: list[dict[str, Any]] = [
             {"image_id": int(image), "category_id": int(category), "score": float(score), "segmentation": mask}
-            for image, category, score, mask in zip(numbers, categories, scores, found.masks, strict=True)
+            for image, category, score, mask in zip(numbers, categories, scores, masks, strict=True)
         ]
         if found.boxes is not None:
-            for result, box in zip(results, found.boxes, strict=True):
+            for result, box in zip(results, np.asarray(found.boxes)[chosen], strict=True):
                 result["bbox"] = [float(v) for v in box]
         return results
 
@@ -231,6 +252,15 @@ def _check(part: CocoTruth | CocoDetections, images: Mapping[Any, int], truth: C
                 f"a {name} that is none", value=rows[i].tolist(), where=_place(part, i),
                 allowed="finite numbers" + ", sides and areas not negative" * (name != "score"),
             )  # fmt: skip
+
+
+def _areas(found: CocoDetections) -> np.ndarray:
+    """(D,) of the boxes, or of the masks where there are no boxes, as the official code has it."""
+    if found.boxes is not None:
+        sides = np.asarray(found.boxes, np.float64).reshape(-1, 4)[:, 2:]
+        return sides[:, 0] * sides[:, 1]
+    assert found.masks is not None
+    return np.asarray(hotcoco.mask.area(list(found.masks)), np.float64)
 
 
 def _place(part: CocoTruth | CocoDetections, index: int) -> str:

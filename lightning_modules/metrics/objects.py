@@ -26,30 +26,32 @@ def coco_evaluation(
     iou_type: IouType,
 ) -> CocoEvaluation:
     """COCO's evaluation of every image of `truths`. Objects without a mask are left out of "segm"."""
-    masks = iou_type == "segm"
-    objects = [
-        (key, truth, i)
-        for key, truth in sorted(truths.items())
-        for i in range(len(truth["labels"]))
-        if not masks or truth["masks"][i]
-    ]
-    found = [(key, predictions[key], i) for key in sorted(truths) for i in range(len(predictions[key]["labels"]))]
+    masks, keys = iou_type == "segm", sorted(truths)
+    measured = {
+        key: np.flatnonzero([not masks or bool(truth["masks"][i]) for i in range(len(truth["labels"]))])
+        for key, truth in truths.items()
+    }
+    objects = {
+        name: _joined([truths[key][name][measured[key]] for key in keys])
+        for name in ("labels", "areas", "is_crowd", "is_difficult")
+    }
     truth = CocoTruth(
         sizes={key: truth["size"] for key, truth in truths.items()},
         categories=dict(enumerate(class_names, 1)),
-        image_ids=[key for key, _, _ in objects],
-        category_ids=np.array([t["labels"][i] for _, t, i in objects], np.int64),
-        boxes=np.array([to_xywh(t["boxes"][i]) for _, t, i in objects], np.float64),
-        areas=np.array([t["areas"][i] for _, t, i in objects], np.float64),
-        is_crowd=np.array([t["is_crowd"][i] or t["is_difficult"][i] for _, t, i in objects], bool),
-        masks=[_rle(t, i) for _, t, i in objects] if masks else None,
+        image_ids=[key for key in keys for _ in measured[key]],
+        category_ids=objects["labels"].astype(np.int64),
+        boxes=_boxes([truths[key]["boxes"][measured[key]] for key in keys]),
+        areas=objects["areas"].astype(np.float64),
+        is_crowd=objects["is_crowd"].astype(bool) | objects["is_difficult"].astype(bool),
+        masks=[_rle(truths[key], i) for key in keys for i in measured[key]] if masks else None,
     )
+    found = [predictions[key] for key in keys]
     detections = CocoDetections(
-        image_ids=[key for key, _, _ in found],
-        category_ids=np.array([p["labels"][i] for _, p, i in found], np.int64),
-        scores=np.array([p["scores"][i] for _, p, i in found], np.float64),
-        boxes=None if masks else np.array([to_xywh(p["boxes"][i]) for _, p, i in found], np.float64),
-        masks=[_rle(p, i) for _, p, i in found] if masks else None,
+        image_ids=[key for key in keys for _ in predictions[key]["labels"]],
+        category_ids=_joined([p["labels"] for p in found]).astype(np.int64),
+        scores=_joined([p["scores"] for p in found]).astype(np.float64),
+        boxes=None if masks else _boxes([p["boxes"] for p in found]),
+        masks=[_rle(p, i) for p in found for i in range(len(p["labels"]))] if masks else None,
     )
     return CocoEvaluation(truth, detections, iou_type)
 
@@ -128,6 +130,17 @@ def _ious(
         return coco_mask.iou([_rle(prediction, i) for i in found], [_rle(truth, i) for i in objects], ignored.tolist())
     boxes = [[to_xywh(item["boxes"][i]) for i in rows] for item, rows in ((prediction, found), (truth, objects))]
     return coco_mask.iou(np.array(boxes[0]), np.array(boxes[1]), ignored.tolist())
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _boxes(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Boxes of all images as COCO's `[x, y, width, height]`: (D, 4) float64."""
+    corners = _joined(parts).astype(np.float64).reshape(-1, 4)
+    corners[:, 2:] -= corners[:, :2]
+    return corners
 
 
 def _rle(item: Mapping[str, Any], index: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from contracts.text import spaced
 from lightning_modules.metrics import ptb_tables as tables
 
 # coco-caption compares after the change to small letters, so "-lrb-" and its like stay.
@@ -231,3 +232,8 @@ def tokenize(text: str) -> list[str]:
 def tokenize_all(texts: Iterable[str]) -> list[list[str]]:
     """Tokens of every caption."""
     return [tokenize(text) for text in texts]
+
+
+def comparable_tokens(texts: Iterable[str]) -> list[list[str]]:
+    """The same, and every character of scripts without blanks, where officially a whole sentence is one token."""
+    return tokenize_all(map(spaced, texts))

@@ -74,13 +74,17 @@ def segmentation_metrics(matrix: np.ndarray) -> dict[str, float]:
     return {name: float(values[0]) for name, values in _metrics(matrix[None]).items()}
 
 
-def measure_segmentation(matrices: np.ndarray) -> Measurement:
-    """The four metrics over a split, from one confusion matrix an image: (I, K, K) int64."""
+def measure_segmentation(matrices: np.ndarray, *, ignored: int | None = IGNORE_INDEX) -> Measurement:
+    """The four metrics over a split, from one confusion matrix an image: (I, K, K) int64.
+
+    `ignored` is the label of the truth that was left out of them, None for none.
+    """
+    left_out = "no label" if ignored is None else ignored
     flat = matrices.reshape(len(matrices), -1)
     num_classes = matrices.shape[-1]
     return Measurement(
         values=segmentation_metrics(matrices.sum(axis=0)),
-        variant=f"one confusion matrix over the split, {IGNORE_INDEX} ignored, at the label's own size",
+        variant=f"one confusion matrix over the split, {left_out} ignored, at the label's own size",
         source=SOURCE,
         num_items=len(matrices),
         # float64 holds counts of up to 9e15 pixels exactly, and its product runs in BLAS.

@@ -163,12 +163,13 @@ def _judge(
     return first
 
 
-def measure_voc(curves: Mapping[str, PRCurve], images: Sequence[str]) -> Measurement:
-    """`mAP_2007` (11 points) and `mAP_2010` (all points) at the curves' IoU, over the classes with something to find.
+def measure_voc(curves: Mapping[str, PRCurve], images: Sequence[str], *, iou_threshold: float = 0.5) -> Measurement:
+    """`mAP_2007` (11 points) and `mAP_2010` (all points), over the classes with something to find.
 
     Args:
         curves: by class name.
         images: keys of all images of the split, in the order of `resample`'s columns.
+        iou_threshold: of the curves; the kit's is 0.5.
     """
     columns = {key: i for i, key in enumerate(images)}
 
@@ -183,7 +184,8 @@ def measure_voc(curves: Mapping[str, PRCurve], images: Sequence[str]) -> Measure
             "mAP_2007": mean_ap([curve.ap_11_points() for curve in curves.values()]),
             "mAP_2010": mean_ap([curve.ap_all_points() for curve in curves.values()]),
         },
-        variant="VOC devkit rules, IoU >= 0.5 with inclusive pixels, difficult ignored, absent classes left out",
+        variant=f"VOC devkit rules, IoU >= {iou_threshold:g} with inclusive pixels, difficult ignored, absent classes "
+        "left out",
         source=SOURCE,
         num_items=len(images),
         resample=resample if curves else None,

@@ -6,6 +6,8 @@ Rules kept because published numbers depend on them:
 - answers are normalised, on both sides, only where the annotators do not all agree;
 - the comparison is case-sensitive (normalising lower-cases, so this shows on unanimous questions only);
 - the contraction table has entries that can never match and entries that look wrong.
+Of a question with fewer than `NUM_ANNOTATORS` answers the official formula makes 0 of one answer and .67 of three equal
+ones. Such questions have a rule of ours: 1 where an annotator gave the answer, else 0, both sides always normalised.
 The normaliser of TextVQA / EvalAI is a different one; scores made with it cannot be compared.
 """
 
@@ -51,6 +53,7 @@ _ARTICLES = frozenset(("a", "an", "the"))
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _PERIOD = re.compile(r"\.(?!\d)")  # the official pattern's look-behind is mistyped and never holds anything back
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
+NUM_ANNOTATORS = 10  # of each question of VQA v1 and v2
 _MAX_PERIODS = 32  # the official code passes re.UNICODE (32) where `count` belongs
 
 
@@ -73,6 +76,11 @@ def normalise_answer(answer: str) -> str:
     return " ".join(_CONTRACTIONS.get(word, word) for word in tokens if word not in _ARTICLES)
 
 
+def most_frequent_form(forms: Counter[str]) -> str:
+    """Of the ways in which one answer was written the most frequent; of equally frequent ones the first by alphabet."""
+    return min(forms, key=lambda form: (-forms[form], form))
+
+
 def leave_one_out(num_matches: int, num_annotators: int) -> float:
     """Mean of min(1, matches among the others / 3) over all annotators, when `num_matches` of them match."""
     matching = min(1.0, (num_matches - 1) / 3) if num_matches else 0.0
@@ -80,22 +88,28 @@ def leave_one_out(num_matches: int, num_annotators: int) -> float:
     return (num_matches * matching + (num_annotators - num_matches) * others) / num_annotators
 
 
+def _accuracy(num_matches: int, num_annotators: int) -> float:
+    """The official formula where there are ten annotators (or more), min(1, matches) where there are fewer."""
+    return leave_one_out(num_matches, num_annotators) if num_annotators >= NUM_ANNOTATORS else min(1.0, num_matches)
+
+
 def question_accuracy(answer: str, annotations: Sequence[str]) -> float:
-    """Official accuracy in 0..1 of one answer against the annotators' answers (ten in VQA v2; at least one)."""
+    """Accuracy in 0..1 of one answer against the annotators' answers (ten in VQA v2; at least one)."""
     given = strip_blanks(answer)
     expected = [strip_blanks(a) for a in annotations]
-    if len(set(expected)) > 1:
+    if len(set(expected)) > 1 or len(expected) < NUM_ANNOTATORS:
         given, expected = normalise_answer(given), [normalise_answer(a) for a in expected]
-    return leave_one_out(expected.count(given), len(expected))
+    return _accuracy(expected.count(given), len(expected))
 
 
 def answer_scores(annotations: Sequence[str]) -> dict[str, float]:
     """Soft target of every answer that an annotator gave: normalised answer -> accuracy in 0..1.
 
-    Unlike `question_accuracy` this normalises unanimous answers as well: the answer list holds normalised ones.
+    Unlike `question_accuracy` this normalises unanimous answers as well: one answer is learned whatever it is written
+    like, and given in its most frequent form.
     """
     counts = Counter(normalise_answer(a) for a in annotations)
-    return {answer: leave_one_out(count, len(annotations)) for answer, count in counts.items()}
+    return {answer: _accuracy(count, len(annotations)) for answer, count in counts.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +124,8 @@ class Answered:
 
 def measure_vqa(items: Sequence[Answered], images: Sequence[Hashable]) -> Measurement:
     """Accuracies in percent, as the official evaluator gives them (it rounds to two digits): `overall`,
-    `perAnswerType/<type>` and `perQuestionType/<type>`, each a mean over questions.
+    `perAnswerType/<type>` and `perQuestionType/<type>`, each a mean over questions; a question without a type counts in
+    `overall` alone.
 
     Args:
         items: every question of the split that has annotators' answers.
@@ -121,8 +136,9 @@ def measure_vqa(items: Sequence[Answered], images: Sequence[Hashable]) -> Measur
     scores = np.array([100 * question_accuracy(item.answer, item.annotations) for item in items])
     groups: dict[str, list[int]] = {"overall": list(range(len(items)))}
     for i, item in enumerate(items):
-        groups.setdefault(f"perAnswerType/{item.answer_type}", []).append(i)
-        groups.setdefault(f"perQuestionType/{item.question_type}", []).append(i)
+        for kind, of_item in (("perAnswerType", item.answer_type), ("perQuestionType", item.question_type)):
+            if of_item:
+                groups.setdefault(f"{kind}/{of_item}", []).append(i)
 
     def resample(weights: np.ndarray) -> dict[str, np.ndarray]:
         size = len(columns)
@@ -137,10 +153,19 @@ def measure_vqa(items: Sequence[Answered], images: Sequence[Hashable]) -> Measur
 
     return Measurement(
         values={name: math.fsum(scores[rows]) / len(rows) if rows else 0.0 for name, rows in sorted(groups.items())},
-        variant="official VQA v2 accuracy in percent, answers normalised where annotators disagree",
+        variant=_variant(items),
         source=SOURCE,
         num_items=len(items),
         unit="questions",
         num_clusters=len(columns),
         resample=resample if items else None,
     )
+
+
+def _variant(items: Sequence[Answered]) -> str:
+    official = "official VQA v2 accuracy in percent, answers normalised where annotators disagree"
+    few = sum(len(item.annotations) < NUM_ANNOTATORS for item in items)
+    if not few:
+        return official
+    own = f"an answer that an annotator gave counts 100, normalised, as there are fewer than {NUM_ANNOTATORS} answers"
+    return own if few == len(items) else f"{official}; for {few} of {len(items)} questions: {own}"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from contracts.ranges import COUNT, Range, check_ranges
 from lightning_modules.blocks.backbones import BackboneName, build_backbone
+from lightning_modules.blocks.norms import NormName
 from lightning_modules.blocks.pixels import PixelNorm, pad_to_stride
 from lightning_modules.families import Family
 
@@ -26,6 +27,7 @@ class Config:
 
     backbone: BackboneName = "small"
     pretrained: bool = False
+    norm: NormName = "batch"
     variant: Literal["32s", "16s", "8s"] = "8s"
     head_channels: int = 256
     dropout: float = 0.1
@@ -62,7 +64,7 @@ class Model(nn.Module):
     def __init__(self, config: Config, *, num_classes: int):
         super().__init__()
         self.pixel_norm = PixelNorm()
-        self.backbone = build_backbone(config.backbone, pretrained=config.pretrained)
+        self.backbone = build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
         channels, width = self.backbone.channels, config.head_channels
         self.head = nn.Sequential(
             nn.Conv2d(channels["c5"], width, 3, 1, 1),

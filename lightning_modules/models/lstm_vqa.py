@@ -17,6 +17,7 @@ from contracts.ranges import COUNT, Range, check_ranges
 from lightning_modules.blocks.attention import AdditiveAttention
 from lightning_modules.blocks.backbones import BackboneName, build_backbone
 from lightning_modules.blocks.language import LSTMEncoder
+from lightning_modules.blocks.norms import NormName, own_norm
 from lightning_modules.blocks.pixels import PixelNorm
 from lightning_modules.families import Family
 
@@ -30,6 +31,7 @@ class Config:
 
     backbone: BackboneName = "small"
     pretrained: bool = False
+    norm: NormName = "batch"
     features: Literal["c4", "c5"] = "c4"
     pool: Literal["mean", "attention"] = "mean"
     embedding_channels: int = 128
@@ -57,7 +59,7 @@ class Model(nn.Module):
     def __init__(self, config: Config, *, vocabulary_size: int, num_answers: int):
         super().__init__()
         self.normalise = PixelNorm()
-        self.backbone = build_backbone(config.backbone, pretrained=config.pretrained)
+        self.backbone = build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
         self.level = config.features
         channels = self.backbone.channels[config.features]
         self.question = LSTMEncoder(
@@ -70,7 +72,7 @@ class Model(nn.Module):
         fused = config.fused_channels
         # Both sides are centred before they meet. Features after a ReLU are all positive: without this their common
         # mean makes up most of every unit vector and training stalls for long on what images have in common.
-        self.center = nn.BatchNorm2d(channels)
+        self.center = own_norm(config.norm, channels)
         self.from_image = nn.Linear(channels, fused)
         self.from_question = nn.Sequential(nn.Linear(self.question.out_channels, fused), nn.LayerNorm(fused))
         self.attention: AdditiveAttention | None = None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from contracts.ranges import COUNT, Range, check_ranges
 from lightning_modules.blocks.attention import AdditiveAttention
 from lightning_modules.blocks.backbones import BackboneName, build_backbone
+from lightning_modules.blocks.norms import NormName
 from lightning_modules.blocks.pixels import PixelNorm
 from lightning_modules.families import Family
 
@@ -29,6 +30,7 @@ class Config:
 
     backbone: BackboneName = "small"
     pretrained: bool = False
+    norm: NormName = "batch"
     features: Literal["c4", "c5"] = "c4"
     embedding_channels: int = 128
     hidden_channels: int = 256
@@ -58,7 +60,7 @@ class Model(nn.Module):
     def __init__(self, config: Config, *, vocabulary_size: int):
         super().__init__()
         self.normalise = PixelNorm()
-        self.backbone = build_backbone(config.backbone, pretrained=config.pretrained)
+        self.backbone = build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
         self.level = config.features
         channels = self.backbone.channels[config.features]
         self.decoder = Decoder(config, feature_channels=channels, vocabulary_size=vocabulary_size)

@@ -1,4 +1,4 @@
-"""Collectives on Python objects, once per start, validation or failure: nothing here is called per batch."""
+"""Collectives over all ranks. Those on Python objects are for starts, validations and failures, not for steps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 import torch.distributed as dist
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -52,3 +53,10 @@ def broadcast_from_first(item: T) -> T:
     box = [item]
     dist.broadcast_object_list(box, src=0, group=_group())
     return box[0]
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of every rank's `values`, in place, on every rank; nothing waits for a GPU."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(values)
+    return values

@@ -1,8 +1,8 @@
 """Image captioning: one image, several reference captions; measured by coco-caption's metrics.
 
 Batch: `images` (B, 3, S, S) uint8; `tokens` (K, T) int64, `<bos>` words `<eos>`, padded with 0; `caption_image` (K,)
-int64, the image of each caption. B images, K captions of all images, T tokens, L = h * w places of a feature grid,
-V words. The CNN runs once an image, however many captions it has.
+int64, the image of each caption; `counts`, predicted tokens and captions. B images, K captions of all images, T tokens,
+L = h * w places of a feature grid, V words. The CNN runs once an image, however many captions it has.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from contracts.errors import ConfigError
 from contracts.ranges import AMOUNT, COUNT, SHARE, check_ranges
 from contracts.records import DataSpec, Record
-from contracts.text import BOS, EOS, PAD, UNK, Vocabulary, words
+from contracts.text import BOS, EOS, PAD, UNK, Vocabulary, joined, words
 from lightning_modules import drawing_text as draw
 from lightning_modules.augment import Augment, AugmentConfig
 from lightning_modules.blocks.decoding import State, beam_search, repeat_rows
@@ -28,9 +28,9 @@ from lightning_modules.blocks.pixels import stack_images
 from lightning_modules.metrics.captions import CaptionMetrics
 from lightning_modules.metrics.captions_java import measure_java
 from lightning_modules.metrics.measurement import Measurement
-from lightning_modules.metrics.ptb_tokenizer import tokenize_all
+from lightning_modules.metrics.ptb_tokenizer import comparable_tokens
 from lightning_modules.mirror import check_flip, draw_mirror, mirror_text
-from lightning_modules.task import BaseTask, Batch, Example, Plot, Prediction, Truth
+from lightning_modules.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
 
 MAX_EVAL_CAPTIONS = 5  # COCO has five; the few images with more must not weigh more
 _NUM_CONSTANT_CANDIDATES = 50
@@ -139,11 +139,15 @@ class Task(BaseTask):
             "images": stack_images([example["image"] for example in examples]),
             "tokens": torch.from_numpy(padded),
             "caption_image": torch.repeat_interleave(counts),
+            "counts": {
+                "cross_entropy": sum(len(sentence) - 1 for sentence in sentences),  # all but `<bos>` are predicted
+                "attention": len(sentences),
+            },
         }
 
     # learning
 
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
         captioner = cast(Captioner, model)
         return self._losses(captioner, captioner.encode(batch["images"]), batch)
 
@@ -151,22 +155,26 @@ class Task(BaseTask):
         captioner = cast(Captioner, model)
         return self._predict(captioner, captioner.encode(batch["images"]))
 
-    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], list[Prediction]]:
+    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
         captioner = cast(Captioner, model)
         features = captioner.encode(batch["images"])  # once for both
         return self._losses(captioner, features, batch), self._predict(captioner, features)
 
-    def _losses(self, model: Captioner, features: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def _losses(self, model: Captioner, features: Tensor, batch: Batch) -> dict[str, Mean]:
         """`cross_entropy`: mean over tokens. `attention`: lambda * mean over captions and places of
         (1 - sum over words of alpha)^2; a mean over places, so lambda does not depend on the grid's size."""
         inputs, targets = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
         logits, attention = model.decode(features, inputs, batch["caption_image"])
         with torch.autocast(logits.device.type, enabled=False):
-            cross_entropy = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=0)
+            logits, counts = logits.float().flatten(0, 1), batch["counts"]
+            cross_entropy = F.cross_entropy(logits, targets.flatten(), ignore_index=0, reduction="sum")
             is_word = (targets != 0).unsqueeze(-1)
             seen = (attention.float() * is_word).sum(dim=1)  # (K, L)
-            stochastic = self.config.attention_weight * (1 - seen).square().mean()
-        return {"cross_entropy": cross_entropy, "attention": stochastic}
+            stochastic = self.config.attention_weight * (1 - seen).square().mean(dim=1).sum()
+        return {
+            "cross_entropy": Mean(cross_entropy, counts["cross_entropy"]),
+            "attention": Mean(stochastic, counts["attention"]),
+        }
 
     def _predict(self, model: Captioner, features: Tensor) -> list[Prediction]:
         beam = self.config.beam_size
@@ -191,7 +199,7 @@ class Task(BaseTask):
             tokens = self.vocabulary.decode(ids)
             predictions.append(
                 {
-                    "caption": " ".join(tokens),
+                    "caption": joined(tokens),
                     "words": tokens,
                     "log_prob": log_prob,
                     "attention": maps[: len(tokens)].astype(np.float16),
@@ -210,7 +218,7 @@ class Task(BaseTask):
         """On the official tokens, not the model's words. METEOR and SPICE, where they can be had, only if thorough."""
         keys, references = _references(truths)
         hypotheses = [predictions[key]["caption"] for key in keys]
-        measurements = [CaptionMetrics(references).measure(tokenize_all(hypotheses))]
+        measurements = [CaptionMetrics(references).measure(comparable_tokens(hypotheses))]
         if thorough:
             measurements += measure_java([truths[key]["captions"] for key in keys], hypotheses)
         return measurements
@@ -223,7 +231,7 @@ class Task(BaseTask):
         metrics = CaptionMetrics(references)
         best = max(candidates, key=lambda caption: metrics.bleu([caption] * len(keys))["Bleu_4"], default=[])
         prediction = {
-            "caption": " ".join(best),
+            "caption": joined(best),
             "words": best,
             "log_prob": 0.0,
             "attention": np.full((len(best), 1, 1), 1, np.float16),
@@ -259,7 +267,7 @@ class Task(BaseTask):
 def _references(truths: Mapping[str, Truth]) -> tuple[list[str], list[list[list[str]]]]:
     """Keys in order and their captions' official tokens; a caption without a token, and an image with no other, cannot
     be compared with."""
-    kept = {key: [r for r in tokenize_all(truths[key]["captions"]) if r] for key in sorted(truths)}
+    kept = {key: [r for r in comparable_tokens(truths[key]["captions"]) if r] for key in sorted(truths)}
     keys = [key for key, references in kept.items() if references]
     return keys, [kept[key] for key in keys]
 

@@ -1,8 +1,8 @@
 """Semantic segmentation: one class per pixel.
 
 Batch: `images` (B, 3, S, S) uint8 channels_last, letterboxed; `labels` (B, S, S) uint8, 0 background, 255 ignored (also
-padding), absent in prediction; `sizes` B x (height, width) of the content from the upper left corner;
-`original_sizes` B x (H, W). Model: images -> logits (B, K, S, S) float, K classes with background.
+padding), absent in prediction; `counts`, the pixels not ignored; `sizes` B x (height, width) of the content from the
+upper left corner; `original_sizes` B x (H, W). Model: images -> logits (B, K, S, S) float, K classes with background.
 Prediction: `label_map`, a PNG of labels (H, W) as bytes, small enough to be gathered. Truth: the same, of the truth.
 """
 
@@ -34,7 +34,7 @@ from lightning_modules.metrics.segmentation import (
     count_errors,
     measure_segmentation,
 )
-from lightning_modules.task import BaseTask, Batch, Example, Plot, Prediction, Truth
+from lightning_modules.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
 
 
 class Task(BaseTask):
@@ -91,6 +91,7 @@ class Task(BaseTask):
         }
         if all("labels" in e for e in examples):
             batch["labels"] = stack([e["labels"] for e in examples])
+            batch["counts"] = {"cross_entropy": sum(np.count_nonzero(e["labels"] != IGNORE_INDEX) for e in examples)}
         return batch
 
     def truth(self, record: Record) -> Truth:
@@ -98,22 +99,22 @@ class Task(BaseTask):
 
     # tensors to losses and predictions
 
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
         return {"cross_entropy": self._loss(model(batch["images"]), batch)}
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
         return self._predictions(model(batch["images"]), batch)
 
-    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], list[Prediction]]:
+    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
         logits = model(batch["images"])
         return {"cross_entropy": self._loss(logits, batch)}, self._predictions(logits, batch)
 
     @staticmethod
-    def _loss(logits: Tensor, batch: Batch) -> Tensor:
-        """Mean over the pixels that are not ignored; 0 when all are (torch's own mean is NaN then)."""
+    def _loss(logits: Tensor, batch: Batch) -> Mean:
+        """Over the pixels that are not ignored."""
         with torch.autocast(logits.device.type, enabled=False):
             total = F.cross_entropy(logits.float(), batch["labels"].long(), ignore_index=IGNORE_INDEX, reduction="sum")
-            return total / (batch["labels"] != IGNORE_INDEX).sum().clamp(min=1)
+        return Mean(total, batch["counts"]["cross_entropy"])
 
     @staticmethod
     def _predictions(logits: Tensor, batch: Batch) -> list[Prediction]:

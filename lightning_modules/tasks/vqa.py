@@ -1,8 +1,9 @@
 """Visual question answering as classification over the most frequent answers; measured by the official soft accuracy.
 
 Batch: `images` (B, 3, S, S) uint8; `questions` (Q, T) int64, padded with 0 at the end; `lengths` Q ints;
-`question_image` (Q,) int64, the image of each question; `question_ids` (Q ints) and `question_texts` (Q strings),
-lists; `targets` (Q, K) float32, the official accuracy of every answer; `has_answers` (Q,) bool.
+`question_image` (Q,) int64, the image of each question; `question_ids` (Q ints or strings) and `question_texts` (Q
+strings), lists; `targets` (Q, K) float32, the official accuracy of every answer; `is_counted` (Q,) bool, has a target
+to learn; `counts`, how many those are.
 B images, Q questions of all images, T words, K answers. The CNN runs once an image, however many questions it has.
 """
 
@@ -30,11 +31,13 @@ from lightning_modules.metrics.vqa_accuracy import (
     Answered,
     answer_scores,
     measure_vqa,
+    most_frequent_form,
     normalise_answer,
     question_accuracy,
+    strip_blanks,
 )
 from lightning_modules.mirror import check_flip, draw_mirror, mirror_text
-from lightning_modules.task import BaseTask, Batch, Example, Plot, Prediction, Truth
+from lightning_modules.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
 
 _UNKNOWN_WORD = 1  # `<unk>`: a question without a single word still has one token
 _NUM_TOP = 5
@@ -92,7 +95,7 @@ class Task(BaseTask):
             )
         self.vocabulary = Vocabulary(data.vocabulary["questions"], min_count=config.min_word_count)
         self.answers = [answer for answer, _ in data.vocabulary["answers"][: config.num_answers]]
-        self._answer_ids = {answer: i for i, answer in enumerate(self.answers)}
+        self._answer_ids = {normalise_answer(answer): i for i, answer in enumerate(self.answers)}
         self._augment = Augment(config.augment, size=config.image_size)
 
     def model_args(self) -> dict[str, Any]:
@@ -138,21 +141,24 @@ class Task(BaseTask):
         padded = np.zeros((len(questions), max(map(len, questions), default=1)), np.int64)
         for row, question in zip(padded, questions, strict=True):
             row[: len(question)] = question
-        targets = joined("targets")
+        targets, has_answers = joined("targets"), joined("has_answers")
+        # With "softmax" a question whose answers are all too rare to be given has no target.
+        counted = [bool(target.any()) for target in targets] if self.config.loss == "softmax" else has_answers
         return {
             "images": stack_images([example["image"] for example in examples]),
             "questions": torch.from_numpy(padded),
             "lengths": [len(question) for question in questions],
             "question_image": torch.repeat_interleave(torch.tensor([len(e["questions"]) for e in examples])),
             "targets": torch.from_numpy(np.stack(targets) if targets else np.zeros((0, len(self.answers)), np.float32)),
-            "has_answers": torch.tensor(joined("has_answers"), dtype=torch.bool),
+            "is_counted": torch.tensor(counted, dtype=torch.bool),
+            "counts": {"answer": sum(counted)},
             "question_ids": joined("question_ids"),
             "question_texts": joined("question_texts"),
         }
 
     # learning
 
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
         return self._losses(_logits(model, batch), batch)
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
@@ -160,11 +166,11 @@ class Task(BaseTask):
             return [{} for _ in range(len(batch["images"]))]
         return self._predictions(_logits(model, batch), batch)
 
-    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], list[Prediction]]:
+    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
         logits = _logits(model, batch)  # once for both
         return self._losses(logits, batch), self._predictions(logits, batch)
 
-    def _losses(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def _losses(self, logits: Tensor, batch: Batch) -> dict[str, Mean]:
         """`answer`: mean over the questions that have answers (with "softmax": one in the answer list)."""
         targets = batch["targets"].float()
         with torch.autocast(logits.device.type, enabled=False):
@@ -172,12 +178,10 @@ class Task(BaseTask):
             if self.config.loss == "softmax":
                 mass = targets.sum(dim=1)
                 per_question = F.cross_entropy(logits, targets / mass.clamp(min=1e-6).unsqueeze(1), reduction="none")
-                counted = mass > 0
             else:
                 per_question = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(dim=1)
-                counted = batch["has_answers"]
-            total = (per_question * counted).sum() / counted.sum().clamp(min=1)
-        return {"answer": total}
+            total = (per_question * batch["is_counted"]).sum()
+        return {"answer": Mean(total, batch["counts"]["answer"])}
 
     @torch.no_grad()
     def _predictions(self, logits: Tensor, batch: Batch) -> list[Prediction]:
@@ -221,11 +225,12 @@ class Task(BaseTask):
         return [replace(result, values=shown)]
 
     def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
-        """The single most frequent answer for every question."""
-        counts = Counter(
-            normalise_answer(a) for truth in truths.values() for question in truth.values() for a in question["answers"]
-        )
-        best = counts.most_common(1)[0][0] if counts else ""
+        """The single most frequent answer, as it is most often written, for every question."""
+        forms: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for truth in truths.values():
+            for answer in (a for question in truth.values() for a in question["answers"]):
+                forms[normalise_answer(answer)][strip_blanks(answer)] += 1
+        best = most_frequent_form(max(forms.values(), key=Counter.total)) if forms else ""
         return {
             key: {question_id: {"question": "", "answer": best, "top": [(best, 1.0)]} for question_id in truth}
             for key, truth in truths.items()
@@ -233,7 +238,7 @@ class Task(BaseTask):
 
     def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
         values = _accuracy(predictions, truths).values
-        counts = Counter(q["question_type"] for truth in truths.values() for q in truth.values())
+        counts = Counter(q["question_type"] for truth in truths.values() for q in truth.values() if q["question_type"])
         frequent = [f"perQuestionType/{name}" for name, _ in counts.most_common(_NUM_PLOTTED)]
         by_answer = [name for name in values if name.startswith("perAnswerType/")]
         return [
@@ -316,7 +321,7 @@ def _confusion_plot(predictions: Mapping[str, Prediction], truths: Mapping[str, 
         for question_id, question in truth.items():
             if question["answers"] and question_id in predictions[key]:
                 majority = Counter(map(normalise_answer, question["answers"])).most_common(1)[0][0]
-                pairs.append((majority, predictions[key][question_id]["answer"]))
+                pairs.append((majority, normalise_answer(predictions[key][question_id]["answer"])))
     shown = {answer for answer, _ in Counter(truth for truth, _ in pairs).most_common(_NUM_CONFUSED)}
     counts: dict[tuple[str, str], int] = defaultdict(int)
     for truth_answer, predicted in pairs:

@@ -2,7 +2,7 @@
 
 from pipeline.door.admit import DEFAULT_DOOR, Admission, DoorConfig, admit
 from pipeline.door.images import CleanImage, upright_image
-from pipeline.door.rules import FIXES, PROBLEMS, RULES
+from pipeline.door.rules import FIXES, PROBLEMS, RULES, in_words
 from pipeline.door.shrink import Shrink
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "DoorConfig",
     "Shrink",
     "admit",
+    "in_words",
     "upright_image",
 ]

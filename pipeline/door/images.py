@@ -1,14 +1,18 @@
 """Image files -> JPEG or PNG bytes that every decoder reads alike: 8 bits, RGB or grey, upright, one frame.
 
-Files that already are so keep their bytes. Annotations are taken to be in the coordinates of the stored pixels where
-their width and height say so; an EXIF orientation tag is then wrong for them and is removed without touching pixels.
+Files that already are so keep their bytes. An EXIF orientation tag turns the picture in viewers, and in some annotation
+tools. `exif` says what the annotations were drawn on: `apply`, the turned picture; `ignore`, the stored pixels, so that
+the tag is removed without touching pixels; `auto`, whichever has the annotation's width and height, else the stored.
 """
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import os
 import stat
+import unicodedata
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from contracts.errors import DataError
+from contracts.records import ImagePart
 from pipeline.door import jpeg, png
 from pipeline.door.rules import RULES, Refused
 from pipeline.door.shrink import Shrink
@@ -28,6 +33,7 @@ from pipeline.reading import check_folder, patiently
 MAX_PIXELS = 50_000_000  # where nobody says otherwise; decoding takes up to 9 bytes a pixel
 MAX_FILE_BYTES = 512 << 20
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # the JPEG reader opens MPO too
+Exif = Literal["auto", "apply", "ignore"]
 Image.init()  # registers the rarer formats
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -43,17 +49,23 @@ _UPRIGHT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CleanImage:
-    """Encoded bytes and their format, the upright image's size in pixels (before it was shrunk), and the fixes."""
+    """Encoded bytes and their format, the upright image's size in pixels (before it was shrunk), and the fixes.
+
+    `stored` is (width, height) of the file's pixels, before they were turned.
+    """
 
     data: bytes
     format: Literal["jpg", "png"]
     width: int
     height: int
+    stored: tuple[int, int]
     fixes: tuple[str, ...] = ()
 
 
-def read_bytes(path: Path, missing: str, root: Path | None = None, *, follow_links: bool = False) -> bytes:
-    """The bytes of a plain file of at most `MAX_FILE_BYTES`.
+def read_bytes(
+    path: Path, missing: str, root: Path | None = None, *, follow_links: bool = False, part: ImagePart | None = None
+) -> bytes:
+    """The bytes of a plain file, or of a part of it, of at most `MAX_FILE_BYTES`.
 
     Args:
         missing: the reason if there is none.
@@ -66,23 +78,49 @@ def read_bytes(path: Path, missing: str, root: Path | None = None, *, follow_lin
     try:
         if root is not None and not follow_links and not _is_below(path, root):
             raise Refused("outside_folder", f"{path} is {os.path.realpath(path)}")
-        return patiently(lambda: _read_plain(path, missing), path)
+        return patiently(lambda: _read_plain(path, missing, part), path)
+    except FileNotFoundError as error:
+        if (other := _other_form(path)) is not None:
+            return read_bytes(other, missing, root, follow_links=follow_links, part=part)
+        raise _absent(path, missing, root) from error
     except ValueError as error:  # a NUL byte in the name, or a character that no file name has
         raise Refused(missing, repr(str(path))) from error
     except OSError as error:  # one of `ABSENT`
-        if root is not None:
-            check_folder(root)
-        raise Refused(missing, str(path)) from error
+        raise _absent(path, missing, root) from error
 
 
-def _read_plain(path: Path, missing: str) -> bytes:
+def _absent(path: Path, missing: str, root: Path | None) -> Refused:
+    if root is not None:
+        check_folder(root)
+    return Refused(missing, str(path))
+
+
+def _other_form(path: Path) -> Path | None:
+    """The file of the same name in Unicode's other form: macOS takes letters and their accents apart, others do not."""
+    name = str(path)
+    forms = () if name.isascii() else (unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+    return next((Path(form) for form in forms if form != name and os.path.exists(form)), None)
+
+
+def _read_plain(path: Path, missing: str, part: ImagePart | None) -> bytes:
     with open(path, "rb", buffering=0, opener=_open_at_once) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise Refused(missing, str(path))
-        if status.st_size > MAX_FILE_BYTES:
-            raise Refused("file_too_large", f"{status.st_size} bytes")
-        return file.read()
+        size = status.st_size if part is None else part.size
+        if size > MAX_FILE_BYTES:
+            raise Refused("file_too_large", f"{size} bytes")
+        if part is None:
+            return file.read()
+        data = os.pread(file.fileno(), size, part.offset)  # shorter where the file was cut: the decoder says so
+    return _from_base64(data) if part.is_base64 else data
+
+
+def _from_base64(data: bytes) -> bytes:
+    try:
+        return base64.b64decode(json.loads(b'"' + data + b'"'))  # tools write line ends and slashes as escapes
+    except ValueError as error:
+        raise Refused("not_an_image", f"no base64: {error}") from error
 
 
 def _is_below(path: Path, root: Path) -> bool:
@@ -103,9 +141,8 @@ def upright_image(data: bytes, max_pixels: int = MAX_PIXELS) -> CleanImage:
         return clean_image(data, claimed=None, has_pixel_annotations=False, max_pixels=max_pixels)
     except Refused as refused:
         raise DataError(
-            f"this image cannot be used ({refused.reason})",
+            f"this image cannot be used: {RULES[refused.reason]}",
             value=refused.detail,
-            allowed=RULES[refused.reason],
             fix="save it again as an 8-bit RGB JPEG or PNG",
         ) from None
 
@@ -117,6 +154,7 @@ def clean_image(
     has_pixel_annotations: bool,
     shrink: Shrink | None = None,
     max_pixels: int = MAX_PIXELS,
+    exif: Exif = "auto",
 ) -> CleanImage:
     """Prove that the file decodes, whole, and return bytes that need no special case downstream.
 
@@ -127,6 +165,7 @@ def clean_image(
         has_pixel_annotations: boxes or masks exist, so that pixels must not move unless `claimed` says so.
         shrink: how a large image is made smaller; None keeps it.
         max_pixels: what the header announces is compared with it before anything is decoded.
+        exif: what an orientation tag means for the annotations.
 
     Raises:
         Refused: the image cannot be used.
@@ -149,9 +188,9 @@ def clean_image(
     pixels = _eight_bits(image, data, fixes)
     encode = bool(fixes)
     if orientation in _UPRIGHT:
-        width, height = image.size
-        rotated = (height, width) if orientation >= 5 else (width, height)
-        upright = not has_pixel_annotations if claimed is None else claimed != image.size and claimed == rotated
+        upright, is_known = _drawn_upright(image.size, orientation, claimed, has_pixel_annotations, exif)
+        if not is_known:
+            fixes.append("exif_undecided")
         if upright:
             pixels, encode = pixels.transpose(_UPRIGHT[orientation]), True
         fixes.append("exif_rotated" if upright else "exif_orientation_dropped")
@@ -164,8 +203,29 @@ def clean_image(
     elif encode:
         data = _encode(pixels, kind)
     return CleanImage(
-        data=data, format="jpg" if as_jpeg else "png", width=pixels.width, height=pixels.height, fixes=tuple(fixes)
+        data=data,
+        format="jpg" if as_jpeg else "png",
+        width=pixels.width,
+        height=pixels.height,
+        stored=image.size,
+        fixes=tuple(fixes),
     )
+
+
+def _drawn_upright(
+    size: tuple[int, int], orientation: int, claimed: tuple[int, int] | None, has_pixel_annotations: bool, exif: Exif
+) -> tuple[bool, bool]:
+    """Whether the annotations mean the upright picture, and whether that is known: a size tells where the two differ.
+
+    Args:
+        size: (width, height) of the stored pixels.
+    """
+    if exif != "auto":
+        return exif == "apply", True
+    rotated = size[::-1] if orientation >= 5 else size
+    if claimed is None:
+        return not has_pixel_annotations, not has_pixel_annotations
+    return claimed == rotated != size, rotated != size or not has_pixel_annotations
 
 
 def _plain_jpeg(image: Image.Image, data: bytes, shrink: Shrink | None) -> CleanImage | None:
@@ -189,7 +249,7 @@ def _plain_jpeg(image: Image.Image, data: bytes, shrink: Shrink | None) -> Clean
     except ValueError:
         return None
     jpeg.check_scans(data)
-    return CleanImage(data=data, format="jpg", width=width, height=height, fixes=fixes)
+    return CleanImage(data=data, format="jpg", width=width, height=height, stored=image.size, fixes=fixes)
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:

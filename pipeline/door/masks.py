@@ -8,8 +8,8 @@ difference to the run before the last is written (pycocotools `rleToString`).
 from __future__ import annotations
 
 import io
-import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,16 +17,20 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from contracts.records import IGNORE_INDEX
-from pipeline.door.images import MAX_PIXELS
+from contracts.records import IGNORE_INDEX, Color
+from pipeline.door.images import FORMATS, MAX_PIXELS
 from pipeline.door.png import check_rows
+from pipeline.door.polygons import usable_polygons
 from pipeline.door.rules import Refused
 
 _GROUPS_MAX = 7  # 35 bits: more than any run of an image of MAX_PIXELS needs
 
 
-def segmentation_to_counts(segmentation: Any, height: int, width: int) -> str:
+def segmentation_to_counts(segmentation: Any, height: int, width: int, fixes: Counter[str] | None = None) -> str:
     """A COCO segmentation as compressed run lengths; "" for none.
+
+    Args:
+        fixes: what is changed is counted.
 
     Raises:
         Refused: polygons or run lengths that cannot be this image's.
@@ -36,10 +40,11 @@ def segmentation_to_counts(segmentation: Any, height: int, width: int) -> str:
     if isinstance(segmentation, Mapping):
         return _rle_to_counts(segmentation, height, width)
     if isinstance(segmentation, list):
-        for polygon in segmentation:
-            _check_polygon(polygon, height, width)
-        # Of a list, pycocotools reads entries of four numbers as boxes; the check above has refused those.
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))["counts"].decode()
+        polygons = usable_polygons(segmentation, height, width, Counter() if fixes is None else fixes)
+        if not polygons:
+            return ""
+        # Of a list, pycocotools reads entries of four numbers as boxes; those are none of these.
+        return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))["counts"].decode()
     raise Refused("bad_segmentation", type(segmentation).__name__)
 
 
@@ -57,27 +62,8 @@ def binary_to_counts(pixels: np.ndarray) -> str:
     return coco_mask.encode(np.asfortranarray(pixels, np.uint8))["counts"].decode()
 
 
-def _check_polygon(polygon: Any, height: int, width: int) -> None:
-    if not isinstance(polygon, list):
-        raise Refused("bad_segmentation", f"a polygon is a {type(polygon).__name__}")
-    if len(polygon) % 2:
-        raise Refused("polygon_odd_coordinates", f"{len(polygon)} numbers")
-    if len(polygon) < 6:
-        raise Refused("polygon_too_short", f"{len(polygon)} numbers")
-    if not all(_is_number(v) and math.isfinite(v) for v in polygon):
-        raise Refused("polygon_not_finite")
-    points = np.asarray(polygon, np.float64).reshape(-1, 2)
-    size = np.asarray([width, height])
-    if (points < -size).any() or (points > 2 * size).any():
-        raise Refused("polygon_far_outside", f"x, y from {points.min(0).tolist()} to {points.max(0).tolist()}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _rle_to_counts(rle: Mapping[str, Any], height: int, width: int) -> str:
-    if rle.get("size") != [height, width]:
+    if rle.get("size") not in ([height, width], None):  # null says nothing; the sum of the runs is compared below
         raise Refused("rle_size_mismatch", f"{rle.get('size')!r}, the image is {[height, width]}")
     counts = rle.get("counts")
     if isinstance(counts, str):
@@ -119,8 +105,8 @@ def _decompressed(text: str, num_pixels: int) -> list[int]:
     return runs
 
 
-def open_ids(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """A palette, grey or bilevel PNG with its header read, and no pixel.
+def open_ids(data: bytes, max_pixels: int = MAX_PIXELS, *, colors: bool = False) -> Image.Image:
+    """A palette, grey or bilevel PNG with its header read, and no pixel; with `colors` also one in RGB.
 
     Raises:
         Refused: no such image, or one with more pixels than `max_pixels`.
@@ -128,14 +114,16 @@ def open_ids(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own size limit; ours is checked here
         try:
-            image = Image.open(io.BytesIO(data), formats=("PNG",))
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
         except Image.DecompressionBombError as error:
             raise Refused("too_many_pixels", str(error)) from error
         except Exception as error:  # a damaged file makes Pillow raise errors of a dozen types
             raise Refused("broken_mask", repr(error)) from error
+    if image.format != "PNG":
+        raise Refused("mask_not_png", f"a {image.format} file")
     if image.width * image.height > max_pixels:
         raise Refused("too_many_pixels", f"{image.width} x {image.height}, the limit is {max_pixels / 1e6:g} million")
-    if image.mode not in ("P", "L", "1", "I;16", "I"):
+    if image.mode not in ("P", "L", "1", "I;16", "I") and not (colors and image.mode in ("RGB", "RGBA")):
         raise Refused("mask_not_indexed", f"mode {image.mode}")
     return image
 
@@ -146,6 +134,31 @@ def load_ids(image: Image.Image, data: bytes) -> np.ndarray:
     Raises:
         Refused: the pixels are damaged, or not all there.
     """
+    _load(image, data)
+    ids = np.asarray(image)
+    if image.mode == "L":
+        ids = ids // np.uint8({2: 85, 4: 17}.get(data[24], 1))  # Pillow stretches 2- and 4-bit grey to 0..255
+    if image.mode == "I" and (ids.min() < 0 or ids.max() > 0xFFFF):
+        raise Refused("mask_unknown_label", f"values from {ids.min()} to {ids.max()}")
+    return ids.astype(np.uint16)
+
+
+def load_colors(image: Image.Image, data: bytes, colors: Mapping[Color, int]) -> np.ndarray:
+    """(H, W) uint8 labels of a PNG whose colours, stored or of its palette, stand for labels.
+
+    Raises:
+        Refused: the pixels are damaged, or have a colour that `colors` does not know.
+    """
+    _load(image, data)
+    pixels = np.asarray(image.convert("RGB")).astype(np.uint32)
+    codes, places = np.unique(pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2], return_inverse=True)
+    found = [(code >> 16, code >> 8 & 255, code & 255) for code in codes.tolist()]
+    if unknown := [color for color in found if color not in colors]:
+        raise Refused("mask_unknown_color", f"{len(unknown)} colours, such as {unknown[:5]}")
+    return np.array([colors[color] for color in found], np.uint8)[places].reshape(pixels.shape[:2])
+
+
+def _load(image: Image.Image, data: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as above
         try:
@@ -153,12 +166,6 @@ def load_ids(image: Image.Image, data: bytes) -> np.ndarray:
             check_rows(image, data)
         except Exception as error:  # as above
             raise Refused("broken_mask", repr(error)) from error
-    ids = np.asarray(image)
-    if image.mode == "L":
-        ids = ids // np.uint8({2: 85, 4: 17}.get(data[24], 1))  # Pillow stretches 2- and 4-bit grey to 0..255
-    if image.mode == "I" and (ids.min() < 0 or ids.max() > 0xFFFF):
-        raise Refused("mask_unknown_label", f"values from {ids.min()} to {ids.max()}")
-    return ids.astype(np.uint16)
 
 
 def decode_ids(data: bytes) -> np.ndarray:

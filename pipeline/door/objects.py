@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from contracts.records import IGNORE_INDEX, Objects, Problem, RawObject, RawRecord
+from contracts.records import IGNORE_INDEX, ItemKind, Objects, Problem, RawObject, RawRecord
 from pipeline.door.masks import binary_to_counts, counts_area_and_box, segmentation_to_counts
+from pipeline.door.polygons import polygons_box
 from pipeline.door.rules import Refused
 
 Box = tuple[float, float, float, float]
@@ -35,12 +37,12 @@ def clean_objects(
     kept = Objects()
     boxes: list[Box] = []
     columns: dict[str, list] = {"labels": [], "areas": [], "is_crowd": [], "is_difficult": [], "is_truncated": []}
-    for position, item in enumerate(raw.objects, start=1):
+    for position, written in enumerate(raw.objects, start=1):
+        item = in_pixels(written, size) if written.is_relative else written
         try:
             if item.category not in labels:
                 raise Refused("unknown_class", item.category)
-            box = clean_box(item.box, size, fixes)
-            mask = _mask(item, box, size, position, instance_ids, fixes)
+            box, mask = _box_and_mask(item, size, position, instance_ids, fixes)
         except Refused as refused:
             problems.append(_problem(raw, item.object_id, refused))
             continue
@@ -67,6 +69,22 @@ def clean_objects(
     )
 
 
+def in_pixels(item: RawObject, size: tuple[int, int]) -> RawObject:
+    """An object of shares in pixels of an image of (height, width) `size`."""
+    sides = (size[1], size[0])
+    segmentation = item.segmentation and [[v * sides[i % 2] for i, v in enumerate(p)] for p in item.segmentation]
+    x1, y1, x2, y2 = (v * sides[i % 2] for i, v in enumerate(item.box))
+    return replace(item, box=(x1, y1, x2, y2), segmentation=segmentation, is_relative=False)
+
+
+def clean_labels(raw: RawRecord, labels: Mapping[str, int], problems: list[Problem]) -> tuple[str, ...]:
+    """The classes of the whole image that the data set lists, each once; the others are appended to `problems`."""
+    for name in raw.labels:
+        if name not in labels:
+            problems.append(_problem(raw, name, Refused("unknown_class", name), kind="label"))
+    return tuple(name for name in dict.fromkeys(raw.labels) if name in labels)
+
+
 def clean_box(box: Box, size: tuple[int, int], fixes: Counter[str]) -> Box:
     """The box clipped to the image.
 
@@ -91,29 +109,40 @@ def clean_box(box: Box, size: tuple[int, int], fixes: Counter[str]) -> Box:
     return clipped
 
 
-def _mask(
-    item: RawObject,
-    box: Box,
-    size: tuple[int, int],
-    position: int,
-    instance_ids: np.ndarray | None,
-    fixes: Counter[str],
-) -> str:
-    if instance_ids is not None:
-        counts = binary_to_counts(instance_ids == position)
-        if not counts:
+def _box_and_mask(
+    item: RawObject, size: tuple[int, int], position: int, instance_ids: np.ndarray | None, fixes: Counter[str]
+) -> tuple[Box, str]:
+    """The box, taken from the mask where the annotation has none, and the mask's counts or ""."""
+    box = clean_box(item.box, size, fixes) if _has_box(item.box) else None
+    mask = _mask(item, size, position, instance_ids, fixes)
+    if mask:
+        area, extent = counts_area_and_box(mask, *size)
+        if area == 0:
             fixes["empty_mask_dropped"] += 1
-            return ""
-    else:
-        counts = segmentation_to_counts(item.segmentation, *size)
-    if not counts:
-        return ""
-    area, extent = counts_area_and_box(counts, *size)
-    if area == 0:
-        fixes["empty_mask_dropped"] += 1
-        return ""
+            mask = ""
+    if not mask:
+        return (clean_box(item.box, size, fixes) if box is None else box), ""
+    if box is None:
+        polygon_box = polygons_box(item.segmentation) if instance_ids is None else None
+        fixes["box_from_mask"] += 1
+        return clean_box(polygon_box or extent, size, fixes), mask
     if extent[0] >= box[2] or extent[2] <= box[0] or extent[1] >= box[3] or extent[3] <= box[1]:
         raise Refused("mask_outside_box", f"mask {extent}, box {box}")
+    return box, mask
+
+
+def _has_box(box: Box) -> bool:
+    """False for four NaNs (a source found none) and four zeros, which tools write for none."""
+    return not (all(math.isnan(v) for v in box) or not any(box))
+
+
+def _mask(
+    item: RawObject, size: tuple[int, int], position: int, instance_ids: np.ndarray | None, fixes: Counter[str]
+) -> str:
+    if instance_ids is None:
+        return segmentation_to_counts(item.segmentation, *size, fixes)
+    counts = binary_to_counts(instance_ids == position)
+    fixes["empty_mask_dropped"] += not counts
     return counts
 
 
@@ -127,12 +156,12 @@ def _area(item: RawObject, box: Box, mask: str, size: tuple[int, int], fixes: Co
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _problem(raw: RawRecord, object_id: str, refused: Refused) -> Problem:
+def _problem(raw: RawRecord, item_id: str, refused: Refused, kind: ItemKind = "object") -> Problem:
     return Problem(
         reason=refused.reason,
-        kind="object",
+        kind=kind,
         file=raw.annotation_file,
-        item_id=object_id,
+        item_id=item_id,
         key=raw.key,
         detail=refused.detail,
     )

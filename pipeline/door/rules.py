@@ -6,19 +6,24 @@ manifest. Sources and the door use these names and no others; a test compares th
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
+from contracts.records import Problem
+
 # Found by a source while it reads annotation files.
 _SOURCE_PROBLEMS = {
     "not_an_object": "An entry of a JSON list that is not a JSON object is dropped.",
-    "bad_image_entry": "An image entry needs an id, a file name and, if given, a whole width and height.",
+    "bad_image_entry": "An image entry needs an id, a file name and, if given, a whole width and height from 0 on.",
     "bad_image_id": "An image id must be a whole number or a text that is not empty (VQA: a whole number).",
     "duplicate_image_id": "Of several image entries with one id the first counts.",
     "conflicting_image_entry": "An image that two files describe must have one file name and size; both are dropped.",
     "unsafe_path": "An image's file name must stay inside the data set's folder: no absolute path and no `..`.",
-    "duplicate_key": "Of several images whose names give one record key the first counts.",
-    "bad_annotation_id": "An annotation id must be a whole number from 1 to 2^63 - 1 (COCO's tools read 0 as none).",
+    "duplicate_key": "Of several entries of one image file the first counts.",
+    "bad_annotation_id": "A question id must be a whole number from 1 to 2^63 - 1.",
     "duplicate_annotation_id": "Of several annotations with one id the first counts.",
     "unknown_image": "An annotation whose image has no usable entry is dropped.",
-    "bad_box": "A box must be a list of four numbers.",
+    "bad_box": "A box must be a list of four numbers; it may be missing only beside a segmentation.",
     "bad_caption": "A caption must be a text.",
     "bad_question": "A question needs a text.",
     "bad_answers": "Answers must be a list of `{answer: text}`; the question is dropped with them.",
@@ -27,6 +32,15 @@ _SOURCE_PROBLEMS = {
     "question_without_answers": "In a split that has an annotation file, a question without answers is dropped.",
     "missing_annotation": "A listed image without its XML, where others have one, is refused: it would look empty.",
     "broken_xml": "An image whose XML cannot be parsed is refused.",
+    "not_labelme": "A JSON file that cannot be parsed or has no list `shapes` is not LabelMe's.",
+    "bad_shape": "A LabelMe shape needs a label and the points of its kind; its object is dropped.",
+    "shape_without_area": "Of LabelMe's shapes, points, lines and whatever else encloses nothing are dropped.",
+    "bad_label_line": "A line of YOLO labels needs a class and 4 (box), 6, 8 or more (polygon) shares of the sides.",
+    "image_without_class": "An image beside the class folders, and in none of them, has no label and is refused.",
+    "sample_without_image": "A sample of a tar needs a member `.jpg`, `.jpeg`, `.png` or `.webp`.",
+    "duplicate_member": "Of two members of one name in a sample of a tar the first counts.",
+    "bad_sample_json": "A `.json` in a tar that is no JSON object is dropped; the rest of its sample is read.",
+    "bad_label": "A label must be a whole number or a text that is not empty.",
     "conflicting_size": "An image whose size two sources give differently is refused.",
 }
 
@@ -44,7 +58,9 @@ _RECORD_PROBLEMS = {
     "size_mismatch": "An image whose size differs from its annotation is refused: its boxes cannot be trusted.",
     "missing_mask": "A mask file that is absent is refused with its image.",
     "broken_mask": "A mask file that cannot be decoded is refused with its image.",
-    "mask_not_indexed": "A mask must have one channel of ids or a palette; colours are refused.",
+    "mask_not_png": "A mask must be a PNG: a JPEG has other labels along every edge, and cannot be mended.",
+    "mask_not_indexed": "A mask must have one channel of ids or a palette; colours need VOC's `labelmap.txt`.",
+    "mask_unknown_color": "A mask of colours may hold only those that `labelmap.txt` lists.",
     "mask_size_mismatch": "A mask must have the size of its image.",
     "mask_unknown_label": "A label mask may hold only 0, class labels and 255, or what the source's map knows.",
 }
@@ -57,11 +73,10 @@ _ITEM_PROBLEMS = {
     "box_outside": "A box wholly outside the image is dropped.",
     "unknown_class": "An object of a class that the data set does not list is dropped.",
     "bad_segmentation": "A segmentation must be a list of polygons or a run-length mapping.",
-    "polygon_odd_coordinates": "A polygon with an odd count of numbers has lost a coordinate; its object is dropped.",
-    "polygon_too_short": "A polygon needs at least three points; its object is dropped.",
-    "polygon_not_finite": "A polygon with NaN, infinite or non-numeric coordinates is dropped with its object.",
-    "polygon_far_outside": "A polygon that leaves the image by more than the image's size is dropped with its object.",
-    "rle_size_mismatch": "A run-length mask must have the size of its image.",
+    "polygon_odd_coordinates": "An object whose only polygons have an odd count of numbers is dropped.",
+    "polygon_not_finite": "An object whose only polygons have NaN, infinite or non-numeric coordinates is dropped.",
+    "polygon_far_outside": "An object whose only polygons leave the image by more than the image's size is dropped.",
+    "rle_size_mismatch": "A run-length mask must have the size of its image, if it gives one.",
     "rle_bad_counts": "Run lengths must be whole numbers, or a text in COCO's compressed code.",
     "rle_negative_run": "A run length below 0 is impossible; the object is dropped.",
     "rle_bad_sum": "Run lengths must add up to height x width.",
@@ -72,12 +87,19 @@ _ITEM_PROBLEMS = {
 }
 
 FIXES = {
+    "annotation_id_made": "An annotation without a usable id is named by its place in the file.",
+    "image_id_type": "An annotation that writes its image's id as text where the image has a number, or so, is joined.",
+    "number_from_text": 'A number that is written as text ("20.5") is read as the number.',
+    "polygon_nested": "A polygon that is one flat list of numbers is read as the only part of its object.",
+    "polygon_part_dropped": "A part with fewer than three points, or with a lost coordinate, goes; the others stay.",
+    "box_from_mask": "An object without a box gets the one around its mask.",
     "box_clipped": "A box that is partly outside is clipped to the image.",
     "area_replaced": "An object's area that is not finite and positive is replaced by its mask's area, else its box's.",
-    "empty_mask_dropped": "A mask without pixels is dropped; its object stays, with its box.",
+    "empty_mask_dropped": "A mask without pixels (points, lines) is dropped; its object stays, with its box.",
     "caption_normalised": "Control characters become spaces, runs of white space one space, the ends are stripped.",
     "question_normalised": "Control characters become spaces, runs of white space one space, the ends are stripped.",
     "answer_normalised": "Control characters become spaces, runs of white space one space, the ends are stripped.",
+    "most_frequent_answer": "A question without `multiple_choice_answer` gets the most frequent one of its answers.",
     "answers_not_ten": "A question whose number of answers is neither 0 nor 10 is kept and counted.",
     "cmyk_to_rgb": "A CMYK image is converted to RGB and encoded again (JPEG, quality 95, 4:4:4).",
     "depth_16_to_8": "A 16-bit image keeps the high byte of each sample and is encoded again.",
@@ -87,12 +109,31 @@ FIXES = {
     "reencoded_as_png": "A format other than JPEG and PNG is encoded again as PNG, without loss.",
     "image_shrunk": "With `shards.short_side`, a larger image is stored as a JPEG of that short side.",
     "first_frame": "Of an animated or multi-page image the first frame is kept.",
-    "exif_rotated": "Pixels are rotated upright where the annotation has that size, or none and marks no pixels.",
-    "exif_orientation_dropped": "An orientation tag is removed where the annotation has the size of the stored pixels.",
+    "exif_rotated": "Pixels are rotated upright where `exif: apply` or the size says so, or nothing is marked.",
+    "exif_orientation_dropped": "An orientation tag is removed where `exif: ignore` or the annotation's size says so.",
+    "exif_undecided": "With `exif: auto`, a size that does not tell stored from upright means the stored pixels.",
 }
 
 PROBLEMS = {**_SOURCE_PROBLEMS, **_RECORD_PROBLEMS, **_ITEM_PROBLEMS}
 RULES = {**PROBLEMS, **FIXES}
+
+
+def in_words(problems: Iterable[Problem], num_examples: int = 3) -> str:
+    """Problems by rule, most frequent first: how many, the rule, and the first few with file and id."""
+    found: dict[str, list[Problem]] = {}
+    counts: Counter[str] = Counter()
+    for problem in problems:
+        counts[problem.reason] += 1
+        if counts[problem.reason] <= num_examples:
+            found.setdefault(problem.reason, []).append(problem)
+    lines = []
+    for reason, count in counts.most_common():
+        lines.append(f"  - {count} x {reason}: {RULES[reason]}")
+        lines += [
+            f"      {p.file}: {p.kind} {p.item_id}" + (f" ({p.detail})" if p.detail not in ("", p.file) else "")
+            for p in found[reason]
+        ]
+    return "\n".join(lines)
 
 
 class Refused(Exception):

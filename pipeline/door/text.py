@@ -43,9 +43,12 @@ def clean_questions(raw: RawRecord, problems: list[Problem], fixes: Counter[str]
                 problems.append(_problem(raw, "empty_question", "question", question.question_id))
                 continue
             answers = tuple(normalised(answer) for answer in question.answers)
-            most_common = normalised(question.multiple_choice_answer)
+            given = most_common = normalised(question.multiple_choice_answer)
+            if answers and not given:
+                most_common = Counter(answers).most_common(1)[0][0]  # of equally frequent ones the first
+                fixes["most_frequent_answer"] += 1
             fixes["question_normalised"] += text != question.text
-            fixes["answer_normalised"] += answers != question.answers or most_common != question.multiple_choice_answer
+            fixes["answer_normalised"] += answers != question.answers or given != question.multiple_choice_answer
             fixes["answers_not_ten"] += len(answers) not in (0, NUM_ANSWERS)
             yield replace(question, text=text, answers=answers, multiple_choice_answer=most_common)
 

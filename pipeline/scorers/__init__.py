@@ -11,19 +11,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from lightning_modules.metrics.measurement import Measurement
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Where the files are. `questions` is set for VQA and for no other task; `use_java` matters to captions only."""
+    """Where the files are, and what one task alone asks for.
+
+    Attributes:
+        questions: VQA's question file.
+        use_java: captions: METEOR and SPICE, too.
+        iou: VOC boxes: the least IoU of a hit.
+        ignore_index: segmentation: the label of the truth that does not count; "none": every label counts; None: nobody
+            said, which means 255.
+        class_names: segmentation: names of labels 0, 1, ..; no other label may occur. () for no names.
+        num_classes: segmentation: labels are 0 to this less 1.
+    """
 
     truth: Path
     predictions: Path
     questions: Path | None = None
     use_java: bool = True
+    iou: float = 0.5
+    ignore_index: int | Literal["none"] | None = None
+    class_names: tuple[str, ...] = ()
+    num_classes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What scorers share: files read whole, and checks that name the file, the position and the id.
 
-Ids are compared as they are written, except that 25.0 is 25: the text "25" is another id than the number 25.
+Ids are compared as they are written, except that 25.0 is 25; COCO's scorers join "25" with 25, as the sources do.
 """
 
 from __future__ import annotations

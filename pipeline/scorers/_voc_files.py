@@ -17,6 +17,7 @@ import numpy as np
 
 from contracts.errors import DataError
 from pipeline.scorers._files import list_files, read_bytes, read_entries, read_lines, read_text
+from pipeline.sources._voc_files import is_flag, listed_name
 
 _DETECTION_FILE = re.compile(r"(comp\d+)_det_(.+)\.txt", re.IGNORECASE)
 _LIKE_A_DETECTION_FILE = re.compile(r"comp.*det.*", re.IGNORECASE)
@@ -77,7 +78,8 @@ def listed_images(truth: Path, image_set: str) -> tuple[str, ...] | None:
     path = truth / "ImageSets" / "Main" / f"{image_set}.txt"
     if not image_set or not path.is_file():
         return None
-    names = [line.split()[0] for line in read_lines(path) if line.strip()]  # class lists have a second column
+    known = list_files(annotations_folder(truth), ".xml")
+    names = [listed_name(line, known) for line in read_lines(path) if line.strip()]
     if not names:
         raise DataError("this set has no image", where=str(path))
     if len(set(names)) != len(names):
@@ -127,14 +129,11 @@ def _xml_objects(path: Path) -> Iterable[tuple[str, tuple[float, ...], bool]]:
         category = (item.findtext("name") or "").strip()
         if not category:
             raise DataError("an object has no name", where=where, allowed="<name>class</name>")
-        difficult = (item.findtext("difficult") or "0").strip()
-        if difficult not in ("0", "1"):
-            raise DataError("an object's difficult flag is wrong", value=difficult, where=where, allowed="0 or 1")
         corners = [(item.findtext(f"bndbox/{corner}") or "").strip() for corner in _CORNERS]
         box = _box(corners, where)
         if box[2] == box[0] or box[3] == box[1]:
             raise DataError("an object has no area", value=corners, where=where, allowed="xmax >= xmin, ymax >= ymin")
-        yield category, box, difficult == "1"
+        yield category, box, is_flag(item.findtext("difficult") or "")
 
 
 def _box(corners: Iterable[object], where: str) -> tuple[float, ...]:
@@ -201,7 +200,7 @@ def read_detection_files(files: Mapping[str, Path], images: Collection[str]) -> 
     for category, path in files.items():
         rows = out.setdefault(category, Rows())
         for number, line in enumerate(read_text(path).split("\n"), start=1):
-            parts = line.split()
+            parts = line.rsplit(maxsplit=5)  # an image's name may have blanks
             if not parts:
                 continue
             where = f"{path}, line {number}"
@@ -210,8 +209,9 @@ def read_detection_files(files: Mapping[str, Path], images: Collection[str]) -> 
                     "a line has another number of fields", value=line, where=where,
                     allowed="image_id score xmin ymin xmax ymax",
                 )  # fmt: skip
-            _check_image(parts[0], known, where)
-            rows.add(parts[0], _score(parts[1], where), _box(parts[2:], where))
+            image = parts[0].strip()
+            _check_image(image, known, where)
+            rows.add(image, _score(parts[1], where), _box(parts[2:], where))
     return out
 
 

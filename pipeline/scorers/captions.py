@@ -13,7 +13,7 @@ from contracts.errors import DataError
 from lightning_modules.metrics.captions import CaptionMetrics
 from lightning_modules.metrics.captions_java import measure_java
 from lightning_modules.metrics.measurement import Measurement
-from lightning_modules.metrics.ptb_tokenizer import tokenize_all
+from lightning_modules.metrics.ptb_tokenizer import comparable_tokens
 from pipeline.scorers import Inputs, Scores
 from pipeline.scorers._files import check_same_ids, read_entries
 
@@ -41,7 +41,7 @@ def score(inputs: Inputs) -> Scores:
 
 def _measure(references: Sequence[Sequence[str]], hypotheses: Sequence[str], use_java: bool) -> list[Measurement]:
     """What needs no Java, then METEOR and SPICE or why there is none."""
-    own = CaptionMetrics([tokenize_all(texts) for texts in references]).measure(tokenize_all(hypotheses))
+    own = CaptionMetrics([comparable_tokens(texts) for texts in references]).measure(comparable_tokens(hypotheses))
     if not use_java:
         return [replace(own, not_computed={**own.not_computed, **dict.fromkeys(JAVA_METRICS, "--no-java was given")})]
     return [own, *measure_java(references, hypotheses)]

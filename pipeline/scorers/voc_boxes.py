@@ -22,7 +22,8 @@ from pipeline.scorers._voc_files import (
 
 
 def score(inputs: Inputs) -> Scores:
-    """`mAP_2007`, `mAP_2010` at IoU 0.5, and `per_class` APs and counts (objects without the difficult ones).
+    """`mAP_2007`, `mAP_2010` at `inputs.iou` (the kit's is 0.5), and `per_class` APs and counts (objects without the
+    difficult ones).
 
     The set that the text files' names have restricts the images if ImageSets/Main lists it. A class without an object
     to find has no AP and counts in no mean; one without detections has 0.
@@ -36,7 +37,11 @@ def score(inputs: Inputs) -> Scores:
         rows = found.get(category, Rows())
         boxes = np.array(rows.boxes, np.float64).reshape(-1, 4)
         curves[category] = pr_curve_of_rows(
-            rows.images, boxes, np.array(rows.scores, np.float64), truth.objects.get(category, {})
+            rows.images,
+            boxes,
+            np.array(rows.scores, np.float64),
+            truth.objects.get(category, {}),
+            iou_threshold=inputs.iou,
         )
     per_class: dict[str, Any] = {
         category: {
@@ -47,7 +52,7 @@ def score(inputs: Inputs) -> Scores:
         }
         for category, curve in curves.items()
     }
-    measurement = measure_voc(curves, sorted(truth.images))
+    measurement = measure_voc(curves, sorted(truth.images), iou_threshold=inputs.iou)
     return Scores(measurements=[measurement], details={"per_class": per_class}, notes=notes)
 
 

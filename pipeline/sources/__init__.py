@@ -5,7 +5,8 @@ A source module has
     classes(root, config)                   names of labels 1..C; () if it knows none
     splits(root, config)                    which of train, val, test exist
     read(root, split, config)               RawRecords in ascending key order, Problems anywhere between
-Here the sources of one data set are joined by key.
+    notes(root, config)                     not in every source: what a user should know though nothing is wrong
+A Config with a field `splits` takes the data set's names of splits. Here the sources of one data set are joined by key.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from contracts.errors import ConfigError, DataError
 from contracts.records import Problem, RawRecord
+from pipeline.sources._draw import Draw
+from pipeline.sources._recognise import what_lies_in
+from pipeline.sources._splits import SPLITS, split_names
 
-SPLITS = ("train", "val", "test")
+T = TypeVar("T")
 
 
 class SourceModule(Protocol):
@@ -41,20 +45,78 @@ class OpenSource:
     config: Any
 
 
-def joined_splits(opened: Sequence[OpenSource]) -> tuple[str, ...]:
-    """Splits that at least one source has, in the order train, val, test.
+def joined_splits(opened: Sequence[OpenSource], draw: Draw | None = None) -> tuple[str, ...]:
+    """Splits that at least one source has, and those that are drawn, in the order train, val, test.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none; says what lies there instead.
+        ConfigError: a split that is to be drawn has files of its own.
     """
     found = {split for source in opened for split in source.module.splits(source.root, source.config)}
     if not found:
+        there = "".join(f"\n    - {line}" for line in what_lies_in(opened[0].root))
+        compare = "compare the sources' file names in params.yaml with the folder"
         raise DataError(
             "no split of this data set has an annotation file",
             where=", ".join(f"{source.root} ({source.name}: {source.config})" for source in opened),
-            fix="compare the sources' file names in params.yaml with the folder",
+            fix=f"{compare}; what lies there:{there}" if there else compare,
         )
-    return tuple(split for split in SPLITS if split in found)
+    drawn = set(draw.shares) if draw is not None else set()
+    if both := drawn & found:
+        raise ConfigError(
+            f"`split` draws {', '.join(sorted(both))}, which has files of its own",
+            where=", ".join(str(source.root) for source in opened),
+            fix=f"take it out of `split`, or set sources.{opened[0].name}.only: [train]",
+        )
+    if drawn and "train" not in found:
+        raise DataError("there is no train split to draw others from", value=sorted(found), where=str(opened[0].root))
+    return tuple(split for split in SPLITS if split in found | drawn)
+
+
+def expected_files(opened: Sequence[OpenSource], split: str) -> str:
+    """The files that would make a split, as far as the sources' settings name them."""
+    found = []
+    for source in opened:
+        templates = (value for value in vars(source.config).values() if isinstance(value, str) and "{split}" in value)
+        files = [str(source.root / text) for text in templates if text.endswith((".json", ".txt"))]
+        names = split_names(split, getattr(source.config, "splits", {}))
+        filled = ", ".join(text.replace("{split}", name) for text in files for name in names)
+        found.append(filled or f"{source.root} ({source.name}: {source.config})")
+    return "; ".join(found)
+
+
+def check_splits(opened: Sequence[OpenSource], splits: Sequence[str]) -> None:
+    """Raise DataError unless there is something to train on, something to measure on, and all that `splits` names."""
+    named = {split for source in opened for split in getattr(source.config, "splits", {})}
+    for split in SPLITS:
+        if split in splits or (split == "test" and split not in named):
+            continue
+        raise DataError(
+            f"this data set has no {split} split", value=list(splits),
+            where=f"looked for {expected_files(opened, split)}",
+            allowed="train, and val, on which checkpoints and models are chosen; test if you like",
+            fix="where the files call it otherwise, `splits: {val: valid}` beside `sources`; "
+            "where there is one file, `split: {val: 0.1}`",
+        )  # fmt: skip
+
+
+def draw_from(opened: Sequence[OpenSource], draw: Draw) -> Draw:
+    """`draw` with its bounds; reads the train split once.
+
+    Raises:
+        DataError: there are too few images or folders for the shares.
+    """
+    return draw.among(item for item in _read(opened, "train") if isinstance(item, RawRecord))
+
+
+def joined_notes(opened: Sequence[OpenSource]) -> list[str]:
+    """What the sources have to tell though nothing is wrong."""
+    told = (getattr(s.module, "notes", _no_notes)(s.root, s.config) for s in opened)
+    return [note for notes in told for note in notes]
+
+
+def _no_notes(root: Path, config: Any) -> tuple[str, ...]:
+    return ()
 
 
 def joined_classes(opened: Sequence[OpenSource]) -> tuple[str, ...]:
@@ -74,14 +136,24 @@ def joined_classes(opened: Sequence[OpenSource]) -> tuple[str, ...]:
     return next(iter(known.values()), ())
 
 
-def read_joined(opened: Sequence[OpenSource], split: str) -> Iterator[RawRecord | Problem]:
+def read_joined(opened: Sequence[OpenSource], split: str, draw: Draw | None = None) -> Iterator[RawRecord | Problem]:
     """Records of all sources that have `split`, joined by key, in ascending key order; Problems pass through.
 
-    A record has what every source knows of its image. Holds one record of each source at a time.
+    A record has what every source knows of its image. Holds one record of each source at a time. With `draw`, which has
+    its bounds, train is without the records of the splits that are drawn from it, and has all Problems.
 
     Raises:
         DataError: two sources name different files for one key, or two masks.
     """
+    if draw is None or split not in ("train", *draw.shares):
+        yield from _read(opened, split)
+        return
+    for item in _read(opened, "train"):
+        if split == ("train" if isinstance(item, Problem) else draw.split_of(item)):
+            yield item
+
+
+def _read(opened: Sequence[OpenSource], split: str) -> Iterator[RawRecord | Problem]:
     streams = [_Stream(s, split) for s in opened if split in s.module.splits(s.root, s.config)]
     for stream in streams:
         yield from stream.advance()
@@ -121,7 +193,7 @@ class _Stream:
 
 
 def _merge(a: RawRecord, b: RawRecord) -> RawRecord | Problem:
-    if a.image != b.image:
+    if (a.image, a.image_part) != (b.image, b.image_part):
         raise DataError(
             "two sources name different files for one image",
             value=[str(a.image), str(b.image)],
@@ -149,10 +221,18 @@ def _merge(a: RawRecord, b: RawRecord) -> RawRecord | Problem:
         annotation_file=", ".join(dict.fromkeys((a.annotation_file, b.annotation_file))),
         width=width,
         height=height,
-        objects=a.objects + b.objects,
-        captions=a.captions + b.captions,
-        questions=a.questions + b.questions,
+        objects=_both(a.objects, b.objects),
+        captions=_both(a.captions, b.captions),
+        questions=_both(a.questions, b.questions),
+        labels=tuple(dict.fromkeys(a.labels + b.labels)),
         semantic_mask=a.semantic_mask or b.semantic_mask,
         instance_mask=a.instance_mask or b.instance_mask,
         label_map=a.label_map if a.semantic_mask else b.label_map,
+        label_colors=a.label_colors if a.semantic_mask else b.label_colors,
+        fixes=a.fixes + b.fixes,
     )
+
+
+def _both(a: Sequence[T], b: Sequence[T]) -> Sequence[T]:
+    """One after the other; where one is empty, the other as it is: it may not have been read yet."""
+    return (*a, *b) if len(a) and len(b) else a if len(a) else b

@@ -1,23 +1,30 @@
-"""What sources share: path templates, record keys, streamed JSON, and annotations grouped on disk."""
+"""What sources share: path templates, record keys, ids, streamed JSON, and annotations grouped on disk."""
 
 from __future__ import annotations
 
 import array
 import contextlib
+import hashlib
 import marshal
+import os
+import posixpath
 import re
 import reprlib
 import tempfile
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Container, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from string import Formatter
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import ijson
 import numpy as np
 
 from contracts.errors import ConfigError, DataError
 from pipeline.reading import PatientFile, on_this_host
+
+T = TypeVar("T")
 
 MAX_ID = 2**63 - 1
 _MAX_DEPTH = 200
@@ -27,13 +34,38 @@ _NESTING[list(b"[{")], _NESTING[list(b"]}")] = 1, -1
 _SHOWN = reprlib.Repr()
 _SHOWN.maxlevel, _SHOWN.maxdict, _SHOWN.maxlist = 4, 20, 20
 _SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 200
+# Files that the door can read; others that lie beside images are none.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # Names that some tools list as classes and that mean none.
 NOT_CLASSES = {"_background_", "__ignore__", "__background__", "background"}
 
 
+_MAX_KEY = 80  # with `.semantic.png` it must fit the 100 characters of a tar's header
+_PLAIN_NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)*\.jpg")
+
+
 def record_key(name: str) -> str:
-    """A file name's stem as a record key: lower case, everything but letters, digits, `_` and `-` as `-`."""
-    return re.sub(r"[^a-z0-9_-]", "-", PurePosixPath(name).stem.lower())
+    """The key of an image: its path below the data set's folder, in letters, digits, `_` and `-`.
+
+    `train2017/000000000009.jpg` is `train2017-000000000009`. Where this form loses something (capitals, blanks, other
+    scripts, another suffix, a long path) eight digits of the path's SHA-256 are put behind it: two paths have two keys.
+    """
+    path = unicodedata.normalize("NFC", posixpath.normpath(forward_slashes(name))).lstrip("/")
+    slug = re.sub(r"[^a-z0-9_]+", "-", str(PurePosixPath(path).with_suffix("")).lower()).strip("-")
+    if _PLAIN_NAME.fullmatch(path) and len(slug) <= _MAX_KEY:
+        return slug
+    digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{slug[-(_MAX_KEY - 9) :].strip('-')}-{digest}".lstrip("-")
+
+
+def image_key(image: Path, root: Path) -> str:
+    """The key of an image of the data set in `root`."""
+    return record_key(os.path.relpath(image, root))
+
+
+def forward_slashes(name: str) -> str:
+    """A file name as it is written on Windows, `images\\a.png`, as it is written everywhere else."""
+    return name.replace("\\", "/")
 
 
 _WIDTH = re.compile(r"0?[0-9]{0,2}[ds]?")  # a larger one would fill the memory
@@ -79,6 +111,40 @@ def annotation_id(value: Any) -> int | None:
     """`value` as an annotation id: a whole number above 0, else None."""
     number = whole_number(value)
     return number if number is not None and number > 0 else None
+
+
+def item_id(value: Any) -> int | str | None:
+    """`value` as an id: a whole number from 0 on (25.0 is 25), or a text that is not empty; else None."""
+    if isinstance(value, str):
+        return value or None
+    number = whole_number(value)
+    return number if number is not None and number >= 0 else None
+
+
+def find_id(value: Any, known: Container[int | str]) -> int | str | None:
+    """The id of `known` that `value` means: itself, else the same number as text, or the same text as number."""
+    if isinstance(value, float):
+        value = whole_number(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    if value in known:
+        return value
+    if isinstance(value, str):
+        number = int(value) if re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value, re.ASCII) else None
+        return number if number is not None and number in known else None
+    return str(value) if str(value) in known else None
+
+
+def number(value: Any) -> tuple[float | None, bool]:
+    """`value` as a float, and whether it was written as text: ("20.5" -> 20.5, True); None if it is no number."""
+    if isinstance(value, str):
+        try:
+            return (float(value), True) if len(value) < 40 and "_" not in value else (None, False)
+        except ValueError:
+            return None, False
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value), False
+    return None, False
 
 
 def stream_list(path: Path, name: str) -> Iterator[Any]:
@@ -177,8 +243,15 @@ class _NoNaN:
         return match.group() if match.group()[:1] == b'"' else b"null"
 
 
+def _as_number(value: int | str) -> int:
+    """An id in 64 bits; texts by their digest, as negative numbers, which no id is."""
+    if isinstance(value, int):
+        return value
+    return -1 - int.from_bytes(hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=7).digest())
+
+
 class Spool:
-    """Items grouped by a number, kept in one temporary file: memory is 32 bytes an item, whatever its size.
+    """Items grouped by an id, kept in one temporary file: memory is 32 bytes an item, whatever its size.
 
     First `add` everything, then `seal`, then `of`. Of several items with one id the first counts.
     """
@@ -199,19 +272,19 @@ class Spool:
         with contextlib.suppress(OSError):  # what could not be written is of no use any more
             self._file.close()
 
-    def add(self, group: int, item_id: int, item: Any) -> None:
+    def add(self, group: int | str, item_id: int | str, item: Any) -> None:
         """Keep `item`: None, numbers, texts, lists and dicts of them."""
-        data = marshal.dumps(item)  # written and read by this process only
+        data = marshal.dumps((item_id, item))  # for this run of the stage only
         try:
             self._file.write(data)
         except OSError as error:
             raise _no_room(error) from error
-        self._groups.append(group)
-        self._ids.append(item_id)
+        self._groups.append(_as_number(group))
+        self._ids.append(_as_number(item_id))
         self._offsets.append(self._end)
         self._end += len(data)
 
-    def seal(self) -> list[int]:
+    def seal(self) -> list[int | str]:
         """Group what was added; returns the id of every item that is dropped because its id was there before."""
         try:
             self._file.flush()
@@ -226,22 +299,67 @@ class Spool:
         rows = rows[np.argsort(groups[rows], kind="stable")]
         self._sorted_groups, self._sorted_offsets = groups[rows], offsets[rows]
         self._lengths = offsets[rows + 1] - offsets[rows]
-        return ids[repeated].tolist()
+        return [self._read(offsets[row], offsets[row + 1])[0] for row in np.flatnonzero(repeated)]
+
+    def _read(self, start: int, stop: int) -> Any:
+        self._file.seek(int(start))
+        return marshal.loads(self._file.read(int(stop - start)))
 
     @property
     def groups(self) -> np.ndarray:
-        """Distinct groups, ascending, int64."""
+        """Distinct groups that are numbers, ascending, int64; texts as negative numbers."""
         return np.unique(self._sorted_groups)
 
-    def of(self, group: int) -> list[Any]:
+    def of(self, group: int | str) -> list[Any]:
         """The items of a group in the order they were added."""
-        start = int(np.searchsorted(self._sorted_groups, group, side="left"))
-        stop = int(np.searchsorted(self._sorted_groups, group, side="right"))
-        out = []
-        for row in range(start, stop):
-            self._file.seek(int(self._sorted_offsets[row]))
-            out.append(marshal.loads(self._file.read(int(self._lengths[row]))))
-        return out
+        return [marshal.loads(data)[1] for data in self._bytes(group)]
+
+    def unread(self, group: int | str, make: Callable[[Any], T]) -> Unread[T]:
+        """`make(item)` of each item of a group, not before somebody asks for it."""
+        return Unread(self._bytes(group), make)
+
+    def _bytes(self, group: int | str) -> list[bytes]:
+        number = _as_number(group)
+        start = int(np.searchsorted(self._sorted_groups, number, side="left"))
+        stop = int(np.searchsorted(self._sorted_groups, number, side="right"))
+        offsets, lengths = self._sorted_offsets[start:stop].tolist(), self._lengths[start:stop].tolist()
+        file = self._file.fileno()
+        return [os.pread(file, length, offset) for offset, length in zip(offsets, lengths, strict=True)]
+
+
+class Unread(Sequence[T]):
+    """What items of a spool stand for, as a sequence that is made when it is first looked at, and pickles as it lies.
+
+    The one process that reads a source would otherwise parse and pickle for all that write shards. They run the same
+    Python, as Ray wants it, so they know its `marshal`.
+    """
+
+    def __init__(self, items: Sequence[bytes], make: Callable[[Any], T]):
+        self._items, self._make = items, make
+
+    @cached_property
+    def _made(self) -> tuple[T, ...]:
+        return tuple(self._make(marshal.loads(item)[1]) for item in self._items)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_items": self._items, "_make": self._make}
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
+        return self._made[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._made == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _no_room(error: OSError) -> DataError:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from contracts.records import IGNORE_INDEX, Problem, RawRecord
 from pipeline.reading import is_folder, listed
-from pipeline.sources._files import record_key
+from pipeline.sources._files import image_key
 
 CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign_symbol", "fence", "car", "pedestrian", "bicyclist",
@@ -39,14 +39,10 @@ def splits(root: Path, config: Config) -> tuple[str, ...]:
 def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem]:
     """One record per photo, in ascending key order. A photo without a mask is refused at the door."""
     base = root / config.folder
-    seen: set[str] = set()
     images = (path for path in listed(base / split) if path.suffix == ".png")
-    for image in sorted(images, key=lambda path: record_key(path.name)):
-        key, mask = record_key(image.name), base / f"{split}annot" / image.name
-        if key in seen:
-            yield Problem(reason="duplicate_key", kind="record", file=str(image), item_id=image.name, key=key)
-            continue
-        seen.add(key)
+    keys = {image_key(image, root): image for image in images}
+    for key, image in sorted(keys.items()):
+        mask = base / f"{split}annot" / image.name
         yield RawRecord(
             key=key,
             image_id=image.stem,

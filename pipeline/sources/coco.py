@@ -1,4 +1,4 @@
-"""COCO: instances and captions JSON (https://cocodataset.org/#format-data).
+"""COCO: instances and captions JSON (https://cocodataset.org/#format-data), of COCO itself and of annotation tools.
 
 A full COCO does not fit into memory as dicts: images become rows of a small table, annotations go through a `Spool` and
 come back image by image.
@@ -7,146 +7,204 @@ come back image by image.
 from __future__ import annotations
 
 import math
+import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from contracts.errors import ConfigError, DataError
 from contracts.records import Caption, ItemKind, Problem, RawObject, RawRecord
-from pipeline.reading import is_file
+from pipeline.reading import is_file, patiently
+from pipeline.sources import _coco_json as entries
+from pipeline.sources._coco_images import Images
 from pipeline.sources._files import (
     NOT_CLASSES,
     Spool,
-    annotation_id,
     check_template,
-    is_inside,
-    record_key,
+    find_id,
+    item_id,
+    number,
     shown,
     stream_list,
-    whole_number,
 )
-
-_SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
+from pipeline.sources._splits import SPLITS, Split, SplitNames, check_all_there, file_splits, in_key_order, split_names
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Paths below the data set's folder, `{split}` filled in; a split exists if one of its two JSON files does.
 
-    `only` limits the splits; a path without `{split}` needs it, as one file can be only one split.
+    `splits` says how the files call a split where they do not call it so: `{val: valid}`; a list is read as one. A JSON
+    path without `{split}` is the file of one split: of the one in `only`, else of train. `folders` below the data set's
+    folder have these paths each and are read as one. `only` limits the splits.
     """
 
     images: str = "{split}2017"
     instances: str = "annotations/instances_{split}2017.json"
     captions: str = "annotations/captions_{split}2017.json"
-    only: tuple[Literal["train", "val", "test"], ...] = _SPLITS
+    folders: tuple[str, ...] = (".",)
+    splits: SplitNames = field(default_factory=dict)
+    only: tuple[Split, ...] = SPLITS
 
     def __post_init__(self) -> None:
         for key in ("images", "instances", "captions"):
             check_template(key, getattr(self, key), split="train")
-        for key in ("instances", "captions"):
-            template = getattr(self, key)
-            if template and "{split}" not in template and len(self.only) > 1:
-                raise ConfigError(
-                    f"{key} names the same file for several splits",
-                    value=template,
-                    allowed="a path with {split}, or one split in `only`",
-                )
+        if not self.folders or len(set(self.folders)) != len(self.folders):
+            raise ConfigError("folders is empty or has one twice", value=self.folders, allowed="folders, each once")
+        if self.splits and "{split}" not in self.instances + self.captions:
+            raise ConfigError(
+                "`splits` names files, but no path has {split} to put a name into",
+                value=self.instances or self.captions,
+                allowed='instances: "{split}/_annotations.coco.json", or without `splits`, and `split: {val: 0.1}` '
+                "beside `sources` to draw a val split from one file",
+            )
 
 
-def _path(root: Path, template: str, split: str) -> Path | None:
-    path = root / template.format(split=split)
+@dataclass(frozen=True)
+class _Part:
+    """The files of one split in one folder, under one of its names."""
+
+    images: str  # below the data set's folder
+    instances: Path | None
+    captions: Path | None
+
+    @property
+    def files(self) -> list[Path]:
+        return [path for path in (self.instances, self.captions) if path is not None]
+
+
+def _parts(root: Path, split: str, config: Config) -> list[_Part]:
+    """What there is of a split."""
+    if split not in config.only:
+        return []
+    parts, found, names = list[_Part](), set[str](), split_names(split, config.splits)
+    for folder in config.folders:
+        for name in names:
+            part = _Part(
+                posixpath.join(folder, config.images.format(split=name)),
+                _path(root / folder, config.instances, split, name, config),
+                _path(root / folder, config.captions, split, name, config),
+            )
+            if part.files:
+                parts.append(part)
+                found.add(name)
+    if parts:
+        check_all_there(split, names, found, f"{root}: {config.instances}, {config.captions}")
+    return parts
+
+
+def _path(folder: Path, template: str, split: str, name: str, config: Config) -> Path | None:
+    if split not in file_splits(template, config.only):
+        return None
+    path = folder / template.format(split=name)
     return path if template and is_file(path) else None
 
 
 def splits(root: Path, config: Config) -> tuple[str, ...]:
     """Splits of `config.only` that have an instances or a captions file."""
-    return tuple(
-        split
-        for split in _SPLITS
-        if split in config.only and (_path(root, config.instances, split) or _path(root, config.captions, split))
-    )
+    return tuple(split for split in SPLITS if _parts(root, split, config))
+
+
+def _instances(root: Path, config: Config) -> tuple[Path, ...]:
+    parts = (part for split in SPLITS for part in _parts(root, split, config))
+    return tuple(part.instances for part in parts if part.instances is not None)
 
 
 def classes(root: Path, config: Config) -> tuple[str, ...]:
-    """Category names by ascending category id, which the instances files of all splits must agree on.
+    """Category names by ascending category id, which the instances files must agree on; ids may differ.
+
+    A category that only groups the others and owns no annotation is no class (`notes` tells of it).
 
     Raises:
         DataError: a file without usable categories, or two files that differ.
     """
-    found: dict[Path, dict[int, str]] = {}
-    for split in splits(root, config):
-        if (path := _path(root, config.instances, split)) is not None:
-            found[path] = _categories(path)
-    if not found:
+    files = _instances(root, config)
+    names, grouping = _survey(files, _versions(files))
+    return tuple(name for name in names if name != grouping)
+
+
+def notes(root: Path, config: Config) -> tuple[str, ...]:
+    """What a user should know of these files though nothing is wrong."""
+    files = _instances(root, config)
+    _, grouping = _survey(files, _versions(files))
+    if grouping is None:
         return ()
-    first, *others = found
-    for other in others:
-        if found[other] != found[first]:
-            differing = sorted(set(found[first].items()) ^ set(found[other].items()))[:6]
-            raise DataError(
-                "the splits have different categories", value=differing, where=f"{first}, {other}",
-                fix="write the same `categories` list into both files",
-            )  # fmt: skip
-    return tuple(name for _, name in sorted(found[first].items()))
+    return (f"category {grouping!r} of {files[0]} groups the others and owns no annotation: it is no class",)
 
 
-def _categories(path: Path) -> dict[int, str]:
-    """Category id -> name."""
-    out: dict[int, str] = {}
-    for item in stream_list(path, "categories"):
-        number = whole_number(item.get("id")) if isinstance(item, dict) else None
-        name = item.get("name") if isinstance(item, dict) else None
-        if number is None or not isinstance(name, str) or not name or number in out or name in out.values():
+def _versions(files: tuple[Path, ...]) -> tuple[int, ...]:
+    return tuple(patiently(path.stat, path).st_mtime_ns for path in files)
+
+
+@lru_cache(maxsize=8)  # each reads whole files
+def _survey(files: tuple[Path, ...], _: tuple[int, ...]) -> tuple[tuple[str, ...], str | None]:
+    """Class names, and the name of the category that only groups the others in all files."""
+    if not files:
+        return (), None
+    known = {path: entries.categories(stream_list(path, "categories"), str(path)) for path in files}
+    first, names = files[0], dict[Path, list[str]]()
+    for path, listed in known.items():
+        names[path] = [category.name for category in listed.values() if category.name.lower() not in NOT_CLASSES]
+    for path, found in names.items():
+        if not found:
             raise DataError(
-                "a category needs an id and a name of its own", value=shown(item), where=f"{path}: categories"
+                "this instances file lists no categories", where=str(path), allowed="`categories` with names"
             )
-        if name.lower() not in NOT_CLASSES:
-            out[number] = name
-    if not out:
-        raise DataError("this instances file lists no categories", where=str(path))
-    return out
+        if differing := set(found) ^ set(names[first]):
+            raise DataError(
+                "the instances files have different categories", value=sorted(differing)[:6], where=f"{first}, {path}",
+                fix="write the same `categories` list into all of them",
+            )  # fmt: skip
+    roots = {entries.ownerless_root(found, entries.category_ids(path)) for path, found in known.items()}
+    return tuple(names[first]), roots.pop() if len(roots) == 1 else None
 
 
 def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem]:
     """Records of one split in ascending key order, after the problems found in its files.
 
     Raises:
-        DataError: a JSON file is broken.
+        DataError: a JSON file is broken, or a file of another kind.
     """
-    instances, captions = _path(root, config.instances, split), _path(root, config.captions, split)
-    folder = root / config.images.format(split=split)
-    files = [path for path in (instances, captions) if path is not None]
-    images = _Images()
-    for path in files:
+    return in_key_order([_read_part(root, part) for part in _parts(root, split, config)])
+
+
+def _read_part(root: Path, part: _Part) -> Iterator[RawRecord | Problem]:
+    images = Images(part.images)
+    for path in part.files:
         yield from images.read(path)
     yield from images.finish()
     with Spool() as objects, Spool() as texts:
-        if instances is not None:
-            yield from _read_annotations(instances, images, objects, "object")
-        if captions is not None:
-            yield from _read_annotations(captions, images, texts, "caption")
-        names = _categories(instances) if instances is not None else {}
-        annotation_file = ", ".join(map(str, files))
+        if part.instances is not None:
+            yield from _read_annotations(part.instances, images, objects, "object")
+        if part.captions is not None:
+            yield from _read_annotations(part.captions, images, texts, "caption")
+        names: dict[entries.Id, entries.Category] = {}
+        if part.instances is not None:
+            names = entries.categories(stream_list(part.instances, "categories"), str(part.instances))
+        annotation_file = ", ".join(map(str, part.files))
+        make = partial(_object, names=names)
         for row in images.rows_by_key():
             yield RawRecord(
                 key=images.keys[row],
                 image_id=images.ids[row],
-                image=folder / images.files[row],
+                image=root / part.images / images.files[row],
                 annotation_file=annotation_file,
                 width=images.sizes[row][0],
                 height=images.sizes[row][1],
-                objects=tuple(_object(item, names) for item in objects.of(row)),
-                captions=tuple(Caption(caption_id=i, text=text) for i, text in texts.of(row)),
+                objects=objects.unread(row, make),
+                captions=texts.unread(row, _caption),
+                fixes=images.fixes(row),
             )
 
 
-def _object(item: list, names: dict) -> RawObject:
-    number, category, (x, y, w, h), segmentation, area, is_crowd = item
+def _object(item: list, names: dict[entries.Id, entries.Category]) -> RawObject:
+    own_id, category, (x, y, w, h), segmentation, area, is_crowd = item
+    key = find_id(category, names)
     return RawObject(
-        object_id=str(number),
-        category=names.get(category, f"#{category}"),
+        object_id=str(own_id),
+        category=names[key].name if key is not None else f"#{category}",
         box=(x, y, x + w, y + h),
         segmentation=segmentation,
         area=area,
@@ -154,124 +212,42 @@ def _object(item: list, names: dict) -> RawObject:
     )
 
 
-class _Images:
-    """The image entries of one split's files: a row each, found by id."""
-
-    def __init__(self) -> None:
-        self.ids: list[int | str] = []
-        self.files: list[str] = []
-        self.keys: list[str] = []
-        self.sizes: list[tuple[int, int]] = []
-        self._rows: dict[int | str, int] = {}
-        self._origin: list[Path] = []
-        self._dropped: set[int] = set()
-
-    def row(self, image_id: Any) -> int | None:
-        """The row of a usable image; None if there is none."""
-        if isinstance(image_id, float):
-            image_id = whole_number(image_id)
-        row = self._rows.get(image_id) if isinstance(image_id, int | str) else None
-        return None if row in self._dropped else row
-
-    def read(self, path: Path) -> Iterator[Problem]:
-        """Add the entries of one file."""
-        seen: set[int] = set()
-        count = 0
-        for count, item in enumerate(stream_list(path, "images"), start=1):
-            problem = self._add(item, path, seen)
-            if problem is not None:
-                reason, detail = problem
-                image_id = item.get("id") if isinstance(item, dict) else f"images[{count - 1}]"
-                yield Problem(reason=reason, kind="record", file=str(path), item_id=shown(image_id), detail=detail)
-        if not count:
-            raise DataError("this file lists no images", where=f"{path}: images")
-
-    def _add(self, item: Any, path: Path, seen: set[int]) -> tuple[str, str] | None:
-        if not isinstance(item, dict):
-            return "not_an_object", shown(item)
-        image_id, name = item.get("id"), item.get("file_name")
-        if isinstance(image_id, float):
-            image_id = whole_number(image_id)
-        if isinstance(image_id, bool) or not isinstance(image_id, int | str) or image_id == "":
-            return "bad_image_id", shown(item.get("id"))
-        size = (whole_number(item.get("width", 0)), whole_number(item.get("height", 0)))
-        if not isinstance(name, str) or size[0] is None or size[1] is None or min(size[0], size[1]) < 0:
-            return "bad_image_entry", shown([name, item.get("width"), item.get("height")], 200)
-        if not is_inside(name):
-            return "unsafe_path", name
-        row = self._rows.get(image_id)
-        if row is None:
-            seen.add(len(self.ids))
-            self._rows[image_id] = len(self.ids)
-            self.ids.append(image_id)
-            self.files.append(name)
-            self.keys.append(record_key(name))
-            self.sizes.append((size[0], size[1]))
-            self._origin.append(path)
-        elif row in seen:
-            return "duplicate_image_id", name
-        else:
-            seen.add(row)
-            self._compare(row, name, (size[0], size[1]))
-        return None
-
-    def _compare(self, row: int, name: str, size: tuple[int, int]) -> None:
-        """Mark an image that an earlier file describes differently."""
-        if self.sizes[row] == (0, 0):
-            self.sizes[row] = size
-        if name != self.files[row] or size not in ((0, 0), self.sizes[row]):
-            self._dropped.add(row)
-
-    def finish(self) -> Iterator[Problem]:
-        """Problems that show only when all files are read; call once, before the first `row`."""
-        for row in sorted(self._dropped):
-            yield self._problem(row, "conflicting_image_entry", f"{self.files[row]}, {self.sizes[row]}")
-        first: dict[str, int] = {}
-        for row, key in enumerate(self.keys):
-            if row not in self._dropped and first.setdefault(key, row) != row:
-                self._dropped.add(row)
-                yield self._problem(row, "duplicate_key", f"{self.files[row]} after {self.files[first[key]]}")
-
-    def _problem(self, row: int, reason: str, detail: str) -> Problem:
-        return Problem(
-            reason=reason,
-            kind="record",
-            file=str(self._origin[row]),
-            item_id=str(self.ids[row]),
-            key=self.keys[row],
-            detail=detail,
-        )
-
-    def rows_by_key(self) -> list[int]:
-        kept = (row for row in range(len(self.ids)) if row not in self._dropped)
-        return sorted(kept, key=self.keys.__getitem__)
+def _caption(item: list) -> Caption:
+    number, text = item
+    return Caption(caption_id=number, text=text)
 
 
-def _read_annotations(path: Path, images: _Images, spool: Spool, kind: ItemKind) -> Iterator[Problem]:
+def _read_annotations(path: Path, images: Images, spool: Spool, kind: ItemKind) -> Iterator[Problem]:
     """Put the annotations of one file into `spool`, by image row; the problems of those that cannot be."""
     convert = _object_item if kind == "object" else _caption_item
     for position, item in enumerate(stream_list(path, "annotations")):
-        number = annotation_id(item.get("id")) if isinstance(item, dict) else None
-        row = images.row(item.get("image_id")) if isinstance(item, dict) else None
+        entries.refuse_panoptic(item, f"{path}: annotations[{position}]")
+        place, fixes = f"annotations[{position}]", list[str]()
+        own_id = item_id(item.get("id")) if isinstance(item, dict) else None
+        row, retyped = images.row(item.get("image_id")) if isinstance(item, dict) else (None, False)
+        if own_id is None:
+            own_id = place
+            fixes.append("annotation_id_made")
+        if retyped:
+            fixes.append("image_id_type")
         reason, kept = "", None
         if not isinstance(item, dict):
             reason = "not_an_object"
-        elif number is None:
-            reason = "bad_annotation_id"
         elif row is None:
             reason = "unknown_image"
         else:
-            kept, reason = convert(number, item)
+            kept, reason = convert(own_id, item, fixes)
         if reason:
-            where = item.get("id") if isinstance(item, dict) and "id" in item else f"annotations[{position}]"
+            where = item.get("id") if isinstance(item, dict) and "id" in item else place
             key = images.keys[row] if row is not None else ""
             yield Problem(
                 reason=reason, kind=kind, file=str(path), item_id=shown(where), key=key, detail=_short(item)
             )  # fmt: skip
-        elif row is not None and number is not None:
-            spool.add(row, number, kept)
-    for number in spool.seal():
-        yield Problem(reason="duplicate_annotation_id", kind=kind, file=str(path), item_id=str(number))
+        elif row is not None:
+            spool.add(row, own_id, kept)
+            images.note_fixes(row, fixes)
+    for repeated in spool.seal():
+        yield Problem(reason="duplicate_annotation_id", kind=kind, file=str(path), item_id=str(repeated))
 
 
 def _short(item: Any) -> str:
@@ -280,21 +256,23 @@ def _short(item: Any) -> str:
     return shown(item, 200)
 
 
-def _object_item(number: int, item: dict[str, Any]) -> tuple[list | None, str]:
+def _object_item(own_id: int | str, item: dict[str, Any], fixes: list[str]) -> tuple[list | None, str]:
     """What `_object` needs of an annotation, and the reason if it cannot be had. null in a box becomes NaN."""
-    box = item.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or any(isinstance(v, bool | str | list | dict) for v in box):
+    corners = entries.box(item.get("bbox"), fixes)
+    segmentation = item.get("segmentation")
+    if corners is None or (corners is entries.NO_BOX and not segmentation):
         return None, "bad_box"
-    corners = [math.nan if v is None else float(v) for v in box]
-    area = item.get("area")
-    if isinstance(area, bool) or not isinstance(area, int | float | None):
+    area, was_text = (None, False) if item.get("area") is None else number(item["area"])
+    if was_text and area is not None:
+        fixes.append("number_from_text")
+    if area is None and item.get("area") is not None:
         area = math.nan  # given, but no number: the door replaces it
     category = item.get("category_id")
     if isinstance(category, bool) or not isinstance(category, int | float | str | None):  # true is no 1
         category = shown(category)
-    return [number, category, corners, item.get("segmentation"), area, item.get("iscrowd") in (1, True)], ""
+    return [own_id, category, corners, segmentation, area, entries.is_crowd(item.get("iscrowd"))], ""
 
 
-def _caption_item(number: int, item: dict[str, Any]) -> tuple[list | None, str]:
+def _caption_item(own_id: int | str, item: dict[str, Any], fixes: list[str]) -> tuple[list | None, str]:
     caption = item.get("caption")
-    return ([number, caption], "") if isinstance(caption, str) else (None, "bad_caption")
+    return ([own_id, caption], "") if isinstance(caption, str) else (None, "bad_caption")

@@ -5,16 +5,18 @@ that coincide or are swapped as written (labelling tools do that; VOC has none) 
 door sees the box without area that was drawn.
 
 Classes, by the first rule that applies: `classes` of the configuration; `class_names.txt` or `labels.txt` in the VOC
-folder, a name a line; the 20 official names, if the XML files name no other; the names in the XML files, sorted.
-Label masks hold positions in that list, so sorted names are first compared with the masks: see `_check_masks`.
+folder, a name a line; CVAT's `labelmap.txt`; the names in `mask_values`; the 20 official names, if the XML files name
+no other; the names in the XML files, sorted. Label masks hold positions in that list, so sorted names are first
+compared with the masks (see `_check_masks`); or the colours of `labelmap.txt`; or what `mask_values` says.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
@@ -22,11 +24,12 @@ from xml.etree import ElementTree
 import numpy as np
 
 from contracts.errors import ConfigError, DataError
-from contracts.records import IGNORE_INDEX, Problem, RawObject, RawRecord
+from contracts.records import IGNORE_INDEX, Color, Problem, RawObject, RawRecord
 from pipeline.door.masks import decode_ids
 from pipeline.door.rules import Refused
 from pipeline.reading import is_file, is_folder, listed, read_bytes, read_text
-from pipeline.sources._files import NOT_CLASSES, is_inside, record_key
+from pipeline.sources._files import IMAGE_SUFFIXES, NOT_CLASSES, image_key, is_inside
+from pipeline.sources._voc_files import color_labels, images_by_stem, is_flag, listed_name, read_label_colors
 
 OFFICIAL_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -37,7 +40,8 @@ _EVERY_IMAGE = "*"
 _NUM_MASKS_CHECKED = 200
 _MAX_XML_BYTES = 64 << 20
 _BROKEN = (ElementTree.ParseError, ValueError, LookupError)  # LookupError: an encoding that Python does not have
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+_LABEL_COLORS = "labelmap.txt"
+_NO_CLASS = {"background": 0, "ignore": IGNORE_INDEX}  # what `mask_values` may say besides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +49,11 @@ class Config:
     """`folders` hold JPEGImages and so on; several are read as one (VOC 2007 + 2012).
 
     `train`, `val`, `test` name the lists in ImageSets/<image_sets>: VOC 2007 has `trainval` and `test`; "" for no such
-    split, "*" for every image. Folders without any ImageSets are one `train` split. `one_based: false` takes boxes as
-    they are written, for tools that count from 0.
+    split, "*" for every image. Where that folder is not there and ImageSets has one other, that one is read. Folders
+    without any ImageSets are one `train` split. `images` and `annotations` name the folders of pictures and of XML
+    files: "." for both where all lie in one folder. `one_based: false` takes boxes as they are written, for tools that
+    count from 0. `mask_values` says what the values of label masks stand for where they are not the positions in the
+    class list: `{0: background, 128: ignore, 255: cell}`.
     """
 
     folders: tuple[str, ...] = ("VOCdevkit/VOC2012",)
@@ -55,13 +62,20 @@ class Config:
     val: str = "val"
     test: str = "test"
     classes: tuple[str, ...] = ()
+    images: str = "JPEGImages"
+    annotations: str = "Annotations"
     one_based: bool = True
+    mask_values: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.folders:
             raise ConfigError("folders is empty", allowed="folders that hold JPEGImages")
         if len(set(self.classes)) != len(self.classes):
             raise ConfigError("a class is listed twice", value=self.classes)
+        if any(not 0 <= value <= 0xFFFF for value in self.mask_values):
+            raise ConfigError(
+                "mask_values has a value that no mask holds", value=[*self.mask_values], allowed="0..65535"
+            )
 
 
 def splits(root: Path, config: Config) -> tuple[str, ...]:
@@ -79,21 +93,30 @@ def _list(folder: Path, split: str, config: Config) -> Path | str | None:
     if not is_folder(folder / "ImageSets") and split == "train" and name:
         name = _EVERY_IMAGE
     if name == _EVERY_IMAGE:
-        return _EVERY_IMAGE if is_folder(folder / "JPEGImages") else None
-    path = folder / "ImageSets" / config.image_sets / f"{name}.txt"
+        return _EVERY_IMAGE if is_folder(folder / config.images) else None
+    path = _image_sets(folder, config) / f"{name}.txt"
     return path if name and is_file(path) else None
 
 
-def _stems(folder: Path, split: str, config: Config) -> list[str]:
-    """Names of a split's images without suffix, as listed."""
+def _image_sets(folder: Path, config: Config) -> Path:
+    """The folder of lists."""
+    sets = folder / "ImageSets"
+    if not is_folder(sets / config.image_sets) and is_folder(sets):
+        others = [path for path in listed(sets) if is_folder(path)]
+        if len(others) == 1:
+            return others[0]
+    return sets / config.image_sets
+
+
+def _stems(folder: Path, split: str, config: Config, images: Mapping[str, str]) -> list[str]:
+    """Names of a split's images without suffix, as listed. `images`: file names by stem."""
     list_file = _list(folder, split, config)
     if list_file is None:
         return []
     if isinstance(list_file, str):
-        return sorted(path.stem for path in listed(folder / "JPEGImages") if path.suffix.lower() in _IMAGE_SUFFIXES)
-    lines = read_text(list_file).splitlines()
-    names = [line.split()[0] for line in lines if line.strip()]  # class lists have a second column
-    return [name[: -len(Path(name).suffix)] if name.lower().endswith(_IMAGE_SUFFIXES) else name for name in names]
+        return sorted(images)
+    names = [listed_name(line, images) for line in read_text(list_file).splitlines() if line.strip()]
+    return [name[: -len(Path(name).suffix)] if name.lower().endswith(IMAGE_SUFFIXES) else name for name in names]
 
 
 def classes(root: Path, config: Config) -> tuple[str, ...]:
@@ -107,7 +130,10 @@ def classes(root: Path, config: Config) -> tuple[str, ...]:
     folders = _folders(root, config)
     if (names := _listed_classes(folders)) is not None:
         return names
-    found = sorted({name for folder in folders for xml in _xml_files(folder) for name in _names(xml)})
+    if config.mask_values:
+        names = tuple(config.mask_values[value] for value in sorted(config.mask_values))
+        return tuple(dict.fromkeys(name for name in names if name not in _NO_CLASS))
+    found = sorted({name for folder in folders for xml in _xml_files(folder, config) for name in _names(xml)})
     if not found:
         raise ConfigError(
             "no class list, and no XML that names classes",
@@ -117,7 +143,7 @@ def classes(root: Path, config: Config) -> tuple[str, ...]:
     if set(found) <= set(OFFICIAL_CLASSES):
         return OFFICIAL_CLASSES
     for folder in folders:
-        _check_masks(folder, found)
+        _check_masks(folder, found, config)
     return tuple(found)
 
 
@@ -129,6 +155,9 @@ def _listed_classes(folders: list[Path]) -> tuple[str, ...] | None:
                 lines = (line.strip() for line in read_text(path).splitlines())
                 found[path] = tuple(line for line in lines if line and line.lower() not in NOT_CLASSES)
                 break
+        else:
+            if is_file(path := folder / _LABEL_COLORS):
+                found[path] = tuple(name for name in read_label_colors(path) if name.lower() not in NOT_CLASSES)
     if len(set(found.values())) > 1:
         raise ConfigError(
             "the folders list different classes", value=sorted(map(str, found)), fix="set sources.voc.classes"
@@ -139,10 +168,10 @@ def _listed_classes(folders: list[Path]) -> tuple[str, ...] | None:
     return names
 
 
-def _xml_files(folder: Path) -> list[Path]:
-    if not is_folder(folder / "Annotations"):
+def _xml_files(folder: Path, config: Config) -> list[Path]:
+    if not is_folder(folder / config.annotations):
         return []
-    return [path for path in listed(folder / "Annotations") if path.suffix == ".xml"]
+    return [path for path in listed(folder / config.annotations) if path.suffix == ".xml"]
 
 
 def _parsed(xml: Path) -> ElementTree.Element:
@@ -173,14 +202,16 @@ def _names(xml: Path) -> list[str]:
         return []
 
 
-def _check_masks(folder: Path, names: list[str]) -> None:
+def _check_masks(folder: Path, names: list[str], config: Config) -> None:
     """Compare label masks with XML: on no image may the mask show a class that its XML does not name.
 
     Checks up to `_NUM_MASKS_CHECKED` images, evenly spread. A list in another order than the masks' fails this on the
     first image that does not show every class.
     """
     pairs = [
-        (xml, mask) for xml in _xml_files(folder) if is_file(mask := folder / "SegmentationClass" / f"{xml.stem}.png")
+        (xml, mask)
+        for xml in _xml_files(folder, config)
+        if is_file(mask := folder / "SegmentationClass" / f"{xml.stem}.png")
     ]
     for xml, mask in pairs[:: max(1, len(pairs) // _NUM_MASKS_CHECKED)]:
         named = {names.index(name) + 1 for name in _names(xml)}
@@ -197,38 +228,80 @@ def _check_masks(folder: Path, names: list[str]) -> None:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Folder:
+    """A VOC folder with the names of its image and mask files by stem."""
+
+    path: Path
+    config: Config
+    images: Mapping[str, str]
+    masks: Mapping[str, Mapping[str, str]]  # SegmentationClass, SegmentationObject
+    has_xml: bool
+    label_map: Mapping[int, int] | None
+    label_colors: Mapping[Color, int] | None
+
+    def image(self, stem: str) -> Path:
+        return self.path / self.config.images / self.images.get(stem, f"{stem}.jpg")
+
+    def mask(self, kind: str, stem: str) -> Path | None:
+        """The mask file, whatever its format: the door says why it takes no JPEG."""
+        name = self.masks[kind].get(stem)
+        return self.path / kind / name if name is not None else None
+
+
+def _open(folder: Path, classes: tuple[str, ...], config: Config) -> _Folder:
+    if not is_folder(folder / config.images):
+        raise DataError(f"no {config.images} here", where=str(folder), fix="set sources.voc.folders")
+    kinds = [kind for kind in ("SegmentationClass", "SegmentationObject") if is_folder(folder / kind)]
+    labels = {name: label for label, name in enumerate(classes, start=1)} | _NO_CLASS
+    if unknown := sorted(set(config.mask_values.values()) - labels.keys()):
+        raise ConfigError("mask_values names unknown classes", value=unknown, allowed=", ".join(labels))
+    colors = folder / _LABEL_COLORS
+    return _Folder(
+        path=folder,
+        config=config,
+        images=images_by_stem(folder / config.images),
+        masks=defaultdict(dict, {kind: images_by_stem(folder / kind, ".png") for kind in kinds}),
+        has_xml=is_folder(folder / config.annotations),
+        label_map={value: labels[name] for value, name in config.mask_values.items()} or None,
+        label_colors=color_labels(read_label_colors(colors), classes) if is_file(colors) else None,
+    )
+
+
 def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem]:
     """Records of one split in ascending key order. Holds one XML file at a time.
 
     Raises:
         DataError: a folder of the configuration does not exist.
+        ConfigError: `mask_values` names a class that is none.
     """
-    found: dict[str, tuple[Path, str]] = {}
-    images: dict[Path, dict[str, str]] = {}
-    for folder in _folders(root, config):
-        if not is_folder(folder / "JPEGImages"):
-            raise DataError("no JPEGImages here", where=str(folder), fix="set sources.voc.folders")
-        images[folder] = {path.stem: path.name for path in listed(folder / "JPEGImages")}
-        where = str(_list(folder, split, config))
-        for stem in _stems(folder, split, config):
-            key = record_key(f"{stem}.jpg")
+    found: dict[str, tuple[_Folder, str]] = {}
+    names = classes(root, config) if config.mask_values or _colored(root, config) else ()
+    for path in _folders(root, config):
+        folder = _open(path, names, config)
+        where = str(_list(path, split, config))
+        for stem in _stems(path, split, config, folder.images):
             if not is_inside(stem):
                 yield Problem(reason="unsafe_path", kind="record", file=where, item_id=stem)
-            elif key in found:
+                continue
+            key = image_key(folder.image(stem), root)
+            if key in found:
                 yield Problem(reason="duplicate_key", kind="record", file=where, item_id=stem, key=key)
             else:
                 found[key] = (folder, stem)
-    for key, (folder, stem) in sorted(found.items()):
-        image = folder / "JPEGImages" / images[folder].get(stem, f"{stem}.jpg")
-        yield _record(key, stem, folder, image, config.one_based)
+    for key, (folder, stem) in sorted(found.items(), key=lambda item: item[0]):
+        yield _record(key, stem, folder)
 
 
-def _record(key: str, stem: str, folder: Path, image: Path, one_based: bool) -> RawRecord | Problem:
-    xml = folder / "Annotations" / f"{stem}.xml"
-    has_xml = is_folder(xml.parent)
+def _colored(root: Path, config: Config) -> bool:
+    return any(is_file(folder / _LABEL_COLORS) for folder in _folders(root, config))
+
+
+def _record(key: str, stem: str, folder: _Folder) -> RawRecord | Problem:
+    xml, image = folder.path / folder.config.annotations / f"{stem}.xml", folder.image(stem)
     width = height = 0
     objects: tuple[RawObject, ...] = ()
-    if has_xml:
+    if folder.has_xml:
         try:
             document = _parsed(xml)
         except OSError:  # one of `ABSENT`
@@ -238,19 +311,21 @@ def _record(key: str, stem: str, folder: Path, image: Path, one_based: bool) -> 
                 reason="broken_xml", kind="record", file=str(xml), item_id=stem, key=key, detail=str(error)
             )  # fmt: skip
         width, height = (int(_number(document.find("size"), name, 0)) for name in ("width", "height"))
-        objects = tuple(_object(i, item, one_based) for i, item in enumerate(document.findall("object"), start=1))
-    masks = {name: folder / name / f"{stem}.png" for name in ("SegmentationClass", "SegmentationObject")}
-    semantic, instances = (path if is_file(path) else None for path in masks.values())
+        items = enumerate(document.findall("object"), start=1)
+        objects = tuple(_object(i, item, folder.config.one_based) for i, item in items)
+    semantic, instances = folder.mask("SegmentationClass", stem), folder.mask("SegmentationObject", stem)
     return RawRecord(
         key=key,
         image_id=stem,
         image=image,
-        annotation_file=str(xml if has_xml else semantic or image),
+        annotation_file=str(xml if folder.has_xml else semantic or image),
         width=width,
         height=height,
         objects=objects,
         semantic_mask=semantic,
-        instance_mask=instances if has_xml else None,  # without XML its ids have no class
+        instance_mask=instances if folder.has_xml else None,  # without XML its ids have no class
+        label_map=folder.label_map,
+        label_colors=folder.label_colors,
     )
 
 
@@ -263,8 +338,8 @@ def _object(position: int, item: ElementTree.Element, one_based: bool) -> RawObj
         object_id=str(position),
         category=_text(item, "name"),
         box=(x1, y1, x2, y2),
-        is_difficult=_text(item, "difficult") == "1",
-        is_truncated=_text(item, "truncated") == "1",
+        is_difficult=is_flag(_text(item, "difficult")),
+        is_truncated=is_flag(_text(item, "truncated")),
     )
 
 

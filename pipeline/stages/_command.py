@@ -70,7 +70,7 @@ def _locks(project: Project, params: Params, stage: str, name: str) -> Iterator[
     writes = WRITES[stage]
     if writes == "run":
         names = {"run": name}
-        dataset = params.run(name).dataset
+        dataset = params.run_dataset(name)
     else:
         params.dataset(name)  # what is no name of params.yaml makes no lock file
         names, dataset = {}, name

@@ -11,14 +11,15 @@ from pipeline.stages._command import main
 
 
 def evaluate(project: Project, params: Params, name: str) -> None:
-    run = params.run(name)
-    shards = project.shards(run.dataset)
-    record = trained(project, name, load_manifest(shards, run.dataset))
+    dataset = params.run_dataset(name)
+    shards = project.shards(dataset)
+    record = trained(project, name, load_manifest(shards, dataset))
 
     from pipeline import tracking  # these take seconds to import: not for a refusal
     from pipeline.evaluation import Evaluation
 
-    evaluation = Evaluation(project.artifacts(name) / BEST, shards)
+    run = params.run(name)
+    evaluation = Evaluation(project.artifacts(name) / BEST, shards, now=run)
     evaluation.write(
         name,
         metrics=project.metrics(name),

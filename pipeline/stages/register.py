@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from pipeline.manifest import load_manifest
-from pipeline.params import Params
+from pathlib import Path
+
+from contracts.errors import DataError, SightlineError
+from pipeline.lineage import Lineage, lineage
+from pipeline.manifest import load_manifest, split_digest
+from pipeline.params import Params, Run
 from pipeline.project import Project, write_json
-from pipeline.run_files import BEST, measured, trained
+from pipeline.run_files import BEST, Trained, measured, trained
 from pipeline.sections import RegistryConfig, TrackingConfig
 from pipeline.shards import open_splits
 from pipeline.stages._command import main
 
 
 def register_run(project: Project, params: Params, name: str) -> None:
-    run = params.run(name)
-    folder = project.shards(run.dataset)
-    manifest = load_manifest(folder, run.dataset)
+    dataset = params.run_dataset(name)
+    folder = project.shards(dataset)
+    manifest = load_manifest(folder, dataset)
     record = trained(project, name, manifest)
     score = measured(project, name, record)
 
     from pipeline import discover  # these take seconds to import: not for a refusal
     from pipeline.registry import Candidate, register
 
+    run = params.run(name)
+    config = params.section(RegistryConfig, "registry")
+    code = code_of(project, run, record)
     reader = open_splits(folder, manifest)[score["split"]]
     positions = reader.select(["num_questions"])
     example = reader.read(int(positions[0]) if len(positions) else 0)
@@ -31,21 +38,55 @@ def register_run(project: Project, params: Params, name: str) -> None:
             model=name,
             task=run.task_name,
             checkpoint=project.artifacts(name) / BEST,
-            dataset=run.dataset,
+            dataset=dataset,
             metric=score["metric"],
             mode=score["metric_mode"],
             value=score["value"],
-            gate=params.section(RegistryConfig, "registry").gates.get(name),
+            constant=score["constant"].get(score["metric"]),
+            gate=config.gates.get(name),
             run_id=record["run_id"],
             manifest_digest=score["manifest_digest"],
-            git_commit=record["git_commit"],
+            split_digest=split_digest(manifest, score["split"]),
+            git_commit=code.commit,
+            changed=code.changed,
+            allow_dirty=config.allow_dirty,
         ),
         root=project.store_root,
         image=example.image,
         question=example.questions[0].text if "num_questions" in task.requires else None,
+        measure=lambda checkpoint: measure_again(checkpoint, folder, score["split"], score["metric"], run),
     )
     write_json(project.registry(name), decision)
     print(f"register {name}: version {decision['version']}, {decision['decision']}: {decision['reason']}")
+
+
+def code_of(project: Project, run: Run, record: Trained) -> Lineage:
+    """The commit of the code that trained a run. What was in no commit then may be in one now, byte for byte."""
+    if record["git_changed"]:
+        from pipeline.runs import code_of_run
+
+        now = lineage(project.root)
+        if not now.changed and code_of_run(project, run) == record["code"]:
+            return now
+    return Lineage(record["git_commit"], tuple(record["git_changed"]))
+
+
+def measure_again(checkpoint: Path, shards: Path, split: str, metric: str, run: Run) -> float | None:
+    """The metric of an older version's weights on the data that is here now.
+
+    Raises:
+        DataError: it was trained for other classes, or the code of today cannot load it.
+    """
+    from pipeline.checkpoints import load_module
+    from pipeline.evaluation import Evaluation
+
+    try:
+        _, document = load_module(checkpoint)
+    except (SightlineError, RuntimeError, TypeError, KeyError) as error:
+        raise DataError("its weights cannot be loaded by this code", value=str(error)[:300]) from error
+    if document["data"]["classes"] != list(load_manifest(shards)["classes"]):
+        raise DataError("its classes are others than this data's")
+    return Evaluation(checkpoint, shards, split, now=run).metrics.get(metric)
 
 
 if __name__ == "__main__":

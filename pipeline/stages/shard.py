@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pipeline import discover
 from pipeline.params import Params
@@ -31,12 +33,13 @@ def open_sources(project: Project, params: Params, dataset: str) -> list[OpenSou
 
 def shard(project: Project, params: Params, dataset: str) -> None:
     from pipeline.sharding import shard_dataset
+    from pipeline.sources import joined_notes
 
-    config = params.dataset(dataset)
+    config, opened = params.dataset(dataset), open_sources(project, params, dataset)
     manifest = shard_dataset(
         dataset,
         config,
-        open_sources(project, params, dataset),
+        opened,
         project,
         params.section(ShardsConfig, "shards"),
         params.section(ClusterConfig, "cluster"),
@@ -48,6 +51,25 @@ def shard(project: Project, params: Params, dataset: str) -> None:
             f"{len(entry['shards'])} shards, {entry['bytes'] / 2**20:.1f} MiB; "
             f"dropped {entry['dropped']}; fixed {entry['fixed']}"
         )
+    for note in (*joined_notes(opened), *exif_notes(manifest, config.exif)):
+        print(f"note: {note}")
+
+
+def exif_notes(manifest: Mapping[str, Any], exif: str) -> list[str]:
+    """What was taken for granted where pictures have an EXIF orientation and annotations."""
+    if exif != "auto":
+        return []
+    counts: Counter[str] = Counter()
+    for entry in manifest["splits"].values():
+        counts.update(entry["fixed"])
+    stored, undecided = counts["exif_orientation_dropped"], counts["exif_undecided"]
+    if not stored:
+        return []
+    return [
+        f"{stored} pictures have an EXIF orientation, and their annotations were taken to be drawn on the stored "
+        f"pixels, not on the picture as viewers turn it ({undecided} of them have a size that cannot decide). Where "
+        f"that is wrong, set datasets.{manifest['dataset']}.exif: apply; where it is right, exif: ignore"
+    ]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ from contracts.errors import DataError
 from contracts.redact import redact
 from pipeline import distributed, lock, stores, tracking
 from pipeline.checkpoints import BEST, file_sha256, load_best, newest_state, read_note
+from pipeline.disk import renewed
 from pipeline.ledger import FOLDER as LEDGER
+from pipeline.lineage import Lineage, lineage
 from pipeline.params import Params
 from pipeline.project import Project, write_json
 from pipeline.removal import remove_tree
@@ -41,6 +43,7 @@ def _train(project: Project, params: Params, data: RunData, state: Path) -> None
     if "store" in data.manifest:  # a rank waits for its shards while the others wait for it
         cluster = cluster.waiting_for(stores.PATIENCE_S + _STORE_MARGIN_S)
     config = params.section(TrackingConfig, "tracking")
+    code = lineage(project.root)
     with (
         tracking.open_run(
             config,
@@ -50,7 +53,8 @@ def _train(project: Project, params: Params, data: RunData, state: Path) -> None
             params=flat(data.run.to_dict())
             | {"cluster.num_workers": str(cluster.num_workers), "cluster.engine": cluster.engine},
             tags={
-                "git_commit": project.git_commit(),
+                "git_commit": code.commit,
+                "git_changed": ", ".join(code.changed)[:1000],
                 "dvc_lock_sha256": project.lock_digest(),
                 "fingerprint": data.fingerprint,
             },
@@ -68,7 +72,7 @@ def _train(project: Project, params: Params, data: RunData, state: Path) -> None
                 "state_store": None if mirror is None else mirror.url,
             }
             distributed.run_training(arguments, cluster, project.root)
-    export(project, data, state, run.run_id)
+    export(project, data, state, run.run_id, code)
     remove_tree(state, inside=state.parent)
     if mirror is not None:
         clear_copy(mirror)
@@ -103,25 +107,26 @@ def clear_copy(mirror: StateMirror) -> None:
         print(f"warning: the copy of the finished training stays in {url}, remove it there ({error.what})", flush=True)
 
 
-def export(project: Project, data: RunData, state: Path, run_id: str) -> None:
-    """Keep what is final: the best checkpoint, and the record of where it comes from."""
-    folder = project.artifacts(data.run.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(state / BEST, folder / BEST)
-    remove_tree(folder / LEDGER, inside=folder)
-    if (state / LEDGER).is_dir():
-        shutil.copytree(state / LEDGER, folder / LEDGER, dirs_exist_ok=True)
-    record = {
-        "run": data.run.name,
-        "run_id": run_id,
-        "manifest_digest": data.manifest["digest"],
-        "checkpoint_sha256": file_sha256(folder / BEST),
-        "fingerprint": data.fingerprint,
-        "git_commit": project.git_commit(),
-        "training": read_note(state / DONE),
-        "best": load_best(folder / BEST)["info"],
-    }
-    write_json(folder / "run.json", record)
+def export(project: Project, data: RunData, state: Path, run_id: str, code: Lineage) -> None:
+    """Keep what is final: the best checkpoint, and the record of where it comes from. The old files stay as they are,
+    since DVC's cache may hold the same ones under other names."""
+    with renewed(project.artifacts(data.run.name), inside=project.root / "artifacts") as folder:
+        shutil.copyfile(state / BEST, folder / BEST)
+        if (state / LEDGER).is_dir():
+            shutil.copytree(state / LEDGER, folder / LEDGER)
+        record = {
+            "run": data.run.name,
+            "run_id": run_id,
+            "manifest_digest": data.manifest["digest"],
+            "checkpoint_sha256": file_sha256(folder / BEST),
+            "fingerprint": data.fingerprint,
+            "code": data.code,
+            "git_commit": code.commit,
+            "git_changed": list(code.changed),
+            "training": read_note(state / DONE),
+            "best": load_best(folder / BEST)["info"],
+        }
+        write_json(folder / "run.json", record)
     print(f"train {data.run.name}: best at epoch {record['best']['epoch'] + 1}: {record['best']['metrics']}")
 
 

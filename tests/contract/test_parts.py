@@ -18,11 +18,14 @@ from lightning_modules.optimizer import OptimizerConfig
 from pipeline import discover
 from pipeline.checkpoints import build_module
 from pipeline.params import Params, load_params
-from pipeline.runs import load_run
+from pipeline.project import Project
+from pipeline.runs import RunData, load_run
 from pipeline.sections import ClusterConfig, LoaderConfig, ShardsConfig, TrackingConfig, WorkerRange
 from pipeline.settings import parse
 from pipeline.shards import SplitReader
 from pipeline.train_config import TrainConfig
+from tests.conftest import FLAGS
+from tests.shipped import SHIPPED
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -53,6 +56,28 @@ def test_config_survives_storage(kind, name):
     assert config is not None
     stored = json.loads(json.dumps(dataclasses.asdict(config)))
     assert parse(config_class(kind, name), stored, name, []) == config
+
+
+def shipped(project: Project) -> Params:
+    """The shipped runs on the tiny data sets."""
+    return Params({**load_params(project.root).document, "runs": SHIPPED})
+
+
+def sections(cls: type) -> list[dataclasses.Field]:
+    """Fields of a Config that are sections of their own."""
+    return [f for f in dataclasses.fields(cls) if dataclasses.is_dataclass(getattr(cls(), f.name))]
+
+
+@pytest.mark.parametrize(
+    "cls", [cls for cls in (*(config_class(*part) for part in PARTS), TrainConfig) if sections(cls)], ids=str
+)
+def test_a_partial_section_keeps_the_other_defaults(cls):
+    default = cls()
+    for section in sections(cls):
+        for field in dataclasses.fields(getattr(default, section.name)):
+            value = json.loads(json.dumps(getattr(getattr(default, section.name), field.name)))
+            problems: list[str] = []
+            assert parse(cls, {section.name: {field.name: value}}, "part", problems) == default, problems
 
 
 SECTION_CONFIGS = (ShardsConfig, LoaderConfig, ClusterConfig, WorkerRange, TrackingConfig, TrainConfig, OptimizerConfig)
@@ -86,33 +111,44 @@ def test_every_task_has_a_model_and_every_model_a_task():
 
 
 def test_every_task_and_model_is_in_a_shipped_run(root):
-    runs = load_params(root).document["runs"].values()
+    """Or in one of those that the tests train."""
+    documents = (load_params(root).document, FLAGS)
+    runs = [run for document in documents for run in document["runs"].values()]
     assert {run["task"]["name"] for run in runs} == set(discover.names("task"))
     assert {run["model"]["name"] for run in runs} == set(discover.names("model"))
 
 
-@pytest.mark.parametrize("run", ["captioning", "vqa", "segmentation", "detection", "instances"])
-def test_a_batch_goes_all_the_way(tiny_project, run):
-    params: Params = load_params(tiny_project.root)
-    data = load_run(tiny_project, params, run)
+RUNS = [("tiny_project", run) for run in SHIPPED] + [("flags_project", run) for run in FLAGS["runs"]]
+
+
+def run_data(request: pytest.FixtureRequest, project: str, run: str) -> tuple[Project, RunData]:
+    made = request.getfixturevalue(project)
+    params = shipped(made) if project == "tiny_project" else load_params(made.root)
+    return made, load_run(made, params, run)
+
+
+@pytest.mark.parametrize(("project", "run"), RUNS)
+def test_a_batch_goes_all_the_way(request, project, run):
+    project, data = run_data(request, project, run)
     module = build_module(data.run.to_dict(), DataSpec.from_dict(data.spec.to_dict()))
     task, model = module.task, module.model
-    reader = SplitReader(tiny_project.shards(data.run.dataset), data.manifest, "train")
+    reader = SplitReader(project.shards(data.run.dataset), data.manifest, "train")
     positions = reader.select(task.requires)[:3]
     records = [reader.read(int(i)) for i in positions]
 
     batch = task.collate([task.encode(record, 7) for record in records])
     losses = task.losses(model.train(), batch)
     assert losses
-    assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in losses.values())
-    torch.stack(list(losses.values())).sum().backward()
+    assert all(loss.total.ndim == 0 and torch.isfinite(loss.total) for loss in losses.values())
+    assert all(loss.count == batch.get("counts", {}).get(name, len(records)) for name, loss in losses.items())
+    torch.stack([loss.value for loss in losses.values()]).sum().backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
     batch = task.collate([task.encode(record, None) for record in records])
     with torch.inference_mode():
         parts, predictions = task.evaluate_batch(model.eval(), batch)
     assert len(predictions) == len(records)
-    assert all(torch.isfinite(part) for part in parts.values())
+    assert all(torch.isfinite(part.total) for part in parts.values())
     truths = {record.key: task.truth(record) for record in records}
     scores = task.score({r.key: p for r, p in zip(records, predictions, strict=True)}, truths)
     assert task.metric in scores
@@ -126,11 +162,11 @@ def test_a_batch_goes_all_the_way(tiny_project, run):
         assert all(len(row) == len(plot.columns) for row in plot.rows)
 
 
-@pytest.mark.parametrize("run", ["captioning", "vqa", "segmentation", "detection", "instances"])
-def test_encoding_depends_on_the_seed_alone(tiny_project, run):
-    data = load_run(tiny_project, load_params(tiny_project.root), run)
+@pytest.mark.parametrize(("project", "run"), RUNS)
+def test_encoding_depends_on_the_seed_alone(request, project, run):
+    project, data = run_data(request, project, run)
     task = build_module(data.run.to_dict(), data.spec).task
-    reader = SplitReader(tiny_project.shards(data.run.dataset), data.manifest, "train")
+    reader = SplitReader(project.shards(data.run.dataset), data.manifest, "train")
     record = reader.read(int(reader.select(task.requires)[0]))
     first, again = task.encode(record, 3), task.encode(record, 3)
     np.random.rand(5)

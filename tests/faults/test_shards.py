@@ -16,7 +16,7 @@ import pytest
 
 from contracts.errors import DataError
 from lightning_modules.task import BaseTask
-from pipeline.datamodule import PlannedLoader, RequestDataset
+from pipeline.datamodule import Ask, BatchLoader, PlannedLoader, RequestDataset
 from pipeline.manifest import load_manifest, manifest_digest
 from pipeline.params import LoaderConfig
 from pipeline.project import Project
@@ -326,11 +326,11 @@ def test_another_data_sets_shards_are_refused(healed):
 def test_a_loader_process_tells_it_in_the_same_words(healed, num_workers):
     """Not with the traceback of its process in the text, as torch would hand it over."""
     folder = healed / SHARDS
-    reader = open_splits(folder, load_manifest(folder))["train"]
-    flip(folder / reader.shards[0])
-    dataset = RequestDataset(reader, cast(BaseTask, None), seed=None)  # the task is not reached
+    readers = open_splits(folder, load_manifest(folder))
+    flip(folder / readers["train"].shards[0])
+    dataset = RequestDataset(readers, cast(BaseTask, None), seed=0)  # the task is not reached
     config = LoaderConfig(num_workers=num_workers, start_method="fork")
-    requests = [Request(tuple(range(8)), 0, 1.0)]
+    asks = [Ask("train", False, Request(tuple(range(8)), epoch=0))]
     with pytest.raises(DataError, match=r"^a sample's bytes are not those") as caught:
-        list(PlannedLoader(dataset, lambda epoch: requests, 1, config))
+        list(PlannedLoader(BatchLoader(dataset, config), lambda epoch: asks, 1))
     assert "Traceback" not in str(caught.value) and "pipeline.heal --yes" in str(caught.value)

@@ -72,6 +72,8 @@ def open_run(project: Project, config: TrackingConfig = QUIET) -> str:
     record = {
         "run_id": run.run_id,
         "git_commit": "c",
+        "git_changed": [],
+        "code": "0" * 64,
         "manifest_digest": load_manifest(project.shards("voc"))["digest"],
         "checkpoint_sha256": file_sha256(folder / BEST),
     }

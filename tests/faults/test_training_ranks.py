@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoints import newest_state
+from pipeline.checkpoints import BEST, load_best, newest_state
 from pipeline.ledger import FOLDER as LEDGER
 from pipeline.ledger import merge
+from pipeline.resume import decided
 from pipeline.training import DONE, FAILURE
 from tests import ranks
 from tests.local_training import arguments, final_weights
@@ -40,6 +41,25 @@ def test_a_rank_with_another_folder_is_found_before_training(tiny_project, tmp_p
         assert [path.name for path in here.iterdir()] == [FAILURE], "nothing was trained, no probe is left"
         (here / FAILURE).unlink()
         shutil.rmtree(elsewhere, ignore_errors=True)
+
+
+def test_ranks_on_unequal_machines_train_with_the_precision_that_all_can_do(tiny_project, tmp_path):
+    started = arguments(tiny_project, tmp_path / "state", max_epochs=1, precision="auto")
+    unequal = """
+from pipeline import training
+training.fast_precision = lambda use_gpu: ["bf16-mixed", "32-true"][rank]
+make = training.make_trainer
+def told(*given):
+    trainer = make(*given)
+    print("precision", trainer.precision)
+    return trainer
+training.make_trainer = told
+"""
+    results = ranks.run(tmp_path, unequal, [started, started])
+    assert [code for code, _ in results] == [0, 0], results
+    assert all("precision 32-true" in output for _, output in results)
+    assert decided(tmp_path / "state") == {"precision": "32-true"}
+    assert load_best(tmp_path / "state" / BEST)["run"]["train"]["precision"] == "32-true"
 
 
 STALE = """

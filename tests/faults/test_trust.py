@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from pipeline import connection, predict, registry, signing, tracking
+from pipeline.champion import Candidate
 from pipeline.predictor import load_predictor
-from pipeline.registry import Candidate
 from pipeline.sections import TrackingConfig
 from tests.local_training import make_checkpoint
 
@@ -46,7 +46,7 @@ def register(root: Path) -> dict[str, Any]:
         git_commit="c",
     )
     image = cv2.imencode(".png", PICTURE)[1].tobytes()
-    return registry.register(QUIET, candidate, root=root, image=image)
+    return registry.register(QUIET, candidate, root=root, image=image, measure=lambda checkpoint: None)
 
 
 @pytest.fixture(scope="module")

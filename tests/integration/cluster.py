@@ -46,7 +46,11 @@ class Cluster:
         while len(self.nodes) < num_nodes:
             self._start(f"--address={self.address}")
 
-    def _start(self, *options: str) -> None:
+    def add_node(self) -> None:
+        """One more node, without waiting for it: this process may be at work on the cluster."""
+        self._start(f"--address={self.address}", wait=False)
+
+    def _start(self, *options: str, wait: bool = True) -> None:
         """One more node, a process group of its own; returns when it takes part: two at once collide."""
         ray = str(Path(sys.executable).with_name("ray"))
         common = ["--num-cpus=1", "--object-store-memory=100000000", "--block", "--disable-usage-stats"]
@@ -63,7 +67,8 @@ class Cluster:
         )
         self._stack.callback(kill_node, process)
         self.nodes.append(process)
-        wait_for_nodes(self.address, len(self.nodes), self._authentication)
+        if wait:
+            wait_for_nodes(self.address, len(self.nodes), self._authentication)
 
 
 def kill_node(process: subprocess.Popen) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ import psutil
 import pytest
 import yaml
 
+from contracts.errors import TrainingError
 from pipeline.checkpoints import BEST, load_best, newest_state
 from pipeline.distributed import run_training
 from pipeline.ledger import FOLDER as LEDGER
@@ -168,3 +170,40 @@ def test_a_lost_node_leaves_fewer_workers_and_the_same_samples(three_nodes, root
     heads = {json.loads(path.read_text().split("\n")[0])["world"] for path in (state / LEDGER).glob("*.jsonl")}
     assert 3 in heads and heads & {1, 2}
     assert newest_state(state) is not None
+
+
+def test_a_fixed_number_of_workers_waits_for_the_node_that_replaces_a_lost_one(root, tiny_project, tmp_path, capfd):
+    """Two workers on two nodes; one node goes away for longer than a try takes, then another one comes."""
+    state = tmp_path / "state"
+    arguments = training(
+        tiny_project, state, max_epochs=10, validate_every_epochs=10, checkpoint_every_steps=2, ledger=True
+    )
+    with ExitStack() as stack:
+        cluster = Cluster(stack, num_nodes=2)
+        lost = threading.Event()
+
+        def take_away() -> None:
+            deadline = time.monotonic() + 120
+            while time.monotonic() < deadline and newest_state(state) is None:
+                time.sleep(0.05)
+            kill_node(cluster.nodes.pop())
+            lost.set()
+
+        killer = threading.Thread(target=take_away)
+        killer.start()
+        without = ClusterConfig(
+            address=cluster.address, num_workers=2, collective_timeout_s=10, max_failures=1, wait_s=3
+        )
+        with pytest.raises(TrainingError, match=r"(?s)kept failing.*smaller than what.*1 of them fit.*2 tries"):
+            run_training(arguments, without, root)
+        killer.join()
+        assert lost.is_set() and newest_state(state) is not None
+        # The same command again, and a node that comes while it waits.
+        comes = threading.Timer(5.0, cluster.add_node)
+        comes.start()
+        run_training(arguments, dataclasses.replace(without, num_workers=2, wait_s=90), root)
+        comes.join()
+    assert "waiting up to 90 s (cluster.wait_s)" in capfd.readouterr().out
+    assert json.loads((state / DONE).read_text()) == {"step": 50, "epochs": 10}
+    reader = SplitReader(tiny_project.shards("voc"), load_manifest(tiny_project.shards("voc")), "train")
+    assert all(found.exact for found in check(merge(state / LEDGER), reader.keys()))

@@ -6,6 +6,7 @@ import io
 import os
 import random
 import struct
+import unicodedata
 import zlib
 from pathlib import Path
 from typing import Any
@@ -401,12 +402,47 @@ def test_an_orientation_tag_is_dropped_where_annotations_have_the_stored_size(
     data = with_orientation(value, kind)
     admission = admitted(tmp_path, data, objects=(BOX,))
     assert admission.record is not None
-    assert admission.fixes == {"exif_orientation_dropped": 1}
+    turned = value >= 5  # else both have one size, which says nothing
+    assert admission.fixes == {"exif_orientation_dropped": 1, **({} if turned else {"exif_undecided": 1})}
     stored = decode(data)
     assert np.array_equal(pixels_of(admission), stored)  # without loss
     assert Image.open(io.BytesIO(admission.record.image)).getexif().get(0x0112) is None
     unsized = admitted(tmp_path, data, None, objects=(BOX,))  # boxes without a claimed size: pixels stay
-    assert unsized.fixes == admission.fixes
+    assert unsized.fixes == {"exif_orientation_dropped": 1, "exif_undecided": 1}
+
+
+@pytest.mark.parametrize("claimed", [(WIDTH, HEIGHT), (HEIGHT, WIDTH), None])
+@pytest.mark.parametrize("value", [3, 6])
+def test_the_data_set_may_say_on_what_boxes_were_drawn(
+    tmp_path: Path, value: int, claimed: tuple[int, int] | None
+) -> None:
+    """`apply`: the turned picture, whichever size is written; `ignore`: the stored pixels, whose size it must be."""
+    data = with_orientation(value, "PNG")
+    turned = np.rot90(scene(), 2 if value == 3 else -1)
+    (tmp_path / "x.png").write_bytes(data)
+    item = raw(tmp_path / "x.png", claimed, objects=(BOX,))
+    if value == 3 and claimed == (HEIGHT, WIDTH):
+        assert refused(admit(item, ["thing"], DoorConfig(exif="apply"))) == "size_mismatch"
+        return
+    applied = admit(item, ["thing"], DoorConfig(exif="apply"))
+    assert applied.fixes == {"exif_rotated": 1}
+    assert np.array_equal(pixels_of(applied), turned)
+    ignored = admit(item, ["thing"], DoorConfig(exif="ignore"))
+    if claimed == (HEIGHT, WIDTH):
+        assert refused(ignored) == "size_mismatch"
+    else:
+        assert ignored.fixes == {"exif_orientation_dropped": 1}
+        assert np.array_equal(pixels_of(ignored), scene())
+
+
+def test_a_name_in_the_other_unicode_form_is_found(tmp_path: Path) -> None:
+    composed, taken_apart = (unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD"))
+    for on_disk, asked in ((composed, taken_apart), (taken_apart, composed)):
+        (tmp_path / on_disk).write_bytes(encode(scene(), "PNG"))
+        assert admit(raw(tmp_path / asked), [], DoorConfig(root=tmp_path)).record is not None
+        (tmp_path / on_disk).unlink()
+    (tmp_path / "a.png").touch()
+    assert refused(admit(raw(tmp_path / composed), [], DoorConfig(root=tmp_path))) == "missing_image"
 
 
 @pytest.mark.parametrize("value", [5, 6, 7, 8])
@@ -440,5 +476,5 @@ def test_broken_exif_rotates_nothing(tmp_path: Path) -> None:
 
 
 def test_upright_image_says_what_is_wrong() -> None:
-    with pytest.raises(DataError, match="not_an_image"):
+    with pytest.raises(DataError, match="cannot be used: A file that is no JPEG"):
         upright_image(b"nothing")

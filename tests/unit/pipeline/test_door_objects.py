@@ -108,16 +108,14 @@ def test_areas(image: Path) -> None:
     ("segmentation", "reason"),
     [
         ([[1, 2, 3, 4, 5]], "polygon_odd_coordinates"),
-        ([[1, 2, 3, 4]], "polygon_too_short"),  # pycocotools would read it as a box
-        ([[]], "polygon_too_short"),
         ([[1, 2, 3, 4, 5, math.nan]], "polygon_not_finite"),
         ([[1, 2, 3, 4, 5, None]], "polygon_not_finite"),
-        ([[1, 2, 3, 4, 5, "6"]], "polygon_not_finite"),
+        ([[1, 2, 3, 4, 5, "six"]], "polygon_not_finite"),
         ([[1, 2, 3, 4, 5, 1e9]], "polygon_far_outside"),
         ([[-31, 2, 3, 4, 5, 6]], "polygon_far_outside"),
-        ([1, 2, 3, 4, 5, 6], "bad_segmentation"),
+        ([1, 2, 3, 4, 5, {}], "polygon_not_finite"),
         ("abc", "bad_segmentation"),
-        ({"counts": [600]}, "rle_size_mismatch"),
+        ({"size": [], "counts": [600]}, "rle_size_mismatch"),
         ({"size": [WIDTH, HEIGHT], "counts": [600]}, "rle_size_mismatch"),
         ({"size": [HEIGHT, WIDTH], "counts": [599]}, "rle_bad_sum"),
         ({"size": [HEIGHT, WIDTH], "counts": []}, "rle_bad_sum"),
@@ -171,6 +169,70 @@ def test_random_masks_pass_unchanged(image: Path) -> None:
         assert np.array_equal(decoded(admission.record), pixels)
         assert admission.record is not None
         assert admission.record.objects.areas[0] == pixels.sum()
+
+
+SQUARE = [2.0, 3.0, 8.0, 3.0, 8.0, 9.0, 2.0, 9.0]
+
+
+@pytest.mark.parametrize(
+    "stray", [[5, 5], [1, 2, 3, 4], [], [1, 2, 3, 4, 5], [1, 2, 3, 4, 5, math.nan], [1, 2, 3, 4, 5, 1e9], None, 7]
+)
+def test_a_bad_part_goes_and_the_good_ones_stay(image: Path, stray: Any) -> None:
+    admission = admitted(image, thing(segmentation=[SQUARE, stray]), thing(segmentation=[SQUARE]))
+    assert admission.record is not None and admission.problems == []
+    first, second = admission.record.objects.masks
+    assert first == second != ""
+    assert admission.fixes == {"polygon_part_dropped": 1}
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "fixes"),
+    [
+        ([], {}),
+        ([[]], {}),
+        (None, {}),
+        ([[5, 5]], {"empty_mask_dropped": 1}),
+        ([[1, 2, 3, 4]], {"empty_mask_dropped": 1}),  # pycocotools would read it as a box
+        ([5, 5, 6, 6], {"polygon_nested": 1, "empty_mask_dropped": 1}),
+    ],
+)
+def test_no_polygon_is_a_box_without_a_mask(image: Path, segmentation: Any, fixes: dict[str, int]) -> None:
+    admission = admitted(image, thing(segmentation=segmentation))
+    assert admission.record is not None and admission.problems == []
+    assert admission.record.objects.masks == [""]
+    assert admission.fixes == fixes
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "fixes"),
+    [
+        (SQUARE, {"polygon_nested": 1}),
+        ([[str(v) for v in SQUARE]], {"number_from_text": 1}),
+        ({"size": None, "counts": [43, *[6, 14] * 5, 6, 451]}, {}),
+    ],
+)
+def test_other_ways_to_write_one_mask(image: Path, segmentation: Any, fixes: dict[str, int]) -> None:
+    admission = admitted(image, thing(segmentation=segmentation), thing(segmentation=[SQUARE]))
+    assert admission.record is not None and admission.problems == []
+    assert admission.record.objects.masks[0] == admission.record.objects.masks[1] != ""
+    assert admission.fixes == fixes
+
+
+@pytest.mark.parametrize("box", [(math.nan,) * 4, (0, 0, 0, 0)])
+def test_an_object_without_a_box_gets_that_of_its_mask(image: Path, tmp_path: Path, box: tuple) -> None:
+    slanted = [2.25, 3.0, 8.5, 3.0, 8.0, 9.75]
+    rle = {"size": [HEIGHT, WIDTH], "counts": [43, *[6, 14] * 5, 6, 451]}
+    admission = admitted(image, thing(box, segmentation=[slanted, [1, 1]]), thing(box, segmentation=rle))
+    assert admission.record is not None and admission.problems == []
+    assert admission.record.objects.boxes.tolist() == [[2.25, 3, 8.5, 9.75], [2, 3, 8, 9]]
+    assert admission.fixes == {"box_from_mask": 2, "polygon_part_dropped": 1}
+    ids = np.zeros((HEIGHT, WIDTH), np.uint8)
+    ids[3:9, 2:8] = 1
+    admission = admitted(image, thing(box), instance_mask=png(tmp_path / "i.png", ids))
+    assert admission.record is not None
+    assert admission.record.objects.boxes.tolist() == [[2, 3, 8, 9]]
+    for nothing in ([], [[1, 2, 3, 4]]):
+        assert only_problem(admitted(image, thing(box, segmentation=nothing))) in ("box_not_finite", "zero_area_box")
 
 
 def test_a_mask_elsewhere_than_its_box(image: Path) -> None:

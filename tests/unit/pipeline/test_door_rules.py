@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from pipeline.door.rules import FIXES, PROBLEMS, RULES
+from contracts.records import Problem
+from pipeline.door.rules import FIXES, PROBLEMS, RULES, in_words
 
 
 def _trees(root: Path) -> list[ast.AST]:
@@ -60,3 +61,16 @@ def test_rules_are_one_sentence_and_never_both_problem_and_fix() -> None:
         assert reason == reason.lower()
         assert rule.endswith("."), rule
         assert ". " not in rule, rule
+
+
+def test_problems_are_told_by_rule_with_the_first_three() -> None:
+    many = [
+        Problem(reason="zero_area_box", kind="object", file="a.json", item_id=str(i), detail="(1)") for i in range(9)
+    ]
+    one = Problem(reason="missing_image", kind="record", file="b.jpg", item_id="7", detail="b.jpg")
+    assert in_words([one, *many]).splitlines() == [
+        "  - 9 x zero_area_box: A box without area is dropped.",
+        *(f"      a.json: object {i} ((1))" for i in range(3)),
+        "  - 1 x missing_image: An image file that is absent or not a plain file is refused.",
+        "      b.jpg: record 7",
+    ]

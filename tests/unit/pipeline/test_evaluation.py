@@ -7,11 +7,13 @@ import math
 
 import pytest
 
-from pipeline.checkpoints import BEST
+from pipeline.checkpoints import BEST, load_best
 from pipeline.evaluation import Evaluation
 from pipeline.params import load_params
+from pipeline.resume import decided
 from pipeline.runs import load_run
 from pipeline.training import fit
+from tests.local_training import arguments
 
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning's own deprecations are not ours to fail on
 
@@ -24,6 +26,22 @@ def evaluation(tiny_project, tmp_path_factory) -> Evaluation:
     state, shards = tmp_path_factory.mktemp("state"), tiny_project.shards("voc")
     fit(run=plain, data=data.spec.to_dict(), shards=str(shards), state=str(state))
     return Evaluation(state / BEST, shards)
+
+
+def test_a_run_keeps_the_precision_that_it_began_with(tiny_project, tmp_path, monkeypatch):
+    """Trained where bf16 is fast, gone on with and measured where it is not."""
+    from pipeline import training
+
+    started = arguments(tiny_project, tmp_path, max_epochs=1, precision="auto")
+    monkeypatch.setattr(training, "fast_precision", lambda use_gpu: "bf16-mixed")
+    fit(**started)
+    monkeypatch.setattr(training, "fast_precision", lambda use_gpu: "32-true")
+    started["run"]["train"]["max_epochs"] = 2
+    fit(**started)
+    assert load_best(tmp_path / BEST)["run"]["train"]["precision"] == "bf16-mixed"
+    assert decided(tmp_path)["precision"] == "bf16-mixed"
+    evaluated = Evaluation(tmp_path / BEST, tiny_project.shards("voc"))
+    assert evaluated.module.trainer.precision == "bf16-mixed"
 
 
 def test_each_number_says_what_it_is(evaluation):

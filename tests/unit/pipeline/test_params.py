@@ -233,7 +233,7 @@ def test_what_may_be_of_two_kinds_is_told_once(document, value):
     document["cluster"]["num_workers"] = value
     text = message(document)
     assert text.startswith("1 mistake in params.yaml")
-    assert "cluster.num_workers: must be a whole number or a mapping of min and max" in text
+    assert "cluster.num_workers: must be a whole number or auto or a mapping of min and max" in text
 
 
 @pytest.mark.parametrize(
@@ -323,3 +323,36 @@ def test_discovered_names_are_the_files(root):
     assert set(discover.names("task")) >= {"captioning", "vqa", "segmentation", "detection", "instances"}
     with pytest.raises(ConfigError, match="did you mean 'camvid'"):
         discover.load("source", "camvit", where="here")
+
+
+def dataset(**changes):
+    known = {"origin": "local", "input": "/data", "sources": {"coco": {}}}
+    return Params({"datasets": {"d": {**known, **changes}}, "runs": {}}).dataset("d")
+
+
+def test_names_of_splits_reach_every_source_in_its_own_words():
+    config = dataset(splits={"val": "valid"}, sources={"coco": {}, "vqa": None, "voc": {"test": ""}})
+    assert config.sources["coco"] == config.sources["vqa"] == {"splits": {"val": "valid"}}
+    assert config.sources["voc"] == {"val": "valid", "test": ""}  # whose settings name lists by split
+    assert dataset(splits={"val": "valid"}, sources={"coco": {"splits": {"val": "v"}}}).sources["coco"] == {
+        "splits": {"val": "v"}
+    }
+    assert dataset(splits={"train": ["a", "b"]}).splits == {"train": ("a", "b")}
+    assert dataset().sources == {"coco": {}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"splits": {"valid": "val"}}, r"datasets\.d\.splits\.valid"),
+        ({"splits": {"val": "v"}, "sources": {"camvid": {}}}, r"camvid\.splits: unknown key"),
+        ({"split": {"val": 0}}, r"split\.val: must be more than 0"),
+        ({"split": {"val": 0.6, "test": 0.5}}, r"nothing left for train"),
+        ({"split": {}}, r"nothing to draw"),
+        ({"split": {"val": 0.1, "by": "name"}}, r"split\.by: must be one of image or group"),
+        ({"exif": "yes"}, r"exif: must be one of auto, apply or ignore"),
+    ],
+)
+def test_mistakes_about_splits_are_told(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        dataset(**changes)

@@ -1,4 +1,4 @@
-"""The champion's rule, and a registered model that answers as its checkpoint does."""
+"""Versions in a real store: who becomes champion, and a registered model that answers as its checkpoint does."""
 
 import dataclasses
 import shutil
@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.errors import ConfigError
+from contracts.errors import ConfigError, DataError
 from pipeline import connection, registry, tracking
+from pipeline.champion import Candidate
 from pipeline.predictor import load_predictor
-from pipeline.registry import Candidate, Standing, judge, same_answer
+from pipeline.registry import same_answer
 from pipeline.sections import TrackingConfig
 from tests.local_training import make_checkpoint
 
@@ -28,42 +29,11 @@ FIT = Candidate(
     mode="max",
     value=0.5,
     run_id="r",
+    constant=0.0,
     manifest_digest="d1",
+    split_digest="s1",
     git_commit="c",
 )
-REIGNING = Standing(version="3", metric="miou", value=0.4, manifest_digest="d1")
-
-
-@pytest.mark.parametrize(
-    ("change", "champion", "accepted", "reason"),
-    [
-        ({}, None, True, "first version"),
-        ({}, REIGNING, True, "0.5 is better than 0.4 of version 3"),
-        ({"value": 0.4}, REIGNING, False, "not better"),
-        ({"value": 0.3}, REIGNING, False, "not better"),
-        ({"value": 0.3, "mode": "min"}, REIGNING, True, "better"),
-        ({"value": 0.5, "mode": "min"}, REIGNING, False, "not better"),
-        ({"value": 0.1, "manifest_digest": "d2"}, REIGNING, True, "other data (manifest d1, now d2)"),
-        ({"value": 0.1, "metric": "accuracy"}, REIGNING, True, "measured by miou, not by accuracy"),
-        ({}, dataclasses.replace(REIGNING, value=float("nan")), True, "better than nan"),
-        ({"value": None}, None, False, "not finite"),
-        ({"value": float("inf")}, None, False, "not finite"),
-        ({"gate": 0.6}, None, False, "0.5 does not reach the gate 0.6"),
-        ({"gate": 0.5}, None, True, "first version"),
-        ({"gate": 0.4, "mode": "min"}, None, False, "does not reach the gate"),
-        ({"gate": 0.6, "mode": "min"}, None, True, "first version"),
-        ({"run_id": "", "git_commit": ""}, None, False, "no run id, no commit"),
-        ({"manifest_digest": ""}, REIGNING, False, "no manifest digest"),
-    ],
-)
-def test_the_rule(change: dict[str, Any], champion: Standing | None, accepted: bool, reason: str) -> None:
-    verdict = judge(dataclasses.replace(FIT, **change), champion)
-    assert verdict.accepted is accepted
-    assert reason in verdict.reason
-
-
-def test_a_model_that_answers_otherwise_is_refused_however_good() -> None:
-    assert judge(FIT, REIGNING, "it answers otherwise") == registry.Verdict(False, "it answers otherwise")
 
 
 def test_answers_are_compared_value_by_value() -> None:
@@ -107,8 +77,12 @@ def candidate(root: Path, seed: int = 1, run: str = "r1", **change: Any) -> Cand
     return dataclasses.replace(FIT, **{"checkpoint": root / f"{seed}.ckpt", "run_id": run_id, **change})
 
 
-def register(root: Path, entry: Candidate) -> dict[str, Any]:
-    return registry.register(QUIET, entry, root=root, image=IMAGE)
+def never(checkpoint: Path) -> float | None:
+    raise AssertionError(f"{checkpoint} need not be measured again")
+
+
+def register(root: Path, entry: Candidate, measure: registry.Measure = never) -> dict[str, Any]:
+    return registry.register(QUIET, entry, root=root, image=IMAGE, measure=measure)
 
 
 def versions(root: Path) -> list[str]:
@@ -134,12 +108,74 @@ def test_the_alias_follows_the_rule(root: Path, monkeypatch: pytest.MonkeyPatch)
     better = register(root, candidate(root, 3, "r2", value=0.6))
     assert (better["decision"], better["champion_version"], better["previous_champion"]) == ("champion", "3", "1")
 
-    late = register(root, candidate(root, 1, "r2", value=0.1, manifest_digest="d2"))
-    assert (late["decision"], late["version"], late["champion_version"]) == ("champion", "4", "4")
-    assert "other data" in late["reason"]
     stored = connection.connect(QUIET, root).get_model_version("m", "2").tags
     assert (stored["decision"], stored["metric_value"]) == ("refused", "0.4")
     assert "not better" in stored["reason"]
+
+
+def test_more_training_data_leave_the_yardstick_as_it_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "probe", answer_in_process)
+    assert register(root, candidate(root, 1, value=0.55))["decision"] == "champion"
+    worse = register(root, candidate(root, 2, "r2", value=0.01, manifest_digest="d2"))
+    assert (worse["decision"], worse["champion_version"]) == ("refused", "1")
+    assert "0.01 is not better than 0.55 of version 1 on the same data" in worse["reason"]
+
+
+def test_where_the_split_changed_the_champion_is_measured_on_the_new_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "probe", answer_in_process)
+    register(root, candidate(root, 1, value=0.9))
+    measured: list[bytes] = []
+
+    def measure(checkpoint: Path) -> float:
+        measured.append(checkpoint.read_bytes())
+        return 0.3
+
+    new = {"split_digest": "s2", "manifest_digest": "d2"}
+    worse = register(root, candidate(root, 2, "r2", value=0.25, **new), measure)
+    assert (worse["decision"], worse["champion_version"]) == ("refused", "1")
+    assert "not better than 0.3 of version 1 on the same data, measured again there" in worse["reason"]
+    assert measured == [(root / "1.ckpt").read_bytes()], "its own weights, fetched from the store"
+    better = register(root, candidate(root, 3, "r2", value=0.35, **new))
+    assert (better["decision"], better["champion_version"]) == ("champion", "3"), "what was measured is kept"
+    other = register(root, candidate(root, 1, "r2", metric="accuracy", value=0.2, **new), measure)
+    assert (other["decision"], len(measured)) == ("refused", 2), "by another metric on the same data, too"
+
+
+def test_a_champion_whose_weights_cannot_be_measured_makes_way(
+    root: Path, template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "probe", answer_in_process)
+
+    def refuse(checkpoint: Path) -> float:
+        raise DataError("its classes are others than this data's")
+
+    register(root, candidate(root, 1, value=0.9))
+    late = register(root, candidate(root, 2, value=0.2, split_digest="s2"), refuse)
+    assert (late["decision"], late["champion_version"]) == ("champion", "2")
+    assert "version 1 cannot be compared: it was measured on other data, and its classes are others" in late["reason"]
+    for file in template.glob("mlartifacts/**/*.ckpt"):  # where the copied store's paths lead
+        file.unlink()
+    gone = register(root, candidate(root, 3, value=0.1, split_digest="s3"))
+    assert (gone["decision"], gone["champion_version"]) == ("champion", "3")
+    assert "version 2 cannot be compared" in gone["reason"]
+
+
+def test_a_store_that_does_not_answer_is_no_reason_to_dethrone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "probe", answer_in_process)
+    register(root, candidate(root, 1, value=0.9))
+    fetch = registry.fetch_signed
+
+    def away(uri: str, *args: Any) -> Path:
+        if uri == "models:/m/1":
+            raise ConfigError("MLflow does not answer")
+        return fetch(uri, *args)
+
+    monkeypatch.setattr(registry, "fetch_signed", away)
+    with pytest.raises(ConfigError, match="does not answer"):
+        register(root, candidate(root, 2, value=0.2, split_digest="s2"))
+    assert connection.connect(QUIET, root).get_registered_model("m").aliases == {"champion": "1"}
 
 
 def test_another_gate_is_a_new_decision_on_the_same_version(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from contracts.errors import ConfigError, TrainingError
+from lightning_modules.task import Mean
 from pipeline.checkpoints import BEST, load_best, newest_state
 from pipeline.ledger import FOLDER as LEDGER
 from pipeline.ledger import merge
@@ -96,7 +97,11 @@ def test_not_finite_loss_stops_and_names_the_samples(tiny_project, tmp_path, mon
     from lightning_modules.tasks.segmentation import Task
 
     original = Task.losses
-    monkeypatch.setattr(Task, "losses", lambda *a: {k: v * float("nan") for k, v in original(*a).items()})
+
+    def broken(*a):
+        return {name: Mean(loss.total * float("nan"), loss.count) for name, loss in original(*a).items()}
+
+    monkeypatch.setattr(Task, "losses", broken)
     with pytest.raises(TrainingError, match=r"step 0, samples \['"):
         fit(**arguments(tiny_project, tmp_path))
     assert "not finite" in json.loads((tmp_path / FAILURE).read_text())["text"]

@@ -40,18 +40,9 @@ def test_unknown_name_lists_the_choices():
         build_backbone("resnet19")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"name": "small", "pretrained": True},
-        {"name": "small", "frozen_norm": True},
-        {"name": "vgg16", "pretrained": True, "frozen_norm": True},
-    ],
-)
-def test_combinations_that_make_no_sense(arguments):
-    name = arguments.pop("name")
-    with pytest.raises(ConfigError):
-        build_backbone(name, **arguments)
+def test_ours_has_no_pretrained_weights():
+    with pytest.raises(ConfigError, match="from scratch"):
+        build_backbone("small", pretrained=True)
 
 
 def test_weights_that_cannot_be_had_say_where_to_put_them(monkeypatch, tmp_path):
@@ -71,12 +62,12 @@ def test_weights_that_cannot_be_had_say_where_to_put_them(monkeypatch, tmp_path)
 def test_pretrained_weights_are_loaded(monkeypatch):
     state = backbones.torchvision.models.resnet18().state_dict()
     monkeypatch.setattr(backbones, "_state_dict", lambda name, weights: state)
-    for frozen_norm in (False, True):
-        backbone = build_backbone("resnet18", pretrained=True, frozen_norm=frozen_norm)
+    for norm in ("batch", "sync", "frozen"):
+        backbone = build_backbone("resnet18", pretrained=True, norm=norm)
         torch.testing.assert_close(backbone.stages[0][0].weight, state["conv1.weight"])
         torch.testing.assert_close(backbone.stages[3][1].conv2.weight, state["layer4.1.conv2.weight"])
         # what loading a checkpoint does
-        build_backbone("resnet18", frozen_norm=frozen_norm).load_state_dict(backbone.state_dict())
+        build_backbone("resnet18", norm=norm).load_state_dict(backbone.state_dict())
 
 
 def test_pixel_norm_is_imagenets_and_keeps_channels_last():

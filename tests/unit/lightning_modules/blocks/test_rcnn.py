@@ -1,8 +1,10 @@
 """The one-pass detector against torchvision's own forward, and where it differs on purpose."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNN, MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import maskrcnn_loss
@@ -10,7 +12,8 @@ from torchvision.ops import roi_align
 
 from contracts.errors import ConfigError
 from lightning_modules.blocks.detectors import RCNNConfig, detector_arguments, roi_pool
-from lightning_modules.blocks.rcnn import RCNN, _mask_loss
+from lightning_modules.blocks.rcnn import RCNN
+from lightning_modules.blocks.rcnn_losses import mask_loss
 from lightning_modules.models import faster_rcnn
 
 SIZE = 64
@@ -39,10 +42,10 @@ def sample(num_images: int = 3):
     return images, targets
 
 
-def detectors(kind):
+def detectors(kind, **settings):
     """torchvision's detector with a transform that changes nothing, and ours around the same parts."""
     torch.manual_seed(0)
-    arguments = detector_arguments(CONFIG, num_classes=3, image_size=SIZE)
+    arguments = detector_arguments(replace(CONFIG, **settings), num_classes=3, image_size=SIZE)
     if kind is MaskRCNN:
         arguments["mask_roi_pool"] = roi_pool(CONFIG, 14, SIZE)
         arguments["mask_head"] = MaskRCNNHeads(CONFIG.channels, [8], dilation=1)
@@ -52,10 +55,12 @@ def detectors(kind):
     return detector, RCNN(detector)
 
 
+@pytest.mark.parametrize("num_images", [1, 3])
 @pytest.mark.parametrize("kind", [FasterRCNN, MaskRCNN])
-def test_losses_equal_torchvisions(kind):
+def test_losses_equal_torchvisions(kind, num_images):
+    """Where as much is sampled of each image; its mask targets lie half a pixel beside ours."""
     detector, ours = detectors(kind)
-    images, targets = sample()
+    images, targets = sample(num_images)
     detector.train()
     torch.manual_seed(1)
     expected = detector(list(ours.pixel_norm(images)), targets)
@@ -63,19 +68,36 @@ def test_losses_equal_torchvisions(kind):
     losses, detections = ours.train()(images, targets)
     assert losses.keys() == expected.keys() and not detections
     for name in LOSSES:
-        torch.testing.assert_close(losses[name], expected[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(losses[name] / num_images, expected[name], rtol=1e-4, atol=1e-5)
 
 
-def test_mask_loss_is_torchvisions_with_pixels_at_their_centres():
+def test_mask_loss_is_torchvisions_with_pixels_at_their_centers():
     """A pixel's value at i in place of i + 0.5 is boxes that lie half a pixel further up and left."""
     _, targets = sample(2)
     boxes = [torch.tensor([[6.0, 4, 40, 30], [15, 22, 51, 58.5]]), torch.tensor([[20.0, 30, 50, 60]])]
     matches = [torch.tensor([0, 1]), torch.tensor([1])]
     logits = torch.randn(3, 4, 28, 28, generator=torch.Generator().manual_seed(0))
-    masks, labels = [t["masks"] for t in targets], [t["labels"] for t in targets]
-    expected = maskrcnn_loss(logits, [box - 0.5 for box in boxes], masks, labels, matches)
-    torch.testing.assert_close(_mask_loss(logits, boxes, matches, targets), expected)
-    assert abs(expected - maskrcnn_loss(logits, boxes, masks, labels, matches)) > 1e-3, "the half pixel must count"
+
+    def torchvisions(shift: float) -> Tensor:
+        parts = zip(logits.split([2, 1]), boxes, targets, matches, strict=True)
+        return sum(maskrcnn_loss(p, [b + shift], [t["masks"]], [t["labels"]], [m]) for p, b, t, m in parts)
+
+    torch.testing.assert_close(mask_loss(logits, boxes, matches, targets), torchvisions(-0.5))
+    assert abs(torchvisions(-0.5) - torchvisions(0)) > 1e-3, "the half pixel must count"
+
+
+def test_an_images_losses_do_not_depend_on_its_neighbours():
+    _, ours = detectors(MaskRCNN, rpn_batch=10_000, roi_batch=10_000)  # all of them: nothing is drawn
+    images, targets = sample()
+    targets[1] = {name: value[:0] for name, value in targets[1].items()}
+    targets[2]["ignored"] = torch.tensor([[0.0, 0, SIZE, 40]])
+    ours.eval()
+    with torch.no_grad():
+        together = ours(images, targets)[0]
+        alone = [ours(images[i : i + 1], targets[i : i + 1])[0] for i in range(3)]
+    assert alone[1]["loss_mask"] == alone[1]["loss_box_reg"] == 0 < min(alone[0].values())
+    for name, value in together.items():
+        torch.testing.assert_close(value, sum(one[name] for one in alone), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [FasterRCNN, MaskRCNN])

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -114,12 +115,7 @@ CATEGORIES = {1: "1", 2: "2", 3: "3"}
 def test_equals_pycocotools_on_random_input(seed, iou_type):
     images, annotations, results = random_case(seed)
     if iou_type == "segm":
-        for item in (*annotations, *results):
-            x, y, w, h = item["bbox"]
-            mask = encode_masks(fill_boxes(np.array([[x, y, x + w, y + h]]), SIZE))[0]
-            item["segmentation"] = {"size": list(SIZE), "counts": mask}
-        for result in results:
-            del result["bbox"]
+        with_masks(annotations, results)
     evaluation = CocoEvaluation(
         truth_of(images, annotations, CATEGORIES, masks=iou_type == "segm"), found_of(results), iou_type
     )
@@ -127,11 +123,27 @@ def test_equals_pycocotools_on_random_input(seed, iou_type):
     np.testing.assert_allclose(list(evaluation.stats.values()), expected, rtol=0, atol=1e-9)
 
 
+def with_masks(*parts):
+    """Each box's filled mask in its place, or beside it for the truth."""
+    for items in parts:
+        for item in items:
+            x, y, w, h = item["bbox"]
+            mask = encode_masks(fill_boxes(np.array([[x, y, x + w, y + h]]), SIZE))[0]
+            item["segmentation"] = {"size": list(SIZE), "counts": mask}
+    for result in parts[-1]:
+        del result["bbox"]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools 2.0.11 with numpy 2
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_resample_is_the_evaluation_of_the_images_it_draws(seed):
+def test_a_resample_is_the_evaluation_of_the_images_it_draws(seed, iou_type):
     images, annotations, results = random_case(seed)
+    if iou_type == "segm":
+        with_masks(annotations, results)
     weights = np.random.default_rng(seed).multinomial(len(images), np.full(len(images), 1 / len(images)), size=3)
-    measured = CocoEvaluation(truth_of(images, annotations, CATEGORIES), found_of(results), "bbox").measure("box_")
+    truth = truth_of(images, annotations, CATEGORIES, masks=iou_type == "segm")
+    measured = CocoEvaluation(truth, found_of(results), iou_type).measure("box_")
     drawn = measured.resample(weights)
     for b, row in enumerate(weights):
         copies = [(image, copy) for image, count in zip(images, row, strict=True) for copy in range(count)]
@@ -139,9 +151,63 @@ def test_a_resample_is_the_evaluation_of_the_images_it_draws(seed):
             [{**a, "image_id": n} for n, (image, _) in enumerate(copies, 1) for a in own if a["image_id"] == image]
             for own in (annotations, results)
         ]
-        expected = official(dict.fromkeys(range(1, len(copies) + 1), SIZE), *repeated)
+        expected = official(dict.fromkeys(range(1, len(copies) + 1), SIZE), *repeated, iou_type)
         ours = [drawn["box_" + name][b] for name in STAT_NAMES]
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-9)
+
+
+def crowded_case(num_images, *, per_image=100, num_categories=20):
+    """Seven objects of all sizes an image, crowds among them, and detections near them, of their category or not."""
+    rng = np.random.default_rng(num_images)
+    number, count = num_images * 7, num_images * per_image
+    sides = np.exp(rng.uniform(2, 5.5, (number, 2)))
+    boxes = np.concatenate([rng.uniform(0, 400, (number, 2)), sides], axis=1)
+    categories = rng.integers(1, num_categories + 1, number)
+    truth = CocoTruth(
+        sizes=dict.fromkeys(range(num_images), (480, 640)),
+        categories={c: str(c) for c in range(1, num_categories + 1)},
+        image_ids=np.repeat(np.arange(num_images), 7).tolist(),
+        category_ids=categories,
+        boxes=boxes,
+        areas=sides.prod(axis=1) * 0.7,
+        is_crowd=rng.random(number) < 0.03,
+    )
+    images = np.repeat(np.arange(num_images), per_image)
+    near = images * 7 + rng.integers(0, 7, count)
+    moved = boxes[near] + rng.normal(size=(count, 4)) * sides[near].mean(axis=1, keepdims=True) * rng.choice(
+        [0.05, 0.2, 2.0], (count, 1)
+    )
+    moved[:, 2:] = moved[:, 2:].clip(1)
+    found = CocoDetections(
+        image_ids=images.tolist(),
+        category_ids=np.where(rng.random(count) < 0.7, categories[near], rng.integers(1, num_categories + 1, count)),
+        scores=rng.random(count).round(2),  # many are equal
+        boxes=moved,
+    )
+    return truth, found
+
+
+@pytest.mark.parametrize("one_category", [False, True])
+def test_resampling_a_crowded_split_once_gives_its_own_numbers(one_category):
+    """With one category there are more than 100 detections of it in an image, the last of which do not count."""
+    truth, found = crowded_case(40, per_image=150)
+    if one_category:
+        ones = [np.ones_like(part.category_ids) for part in (truth, found)]
+        truth, found = replace(truth, categories={1: "1"}, category_ids=ones[0]), replace(found, category_ids=ones[1])
+    evaluation = CocoEvaluation(truth, found, "bbox")
+    drawn = evaluation.measure().resample(np.ones((1, 40)))
+    np.testing.assert_allclose([drawn[n][0] for n in STAT_NAMES], list(evaluation.stats.values()), rtol=0, atol=1e-12)
+
+
+def test_matches_are_taken_from_hotcoco_in_small_portions():
+    """Walked as a whole, its dicts take 1 MB an image."""
+    evaluation = CocoEvaluation(*crowded_case(200), "bbox")
+    evaluation.stats  # noqa: B018  what hotcoco itself needs is not counted
+    tracemalloc.start()
+    evaluation.measure().resample(np.ones((2, 200)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60e3 * 200
 
 
 @settings(deadline=None, max_examples=25)

@@ -211,7 +211,7 @@ def test_overfitting_four_images_lowers_every_loss_sum(module, model_module, dat
     totals = []
     for step in range(12):
         torch.manual_seed(step)
-        total = sum(task.losses(model, batch).values())
+        total = sum(loss.value for loss in task.losses(model, batch).values())
         optimizer.zero_grad()
         total.backward()
         optimizer.step()

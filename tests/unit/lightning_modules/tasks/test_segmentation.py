@@ -40,14 +40,18 @@ def test_loss_is_the_mean_over_counted_pixels(task, make_record):
     counted = batch["labels"] != 255
     log_probs = logits.log_softmax(1).permute(0, 2, 3, 1)[counted]
     expected = -log_probs[torch.arange(len(log_probs)), batch["labels"][counted].long()].mean()
-    torch.testing.assert_close(task.losses(lambda images: logits, batch)["cross_entropy"], expected)
+    loss = task.losses(lambda images: logits, batch)["cross_entropy"]
+    assert loss.count == counted.sum()
+    torch.testing.assert_close(loss.value, expected)
 
 
 def test_an_image_that_is_ignored_altogether_is_no_nan(task, make_record):
-    batch = batch_of(task, [make_record(0)])
-    batch["labels"][:] = 255
+    record = make_record(0)
+    ignored = np.full((record.height, record.width), 255, np.uint8)
+    batch = batch_of(task, [dataclasses.replace(record, semantic_mask=cv2.imencode(".png", ignored)[1].tobytes())])
+    assert batch["counts"] == {"cross_entropy": 0}
     model = Model(FcnConfig(), **task.model_args())
-    loss = task.losses(model, batch)["cross_entropy"]
+    loss = task.losses(model, batch)["cross_entropy"].value
     assert float(loss.detach()) == 0.0
     loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
@@ -109,7 +113,7 @@ def test_overfitting_four_images(task, make_record):
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     values = []
     for _ in range(15):
-        loss = task.losses(model, batch)["cross_entropy"]
+        loss = task.losses(model, batch)["cross_entropy"].value
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

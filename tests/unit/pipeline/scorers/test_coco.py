@@ -94,19 +94,20 @@ RLE = {"size": [40, 50], "counts": [100, 20, 1880]}
     ("truth", "found", "message"),
     [
         ((), ((1, "image_id"), 99), r"image that the truth does not have: 99.*found\.json: \[1\], image_id 99"),
-        ((), ((1, "image_id"), "7"), r"does not have: '7'"),
-        ((), ((1, "category_id"), 9), r"category.*: 9.*found\.json: results, entry 2 \(image 8\)"),
+        ((), ((1, "image_id"), "x7"), r"does not have: 'x7'"),
+        ((), ((1, "category_id"), 9), r"category_id' has a wrong value: 9.*\[1\], image_id 8.*categories: 1, 2"),
         ((), ((0, "category_id"), "cat"), r"'category_id' has a wrong value: 'cat'.*image_id 7"),
         ((), ((1, "score"), ...), r"'score' is missing.*image_id 8"),
         ((), ((1, "score"), "high"), r"'score' has a wrong value: 'high'"),
         ((), ((0, "bbox"), [1, 2, 3]), r"'bbox' has a wrong value: \[1, 2, 3\].*image_id 7"),
-        ((), ((1, "bbox"), [1, 2, "3", 4]), r"'bbox' has a wrong value.*four numbers"),
+        ((), ((1, "bbox"), [1, 2, "3 px", 4]), r"'bbox' has a wrong value.*four numbers"),
         ((), ((1, "bbox"), [1, 2, -3, 4]), r"a box that is none.*entry 2 \(image 8\).*not negative"),
         (((("annotations", 0, "area"), ...)), (), r"'area' is missing.*annotations\[0\], id 0"),
         ((("annotations", 1, "image_id"), 3), (), r"does not have: 3.*truth\.json: annotations\[1\]"),
         ((("images", 1, "id"), 7), (), r"id is there twice: 7.*images\[0\].*images\[1\]"),
-        ((("images", 1, "id"), "8"), (), r"image ids of two types"),
-        ((("categories", 1, "id"), 1), (), r"id is there twice: 1"),
+        ((("images", 1, "id"), "x8"), (), r"does not have: 8"),
+        ((("categories", 1, "id"), 1), (), r"two categories with one id: \['cat', 'dog'\].*id 1"),
+        ((("annotations", 0, "segments_info"), []), (), r"panoptic file.*annotations\[0\]"),
         ((("images",), ...), (), r"'images' is missing.*truth\.json"),
     ],
 )  # fmt: skip
@@ -118,12 +119,12 @@ def test_bad_files_are_refused_with_file_and_id(tmp_path, truth, found, message)
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        ({"size": [40, 50], "counts": [5, 5]}, "rle_bad_sum"),  # pycocotools reads memory that is not the mask's
-        ({"size": [40, 50], "counts": "c26"}, "rle_bad_sum"),
-        ({"size": [50, 40], "counts": [100, 20, 1880]}, "rle_size_mismatch"),
-        ([[10.0, 10, 1e9, 10, 30, 30]], "polygon_far_outside"),  # it crashes
-        ([[10.0, 10, 30, 30]], "polygon_too_short"),  # it takes it for a box
-        (7, "bad_segmentation"),
+        ({"size": [40, 50], "counts": [5, 5]}, "must add up"),  # pycocotools reads memory that is not the mask's
+        ({"size": [40, 50], "counts": "c26"}, "must add up"),
+        ({"size": [50, 40], "counts": [100, 20, 1880]}, "must have the size of its image"),
+        ([[10.0, 10, 1e9, 10, 30, 30]], "leave the image"),  # it crashes
+        ([[10.0, 10, 30, 30]], "no empty one"),  # it takes it for a box
+        (7, "list of polygons or a run-length"),
         ([], "no empty one"),
     ],
 )
@@ -136,6 +137,28 @@ def test_bad_masks_are_refused_with_file_and_id(tmp_path, segmentation, message,
         found, place = changed(FOUND, (1, "segmentation"), segmentation), "found.json: [1], image_id 8"
     with pytest.raises(DataError, match=f"(?s){message}.*{re.escape(place)}|{re.escape(place)}.*{message}"):
         scored(tmp_path, truth, found, coco_masks)
+
+
+@pytest.mark.parametrize("scorer", [coco_boxes, coco_masks])
+def test_what_the_data_stage_reads_is_scored(tmp_path, scorer):
+    """Ids and numbers as text on either side, flat polygons, missing boxes, repeated categories."""
+    truth = json.loads(json.dumps(TRUTH))
+    truth["images"][1] = {"id": "8", "height": "40", "width": 50}
+    truth["categories"] = [{"id": "c-1", "name": "cat"}, {"id": "2", "name": "dog"}] * 2
+    for item in truth["annotations"]:
+        item |= {"id": "x", "category_id": "c-1", "area": "400", "iscrowd": "0", "segmentation": POLYGON[0]}
+    truth["annotations"][0] |= {"image_id": "7", "segmentation": [*POLYGON, [3, 3]]}
+    del truth["annotations"][0]["bbox"]
+    found = [{**FOUND[0], "category_id": "c-1", "score": "0.5"}, {**FOUND[1], "category_id": "c-1", "image_id": 8}]
+    scores = scored(tmp_path, truth, found, scorer)
+    assert scores.measurements[0].values["AP"] == pytest.approx(1)
+    assert list(scores.details["per_class"]) == ["dog", "cat"]  # "2" is a number, and goes first
+    told = "; ".join(scores.notes)
+    rules = {"image_id_type", "number_from_text"}
+    rules |= {"box_from_mask"} if scorer is coco_boxes else {"polygon_nested", "polygon_part_dropped"}
+    assert all(rule in told for rule in rules)
+    crowded = changed(truth, ("annotations", 0, "iscrowd"), "1")
+    assert scored(tmp_path, crowded, found[:1], scorer).measurements[0].values["AP"] == 0  # only image 8 is left
 
 
 def test_run_lengths_of_either_kind(tmp_path):

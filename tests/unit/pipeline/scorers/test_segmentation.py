@@ -68,7 +68,7 @@ def test_equals_the_published_small_cases(shared_dir, tmp_path, capsys) -> None:
 
 def test_classes_up_to_the_largest_label_are_listed(tmp_path, capsys) -> None:
     truth = write(tmp_path / "t", {"a": [[0, 255, 255]]})
-    document = scored(capsys, truth, write(tmp_path / "f", {"a": [[0, 2, 3]]}))
+    document = scored(capsys, truth, write(tmp_path / "f", {"a": [[0, 2, 3]]}), "--ignore-index", "255")
     assert document["per_class"] == {"0": 1.0, "1": None, "2": None, "3": None}
     assert document["mean_iou"] == 1.0  # what lies on ignored pixels does not count
 
@@ -83,6 +83,42 @@ def test_high_labels_and_grey_of_four_bits(tmp_path, capsys) -> None:
         (tmp_path / name).mkdir()
         few.save(tmp_path / name / "a.png", bits=bits)
     assert scored(capsys, tmp_path / "four", tmp_path / "eight")["pixel_accuracy"] == 1.0
+
+
+def test_the_ignored_label_and_the_classes_are_the_users_to_name(tmp_path, capsys) -> None:
+    """CamVid's void is 11."""
+    truth = write(tmp_path / "t", {"a": [[0, 1, 11, 11]]}, "L")
+    found = write(tmp_path / "f", {"a": [[0, 0, 1, 2]]}, "L")
+    document = scored(capsys, truth, found, "--ignore-index", "11", "--class-names", "sky,road,car")
+    assert document["per_class"] == {"sky": 0.5, "road": 0, "car": None}
+    assert "11 ignored" in document["variant"]
+    document = scored(capsys, truth, found, "--ignore-index", "11", "--num-classes", "5")
+    assert [*document["per_class"]] == ["0", "1", "2", "3", "4"]
+    assert score.main(["segmentation", "--truth", str(truth), "--predictions", str(found), "--num-classes", "3"]) == 2
+    assert "a label is no class: 11" in capsys.readouterr().err
+    (tmp_path / "names.txt").write_text("sky\nroad\n")
+    command = ["segmentation", "--truth", str(truth), "--predictions", str(found)]
+    assert score.main([*command, "--ignore-index", "11", "--class-names", str(tmp_path / "names.txt")]) == 2
+    assert "a label is no class: 2" in capsys.readouterr().err
+
+
+def test_classes_without_a_pixel_and_truths_of_one_label_are_told(tmp_path, capsys) -> None:
+    truth = write(tmp_path / "t", {"a": [[0, 1]]})
+    command = ["segmentation", "--truth", str(truth), "--predictions", str(truth)]
+    assert score.main([*command, "--class-names", "a,b,c"]) == 0
+    assert "1 of 3 classes have no pixel in" in capsys.readouterr().err
+    write(tmp_path / "t", {"a": [[0, 0]]})
+    assert score.main(command) == 0
+    assert "shows label 0 alone" in capsys.readouterr().err
+
+
+def test_masks_of_0_and_255_are_no_perfect_score(tmp_path, capsys) -> None:
+    truth = write(tmp_path / "t", {"a": [[0, 255]]}, "L")
+    empty = write(tmp_path / "f", {"a": [[0, 0]]}, "L")
+    assert score.main(["segmentation", "--truth", str(truth), "--predictions", str(empty)]) == 2
+    assert "--ignore-index none" in capsys.readouterr().err
+    assert scored(capsys, truth, truth, "--ignore-index", "none")["mean_iou"] == 1
+    assert scored(capsys, truth, empty, "--ignore-index", "none")["mean_iou"] == 0.25
 
 
 def replace_with(image: Image.Image):
@@ -130,7 +166,7 @@ def test_splitting_images_changes_nothing_but_their_number(tmp_path_factory, pai
 
     def measure(name: str, first: list, second: list) -> dict:
         paths = [write(folder / name / side, dict(enumerate(maps))) for side, maps in (("t", first), ("f", second))]
-        return score.score("segmentation", Inputs(truth=paths[0], predictions=paths[1]))
+        return score.score("segmentation", Inputs(truth=paths[0], predictions=paths[1], ignore_index=255))
 
     apart = measure("apart", truths, found)
     together = measure("together", [np.concatenate(truths, axis=1)], [np.concatenate(found, axis=1)])

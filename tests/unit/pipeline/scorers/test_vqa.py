@@ -105,13 +105,18 @@ def changed(name: str, change) -> dict:
         ("results", lambda e: e.append({"question_id": 99, "answer": ""}), ["unknown question_id (1 of 5): [99]"]),
         ("results", lambda e: e.append(e[2]), ["question_id is there twice: 12", "results.json: [2] and [4]"]),
         ("results", lambda e: e[1].pop("answer"), ["'answer' is missing", "results.json: [1], question_id 11"]),
-        ("results", lambda e: e[1].update(answer=3), ["'answer' has a wrong value: 3", "question_id 11", "a text"]),
-        ("results", lambda e: e[1].update(question_id="11"), ["unknown question_id", "'11'"]),
+        ("results", lambda e: e[1].update(answer=[3]), ["'answer' has a wrong value: [3]", "question_id 11", "a text"]),
+        ("results", lambda e: e[1].update(question_id="x11"), ["unknown question_id", "'x11'"]),
+        ("results", lambda e: e.append({**e[1], "question_id": "11"}), ["there twice, as a number and as a text: 11"]),
         ("annotations", lambda e: e.pop(0), ["missing question_id (1 of 4): [10]", "annotations.json"]),
         ("annotations", lambda e: e[0].update(image_id=7), ["another image", "7", "annotations[0], question_id 10"]),
         ("annotations", lambda e: e[0].update(answers=[]), ["'answers' has a wrong value: []", "question_id 10"]),
         ("annotations", lambda e: e[0].update(answers=["yes"]), ["'answers' has a wrong value: ['yes']"]),
-        ("annotations", lambda e: e[0].pop("answer_type"), ["'answer_type' is missing", "question_id 10"]),
+        (
+            "annotations",
+            lambda e: e[0].update(answer_type=[]),
+            ["'answer_type' has a wrong value: []", "id 10"],
+        ),
         ("questions", lambda e: e.append(e[0]), ["question_id is there twice: 10", "questions.json: questions[0]"]),
         ("questions", lambda e: e[0].pop("image_id"), ["'image_id' is missing", "questions[0], question_id 10"]),
         ("questions", list.clear, ["lists no questions", "questions.json: questions"]),
@@ -124,6 +129,19 @@ def test_bad_files(tmp_path, capsys, name, change, said) -> None:
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("DataError: ")
     assert all(text in err for text in said), err
+
+
+def test_files_are_judged_as_the_source_judges_them(tmp_path, capsys) -> None:
+    """Ids as text, answers as numbers, no types and no image in the annotations."""
+    contents = documents([{**item, "answer": 2, "answers": ["2"]} for item in ITEMS])
+    for i, entry in enumerate(contents["annotations"]["annotations"]):
+        entry |= {"question_id": str(entry["question_id"]), "answers": [{"answer": 2}]}
+        del entry["answer_type"], entry["image_id"]
+        entry["question_type"] = None if i else ""
+    document = scored(capsys, *write(tmp_path, contents))
+    assert document["overall"] == 100
+    assert not {"perAnswerType", "perQuestionType"} & document.keys()
+    assert document["variant"].startswith("an answer that an annotator gave counts 100")
 
 
 def test_an_image_is_drawn_with_all_its_questions(tmp_path, capsys) -> None:
@@ -159,5 +177,5 @@ def test_the_order_of_the_files_does_not_matter(tmp_path_factory, first, second,
         found.append(score.score("vqa", inputs, num_resamples=10))
     assert found[0]["intervals"] == found[1]["intervals"]
     assert found[0] == found[1]
-    # Of two annotators one agrees: the mean over them of 0 and 1 / 3; the article of "the yes" goes.
-    assert found[0]["overall"] == pytest.approx(100 * 3 / 4 * (1 / 6))
+    # With two annotators an answer that one of them gave is right; the article of "the yes" goes.
+    assert found[0]["overall"] == 75

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from contracts.errors import ConfigError, DataError
-from contracts.records import Caption, Problem, Question, RawObject, RawRecord
+from contracts.records import Caption, ImagePart, Problem, Question, RawObject, RawRecord
 from pipeline.sources import OpenSource, joined_classes, joined_splits, read_joined
+from pipeline.sources._files import Unread
 
 DOG = RawObject(object_id="1", category="dog", box=(0, 0, 1, 1))
 LOST = Problem(reason="unknown_image", kind="object", file="f", item_id="1")
@@ -90,3 +91,25 @@ def test_classes_and_splits_of_a_data_set() -> None:
         joined_classes(opened(*fakes, Fake(names=("b",))))
     with pytest.raises(DataError, match="no split"):
         joined_splits(opened(Fake(found=())))
+
+
+def test_labels_of_two_sources_are_one_list() -> None:
+    first, second = Fake([record("a", labels=("cat", "big"))]), Fake([record("a", "b.json", labels=("big", "wild"))])
+    (joined,) = read_joined(opened(first, second), "train")
+    assert isinstance(joined, RawRecord) and joined.labels == ("cat", "big", "wild")
+    part = ImagePart(offset=0, size=1)
+    with pytest.raises(DataError, match="different files"):
+        list(read_joined(opened(first, Fake([record("a", image_part=part)])), "train"))
+
+
+def test_what_one_source_alone_knows_stays_unread() -> None:
+    def make(item: Any) -> Caption:
+        raise AssertionError("nobody has asked")
+
+    unread = Unread([b"one", b"two"], make)
+    caption = Caption(caption_id=1, text="x")
+    first = Fake([record("a", captions=unread), record("b", captions=(caption,))])
+    second = Fake([record("a"), record("b", captions=(caption, caption))])
+    a, b = read_joined(opened(first, second), "train")
+    assert isinstance(a, RawRecord) and a.captions is unread
+    assert isinstance(b, RawRecord) and b.captions == (caption,) * 3

@@ -13,6 +13,7 @@ from contracts.errors import ConfigError, DataError
 from contracts.records import Problem, RawRecord
 from pipeline.door import RULES, admit
 from pipeline.sources import voc
+from pipeline.sources._files import record_key
 
 OBJECT = (
     "<object><name>{name}</name><difficult>{difficult}</difficult><truncated>{truncated}</truncated>"
@@ -72,7 +73,8 @@ def test_xml_becomes_a_record(tmp_path: Path) -> None:
     lists(tmp_path, train="B.2.jpg\n2007_000032  1\n\n", val="2007_000032")
     records, problems = read(tmp_path)
     assert problems == []
-    assert [(r.key, r.image_id) for r in records] == [("2007_000032", "2007_000032"), ("b-2", "B.2")]
+    assert [r.image_id for r in records] == ["2007_000032", "B.2"]
+    assert records[0].key == record_key("JPEGImages/2007_000032.jpg")
     first, second = records[0].objects
     assert (first.category, first.box, first.is_difficult, first.is_truncated) == ("dog", (2, 3, 10, 12), True, False)
     assert (second.object_id, second.box, second.is_truncated) == ("2", (0.5, 1, 30, 20), True)
@@ -114,7 +116,7 @@ def test_lists_that_lie(tmp_path: Path) -> None:
     lists(tmp_path, train="d\na\nb\nc\na\n")
     records, problems = read(tmp_path)
     assert problems == [("duplicate_key", "a"), ("broken_xml", "b"), ("missing_annotation", "c")]
-    assert [r.key for r in records] == ["a", "d"]
+    assert [r.image_id for r in records] == ["a", "d"]
     assert [p.reason for p in admit(records[1], voc.OFFICIAL_CLASSES).problems] == ["missing_image"]
 
 
@@ -136,8 +138,8 @@ def test_several_folders_are_one_data_set(tmp_path: Path) -> None:
     lists(tmp_path / "VOC2007", test="000005")
     config = voc.Config(folders=("VOC2007", "VOC2012"), train="trainval", val="", test="test")
     assert voc.splits(tmp_path, config) == ("train", "test")
-    assert [r.key for r in read(tmp_path, "train", config)[0]] == ["000005", "2008_000008"]
-    assert [r.key for r in read(tmp_path, "test", config)[0]] == ["000005"]
+    assert [r.image_id for r in read(tmp_path, "train", config)[0]] == ["000005", "2008_000008"]
+    assert [r.image_id for r in read(tmp_path, "test", config)[0]] == ["000005"]
 
 
 def test_every_image_by_a_star(tmp_path: Path) -> None:
@@ -145,7 +147,7 @@ def test_every_image_by_a_star(tmp_path: Path) -> None:
     lists(tmp_path, train="")
     config = voc.Config(folders=(".",), val="*")
     assert voc.splits(tmp_path, config) == ("train", "val")
-    assert [r.key for r in read(tmp_path, "val", config)[0]] == ["a"]
+    assert [r.image_id for r in read(tmp_path, "val", config)[0]] == ["a"]
 
 
 def test_class_list_rules(tmp_path: Path) -> None:

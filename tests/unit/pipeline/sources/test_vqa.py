@@ -12,6 +12,7 @@ from contracts.errors import ConfigError, DataError
 from contracts.records import Problem, RawRecord
 from pipeline.door import RULES
 from pipeline.sources import vqa
+from pipeline.sources._files import record_key
 
 
 def question(number: Any, image_id: Any = 25, **changes: Any) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def write(root: Path, questions: list, annotations: list | None, split: str = "t
 def read(root: Path, split: str = "train", **config: Any) -> tuple[list[RawRecord], list[tuple[str, str]]]:
     items = list(vqa.read(root, split, vqa.Config(**config)))
     problems = [item for item in items if isinstance(item, Problem)]
-    assert {p.kind for p in problems} <= {"question"}
+    assert {p.kind for p in problems} <= {"question", "answer"}
     assert {p.reason for p in problems} <= RULES.keys()
     return [i for i in items if isinstance(i, RawRecord)], [(p.reason, p.item_id) for p in problems]
 
@@ -47,7 +48,7 @@ def test_questions_get_their_answers(tmp_path: Path) -> None:
     )
     records, problems = read(tmp_path)
     assert problems == []
-    assert [(r.key, r.image_id) for r in records] == [("000000000009", 9), ("000000000025", 25)]
+    assert [(r.key, r.image_id) for r in records] == [("train2017-000000000009", 9), ("train2017-000000000025", 25)]
     assert records[1].image == tmp_path / "train2017/000000000025.jpg"
     assert [q.question_id for q in records[1].questions] == [25001, 25000]
     first = records[1].questions[0]
@@ -57,16 +58,17 @@ def test_questions_get_their_answers(tmp_path: Path) -> None:
     assert vqa.splits(tmp_path, vqa.Config()) == ("train",)
 
 
-def test_questions_and_answers_that_do_not_match(tmp_path: Path) -> None:
+def test_every_question_is_kept_or_told_once(tmp_path: Path) -> None:
     good = [question(1), question(2), question(3), question(4)]
     bad = [
-        question(0),
-        question("5"),
-        question(6, "25"),
+        question(-1),
+        question(""),
+        question(6, True),
         question(7, -1),
         question(8, question=None),
         "text",
         question(1, question="again"),
+        question(9, "../25"),
     ]
     answers = [
         answer(1),
@@ -77,28 +79,55 @@ def test_questions_and_answers_that_do_not_match(tmp_path: Path) -> None:
         answer(3, answers=["a dog"]),
         7,
         answer(1),
+        answer(6),  # of a question that was told
+        answer(9),
     ]
     write(tmp_path, good + bad, answers)
-    (record,), problems = read(tmp_path)
+    items = list(vqa.read(tmp_path, "train", vqa.Config(images="{split}2017/{image_id}.jpg")))
+    (record,) = [item for item in items if isinstance(item, RawRecord)]
+    problems = [(p.kind, p.reason, p.item_id) for p in items if isinstance(p, Problem)]
     assert [q.question_id for q in record.questions] == [1]
     assert record.questions[0].text == "What is 1?"
     assert problems == [
-        ("bad_annotation_id", "0"),
-        ("bad_annotation_id", "5"),
-        ("bad_image_id", "6"),
-        ("bad_image_id", "7"),
-        ("bad_question", "8"),
-        ("not_an_object", "questions[9]"),
-        ("duplicate_annotation_id", "1"),
-        ("unknown_question", "99"),
-        ("bad_annotation_id", "None"),
-        ("bad_answers", "3"),
-        ("not_an_object", "annotations[6]"),
-        ("duplicate_annotation_id", "1"),
-        ("question_image_mismatch", "2"),
-        ("question_without_answers", "3"),
-        ("question_without_answers", "4"),
+        ("question", "bad_annotation_id", "-1"),
+        ("question", "bad_annotation_id", ""),
+        ("question", "bad_image_id", "6"),
+        ("question", "bad_image_id", "7"),
+        ("question", "bad_question", "8"),
+        ("question", "not_an_object", "questions[9]"),
+        ("question", "duplicate_annotation_id", "1"),
+        ("answer", "unknown_question", "99"),
+        ("answer", "bad_annotation_id", "None"),
+        ("answer", "not_an_object", "annotations[6]"),
+        ("answer", "duplicate_annotation_id", "1"),
+        ("question", "bad_image_id", "9"),
+        ("question", "question_image_mismatch", "2"),
+        ("question", "bad_answers", "3"),
+        ("question", "question_without_answers", "4"),
     ]
+    told = sum(kind == "question" for kind, _, _ in problems)
+    assert told + len(record.questions) == len(good + bad), "questions of the file = kept + dropped"
+
+
+def test_ids_are_numbers_or_texts_and_answers_may_be_numbers(tmp_path: Path) -> None:
+    numbers = {"answers": [{"answer": value} for value in (2, 2.0, 2.5, "two")], "multiple_choice_answer": 2}
+    questions = [question(0, "25"), question("7", 25), question("007", "cat"), question("x y", "dog")]
+    answers = [answer("0", 25), answer(7), answer("007", "cat", **numbers), answer("x y", None)]
+    write(tmp_path, questions, answers)
+    records, problems = read(tmp_path, images="{split}2017/{image_id}.jpg")
+    assert problems == []
+    assert {r.image_id: [q.question_id for q in r.questions] for r in records} == {
+        25: [0, 7],
+        "cat": ["007"],
+        "dog": ["x y"],
+    }
+    (record,) = [r for r in records if r.image_id == "cat"]
+    assert record.image == tmp_path / "train2017/cat.jpg"
+    assert record.questions[0].answers == ("2", "2", "2.5", "two")
+    assert record.questions[0].multiple_choice_answer == "2"
+    (record,), problems = read(tmp_path)  # "cat" has no place in {image_id:012d}
+    assert record.image_id == 25
+    assert sorted(problems) == [("bad_image_id", "007"), ("bad_image_id", "x y")]
 
 
 def test_a_split_without_annotations_is_unlabelled(tmp_path: Path) -> None:
@@ -112,7 +141,10 @@ def test_official_image_names(tmp_path: Path) -> None:
     write(tmp_path, [question(1)], [answer(1)])
     (record,), _ = read(tmp_path, images="{split}2014/COCO_{split}2014_{image_id:012d}.jpg")
     assert record.image == tmp_path / "train2014/COCO_train2014_000000000025.jpg"
-    assert record.key == "coco_train2014_000000000025"
+    assert record.key == record_key("train2014/COCO_train2014_000000000025.jpg")
+    write(tmp_path, [question(1, 1), question(2, 2)], None)
+    records, _ = read(tmp_path, images="{image_id}/photo.jpg")
+    assert [r.key for r in records] == ["1-photo", "2-photo"]
 
 
 def test_mistakes_stop(tmp_path: Path) -> None:
@@ -123,6 +155,3 @@ def test_mistakes_stop(tmp_path: Path) -> None:
         vqa.Config(images="x.jpg")
     with pytest.raises(ConfigError, match="filled in"):
         vqa.Config(images="{image_id:zz}.jpg")
-    write(tmp_path, [question(1, 1), question(2, 2)], None)
-    with pytest.raises(ConfigError, match="record key"):
-        read(tmp_path, images="{image_id}/photo.jpg")

@@ -1,0 +1,183 @@
+"""Image classification: one class of the whole image.
+
+Batch: `images` (B, 3, S, S) uint8 channels_last; `labels` (B,) int64, 0..C-1, absent in prediction. Model: images ->
+logits (B, C) float. B images, C classes, without background.
+Prediction: `probs` (C,) float32. Truth: `label`, 0..C-1.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from contracts.errors import ConfigError, DataError
+from contracts.ranges import Range, check_ranges
+from contracts.records import DataSpec, Record
+from lightning_modules import drawing_text as draw
+from lightning_modules.augment import Augment, AugmentConfig
+from lightning_modules.blocks.pixels import stack_images
+from lightning_modules.metrics.classification import measure_classification
+from lightning_modules.metrics.measurement import Measurement
+from lightning_modules.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
+
+_NUM_TOP = 5
+_NUM_CONFUSED = 20
+_PICTURE_PX = 420
+
+
+class Task(BaseTask):
+    """Scores: `top1` and `top5`, the share of images whose class is the best, or among the five best."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """
+        Attributes:
+            image_size: images are resized to a square of this side, in pixels.
+            label_smoothing: share of the target that is spread over all classes (1512.00567).
+        """
+
+        image_size: int = 128
+        label_smoothing: float = 0.0
+        augment: AugmentConfig = field(default=AugmentConfig(horizontal_flip=0.5, scale=0.15, shift=0.06))
+
+        def __post_init__(self) -> None:
+            check_ranges(self, image_size=Range(32), label_smoothing=Range(0, 1, open_high=True))
+
+    family = "classifier"
+    requires = ("num_labels",)
+    eval_requires = ("num_labels",)
+    metric = "top1"
+    config: Config
+
+    def __init__(self, config: Config, data: DataSpec):
+        super().__init__(config, data)
+        if len(data.classes) < 2:
+            raise ConfigError(
+                "there is nothing to tell apart", value=list(data.classes), where=f"classes of {data.dataset}",
+                allowed="two classes or more", fix="choose a data set with a source of labels, such as `image_folder`",
+            )  # fmt: skip
+        self._positions = {name: i for i, name in enumerate(data.classes)}
+        self._augment = Augment(config.augment, size=config.image_size)
+
+    def model_args(self) -> dict[str, Any]:
+        return {"num_classes": len(self.data.classes)}
+
+    # records to tensors
+
+    def encode(self, record: Record, seed: int | None) -> Example:
+        image = self._augment(record.image, (record.height, record.width), seed=seed).image
+        return {"image": image, **({"label": self._label(record)} if record.labels else {})}
+
+    def _label(self, record: Record) -> int:
+        if len(record.labels) != 1:
+            raise DataError(
+                "an image of this task has one label", value=list(record.labels),
+                where=f"record {record.key} of {self.data.dataset}",
+                fix="give each image one class; tasks of several labels are not here",
+            )  # fmt: skip
+        return self._positions[record.labels[0]]
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        batch: Batch = {"images": stack_images([example["image"] for example in examples])}
+        if all("label" in example for example in examples):
+            batch["labels"] = torch.tensor([example["label"] for example in examples], dtype=torch.int64)
+        return batch
+
+    def truth(self, record: Record) -> Truth:
+        return {"label": self._label(record)}
+
+    # tensors to losses and predictions
+
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
+        return {"cross_entropy": self._loss(model(batch["images"]), batch)}
+
+    def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        return self._predictions(model(batch["images"]))
+
+    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
+        logits = model(batch["images"])
+        return {"cross_entropy": self._loss(logits, batch)}, self._predictions(logits)
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Mean:
+        with torch.autocast(logits.device.type, enabled=False):
+            total = F.cross_entropy(
+                logits.float(), batch["labels"], label_smoothing=self.config.label_smoothing, reduction="sum"
+            )
+        return Mean(total, len(logits))
+
+    @staticmethod
+    def _predictions(logits: Tensor) -> list[Prediction]:
+        return [{"probs": probs} for probs in torch.softmax(logits.float(), dim=1).cpu().numpy()]
+
+    # what a user sees
+
+    def measure(
+        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
+    ) -> list[Measurement]:
+        return [measure_classification(*self._columns(predictions, truths))]
+
+    def _columns(
+        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores (N, C) and labels (N,), in the keys' order."""
+        scores = np.zeros((len(truths), len(self.data.classes)), np.float32)
+        labels = np.zeros(len(truths), np.int64)
+        for i, (key, truth) in enumerate(sorted(truths.items())):
+            scores[i], labels[i] = predictions[key]["probs"], truth["label"]
+        return scores, labels
+
+    def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
+        """The most frequent class, then the next: each class's share of the images."""
+        counts = np.bincount([truth["label"] for truth in truths.values()], minlength=len(self.data.classes))
+        probs = (counts / max(1, len(truths))).astype(np.float32)
+        return {key: {"probs": probs} for key in truths}
+
+    def _top(self, prediction: Prediction) -> list[tuple[str, float]]:
+        """Names and probabilities of the best classes, the best first; of equal ones the first in the class list."""
+        best = np.argsort(-prediction["probs"], kind="stable")[:_NUM_TOP]
+        return [(self.data.classes[i], float(prediction["probs"][i])) for i in best]
+
+    def answer(self, prediction: Prediction) -> dict[str, Any]:
+        top = self._top(prediction)
+        return {"class": top[0][0], "top": [{"class": name, "probability": round(p, 6)} for name, p in top]}
+
+    def picture(self, image: np.ndarray, prediction: Prediction, truth: Truth | None) -> np.ndarray:
+        """The image over its best classes: green right, red wrong, blue where the truth is unknown."""
+        top, colour, title = self._top(prediction), draw.BLUE, ""
+        if truth is not None:
+            title = self.data.classes[truth["label"]]
+            colour = draw.GREEN if top[0][0] == title else draw.RED
+        bars = [(name, probability, draw.GREY if i else colour) for i, (name, probability) in enumerate(top)]
+        parts = [draw.fit(image, _PICTURE_PX), draw.bars(bars, _PICTURE_PX)]
+        if title:
+            parts.insert(1, draw.text_block([(f"truth: {title}", draw.BLACK)], _PICTURE_PX))
+        return draw.stack(parts)
+
+    def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
+        """Accuracy of each class, and the classes taken for one another, of the most frequent ones."""
+        scores, labels = self._columns(predictions, truths)
+        names, predicted = self.data.classes, scores.argmax(axis=1)
+        frequent = [label for label, _ in Counter(labels.tolist()).most_common(_NUM_CONFUSED)]
+        pairs = Counter(zip(labels.tolist(), predicted.tolist(), strict=True))
+        shown: Counter[tuple[str, str]] = Counter()
+        for (label, guess), count in pairs.items():
+            if label in frequent:
+                shown[names[label], names[guess] if guess in frequent else "(other)"] += count
+        return [
+            Plot(
+                name="confusion", kind="confusion", columns=("truth", "predicted", "count"),
+                rows=[(*pair, count) for pair, count in sorted(shown.items())],
+                x="predicted", y="truth", title="Most frequent classes",
+            ),
+            Plot(
+                name="class_accuracy", kind="bar", columns=("class", "accuracy"), x="class", y="accuracy",
+                rows=[(names[i], float((predicted[labels == i] == i).mean())) for i in frequent],
+            ),
+        ]  # fmt: skip

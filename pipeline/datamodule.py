@@ -172,15 +172,15 @@ class BatchLoader:
         """The batches of `asks`, in order. Who asks next takes the processes over."""
         self._turn += 1
         self._asks.pending = asks
-        loader = self._loader
-        batches = islice(self._received(loader, self._turn, len(asks)), len(asks))
+        sent = iter(self._loader)  # here: only the main thread hears at once of a process that died
+        batches: Iterator[Batch] = islice(self._received(sent, self._turn, len(asks)), len(asks))
         if self._pin_memory and self._asks.memory is not None:
             # Cut to its length: the thread must not look for a next one while validation takes the processes over.
             batches = ahead(batches, torch.cuda.current_device() if torch.cuda.is_available() else None)
         return batches
 
-    def _received(self, loader: DataLoader, turn: int, num_asks: int) -> Iterator[Batch]:
-        for done, (batch, slot) in enumerate(loader, start=1):
+    def _received(self, sent: Iterator[Any], turn: int, num_asks: int) -> Iterator[Batch]:
+        for done, (batch, slot) in enumerate(sent, start=1):
             if isinstance(batch, SightlineError):
                 raise batch
             if self._asks.memory is not None:

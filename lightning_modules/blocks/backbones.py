@@ -28,6 +28,7 @@ _FEATURE_ENDS = {
     "convnext_tiny": (2, 4, 6, 8),
     "vgg16": (10, 17, 24, 31),  # after pool2..pool5: the maps that FCN (1411.4038) reads
 }
+_WITHOUT_BATCH_NORM = ("convnext_tiny", "vgg16")
 
 
 class Backbone(nn.Module):
@@ -128,19 +129,9 @@ def _count_channels(stages: list[nn.Module]) -> tuple[int, int, int, int]:
     return counts[0], counts[1], counts[2], counts[3]
 
 
-def build_backbone(name: str, *, pretrained: bool = False, norm: NormName = "batch") -> Backbone:
-    """The backbone called `name`, its classifier removed.
-
-    Args:
-        name: one of `BackboneName`.
-        pretrained: start from torchvision's ImageNet weights (not for "small", which is ours).
-        norm: which statistics its norms use, see `blocks/norms.py`. "frozen" is for detectors with few images a
-            device; of no use without pretrained weights, but allowed, because a checkpoint is loaded into a model
-            built without them.
-
-    Raises:
-        ConfigError: unknown name, weights that cannot be had, or a combination that makes no sense.
-    """
+def check_backbone(name: str, *, pretrained: bool, norm: NormName) -> None:
+    """Raise ConfigError for an unknown backbone or settings that do not go together. Every model's Config calls it, so
+    that `pipeline.check` tells before anything is built."""
     names = get_args(BackboneName)
     if name not in names:
         raise ConfigError("unknown backbone", value=name, where="backbone", allowed=", ".join(names))
@@ -159,7 +150,24 @@ def build_backbone(name: str, *, pretrained: bool = False, norm: NormName = "bat
             where="norm",
             allowed="norm: batch, sync or frozen; or pretrained: false",
         )
-    backbone = _small() if name == "small" else _torchvision(name, pretrained)
-    if not set_norms(backbone, norm) and norm != "batch":
+    if norm != "batch" and name in _WITHOUT_BATCH_NORM:
         raise ConfigError("this backbone has no batch norms", value={"backbone": name, "norm": norm}, where="norm")
+
+
+def build_backbone(name: str, *, pretrained: bool = False, norm: NormName = "batch") -> Backbone:
+    """The backbone called `name`, its classifier removed.
+
+    Args:
+        name: one of `BackboneName`.
+        pretrained: start from torchvision's ImageNet weights (not for "small", which is ours).
+        norm: which statistics its norms use, see `blocks/norms.py`. "frozen" is for detectors with few images a
+            device; of no use without pretrained weights, but allowed, because a checkpoint is loaded into a model
+            built without them.
+
+    Raises:
+        ConfigError: unknown name, weights that cannot be had, or a combination that makes no sense.
+    """
+    check_backbone(name, pretrained=pretrained, norm=norm)
+    backbone = _small() if name == "small" else _torchvision(name, pretrained)
+    set_norms(backbone, norm)
     return backbone

@@ -16,7 +16,7 @@ from torchvision.ops.poolers import initLevelMapper
 
 from contracts.errors import ConfigError
 from contracts.ranges import COUNT, POSITIVE, SHARE, check_ranges
-from lightning_modules.blocks.backbones import LEVELS, BackboneName, build_backbone
+from lightning_modules.blocks.backbones import LEVELS, BackboneName, build_backbone, check_backbone
 from lightning_modules.blocks.fpn import PyramidBackbone, check_levels
 from lightning_modules.blocks.norms import NormName
 
@@ -84,6 +84,7 @@ class RCNNConfig:
         if not self.aspect_ratios:
             raise ConfigError("aspect_ratios is empty", allowed="one or more, such as [0.5, 1, 2]")
         check_levels(self.levels)
+        check_backbone(self.backbone, pretrained=self.pretrained, norm=self.norm)
 
 
 def detector_arguments(config: RCNNConfig, *, num_classes: int, image_size: int) -> dict[str, Any]:

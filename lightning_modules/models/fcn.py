@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from contracts.ranges import COUNT, Range, check_ranges
-from lightning_modules.blocks.backbones import BackboneName, build_backbone
+from lightning_modules.blocks.backbones import BackboneName, build_backbone, check_backbone
 from lightning_modules.blocks.norms import NormName
 from lightning_modules.blocks.pixels import PixelNorm, pad_to_stride
 from lightning_modules.families import Family
@@ -34,6 +34,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_ranges(self, head_channels=COUNT, dropout=Range(0, 1, open_high=True))
+        check_backbone(self.backbone, pretrained=self.pretrained, norm=self.norm)
 
 
 def bilinear_upsampling(channels: int, stride: int) -> nn.ConvTranspose2d:

@@ -12,21 +12,24 @@ import torch
 from torch import Tensor, nn
 
 from contracts.ranges import Range, check_ranges
-from lightning_modules.blocks.backbones import BackboneName, build_backbone
+from lightning_modules.blocks.backbones import BackboneName, build_backbone, check_backbone
+from lightning_modules.blocks.norms import NormName
 from lightning_modules.blocks.pixels import PixelNorm
 from lightning_modules.families import Family
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """`dropout` is that of the averaged features."""
+    """`dropout` is that of the averaged features; `norm`: see `blocks/norms.py`."""
 
     backbone: BackboneName = "small"
     pretrained: bool = False
+    norm: NormName = "batch"
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check_ranges(self, dropout=Range(0, 1, open_high=True))
+        check_backbone(self.backbone, pretrained=self.pretrained, norm=self.norm)
 
 
 class Model(nn.Module):
@@ -37,7 +40,7 @@ class Model(nn.Module):
     def __init__(self, config: Config, *, num_classes: int):
         super().__init__()
         self.pixel_norm = PixelNorm()
-        self.backbone = build_backbone(config.backbone, pretrained=config.pretrained)
+        self.backbone = build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
         self.dropout = nn.Dropout(config.dropout)
         self.classify = nn.Linear(self.backbone.channels["c5"], num_classes)
         nn.init.zeros_(self.classify.weight)

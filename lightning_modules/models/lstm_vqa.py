@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from contracts.ranges import COUNT, Range, check_ranges
 from lightning_modules.blocks.attention import AdditiveAttention
-from lightning_modules.blocks.backbones import BackboneName, build_backbone
+from lightning_modules.blocks.backbones import BackboneName, build_backbone, check_backbone
 from lightning_modules.blocks.language import LSTMEncoder
 from lightning_modules.blocks.norms import NormName, own_norm
 from lightning_modules.blocks.pixels import PixelNorm
@@ -49,6 +49,7 @@ class Config:
             fused_channels=COUNT,
             dropout=Range(0, 1, open_high=True),
         )
+        check_backbone(self.backbone, pretrained=self.pretrained, norm=self.norm)
 
 
 class Model(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from contracts.ranges import COUNT, Range, check_ranges
 from lightning_modules.blocks.attention import AdditiveAttention
-from lightning_modules.blocks.backbones import BackboneName, build_backbone
+from lightning_modules.blocks.backbones import BackboneName, build_backbone, check_backbone
 from lightning_modules.blocks.norms import NormName
 from lightning_modules.blocks.pixels import PixelNorm
 from lightning_modules.families import Family
@@ -46,6 +46,7 @@ class Config:
             attention_channels=COUNT,
             dropout=Range(0, 1, open_high=True),
         )
+        check_backbone(self.backbone, pretrained=self.pretrained, norm=self.norm)
 
 
 class Model(nn.Module):

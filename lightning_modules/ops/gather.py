@@ -23,7 +23,9 @@ def _group() -> dist.ProcessGroup | None:
 def _cpu_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
     """Made at the first collective, which all ranks come to, with the default group's patience."""
     patience = world._get_backend(world._device_types[0]).options._timeout
-    return dist.new_group(backend="gloo", timeout=patience)
+    group = dist.new_group(backend="gloo", timeout=patience)
+    assert isinstance(group, dist.ProcessGroup)  # a rank outside a group gets a number
+    return group
 
 
 def gather_to_first(item: T) -> list[T] | None:

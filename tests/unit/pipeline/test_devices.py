@@ -22,7 +22,7 @@ from pipeline.datamodule import TarDataModule
 from pipeline.params import load_params
 from pipeline.runs import load_run
 from pipeline.sections import LoaderConfig
-from pipeline.training import choose_precision
+from pipeline.training import fast_precision
 
 
 @pytest.mark.parametrize(("has_bf16", "precision"), [(True, "bf16-mixed"), (False, "16-mixed")])
@@ -31,7 +31,7 @@ def test_emulated_bf16_is_no_bf16(monkeypatch, has_bf16, precision):
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or has_bf16
     )
-    assert choose_precision("auto", use_gpu=True) == precision
+    assert fast_precision(use_gpu=True) == precision
 
 
 class Module(pl.LightningModule):
@@ -131,7 +131,7 @@ def test_batches_are_pinned_outside_the_thread_that_trains(tiny_project, monkeyp
     expected = list(data_module(tiny_project, "segmentation", 0).train_dataloader())
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     loader = data_module(tiny_project, "segmentation", 1).train_dataloader()
-    loader._pin_memory = True
+    loader._loader._pin_memory = True
     next(iter(loader))  # left early
     loader.load_state_dict({"epoch": 0, "batches": 0})
     given = list(loader)
@@ -144,9 +144,9 @@ def test_batches_are_pinned_outside_the_thread_that_trains(tiny_project, monkeyp
 def test_all_tensors_of_a_batch_lie_in_the_memory_that_is_used_again(tiny_project, run):
     module = data_module(tiny_project, run, 1)
     dataset = module.train_dataloader().dataset
-    requests = module.train_plan(0)
-    dataset.memory = memory = BatchMemory(1, dataset.batch_bytes(requests[0]))
-    sent, _ = dataset[(requests[0], memory.take())]
+    ask = module.train_plan(0)[0]
+    dataset.memory = memory = BatchMemory(1, dataset.batch_bytes(ask))
+    sent, _ = dataset[ask._replace(slot=memory.take())]
 
     def tensors(value: object) -> Iterator[object]:
         if isinstance(value, dict | list | tuple):

@@ -95,6 +95,23 @@ def test_a_model_that_cannot_do_the_task_is_told(document, run, model, said):
     assert text.startswith("1 mistake in params.yaml") and f"runs.{run}.model: task" in text and said in text
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"pretrained": True}, "backbone 'small' is trained from scratch"),
+        ({"norm": "frozen"}, "backbone 'small' is trained from scratch"),
+        ({"backbone": "vgg16", "norm": "group"}, "this backbone has no batch norms"),
+        ({"backbone": "resnet18", "norm": "group", "pretrained": True}, "pretrained weights belong to batch norms"),
+    ],
+)
+def test_every_model_tells_a_backbone_that_could_not_be_built(document, settings, said):
+    runs = document["runs"].values()
+    for run in runs:
+        run["model"] |= settings
+    text = message(document)
+    assert text.startswith(f"{len(runs)} mistakes in params.yaml") and text.count(said) == len(runs)
+
+
 @pytest.mark.parametrize("run", ["vqa_lstm", "captioning_attention"])
 def test_a_flip_that_knows_nothing_of_the_text_is_refused(document, run):
     put(document, f"runs.{run}.task.augment", {"horizontal_flip": 0.5})

@@ -92,7 +92,7 @@ def test_one_image_with_one_place_is_trained_on(name):
     model = lstm_vqa.Model(config, vocabulary_size=9, num_answers=4).train()
     before = state_of(model)
     image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
-    logits = model(image, torch.tensor([[4, 5]]), torch.tensor([2]), torch.tensor([0]))
+    logits = model(image, torch.tensor([[4, 5]]), [2], torch.tensor([0]))
     logits.square().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
     assert model.from_image.weight.grad.abs().sum() > 0

@@ -20,6 +20,15 @@ from pipeline.sections import DatasetConfig, LoaderConfig
 from pipeline.settings import Problems, merged, nearest, parse, raise_if
 from pipeline.train_config import TrainConfig
 
+# Of `train`: what happens beside the steps.
+BESIDE = {
+    "num_pictures",
+    "log_every_steps",
+    "checkpoint_every_steps",
+    "checkpoint_every_s",
+    "eval_batch_size",
+    "ledger",
+}
 NAMED = ("datasets", "runs")  # their keys are names
 SECTIONS = ("datasets", "runs", "train", "shards", "loader", "cluster", "tracking", "registry")
 FILE = "params.yaml"
@@ -43,6 +52,13 @@ class Run:
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what is stored in a checkpoint and sent to workers."""
         return dataclasses.asdict(self)
+
+    def weight_settings(self) -> dict[str, Any]:
+        """What weights depend on: not how data is read, nor what is drawn, noted and saved meanwhile."""
+        plain = self.to_dict()
+        window = plain.pop("loader")["window"]
+        plain["train"] = {key: value for key, value in plain["train"].items() if key not in BESIDE}
+        return {**plain, "window": window}
 
 
 class Params:

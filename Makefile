@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check heal test faults chaos bench lint type ui lock clean clean-state
+.PHONY: help setup repro check heal test lock-check faults chaos bench lint type ui lock clean clean-state
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -33,6 +33,9 @@ test: setup  ## run the tests; those that start Ray mostly wait, so the others r
 	@$(BIN)/python -m pytest tests/integration >$(VENV)/integration.log 2>&1 & integration=$$!; \
 	$(BIN)/python -m pytest tests/contract tests/unit; unit=$$?; \
 	wait $$integration; integration=$$?; cat $(VENV)/integration.log; exit $$((unit + integration))
+
+lock-check: setup  ## fail where dvc.lock and metrics/ are not of this code and these settings (then: make repro)
+	$(BIN)/python -m pytest tests/reference
 
 faults: setup  ## kill, cut, forge and starve it: every fault is survived or refused clearly (tests/faults/README.md)
 	$(BIN)/python -m pytest tests/faults

@@ -170,7 +170,10 @@ def main() -> None:
         base = params.section(ShardsConfig, "shards").store
         if base is None:
             raise ConfigError(
-                "the shards lie in no store", where="shards.store", value=None, fix="name the store to be cleaned"
+                "the shards are not in an object store",
+                where="shards.store",
+                value=None,
+                fix="name the store to be cleaned",
             )
         clean(project, arguments.name, f"{base.rstrip('/')}/{arguments.name}", arguments.days, delete=arguments.yes)
     except SightlineError as error:

@@ -35,7 +35,7 @@ def guard_process() -> None:
     wanted = os.environ.get("SIGHTLINE_UMASK", _PRIVATE)
     if not re.fullmatch("0?0[0-7]{2}", wanted):
         raise ConfigError(
-            "this is no octal number that leaves files to the user",
+            "must be an octal number that leaves files to the user",
             value=wanted,
             where="environment variable SIGHTLINE_UMASK",
             allowed="077, 027, 022, ...",

@@ -92,7 +92,7 @@ class Params:
         """Data sets or runs. A name that is none becomes a path and shell text: nothing may run with it."""
         for name, entry in section.items():
             if not is_name(name):
-                self.mistakes.append(f"{key}: {shown(name)} is no name; allowed: {NAME_RULE}")
+                self.mistakes.append(f"{key}: {shown(name)} is not a valid name; allowed: {NAME_RULE}")
             if not isinstance(entry, Mapping):
                 self.mistakes.append(f"{key}.{name}: must be a mapping (is {shown(entry)})")
         return dict(section)

@@ -248,7 +248,7 @@ def _check(part: CocoTruth | CocoDetections, images: Mapping[Any, int], truth: C
         if not good.all():
             i = int(good.argmin())
             raise DataError(
-                f"a {name} that is none", value=rows[i].tolist(), where=_place(part, i),
+                f"invalid {name}", value=rows[i].tolist(), where=_place(part, i),
                 allowed="finite numbers" + ", sides and areas not negative" * (name != "score"),
             )  # fmt: skip
 

@@ -199,7 +199,7 @@ def _check_same_categories(document: Mapping[str, Any], path: Path, names: Mappi
         own = item if isinstance(item, dict) else {}
         if own.get("id") in names and "name" in own and own["name"] != names[own["id"]]:
             raise DataError(
-                "the results call a category otherwise than the truth",
+                "a category has another name in the results than in the truth",
                 value=own["name"],
                 where=f"{path}: categories, id {own['id']}",
                 allowed=names[own["id"]],

@@ -49,7 +49,7 @@ def _labels(path: Path) -> np.ndarray:
         return decode_ids(read_bytes(path))
     except Refused as refused:
         raise DataError(
-            "this is no label map", value=refused.detail, where=str(path),
+            "not a label map", value=refused.detail, where=str(path),
             allowed=f"a PNG with a palette, or grey with one channel. {RULES[refused.reason]}",
         ) from refused  # fmt: skip
 
@@ -70,7 +70,7 @@ def _check(truth: np.ndarray, predicted: np.ndarray, truth_file: Path, predicted
     ):
         limit = IGNORE_INDEX if path is truth_file else IGNORE_INDEX - 1
         if labels.max() > limit:
-            raise DataError("a label is no class", value=int(labels.max()), where=str(path), allowed=allowed)
+            raise DataError("a label is not a class id", value=int(labels.max()), where=str(path), allowed=allowed)
 
 
 class _Counts:

@@ -72,7 +72,7 @@ class CocoEvaluation:
     """Every image is evaluated, with or without detections, in the order of the ids.
 
     Raises:
-        DataError: an id that the truth does not know, or a number that is none.
+        DataError: an id that the truth does not know, or a number that is not finite.
     """
 
     truth: CocoTruth

@@ -23,7 +23,7 @@ def score(inputs: Inputs) -> Scores:
     """The four metrics as fractions, and `per_class` IoU of labels 0 .. the largest one (null for absent ones).
 
     Raises:
-        DataError: a missing, extra, unreadable or other-sized file; a label that is none.
+        DataError: a missing, extra, unreadable or other-sized file; a label that is not a class id.
     """
     truths, predictions = list_files(inputs.truth, ".png"), list_files(inputs.predictions, ".png")
     check_same_ids(truths, predictions, name="image", truth_file=inputs.truth, given_file=inputs.predictions)

@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check heal test faults chaos bench lint type ui lock clean clean-state
+.PHONY: help setup repro check heal test lock-check faults chaos bench lint type ui lock clean clean-state
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -31,6 +31,9 @@ heal: setup  ## find damaged data that DVC takes for whole (YES=1 removes it; th
 
 test: setup  ## run the tests; those that start Ray mostly wait, so the others run beside them
 	@$(call beside,tests/integration,tests/contract tests/field tests/unit)
+
+lock-check: setup  ## fail where dvc.lock and metrics/ are not of this code and these settings (then: make repro)
+	$(BIN)/python -m pytest tests/reference
 
 faults: setup  ## kill, cut, forge and starve it: every fault is survived or refused clearly (tests/faults/README.md)
 	@$(call beside,$(wildcard tests/faults/test_cluster_*.py tests/faults/test_process*.py),tests/faults --ignore-glob='*/test_cluster_*' --ignore-glob='*/test_process*')
@@ -63,7 +66,7 @@ lock: setup  ## write requirements.txt anew from pyproject.toml
 	  --no-emit-index-url --no-header --no-annotate --strip-extras --output-file requirements.txt
 
 clean:  ## remove everything that was generated, but not .venv nor the DVC cache
-	rm -rf data/checked.json data/raw data/shards data/vocab data/quarantine artifacts predictions plots registry state mlflow.db mlartifacts
+	rm -rf data/checked.json data/settings data/raw data/shards data/vocab data/quarantine artifacts predictions plots registry state mlflow.db mlartifacts
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 clean-state: setup  ## remove training states that no run goes on from, and extracted downloads (DRY=1 only lists them)

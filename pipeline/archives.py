@@ -147,8 +147,8 @@ class _Member:
     open: Callable[[], IO[bytes]]
 
 
-def extract(archive: Path, target: Path, advance: Callable[[int], None]) -> int:
-    """Extract a zip or tar (plain or compressed) below `target`; returns the number of files.
+def extract(archive: Path, target: Path, advance: Callable[[int], None]) -> dict[str, int]:
+    """Extract a zip or tar (plain or compressed) below `target`; returns the files' names and sizes.
 
     Only plain files and folders are accepted, with default permissions. `advance` gets 1 for each file.
 
@@ -166,7 +166,7 @@ def extract(archive: Path, target: Path, advance: Callable[[int], None]) -> int:
             for member in members:
                 _extract_one(archive, member, target / member.name, inside)
                 advance(1)
-            return len(members)
+            return {member.name: member.size for member in members}
     except _DAMAGED as error:
         raise _damaged(archive, error) from error
     except OSError as error:
@@ -184,6 +184,7 @@ def _extract_one(archive: Path, member: _Member, path: Path, inside: Path) -> No
     if not path.parent.resolve().is_relative_to(inside) or path.is_symlink():
         raise _unsafe(archive, f"{member.name} would be written through a link")
     size = 0
+    path.unlink(missing_ok=True)  # it may be a link to a file that another name stands for
     with member.open() as source, open(path, "wb") as out:
         while size <= member.size and (block := source.read(1 << 20)):
             size += len(block)
@@ -219,7 +220,7 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
 def _zip_member(archive: Path, file: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):
-        raise _unsafe(archive, f"{info.filename} is no plain file")
+        raise _unsafe(archive, f"{info.filename} is not a regular file")
     return _Member(_checked_name(archive, info.filename), info.file_size, lambda: file.open(info))
 
 

@@ -21,7 +21,7 @@ from pipeline.checkpoints import BEST, publish_state, save_best, weights_digest
 from pipeline.events import EventLogger
 from pipeline.ledger import LedgerFile
 from pipeline.state_copier import StateCopier
-from pipeline.stopping import Stopped, StopRequest
+from pipeline.stopping import Stopped, StopRequest, Wish
 
 _ACCUMULATED = "accumulate_grad_batches"  # a state's own key
 
@@ -112,10 +112,13 @@ class StateWriter(pl.Callback):
         self.best_info: dict[str, Any] = {}
         self._improved = False
         self.stop = StopRequest()
+        self.every_s: float | None = run["train"]["checkpoint_every_s"]
+        self._saved_s = time.monotonic()
         self._step = 0  # the last one finished
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._step = trainer.global_step
+        self._saved_s = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_info": self.best_info}
@@ -127,17 +130,18 @@ class StateWriter(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if batch_idx % trainer.accumulate_grad_batches == 0:
-            self.stop.send(trainer.strategy.root_device)
+            old = self.every_s is not None and time.monotonic() - self._saved_s > self.every_s
+            self.stop.send(trainer.strategy.root_device, state=old and trainer.is_global_zero)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         # The last batch is followed by validation: a state in between would make a resumed run skip it.
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or trainer.global_step == self._step:
             return
         self._step = trainer.global_step
-        stop = self.stop.due()
-        if stop or (self.every and self._step % self.every == 0):
+        wish = self.stop.due()
+        if wish or (self.every and self._step % self.every == 0):
             self._save(trainer)
-        if stop:
+        if wish is Wish.STOP:
             raise Stopped(f"asked to stop: the state of step {self._step} is written")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -153,7 +157,7 @@ class StateWriter(pl.Callback):
         self._step = trainer.global_step
         last_step = self.stop.due()
         self.stop.send(trainer.strategy.root_device)  # the last step's answer is as old as the validation after it
-        if self.stop.due() or last_step:
+        if Wish.STOP in (self.stop.due(), last_step):
             raise Stopped(f"asked to stop: the state of step {self._step} is written")
 
     def _judge(self, trainer: pl.Trainer, value: float) -> None:
@@ -166,6 +170,7 @@ class StateWriter(pl.Callback):
     def _save(self, trainer: pl.Trainer) -> None:
         part = self.folder / ".state.part"
         trainer.save_checkpoint(part)  # collective: every rank calls it, rank 0 writes
+        self._saved_s = time.monotonic()
         if trainer.is_global_zero:
             publish_state(part, self.folder, trainer.global_step)
         if self.copier is not None and trainer.is_global_zero:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from contracts.errors import ConfigError, SightlineError
+from pipeline.disk import renewed
 from pipeline.guard import guard_process
 from pipeline.params import Params, read_params
 from pipeline.project import Project, write_json
@@ -49,21 +50,34 @@ def check(params: Params) -> None:
     raise_if([*params.mistakes, *(one for one in found if one.partition(": ")[0] not in told)], params.file)
 
 
+def write_settings(params: Params, folder: Path) -> None:
+    """`<folder>/<run>/train.json` and `evaluate.json`: what each of DVC's stages depends on, so that it runs again when
+    one of these changes, and not when another setting does."""
+    with renewed(folder, inside=Path.cwd()) as new:
+        for name in params.document["runs"]:
+            run = params.run(name)
+            write_json(new / name / "train.json", run.weight_settings())
+            write_json(new / name / "evaluate.json", {"num_pictures": run.train.num_pictures})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="file to write when all is well: the output of DVC's stage")
-    out = parser.parse_args().out
+    parser.add_argument("--settings", type=Path, help="folder below this one for the resolved settings of every run")
+    arguments = parser.parse_args()
     try:
         guard_process()
         params = read_params(Project.here().root)
         check(params)
+        if arguments.settings is not None:
+            write_settings(params, arguments.settings)
     except SightlineError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     counts = f"{len(params.document['datasets'])} data sets, {len(params.document['runs'])} runs"
     print(f"params.yaml: {counts}, no mistakes")
-    if out is not None:
-        write_json(out, {"checked": True})  # always the same, so that no stage runs again because of it
+    if arguments.out is not None:
+        write_json(arguments.out, {"checked": True})  # always the same, so that no stage runs again because of it
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def load_best(path: Path) -> dict[str, Any]:
             "the checkpoint cannot be read", value=str(error)[:200], where=str(path), fix=heal(path)
         ) from error
     if not isinstance(document, dict) or not {"run", "data", "state_dict"} <= document.keys():
-        raise DataError("this file is no Sightline checkpoint", where=str(path))
+        raise DataError("not a Sightline checkpoint", where=str(path))
     return document
 
 

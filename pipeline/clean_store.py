@@ -12,15 +12,14 @@ import hashlib
 import json
 import re
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contracts.errors import ConfigError, DataError, SightlineError
+from contracts.errors import ConfigError, DataError
 from pipeline import stores
-from pipeline.guard import guard_process
+from pipeline.guard import ended_plainly, guard_process
 from pipeline.manifest import MANIFEST, load_manifest, manifest_digest, stored_files
 from pipeline.params import load_params
 from pipeline.project import Project
@@ -162,7 +161,7 @@ def main() -> None:
     parser.add_argument("--days", type=float, default=30.0, help="keep what is younger (30): it may be in use")
     parser.add_argument("--yes", action="store_true", help="delete; without it they are only listed")
     arguments = parser.parse_args()
-    try:
+    with ended_plainly():
         guard_process()
         project = Project.here()
         params = load_params(project.root)
@@ -170,15 +169,12 @@ def main() -> None:
         base = params.section(ShardsConfig, "shards").store
         if base is None:
             raise ConfigError(
-                "the shards lie in no store", where="shards.store", value=None, fix="name the store to be cleaned"
+                "the shards are not in an object store",
+                where="shards.store",
+                value=None,
+                fix="name the store to be cleaned",
             )
         clean(project, arguments.name, f"{base.rstrip('/')}/{arguments.name}", arguments.days, delete=arguments.yes)
-    except SightlineError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def _keep(
 ) -> Path:
     """Write state/pending/<run id>: the outputs themselves are gone when the stage is run again."""
     if not re.fullmatch(r"\w+", run_id, re.ASCII):
-        raise ConfigError("no id of a run", value=run_id, where="run.json: run_id", fix="train the run again")
+        raise ConfigError("not a run id", value=run_id, where="run.json: run_id", fix="train the run again")
     target = _pending(root) / run_id
     part = target.with_name(f".{run_id}.part")
     remove_tree(part, inside=root)

@@ -131,7 +131,7 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(
-            f"{path.name} is no UTF-8 text",
+            f"{path.name} is not UTF-8 text",
             value=data[error.start : error.start + 8],
             where=f"{path}, line {line}",
             fix="save it as UTF-8",

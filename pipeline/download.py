@@ -53,15 +53,49 @@ def download(
     for name in config.archives:
         archive = ARCHIVES[name]
         marker = root / f".{name}.done"
-        identity = {"url": archive.url, "size": archive.size, "checksum": archive.checksum}
-        if marker.is_file() and _read_json(marker) == identity:
+        if marker.is_file() and _is_of(_read_json(marker), archive):
             continue
         file = fetch(name, archive, cache, config.mirrors, progress)
         with progress(f"extract {name}", None) as advance:
-            extract(file, root / archive.folder, advance)
+            files = extract(file, root / archive.folder, advance)
         part = marker.with_suffix(".part")
-        part.write_text(json.dumps(identity))
+        part.write_text(json.dumps({**_identity(archive), "files": files}))
         os.replace(part, marker)
+
+
+def keep_extracted(old: Path, new: Path, archives: Sequence[str]) -> None:
+    """Link what earlier calls extracted in `old` into the empty folder `new`, markers included, so that only what is
+    not there is fetched and extracted. Nothing is kept where one of them is not asked for any more, is another one
+    now, or has lost a file: files that several archives wrote cannot be told apart."""
+    markers = {path: _read_json(path) for path in old.glob(".*.done")}
+    for path, marker in markers.items():
+        name = path.name.removeprefix(".").removesuffix(".done")
+        if name not in archives or not _is_of(marker, ARCHIVES[name]):
+            return
+        files, folder = marker.get("files"), old / ARCHIVES[name].folder
+        if not isinstance(files, dict) or any(_size(folder / file) != size for file, size in files.items()):
+            return
+    if markers:
+        shutil.copytree(old, new, copy_function=_link, dirs_exist_ok=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() and not path.is_symlink() else -1
+
+
+def _identity(archive: Archive) -> dict[str, object]:
+    return {"url": archive.url, "size": archive.size, "checksum": archive.checksum}
+
+
+def _is_of(marker: Mapping[str, object], archive: Archive) -> bool:
+    return _identity(archive).items() <= marker.items()
 
 
 def fetch(name: str, archive: Archive, cache: Path, mirrors: Sequence[str], progress: ProgressBar) -> Path:

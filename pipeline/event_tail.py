@@ -174,7 +174,7 @@ def read_events(file: Path, offset: int) -> tuple[list[Event], int]:
                 break
             event = _parse(line)
             if event is None:
-                say(f"line at byte {offset} of {file} is no event: passed over")
+                say(f"line at byte {offset} of {file} is not an event: skipped")
             else:
                 extra = len(event["values"]) + 1 if event["kind"] == "metrics" else 0
                 if num_metrics and num_metrics + extra > MAX_METRICS:

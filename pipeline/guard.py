@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from contracts.errors import ConfigError
+from contracts.errors import ConfigError, SightlineError
 from contracts.redact import redact_tracebacks_and_logs
 
 _PRIVATE = "077"
@@ -13,6 +16,20 @@ UMASK_HELP = (
     "Files are made for the user alone; SIGHTLINE_UMASK, an octal number such as 027 or 022, shares them on purpose."
 )
 _FORCED = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",)
+
+
+@contextmanager
+def ended_plainly() -> Iterator[None]:
+    """Around a command's work: exit code 2 for an error that the user can mend (told in full, without a traceback), 130
+    when interrupted."""
+    try:
+        yield
+    except SightlineError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        sys.exit(130)
 
 
 def guard_process() -> None:
@@ -35,7 +52,7 @@ def guard_process() -> None:
     wanted = os.environ.get("SIGHTLINE_UMASK", _PRIVATE)
     if not re.fullmatch("0?0[0-7]{2}", wanted):
         raise ConfigError(
-            "this is no octal number that leaves files to the user",
+            "must be an octal number that leaves files to the user",
             value=wanted,
             where="environment variable SIGHTLINE_UMASK",
             allowed="077, 027, 022, ...",

@@ -20,6 +20,15 @@ from pipeline.sections import DatasetConfig, LoaderConfig
 from pipeline.settings import Problems, merged, nearest, parse, raise_if
 from pipeline.train_config import TrainConfig
 
+# Of `train`: what happens beside the steps.
+BESIDE = {
+    "num_pictures",
+    "log_every_steps",
+    "checkpoint_every_steps",
+    "checkpoint_every_s",
+    "eval_batch_size",
+    "ledger",
+}
 NAMED = ("datasets", "runs")  # their keys are names
 SECTIONS = ("datasets", "runs", "train", "shards", "loader", "cluster", "tracking", "registry")
 FILE = "params.yaml"
@@ -43,6 +52,13 @@ class Run:
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what is stored in a checkpoint and sent to workers."""
         return dataclasses.asdict(self)
+
+    def weight_settings(self) -> dict[str, Any]:
+        """What weights depend on: not how data is read, nor what is drawn, noted and saved meanwhile."""
+        plain = self.to_dict()
+        window = plain.pop("loader")["window"]
+        plain["train"] = {key: value for key, value in plain["train"].items() if key not in BESIDE}
+        return {**plain, "window": window}
 
 
 class Params:
@@ -76,7 +92,7 @@ class Params:
         """Data sets or runs. A name that is none becomes a path and shell text: nothing may run with it."""
         for name, entry in section.items():
             if not is_name(name):
-                self.mistakes.append(f"{key}: {shown(name)} is no name; allowed: {NAME_RULE}")
+                self.mistakes.append(f"{key}: {shown(name)} is not a valid name; allowed: {NAME_RULE}")
             if not isinstance(entry, Mapping):
                 self.mistakes.append(f"{key}.{name}: must be a mapping (is {shown(entry)})")
         return dict(section)

@@ -146,7 +146,7 @@ def _predict_with_uri(arguments: argparse.Namespace, images: Sequence[Path]) -> 
         folder = tracking.fetch_signed(arguments.model, client, Path(temporary), trust=arguments.trust)
         checkpoints = list((folder / "artifacts").glob("*.ckpt"))
         if len(checkpoints) != 1 or not (folder / "code" / "pipeline" / "predict.py").is_file():
-            raise ConfigError("this is no model of Sightline", value=arguments.model)
+            raise ConfigError("not a Sightline model", value=arguments.model)
         command = [sys.executable, "-P", "-m", "pipeline.predict", str(checkpoints[0]), *map(str, images)]
         command += ["--out", str(arguments.out), "--label", arguments.model]
         if arguments.question is not None:

@@ -29,13 +29,8 @@ class RunData:
     @property
     def fingerprint(self) -> str:
         """Changes with what changes the result: settings, data, vocabulary, code. How data is read does not count."""
-        plain = self.run.to_dict()
-        plain.pop("loader")
-        for cosmetic in ("num_pictures", "log_every_steps", "checkpoint_every_steps", "eval_batch_size", "ledger"):
-            plain["train"].pop(cosmetic)
         document = {
-            "run": plain,
-            "window": self.run.loader.window,
+            "run": self.run.weight_settings(),
             "manifest": self.manifest["digest"],
             "data": self.spec.to_dict(),
             "code": self.code,

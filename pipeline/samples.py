@@ -86,7 +86,7 @@ def parse_sample(data: bytes, key: str, where: str) -> Record:
         header = data[position : position + BLOCK]
         name, size = header[: tarfile.LENGTH_NAME].rstrip(b"\0"), _octal(header[124:135])
         if size is None or header != _header(name, size):
-            raise DataError("no tar member of ours where one should start", where=where, fix=_AGAIN)
+            raise DataError("unexpected bytes where a tar member should start", where=where, fix=_AGAIN)
         start = position + BLOCK
         position = start + size + (-size % BLOCK)
         if position > len(data) or any(data[start + size : position]):
@@ -99,7 +99,7 @@ def parse_sample(data: bytes, key: str, where: str) -> Record:
             image, annotation, *semantic = (content for _, content in members)
             record = Record.from_parts(annotation, image, image_format, *semantic, where=where)
             if record.key != key:
-                raise DataError("an annotation is another sample's", value=record.key, where=where, fix=_AGAIN)
+                raise DataError("an annotation belongs to another sample", value=record.key, where=where, fix=_AGAIN)
             return record
     raise DataError(
         "these are not the files of one sample",

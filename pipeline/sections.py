@@ -115,7 +115,9 @@ class ShardsConfig:
         )
         if self.store is not None and not re.fullmatch(r"file:///.+|(?!file:)\w+://[^/@?]+(/[^?]*)?", self.store):
             raise ConfigError(
-                "store is no url of a folder", value=self.store, allowed="s3://bucket/prefix, file:///folder, or null"
+                "store must be the url of a folder",
+                value=self.store,
+                allowed="s3://bucket/prefix, file:///folder, or null",
             )
 
 

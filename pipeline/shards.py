@@ -85,7 +85,7 @@ def _open_tar(path: str, shard: Mapping[str, Any], fix: str) -> int:
     with _told("a shard file", path, fix):
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for ever
-            raise DataError("a shard is no file", where=path, fix=fix)
+            raise DataError("a shard is not a regular file", where=path, fix=fix)
         if status.st_size != shard["bytes"]:
             raise DataError(
                 "a shard is cut or has grown",
@@ -164,7 +164,7 @@ class SplitReader:
         keys = self.columns["key"]
         if (bad := np.flatnonzero(keys[1:] <= keys[:-1])).size:
             raise DataError(
-                f"a key of split {split!r} is there twice, or out of order",
+                f"a key of split {split!r} is duplicated or out of order",
                 value=keys[bad[0] + 1].decode(),
                 where=where,
                 fix=self._fix,

@@ -153,5 +153,5 @@ def _load_key(path: Path) -> bytes:
     except ValueError:
         key = b""
     if len(key) < _KEY_BYTES:
-        raise ConfigError("this is no key", value=str(path), allowed=f"{2 * _KEY_BYTES} hexadecimal digits")
+        raise ConfigError("not a signing key", value=str(path), allowed=f"{2 * _KEY_BYTES} hexadecimal digits")
     return key

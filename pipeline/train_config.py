@@ -18,9 +18,10 @@ class TrainConfig:
     at once (None: its whole share); how many steps it accumulates follows from it and from the number of workers, also
     when a run goes on with another number. `monitor` (default: the task's metric) chooses the best checkpoint.
     `precision: auto` is bf16-mixed where the GPUs or CPUs have the instructions, decided when the run begins and kept
-    with it: a later call, other machines and `evaluate` use the same. `checkpoint_every_steps` writes states inside an
-    epoch; one is always written after validation. `ledger` records the sample keys of every step, for
-    `python -m pipeline.ledger`.
+    with it: a later call, other machines and `evaluate` use the same. A state is written after every epoch, and inside
+    it when the last one is `checkpoint_every_s` old, or at every so many steps: no more than that is lost. `ledger`
+    records the sample keys of every step, for `python -m pipeline.ledger`; a run that is trained already has none until
+    it is trained anew: `dvc repro --force --single-item train@<run>`.
     """
 
     max_epochs: int = 10
@@ -36,6 +37,7 @@ class TrainConfig:
     monitor: str | None = None
     monitor_mode: Literal["max", "min"] | None = None
     validate_every_epochs: int = 1
+    checkpoint_every_s: float | None = 300.0
     checkpoint_every_steps: int | None = None
     log_every_steps: int = 10
     ledger: bool = False
@@ -53,6 +55,7 @@ class TrainConfig:
             ema_decay=Range(0, 1, open_low=True, open_high=True),
             early_stopping_patience=COUNT,
             validate_every_epochs=COUNT,
+            checkpoint_every_s=POSITIVE,
             checkpoint_every_steps=COUNT,
             log_every_steps=COUNT,
             num_pictures=AMOUNT,

@@ -21,7 +21,7 @@ def check_tracking_uri(uri: str, *, where: str) -> None:
     if uri.startswith(("file:", "./", "/", "~")):
         raise ConfigError("MLflow no longer keeps runs in plain files", value=uri, where=where, allowed=_ALLOWED)
     if not (scheme and colon and rest) and uri != "databricks":
-        raise ConfigError("no url of a tracking store", value=uri, where=where, allowed=_ALLOWED)
+        raise ConfigError("not the url of a tracking store", value=uri, where=where, allowed=_ALLOWED)
     database, _, driver = scheme.partition("+")
     if database in _DRIVERS and not _installed(driver or _DRIVERS[database]):
         raise ConfigError(

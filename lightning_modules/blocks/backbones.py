@@ -109,7 +109,7 @@ def _state_dict(name: str, weights: torchvision.models.WeightsEnum) -> dict[str,
         return weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError, EOFError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
         raise ConfigError(
-            "pretrained weights cannot be had",
+            "pretrained weights are not available",
             value=name,
             where=f"{weights.url} ({type(error).__name__}: {error})",
             allowed=f"the file {folder / Path(weights.url).name}, or a network that reaches the address",

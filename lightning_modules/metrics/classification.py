@@ -102,4 +102,6 @@ def _check(scores: np.ndarray, labels: np.ndarray, groups: Sequence[Hashable] | 
     outside = np.flatnonzero((labels < 0) | (labels >= scores.shape[1]))
     if outside.size or not np.issubdtype(labels.dtype, np.integer):
         where, value = (f"item {outside[0]}", labels[outside[0]].item()) if outside.size else ("", labels.dtype)
-        raise DataError("a label is no class", value=value, where=where, allowed=f"integers 0..{scores.shape[1] - 1}")
+        raise DataError(
+            "a label is not a class id", value=value, where=where, allowed=f"integers 0..{scores.shape[1] - 1}"
+        )

@@ -72,7 +72,7 @@ class CocoEvaluation:
     """Every image is evaluated, with or without detections, in the order of the ids.
 
     Raises:
-        DataError: an id that the truth does not know, or a number that is none.
+        DataError: an id that the truth does not know, or a number that is not finite.
     """
 
     truth: CocoTruth
@@ -249,7 +249,7 @@ def _check(part: CocoTruth | CocoDetections, images: Mapping[Any, int], truth: C
         if not good.all():
             i = int(good.argmin())
             raise DataError(
-                f"a {name} that is none", value=rows[i].tolist(), where=_place(part, i),
+                f"invalid {name}", value=rows[i].tolist(), where=_place(part, i),
                 allowed="finite numbers" + ", sides and areas not negative" * (name != "score"),
             )  # fmt: skip
 

@@ -173,7 +173,7 @@ def _check(
             raise DataError(f"{name} of another shape", value=boxes.shape, where=f"image {key}", allowed="(count, 4)")
         if not np.isfinite(boxes).all() or (boxes[:, 2:] < boxes[:, :2]).any():
             raise DataError(
-                f"{name} that are no boxes", where=f"image {key}", allowed="finite x1, y1, x2, y2; x1 <= x2, y1 <= y2"
+                f"invalid {name}", where=f"image {key}", allowed="finite x1, y1, x2, y2; x1 <= x2, y1 <= y2"
             )
     for key, classes in (labels or {}).items():
         if classes.shape != objects[key].shape[:1]:

@@ -31,7 +31,7 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, num_classes: int)
     for name, labels in (("truth", rows), ("prediction", columns)):
         if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
             raise DataError(
-                f"a label of the {name} is no class",
+                f"a label of the {name} is not a class id",
                 value=int(labels.max() if labels.max() >= num_classes else labels.min()),
                 allowed=f"0..{num_classes - 1}" + (f" or {IGNORE_INDEX}" if name == "truth" else ""),
             )

@@ -244,7 +244,7 @@ def _check_same_categories(document: Mapping[str, Any], path: Path, truth: Truth
         key = find_id(own.get("id"), truth.numbers)
         if key is not None and "name" in own and own["name"] != truth.names[truth.numbers[key]]:
             raise DataError(
-                "the results call a category otherwise than the truth",
+                "a category has another name in the results than in the truth",
                 value=own["name"],
                 where=f"{path}: categories, id {own['id']}",
                 allowed=truth.names[truth.numbers[key]],

@@ -45,7 +45,7 @@ def read_text(path: Path, *, keep_mark: bool = False) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(
-            "this file is no UTF-8 text", value=data[error.start : error.start + 10], where=f"{path}, line {line}"
+            "this file is not UTF-8 text", value=data[error.start : error.start + 10], where=f"{path}, line {line}"
         ) from None
     return text if keep_mark else text.removeprefix(BYTE_ORDER_MARK)
 
@@ -158,7 +158,7 @@ class Entries:
             entry_id = self.id(position, self.id_name)
             if first.setdefault(entry_id, position) != position:
                 raise DataError(
-                    f"{self.id_name} is there twice",
+                    f"duplicate {self.id_name}",
                     value=entry_id,
                     where=f"{self.path}: {self.name}[{first[entry_id]}] and {self.name}[{position}]",
                     allowed=f"each {self.id_name} once",
@@ -186,7 +186,9 @@ def entries_of(document: Any, path: Path, *, id_name: str, name: str = "") -> En
         raise DataError("this file has another shape", value=short(found), where=str(path), allowed=shape)
     for position, item in enumerate(items):
         if not isinstance(item, dict):
-            raise DataError("an entry is no object", value=item, where=f"{path}: {name}[{position}]", allowed="{..}")
+            raise DataError(
+                "an entry must be a JSON object", value=item, where=f"{path}: {name}[{position}]", allowed="{..}"
+            )
     return Entries(path, name, id_name, items)
 
 

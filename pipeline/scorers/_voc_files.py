@@ -146,7 +146,7 @@ def _box(corners: Iterable[object], where: str) -> tuple[float, ...]:
         valid = False
     if not valid:
         raise DataError(
-            "this is no box", value=corners, where=where,
+            "invalid box", value=corners, where=where,
             allowed="finite xmin, ymin, xmax, ymax; xmax and ymax are inclusive and not below xmin - 1, ymin - 1",
         )  # fmt: skip
     return x1 - 1, y1 - 1, x2, y2
@@ -254,5 +254,5 @@ def _score(text: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError("a score is no finite number", value=text, where=where)
+        raise DataError("a score must be a finite number", value=text, where=where)
     return value

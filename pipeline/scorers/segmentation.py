@@ -47,8 +47,8 @@ def score(inputs: Inputs) -> Scores:
     0 to the largest one.
 
     Raises:
-        DataError: a missing, extra, unreadable or other-sized file; a label that is none; a truth of ignored pixels and
-            background alone.
+        DataError: a missing, extra, unreadable or other-sized file; a label that is not a class id; a truth of ignored
+            pixels and background alone.
     """
     truths, predictions = list_files(inputs.truth, ".png"), list_files(inputs.predictions, ".png")
     check_same_ids(truths, predictions, name="image", truth_file=inputs.truth, given_file=inputs.predictions)
@@ -103,7 +103,7 @@ def _labels(path: Path) -> np.ndarray:
         return decode_ids(read_bytes(path))
     except Refused as refused:
         raise DataError(
-            "this is no label map", value=refused.detail, where=str(path),
+            "not a label map", value=refused.detail, where=str(path),
             allowed=f"a PNG with a palette, or grey with one channel. {RULES[refused.reason]}",
         ) from refused  # fmt: skip
 
@@ -128,7 +128,7 @@ def _check(truth: np.ndarray, predicted: np.ndarray, truth_file: Path, predicted
     ):
         if wrong.any():
             raise DataError(
-                "a label is no class", value=int(labels[wrong].max()), where=str(path), allowed=what,
+                "a label is not a class id", value=int(labels[wrong].max()), where=str(path), allowed=what,
                 fix="--ignore-index says which label of the truth does not count, `none` that all do; --num-classes "
                 "how many there are",
             )  # fmt: skip

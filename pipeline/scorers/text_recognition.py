@@ -55,6 +55,6 @@ def _by_id(path: Path, lines: list[str]) -> dict[str, str]:
     for number, line in enumerate(lines, start=1):
         text_id, _, text = line.partition("\t")
         if text_id in out:
-            raise DataError("id is there twice", value=text_id, where=f"{path}, line {number}", allowed="each id once")
+            raise DataError("duplicate id", value=text_id, where=f"{path}, line {number}", allowed="each id once")
         out[text_id] = text
     return out

@@ -65,7 +65,7 @@ def _read_pairs(path: Path) -> dict[int, _Pair]:
         number = _qa_id(entries, position)
         if number in out:
             where = entries.where(position)
-            raise DataError("qa_id is there twice", value=number, where=where, allowed="each qa_id once")
+            raise DataError("duplicate qa_id", value=number, where=where, allowed="each qa_id once")
         question_type = entries.text(position, "type")
         if question_type not in QUESTION_TYPES:
             raise entries.wrong(position, "type", ", ".join(QUESTION_TYPES))

@@ -76,7 +76,7 @@ def check_template(key: str, template: str, **fields: object) -> None:
     try:
         for _, name, width, conversion in Formatter().parse(template):
             if name is not None and (name not in fields or conversion or not _WIDTH.fullmatch(width or "")):
-                raise ValueError(f"{{{name}}} is none of these, or its width is no number of two digits")
+                raise ValueError(f"{{{name}}} is not one of these, or its width is not a two-digit number")
         template.format(**fields)
     except ValueError as error:
         raise ConfigError(
@@ -165,7 +165,7 @@ def stream_list(path: Path, name: str) -> Iterator[Any]:
         head = file.read(4096).lstrip()
         if head[:1] != b"{":
             raise DataError(
-                "this file is no JSON object", value=head[:20], where=f"{path}, byte {start}", allowed="{...}"
+                "this file is not a JSON object", value=head[:20], where=f"{path}, byte {start}", allowed="{...}"
             )
         has_nan = _scan(file, start)
         file.seek(start)

@@ -8,9 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from contracts.errors import SightlineError
 from pipeline import lock, orphan
-from pipeline.guard import UMASK_HELP, guard_process
+from pipeline.guard import UMASK_HELP, ended_plainly, guard_process
 from pipeline.params import Params, load_params
 from pipeline.project import Project
 
@@ -49,7 +48,7 @@ def main(stage: Callable[[Project, Params, str], None], what: str) -> None:
     parser.add_argument("name", help=f"a {what} of params.yaml")
     name = parser.parse_args().name
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that `finally` runs: no run stays RUNNING
-    try:
+    with ended_plainly():
         guard_process()
         orphan.watch_dvc()
         project = Project.here()
@@ -57,12 +56,6 @@ def main(stage: Callable[[Project, Params, str], None], what: str) -> None:
         params.require("runs" if what == "run" else "datasets", name)
         with _locks(project, params, stage.__name__, name):
             stage(project, params, name)
-    except SightlineError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
-        sys.exit(130)
 
 
 @contextmanager

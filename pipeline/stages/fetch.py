@@ -30,9 +30,12 @@ def _fill(project: Project, params: Params, dataset: str, target: Path) -> None:
         with writing(target), progress_bar(f"generate {dataset}", total) as advance:
             world.generate(target, settings, advance)
     elif config.download is not None:
-        from pipeline.download import download  # its HTTP libraries take as long to import as everything else here
+        # Its HTTP libraries take as long to import as everything else here.
+        from pipeline.download import download, keep_extracted
 
         archives, mirrors = config.download.archives, config.download.mirrors
+        with writing(target):
+            keep_extracted(project.raw(dataset), target, archives)
         download(archives, target, project.root / "state" / "downloads", mirrors)
     else:
         point(target, _local_folder(project, config.input, f"datasets.{dataset}.input"))

@@ -23,3 +23,9 @@ def test_every_remote_verifies_what_it_fetches(root):
 def test_nothing_is_sent_home(root):
     assert not settings(root).getboolean("core", "analytics")
     assert not settings(root).getboolean("core", "check_update")
+
+
+def test_outputs_are_links_into_the_cache(root):
+    """`reflink` first would copy where the file system has none: ext4. Links never fall back to symlinks, which a
+    container that mounts the project alone cannot follow."""
+    assert settings(root).get("cache", "type").strip('"').split(",") == ["hardlink", "copy"]

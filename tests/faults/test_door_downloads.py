@@ -27,7 +27,7 @@ if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
     file = fetch("it", Archive(url=url, size=None, checksum=None), cache, (), bar) if url else cache / "it.zip"
-    print(extract(file, cache / "out", lambda _: None))
+    print(len(extract(file, cache / "out", lambda _: None)))
 except DataError as error:
     print(error)
 """

@@ -246,7 +246,7 @@ def test_nothing_is_deleted_where_it_is_not_known_what_is_of_use(fault, project,
         "no git": "git does not tell which shard sets older revisions name",
         "shallow": "git fetch --unshallow",
         "damaged manifest": "a manifest in the store is damaged",
-        "no store": "the shards lie in no store",
+        "no store": "the shards are not in an object store",
         "unknown data set": "'../voc'",
     }[fault]
     assert message in told and "Traceback" not in told

@@ -93,7 +93,7 @@ def test_values_that_no_part_can_take_are_told_with_their_keys(read, text, said)
         ("a: !!python/object/apply:os.system [id]", "params.yaml is not valid YAML"),
         ("a: " + "9" * 5000, "params.yaml is not valid YAML"),
         (b"a: \0", "params.yaml is not valid YAML"),
-        ("a: 1\nb: é".encode("latin-1"), "params.yaml is no UTF-8 text"),
+        ("a: 1\nb: é".encode("latin-1"), "params.yaml is not UTF-8 text"),
         ("[" * 3_000, "params.yaml is nested too deeply"),
         ("a: " + "[" * 40 + "]" * 40, "does an anchor hold itself"),
         ("a: &a [*a]", "does an anchor hold itself"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 import threading
 import zipfile
@@ -18,6 +19,9 @@ import pytest
 from contracts.errors import ConfigError, DataError
 from pipeline import archives, download
 from pipeline.archives import ARCHIVES, Archive, DownloadConfig, extract
+from pipeline.params import Params
+from pipeline.project import Project
+from pipeline.stages.fetch import fetch as fetch_stage
 
 
 @dataclass
@@ -137,6 +141,48 @@ def test_fetch_verify_extract_and_never_again(tmp_path: Path, server: Server, ar
     (tmp_path / "raw/.train.done").unlink()
     get(tmp_path)
     assert_extracted(tmp_path)
+
+
+@pytest.fixture
+def project(tmp_path: Path, archive: Archive) -> Project:
+    """Its data set `coco` is the archive, fetched once; the archive itself is gone."""
+    made = Project(tmp_path / "project")
+    fetch_again(made, "train")
+    (made.root / "state/downloads/train.zip").unlink()
+    return made
+
+
+def fetch_again(project: Project, *archives: str) -> None:
+    entry = {"origin": "download", "input": "pipeline/download.py", "download": {"archives": [*archives]}}
+    params = Params({"datasets": {"coco": {**entry, "sources": {"coco": {}}}}, "runs": {}})
+    fetch_stage(project, params, "coco")
+
+
+def test_the_stage_fetches_only_what_is_not_there(
+    project: Project, server: Server, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = zip_bytes(val2017__c=b"c", train2017__b=b"B" * 1000)  # it has one of the first one's names, too
+    server.files["/zips/val.zip"] = body
+    monkeypatch.setitem(ARCHIVES, "val", Archive(url=f"{server.url}/zips/val.zip", size=len(body), checksum=None))
+    raw = project.raw("coco")
+    cache = project.root / "cache"
+    os.link(raw / "train2017/b", cache)  # as DVC does
+    fetch_again(project, "train", "val")
+    assert [path for path, _ in server.asked] == ["/zips/train.zip", "/zips/val.zip"]
+    assert (raw / "train2017/a").read_bytes() == bytes(range(256)) * 400 and (raw / "val2017/c").read_bytes() == b"c"
+    assert (raw / "train2017/b").read_bytes() == b"B" * 1000
+    assert cache.read_bytes() == b"b" * 1000, "nothing is written through a link"
+    fetch_again(project, "train")
+    assert not (raw / "val2017").exists(), "what is not asked for any more is not left behind"
+    assert len(server.asked) == 3
+
+
+def test_what_has_lost_a_file_is_fetched_again(project: Project, server: Server) -> None:
+    """As `pipeline.heal` leaves it."""
+    lost = project.raw("coco") / "train2017/b"
+    lost.unlink()
+    fetch_again(project, "train")
+    assert lost.read_bytes() == b"b" * 1000 and len(server.asked) == 2
 
 
 def test_a_new_checksum_fetches_again(
@@ -410,7 +456,7 @@ def test_good_tars_and_damaged_archives(tmp_path: Path) -> None:
     good = tar_bytes(folder, tar_member("VOCdevkit/x", size=3, mode=0o4777), data=b"abc")
     (tmp_path / "a.tar").write_bytes(good)
     counted: list[int] = []
-    assert extract(tmp_path / "a.tar", tmp_path / "out", counted.append) == 1
+    assert extract(tmp_path / "a.tar", tmp_path / "out", counted.append) == {"VOCdevkit/x": 3}
     assert (tmp_path / "out/VOCdevkit/x").read_bytes() == b"abc"
     assert (tmp_path / "out/VOCdevkit/x").stat().st_mode & 0o7111 == 0  # no set-uid, no execute bit from the archive
     assert counted == [1]

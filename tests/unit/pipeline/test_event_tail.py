@@ -76,7 +76,7 @@ def test_a_half_line_of_a_dead_writer_costs_only_itself(tmp_path: Path, capfd: p
     with EventTail(run, file):
         pass
     assert run.sent == [1, 3, 4]
-    assert capfd.readouterr().err.count("is no event") == 2
+    assert capfd.readouterr().err.count("is not an event") == 2
 
 
 def test_a_new_process_goes_on_where_the_last_one_came_to(tmp_path: Path) -> None:

@@ -277,8 +277,8 @@ def test_the_mapping_that_was_meant_tells_its_own_mistakes(document, value, said
         ("postgresql+nobody://host/db", "the driver nobody of this database is not installed"),
         ("mysql://host/db", "the driver MySQLdb of this database is not installed"),
         ("/mlruns", "plain files"),
-        ("mlruns", "no url of a tracking store"),
-        ("sqlite://", "no url of a tracking store"),
+        ("mlruns", "not the url of a tracking store"),
+        ("sqlite://", "not the url of a tracking store"),
     ],
 )
 def test_a_tracking_store_that_cannot_be_used_is_told(document, monkeypatch, uri, said):

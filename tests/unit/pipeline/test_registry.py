@@ -175,7 +175,7 @@ def test_a_store_that_does_not_answer_is_no_reason_to_dethrone(root: Path, monke
     monkeypatch.setattr(registry, "fetch_signed", away)
     with pytest.raises(ConfigError, match="does not answer"):
         register(root, candidate(root, 2, value=0.2, split_digest="s2"))
-    assert connection.connect(QUIET, root).get_registered_model("m").aliases == {"champion": "1"}
+    assert connection.connect(QUIET, root).get_registered_model("m").aliases == {"champion": 1}
 
 
 def test_another_gate_is_a_new_decision_on_the_same_version(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

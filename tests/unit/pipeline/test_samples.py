@@ -62,7 +62,7 @@ def test_a_sample_with_and_without_a_mask():
         (joined(IMAGE, ANNOTATION)[:-512], "is cut"),
         (joined(IMAGE, ANNOTATION) + bytes(512), "no tar member"),
         (joined(IMAGE, ANNOTATION) + b"x", "no tar member"),
-        (annotated(lambda d: d.update(key="a-2")), "another sample's"),
+        (annotated(lambda d: d.update(key="a-2")), "belongs to another sample"),
         (annotated(lambda d: d.update(schema=1)), "schema 1 in place of"),
         (annotated(lambda d: d.update(width=0)), "without pixels"),
         (annotated(lambda d: d["objects"]["labels"].append(1)), "differ in length"),

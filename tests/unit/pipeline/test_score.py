@@ -165,7 +165,7 @@ def test_the_real_command(lines, tmp_path) -> None:
     (tmp_path / "truth.txt").write_bytes(b"one\n\xff\n")
     broken = run(*lines)
     assert (broken.returncode, broken.stdout) == (2, "")
-    assert broken.stderr.startswith("DataError: this file is no UTF-8 text")
+    assert broken.stderr.startswith("DataError: this file is not UTF-8 text")
     assert f"{tmp_path / 'truth.txt'}, line 2" in broken.stderr
     assert "Traceback" not in broken.stderr
 

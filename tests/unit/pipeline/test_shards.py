@@ -349,7 +349,7 @@ def test_stores_are_urls_of_folders():
         "file://a/b",
         "s3://b/a?v=1",
     ):
-        with pytest.raises(ConfigError, match="no url of a folder"):
+        with pytest.raises(ConfigError, match="must be the url of a folder"):
             ShardsConfig(store=store)
 
 

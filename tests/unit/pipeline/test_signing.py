@@ -86,7 +86,7 @@ def test_a_key_that_is_none_or_open_to_others_is_refused(model: Path, mode: int,
     sign(model)
     signing.key_file().write_text(text)
     signing.key_file().chmod(mode)
-    with pytest.raises(ConfigError, match="others may read or change" if mode != 0o600 else "this is no key"):
+    with pytest.raises(ConfigError, match="others may read or change" if mode != 0o600 else "not a signing key"):
         verify(model)
 
 

@@ -24,6 +24,7 @@ from pipeline.checkpoints import BEST, load_best, newest_state
 from pipeline.params import load_params
 from pipeline.runs import load_run
 from pipeline.state_mirror import StateMirror
+from pipeline.train_config import TrainConfig
 from pipeline.training import DONE, FAILURE, fit
 from tests.local_training import arguments, final_weights, mlflow_statuses
 
@@ -62,6 +63,30 @@ def test_the_same_error_at_the_same_step_stops_with_the_samples(tiny_project, tm
         fit(**arguments(tiny_project, tmp_path))
     assert "an odd sample" in json.loads((tmp_path / FAILURE).read_text())["text"]
     assert not (tmp_path / BEST).exists() and not (tmp_path / DONE).exists()
+
+
+def test_no_more_is_lost_than_the_seconds_since_the_last_state(tiny_project, tmp_path, monkeypatch, expected):
+    """By the clock, since the time of a step is not known beforehand; what was set to no time is lost as a whole."""
+    from lightning_modules.base import TaskModule
+
+    original = TaskModule.training_step
+
+    def failing(self, batch, batch_idx):
+        if self.global_step == 3:
+            raise KeyError("gone")
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(TaskModule, "training_step", failing)
+    for name, seconds in (("soon", 1e-9), ("late", 3600), ("never", None)):
+        started = arguments(tiny_project, tmp_path / name, checkpoint_every_steps=None, checkpoint_every_s=seconds)
+        with pytest.raises(KeyError, match="gone"):
+            fit(**started)
+        newest = newest_state(tmp_path / name)
+        assert (newest.name if newest else None) == ("state-00000003.ckpt" if name == "soon" else None)
+    monkeypatch.undo()
+    fit(**arguments(tiny_project, tmp_path / "soon", checkpoint_every_steps=None))
+    assert final_weights(tmp_path / "soon") == expected
+    assert TrainConfig().checkpoint_every_s == 300
 
 
 def test_a_sample_that_cannot_be_encoded_is_named(tiny_project, tmp_path, monkeypatch):

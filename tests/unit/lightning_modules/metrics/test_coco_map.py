@@ -303,7 +303,7 @@ def test_bad_input_says_what_and_where():
         CocoEvaluation(truth, replace(found, category_ids=np.array([1, 1, 9])), "bbox")
     boxes = np.array([[0, 0, 1, 1], [0, 0, -1, 2], [0, 0, 0, 0]])
     for values in ({"scores": np.array([0.1, np.nan, 0.2])}, {"boxes": boxes}):
-        with pytest.raises(DataError, match=r"(?s)that is none.*entry 2 \(image 'k1'\)"):
+        with pytest.raises(DataError, match=r"(?s)invalid (box|score).*entry 2 \(image 'k1'\)"):
             CocoEvaluation(truth, replace(found, **values), "bbox")
-    with pytest.raises(DataError, match=r"(?s)area that is none.*the annotations, entry 1"):
+    with pytest.raises(DataError, match=r"(?s)invalid area.*the annotations, entry 1"):
         CocoEvaluation(replace(truth, areas=np.array([np.inf, 1, 1])), found, "bbox")

@@ -212,8 +212,8 @@ BOX = np.array([[0.0, 0, 4, 4]])
         ({"a": BOX, "b": BOX}, None, r"different images: 1\n  where: image b"),
         ({"a": BOX}, {}, "labels and objects are of different images"),
         ({"a": BOX[0]}, None, r"proposals of another shape: \(4,\)\n  where: image a"),
-        ({"a": BOX[:, ::-1]}, None, "proposals that are no boxes\n  where: image a"),
-        ({"a": BOX * np.nan}, None, "proposals that are no boxes"),
+        ({"a": BOX[:, ::-1]}, None, "invalid proposals\n  where: image a"),
+        ({"a": BOX * np.nan}, None, "invalid proposals"),
         (
             {"a": BOX},
             {"a": np.array([1, 2])},

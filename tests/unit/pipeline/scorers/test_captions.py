@@ -80,7 +80,7 @@ def test_with_java_its_measurements_are_added(tmp_path, capsys, monkeypatch) -> 
         ),
         (None, lambda r: r.append({"image_id": 7, "caption": ""}), ["unknown image_id (1 of 4): [7]", "results.json"]),
         (None, lambda r: r[0].update(image_id="6"), ["unknown image_id (1 of 3): ['6']"]),
-        (None, lambda r: r.append(r[1]), ["image_id is there twice: 4", "results.json: [1] and [3]"]),
+        (None, lambda r: r.append(r[1]), ["duplicate image_id: 4", "results.json: [1] and [3]"]),
         (None, lambda r: r[1].pop("caption"), ["'caption' is missing", "results.json: [1], image_id 4"]),
         (None, lambda r: r[1].update(caption=None), ["'caption' has a wrong value: None", "image_id 4"]),
         (None, lambda r: r[1].pop("image_id"), ["'image_id' is missing", "results.json: [1]"]),

@@ -57,7 +57,7 @@ def test_a_file_that_is_not_there(tmp_path) -> None:
         (3, "annotations", "3"),
         ({"images": []}, "annotations", "'annotations' is missing: ['images']"),
         ({"annotations": {}}, "annotations", "{}"),
-        ([{}, 5], "", "an entry is no object: 5\n  where: f.json: [1]"),
+        ([{}, 5], "", "an entry must be a JSON object: 5\n  where: f.json: [1]"),
     ],
 )
 def test_the_wrong_shape(document, name, said) -> None:
@@ -88,7 +88,7 @@ def test_a_value_that_cannot_be_used(entry, read, said) -> None:
 
 def test_an_id_that_is_there_twice(file) -> None:
     path = file(json.dumps([{"id": 4}, {"id": 5}, {"id": 4.0}]))
-    with pytest.raises(DataError, match=r"id is there twice: 4\n  where: .*given.json: \[0\] and \[2\]"):
+    with pytest.raises(DataError, match=r"duplicate id: 4\n  where: .*given.json: \[0\] and \[2\]"):
         read_entries(path, id_name="id").ids()
 
 
@@ -126,7 +126,7 @@ def test_lines_are_split_at_line_feeds_only(file) -> None:
     assert read_lines(file("\ufeffa\u2028b\x0b\r\n\n c")) == ["a\u2028b\x0b\r", "", " c"]
     with pytest.raises(DataError, match="this file is empty"):
         read_lines(file(""))
-    with pytest.raises(DataError, match=r"no UTF-8 text: b'\\xe4'\n  where: .*, line 3"):
+    with pytest.raises(DataError, match=r"not UTF-8 text: b'\\xe4'\n  where: .*, line 3"):
         read_lines(file(b"a\nb\n\xe4"))
 
 

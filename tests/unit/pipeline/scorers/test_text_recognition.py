@@ -63,12 +63,12 @@ def test_nothing_to_read_has_no_rate(tmp_path, capsys) -> None:
         ("a\nb\n", "a\n", ["different numbers of lines", "1 in", "found.txt", "2 in", "truth.txt", "id<TAB>text"]),
         ("1\ta\n2\tb\n", "1\ta\n", ["missing id (1 of 2): ['2']", "found.txt", "truth.txt"]),
         ("1\ta\n", "1\ta\n3\tb\n", ["unknown id (1 of 2): ['3']", "found.txt"]),
-        ("1\ta\n2\tb\n", "1\ta\n1\tb\n", ["id is there twice: '1'", "found.txt, line 2"]),
-        ("1\ta\n1\tb\n", "1\ta\n2\tb\n", ["id is there twice: '1'", "truth.txt, line 2"]),
+        ("1\ta\n2\tb\n", "1\ta\n1\tb\n", ["duplicate id: '1'", "found.txt, line 2"]),
+        ("1\ta\n1\tb\n", "1\ta\n2\tb\n", ["duplicate id: '1'", "truth.txt, line 2"]),
         ("1\ta\n2\tb\n", "1\ta\n2\n", ["a line has no tab: '2'", "found.txt, line 2", "as in", "truth.txt"]),
         ("a\nb\n", "1\ta\n2\tb\n", ["a line has no tab: 'a'", "truth.txt, line 1"]),
         ("", "a\n", ["this file is empty", "truth.txt"]),
-        ("a\n", b"\xff\n", ["no UTF-8", "found.txt, line 1"]),
+        ("a\n", b"\xff\n", ["not UTF-8", "found.txt, line 1"]),
     ],
 )
 def test_bad_files(tmp_path, capsys, truth, found, said) -> None:

@@ -52,7 +52,7 @@ def test_a_folder_of_references(shared_dir, tmp_path, capsys) -> None:
         ("a\nb\n", "a\n", ["different numbers of lines", "1 in", "found.txt", "2 in", "truth.txt"]),
         ("a\n", "a\n\n", ["different numbers of lines", "2 in", "1 in"]),
         ("", "a\n", ["this file is empty", "truth.txt"]),
-        (b"\xe4\n", "a\n", ["no UTF-8", "truth.txt, line 1"]),
+        (b"\xe4\n", "a\n", ["not UTF-8", "truth.txt, line 1"]),
         (None, "a\n", ["cannot read this file", "truth.txt"]),
         ("a\n", None, ["cannot read this file", "found.txt"]),
     ],

@@ -80,13 +80,13 @@ def test_the_splits_that_are_answered_count_whole(tmp_path, capsys) -> None:
     [
         (None, lambda r: r.pop(0), ["missing qa_id (1 of 3): [5]", "results.json", "truth.json"]),
         (None, lambda r: r.append({**r[0], "qa_id": 99}), ["unknown qa_id (1 of 4): [99]", "results.json"]),
-        (None, lambda r: r.append(r[1]), ["qa_id is there twice: 6", "results.json: [1] and [3]"]),
+        (None, lambda r: r.append(r[1]), ["duplicate qa_id: 6", "results.json: [1] and [3]"]),
         (None, lambda r: r[0].update(candidates=[]), ["'candidates' has a wrong value: []", "[0], qa_id 5"]),
         (None, lambda r: r[0].update(candidates=["x"]), ["'candidates' has a wrong value: ['x']"]),
         (None, lambda r: r[0].update(candidates=[{}]), ["'candidates' has a wrong value: [{}]"]),
         (None, lambda r: r[0].pop("candidates"), ["'candidates' is missing", "results.json: [0], qa_id 5"]),
         (None, lambda r: r[0].update(qa_id="5"), ["'qa_id' has a wrong value: '5'", "whole number"]),
-        (lambda t: t.append(t[0]), None, ["qa_id is there twice: 5", "truth.json: [3]"]),
+        (lambda t: t.append(t[0]), None, ["duplicate qa_id: 5", "truth.json: [3]"]),
         (lambda t: t[1].pop("type"), None, ["'type' is missing", "truth.json: [1], qa_id 6"]),
         (
             lambda t: t[1].update(type="unit"),

@@ -103,7 +103,7 @@ def changed(name: str, change) -> dict:
     [
         ("results", lambda e: e.pop(1), ["missing question_id (1 of 4): [11]", "results.json", "questions.json"]),
         ("results", lambda e: e.append({"question_id": 99, "answer": ""}), ["unknown question_id (1 of 5): [99]"]),
-        ("results", lambda e: e.append(e[2]), ["question_id is there twice: 12", "results.json: [2] and [4]"]),
+        ("results", lambda e: e.append(e[2]), ["duplicate question_id: 12", "results.json: [2] and [4]"]),
         ("results", lambda e: e[1].pop("answer"), ["'answer' is missing", "results.json: [1], question_id 11"]),
         ("results", lambda e: e[1].update(answer=[3]), ["'answer' has a wrong value: [3]", "question_id 11", "a text"]),
         ("results", lambda e: e[1].update(question_id="x11"), ["unknown question_id", "'x11'"]),
@@ -117,7 +117,7 @@ def changed(name: str, change) -> dict:
             lambda e: e[0].update(answer_type=[]),
             ["'answer_type' has a wrong value: []", "id 10"],
         ),
-        ("questions", lambda e: e.append(e[0]), ["question_id is there twice: 10", "questions.json: questions[0]"]),
+        ("questions", lambda e: e.append(e[0]), ["duplicate question_id: 10", "questions.json: questions[0]"]),
         ("questions", lambda e: e[0].pop("image_id"), ["'image_id' is missing", "questions[0], question_id 10"]),
         ("questions", list.clear, ["lists no questions", "questions.json: questions"]),
     ],

@@ -72,6 +72,7 @@ BESIDE_TRAINING = {
         for name in (
             "captions",
             "captions_java",
+            "classification",
             "coco_map",
             "coco_matches",
             "coco_resample",

@@ -95,11 +95,11 @@ def test_the_ignored_label_and_the_classes_are_the_users_to_name(tmp_path, capsy
     document = scored(capsys, truth, found, "--ignore-index", "11", "--num-classes", "5")
     assert [*document["per_class"]] == ["0", "1", "2", "3", "4"]
     assert score.main(["segmentation", "--truth", str(truth), "--predictions", str(found), "--num-classes", "3"]) == 2
-    assert "a label is no class: 11" in capsys.readouterr().err
+    assert "a label is not a class id: 11" in capsys.readouterr().err
     (tmp_path / "names.txt").write_text("sky\nroad\n")
     command = ["segmentation", "--truth", str(truth), "--predictions", str(found)]
     assert score.main([*command, "--ignore-index", "11", "--class-names", str(tmp_path / "names.txt")]) == 2
-    assert "a label is no class: 2" in capsys.readouterr().err
+    assert "a label is not a class id: 2" in capsys.readouterr().err
 
 
 def test_classes_without_a_pixel_and_truths_of_one_label_are_told(tmp_path, capsys) -> None:

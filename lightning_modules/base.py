@@ -78,7 +78,7 @@ class TaskModule(pl.LightningModule):
     def _share_of_step(self, parts: Mapping[str, Mean], batch: Batch) -> Tensor:
         """This micro-batch's part of the mean over the global batch. DDP averages gradients over ranks and Lightning
         over micro-batches: that is undone, as each has its own share of what is counted."""
-        images = batch["num_step_images"]
+        images: int = batch["num_step_images"]
         shares = [part.total.float() / self._step_counts.get(name, images) for name, part in parts.items()]
         num_parts = 0 if batch["is_stand_in"] else self.trainer.world_size * self.trainer.accumulate_grad_batches
         return torch.stack(shares).sum() * num_parts

@@ -31,7 +31,7 @@ class Mean(NamedTuple):
     """
 
     total: Tensor
-    count: int
+    count: int  # type: ignore[assignment]  # in place of tuple's own
 
     @property
     def value(self) -> Tensor:

@@ -146,5 +146,5 @@ def test_run_lengths_of_either_kind(tmp_path):
 
 def test_results_with_other_categories_are_refused(tmp_path):
     document = {"annotations": FOUND, "categories": [{"id": 1, "name": "dog"}]}
-    with pytest.raises(DataError, match=r"(?s)otherwise than the truth: 'dog'.*found\.json.*cat"):
+    with pytest.raises(DataError, match=r"(?s)another name in the results than in the truth: 'dog'.*found\.json.*cat"):
         scored(tmp_path, TRUTH, document)

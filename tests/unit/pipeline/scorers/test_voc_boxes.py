@@ -154,7 +154,7 @@ CAT = "f/comp3_det_val_cat.txt"
         ("f/comp3_det_cat.txt", "", ["comp3_det_cat.txt", "lacks a part", "comp3_det_<set>_<class>.txt"]),
         ("t/Annotations/a.xml", "<annotation>", ["broken XML", "a.xml"]),
         ("t/Annotations/a.xml", XML.format("<object>" + BOX + "</object>"), ["no name", "a.xml, object 1"]),
-        ("t/Annotations/a.xml", XML.format("<object><name>cat</name></object>"), ["no box", "a.xml, object 1"]),
+        ("t/Annotations/a.xml", XML.format("<object><name>cat</name></object>"), ["invalid box", "a.xml, object 1"]),
         (
             "t/Annotations/a.xml",
             XML.format(f"<object><name>cat</name>{BOX.format(6, 5)}</object>"),

@@ -260,7 +260,7 @@ def _areas(found: CocoDetections) -> np.ndarray:
         sides = np.asarray(found.boxes, np.float64).reshape(-1, 4)[:, 2:]
         return sides[:, 0] * sides[:, 1]
     assert found.masks is not None
-    return np.asarray(hotcoco.mask.area(list(found.masks)), np.float64)
+    return np.asarray(hotcoco.mask.area([dict(mask) for mask in found.masks]), np.float64)
 
 
 def _place(part: CocoTruth | CocoDetections, index: int) -> str:

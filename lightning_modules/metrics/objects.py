@@ -43,7 +43,7 @@ def coco_evaluation(
         boxes=_boxes([truths[key]["boxes"][measured[key]] for key in keys]),
         areas=objects["areas"].astype(np.float64),
         is_crowd=objects["is_crowd"].astype(bool) | objects["is_difficult"].astype(bool),
-        masks=[_rle(truths[key], i) for key in keys for i in measured[key]] if masks else None,
+        masks=[_rle(truths[key], int(i)) for key in keys for i in measured[key]] if masks else None,
     )
     found = [predictions[key] for key in keys]
     detections = CocoDetections(

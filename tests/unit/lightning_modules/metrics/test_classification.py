@@ -109,9 +109,9 @@ def test_no_item_is_nan():
         (np.zeros((2, 3)), np.array([0, 1]), ["a"], r"do not fit together: \(\(2, 3\), \(2,\), 1\)"),
         (np.zeros(3), np.array([0, 1, 1]), None, "do not fit together"),
         (np.array([[0, 1], [np.nan, 0]]), np.array([0, 1]), None, r"not finite: 1\n  where: item 1"),
-        (np.zeros((2, 3)), np.array([0, 3]), None, r"no class: 3\n  where: item 1\n  allowed: integers 0\.\.2"),
-        (np.zeros((2, 3)), np.array([-1, 0]), None, r"no class: -1\n  where: item 0"),
-        (np.zeros((2, 3)), np.array([0.0, 1.0]), None, r"no class: dtype\('float64'\)"),
+        (np.zeros((2, 3)), np.array([0, 3]), None, r"not a class id: 3\n  where: item 1\n  allowed: integers 0\.\.2"),
+        (np.zeros((2, 3)), np.array([-1, 0]), None, r"not a class id: -1\n  where: item 0"),
+        (np.zeros((2, 3)), np.array([0.0, 1.0]), None, r"not a class id: dtype\('float64'\)"),
         (np.zeros((3, 3)), np.array([0, 1, 2]), ["a", "b", "b"], r"one label: \[1, 2\]\n  where: video 'b'"),
     ],
 )

@@ -240,12 +240,8 @@ def shard_dataset(
         shrink=shrink,
         exif=config.exif,
     )
-    draw = _draw(config, opened)
-    splits = sources.joined_splits(opened, draw)
-    sources.check_splits(opened, splits)
+    chunks = _chunks(config, opened, shards.samples)
     classes = sources.joined_classes(opened)
-    draw = sources.draw_from(opened, draw) if draw else None
-    chunks = {split: _Chunks(sources.read_joined(opened, split, draw), shards.samples, split) for split in splits}
     results: dict[str, list[ShardResult]] = {split: [] for split in chunks}
     order: list[str] = []  # the split of each job drawn so far; results come in the same order
     with renewed(project.shards(name), inside=project.root / "data" / "shards") as folder:
@@ -281,11 +277,16 @@ def shard_dataset(
     return manifest
 
 
-def _draw(config: DatasetConfig, opened: Sequence[sources.OpenSource]) -> sources.Draw | None:
-    split = config.split
-    if split is None:
-        return None
-    return sources.Draw(opened[0].root, split.seed, by_folder=split.by == "group", shares=split.shares)
+def _chunks(config: DatasetConfig, opened: Sequence[sources.OpenSource], samples: int) -> dict[str, _Chunks]:
+    """The chunks of each split, of those that are drawn, too."""
+    draw, drawn = config.split, None
+    if draw is not None:
+        drawn = sources.Draw(opened[0].root, draw.seed, by_folder=draw.by == "group", shares=draw.shares)
+    splits = sources.joined_splits(opened, drawn)
+    sources.check_splits(opened, splits)
+    if drawn is not None:
+        drawn = sources.draw_from(opened, drawn)
+    return {split: _Chunks(sources.read_joined(opened, split, drawn), samples, split) for split in splits}
 
 
 def _problems(results: Sequence[ShardResult], chunks: _Chunks) -> list[Problem]:

@@ -202,13 +202,9 @@ def clean_image(
         data, as_jpeg = shrink.pixels(np.asarray(pixels)), True
     elif encode:
         data = _encode(pixels, kind)
+    width, height = pixels.size
     return CleanImage(
-        data=data,
-        format="jpg" if as_jpeg else "png",
-        width=pixels.width,
-        height=pixels.height,
-        stored=image.size,
-        fixes=tuple(fixes),
+        data=data, format="jpg" if as_jpeg else "png", width=width, height=height, stored=image.size, fixes=tuple(fixes)
     )
 
 

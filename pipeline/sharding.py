@@ -103,12 +103,8 @@ def write_shard(
     if not rows:
         part.unlink()
         return result
-    index = {column: [row[column] for row in rows] for column in ("key", "offset", "size", "crc", *COUNTS)}
-    index_bytes = json.dumps(index, separators=(",", ":")).encode()
-    index_part = folder / f".{name}.index.part"
-    with writing(index_part, needed=lambda: len(index_bytes), fix=other_folder):
-        index_part.write_bytes(index_bytes)
-        os.replace(index_part, folder / index_name(name))
+    index_bytes = _write_index(rows, folder, name, other_folder)
+    with writing(part, fix=other_folder):
         os.replace(part, folder / name)
     result.images = np.array(images, np.uint64)
     result.shard = {
@@ -119,6 +115,17 @@ def write_shard(
         "index_sha256": hashlib.sha256(index_bytes).hexdigest(),
     }
     return result
+
+
+def _write_index(rows: Sequence[dict[str, Any]], folder: Path, name: str, other_folder: str) -> bytes:
+    """Write the index of a shard, before its tar gets its name; returns its content."""
+    index = {column: [row[column] for row in rows] for column in ("key", "offset", "size", "crc", *COUNTS)}
+    data = json.dumps(index, separators=(",", ":")).encode()
+    part = folder / f".{name}.index.part"
+    with writing(part, needed=lambda: len(data), fix=other_folder):
+        part.write_bytes(data)
+        os.replace(part, folder / index_name(name))
+    return data
 
 
 def _image_bytes(raws: Sequence[RawRecord]) -> int:
@@ -232,14 +239,7 @@ def shard_dataset(
             `max_quarantined`; the quarantine list is written in the last case all the same.
     """
     store = f"{shards.store.rstrip('/')}/{name}" if shards.store else None
-    shrink = Shrink(short_side=shards.short_side, quality=shards.quality) if shards.short_side else None
-    door = DoorConfig(
-        root=opened[0].root,
-        follow_links=config.follow_links,
-        max_pixels=int(shards.max_megapixels * 1e6),
-        shrink=shrink,
-        exif=config.exif,
-    )
+    door = _door(config, shards, opened[0].root)
     chunks = _chunks(config, opened, shards.samples)
     classes = sources.joined_classes(opened)
     results: dict[str, list[ShardResult]] = {split: [] for split in chunks}
@@ -265,14 +265,9 @@ def shard_dataset(
         for text in _examine(name, config, classes, entries, results, chunks):
             note(text)
         with writing(folder / MANIFEST):
-            settings = asdict(shrink) if shrink else None
+            settings = asdict(door.shrink) if door.shrink else None
             manifest = write_manifest(folder, name, classes, entries, shrink=settings, store=store)
-        if not store:
-            open_splits(folder, manifest)  # no key is in two of them
-        else:
-            verify_shards(folder, manifest)  # before anything names them
-            # A copy, so that the store is whole without this project and tells which of its shards are of use.
-            stores.upload(folder / MANIFEST, f"{store}/{manifest['digest']}/{MANIFEST}")
+        _verify(folder, manifest, store)
         flush(folder)
     return manifest
 
@@ -287,6 +282,25 @@ def _chunks(config: DatasetConfig, opened: Sequence[sources.OpenSource], samples
     if drawn is not None:
         drawn = sources.draw_from(opened, drawn)
     return {split: _Chunks(sources.read_joined(opened, split, drawn), samples, split) for split in splits}
+
+
+def _verify(folder: Path, manifest: dict[str, Any], store: str | None) -> None:
+    if store is None:
+        open_splits(folder, manifest)  # no key is in two of them
+        return
+    verify_shards(folder, manifest)  # before anything names them
+    # A copy, so that the store is whole without this project and tells which of its shards are of use.
+    stores.upload(folder / MANIFEST, f"{store}/{manifest['digest']}/{MANIFEST}")
+
+
+def _door(config: DatasetConfig, shards: ShardsConfig, root: Path) -> DoorConfig:
+    return DoorConfig(
+        root=root,
+        follow_links=config.follow_links,
+        max_pixels=int(shards.max_megapixels * 1e6),
+        shrink=Shrink(short_side=shards.short_side, quality=shards.quality) if shards.short_side else None,
+        exif=config.exif,
+    )
 
 
 def _problems(results: Sequence[ShardResult], chunks: _Chunks) -> list[Problem]:

@@ -34,4 +34,4 @@ def test_camvids_void_is_11(shared_dir: Path, capsys: pytest.CaptureFixture[str]
     names = "sky,building,pole,road,pavement,tree,sign_symbol,fence,car,pedestrian,bicyclist"
     command = ["segmentation", "--truth", str(truth), "--predictions", str(truth)]
     assert score.main([*command, "--ignore-index", "11", "--class-names", names]) == 2
-    assert "a label is not a class id: 11" in capsys.readouterr().err  # the predictions here are the truth, with its void
+    assert "a label is not a class id: 11" in capsys.readouterr().err  # the predictions are the truth, with its void

@@ -184,7 +184,11 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         check_ranges(
             self,
-            **({"num_workers": COUNT} if isinstance(self.num_workers, int) else {}),
+            **(
+                {}
+                if self.num_workers == "auto" or isinstance(self.num_workers, WorkerRange)
+                else {"num_workers": COUNT}
+            ),
             wait_s=AMOUNT,
             resize_every_s=POSITIVE,
             cpus_per_worker=COUNT,

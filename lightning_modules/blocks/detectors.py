@@ -31,10 +31,11 @@ class RCNNConfig:
 
     Attributes:
         norm: which statistics the backbone's norms use (`blocks/norms.py`).
-        levels: maps that the heads read, finest first, without a gap: one for a single scale.
+        levels: maps with anchors, finest first, without a gap: one for a single scale.
         channels: of each of them.
         anchors: sides of the anchors as fractions of the image size, finest level first; each level takes an equal
             share of them.
+        head_levels: those of `levels` that the heads read boxes from, the larger the box the coarser (None: all).
         aspect_ratios: height / width of the anchors of each size.
         rpn_batch, roi_batch: anchors and proposals sampled for the losses, per image.
         rpn_pre_nms_train, rpn_pre_nms_eval: best proposals kept per level before suppression.
@@ -49,6 +50,7 @@ class RCNNConfig:
     levels: tuple[str, ...] = ("c3", "c4")
     channels: int = 64
     anchors: tuple[float, ...] = (0.15, 0.24, 0.38, 0.54)
+    head_levels: tuple[str, ...] | None = None
     aspect_ratios: tuple[float, ...] = (1.0,)
     rpn_batch: int = 64
     rpn_pre_nms_train: int = 200
@@ -84,6 +86,15 @@ class RCNNConfig:
         if not self.aspect_ratios:
             raise ConfigError("aspect_ratios is empty", allowed="one or more, such as [0.5, 1, 2]")
         check_levels(self.levels)
+        if self.head_levels is not None:
+            check_levels(self.head_levels, where="model.head_levels")
+            if not set(self.head_levels) <= set(self.levels):
+                raise ConfigError(
+                    "the heads cannot read a level that is not there",
+                    value=self.head_levels,
+                    where="model.head_levels",
+                    allowed=f"levels of model.levels: {', '.join(self.levels)}",
+                )
         check_backbone(self.backbone, pretrained=self.pretrained, norm=self.norm)
 
 
@@ -119,10 +130,10 @@ def roi_pool(config: RCNNConfig, size: int, image_size: int) -> MultiScaleRoIAli
     torchvision infers the levels' strides from the image sizes of the first batch, which are those of the content: one
     wide image in its letterbox, and it reads the wrong places from then on. Here they are known.
     """
-    canonical = CANONICAL_SIDE * image_size
-    pool = MultiScaleRoIAlign(list(config.levels), size, sampling_ratio=2, canonical_scale=canonical)  # type: ignore[arg-type]
-    first = LEVELS.index(config.levels[0]) + 2  # c2 has stride 2 ** 2
-    exponents = range(first, first + len(config.levels))
+    levels, canonical = config.head_levels or config.levels, CANONICAL_SIDE * image_size
+    pool = MultiScaleRoIAlign(list(levels), size, sampling_ratio=2, canonical_scale=canonical)  # type: ignore[arg-type]
+    first = LEVELS.index(levels[0]) + 2  # c2 has stride 2 ** 2
+    exponents = range(first, first + len(levels))
     pool.scales = [2.0**-exponent for exponent in exponents]
     pool.map_levels = initLevelMapper(exponents[0], exponents[-1], canonical_scale=canonical)  # type: ignore[arg-type]
     return pool

@@ -15,13 +15,13 @@ from contracts.errors import ConfigError
 from lightning_modules.blocks.backbones import LEVELS, Backbone
 
 
-def check_levels(levels: Sequence[str]) -> None:
+def check_levels(levels: Sequence[str], where: str = "model.levels") -> None:
     """Raise ConfigError for a level that does not exist, twice, not in order, or after a gap."""
     if tuple(levels) not in [LEVELS[i:j] for i in range(len(LEVELS)) for j in range(i + 1, len(LEVELS) + 1)]:
         raise ConfigError(
             "wrong pyramid levels",
             value=tuple(levels),
-            where="model.levels",
+            where=where,
             allowed=f"one or more of {', '.join(LEVELS)} that follow each other",
         )
 

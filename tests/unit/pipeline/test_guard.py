@@ -31,7 +31,7 @@ def test_files_are_for_the_user_alone_unless_shared_on_purpose(tmp_path, monkeyp
 @pytest.mark.parametrize("text", ["u=rwx", "", "099", "777", "-1"])
 def test_a_umask_that_is_none_is_refused(monkeypatch, text):
     monkeypatch.setenv("SIGHTLINE_UMASK", text)
-    with pytest.raises(ConfigError, match="no octal number"):
+    with pytest.raises(ConfigError, match="must be an octal number"):
         guard_process()
 
 

@@ -14,7 +14,7 @@ from pipeline.bookkeeping import check_shared, unused_images
 from pipeline.learnable import check_labels, check_vocabulary, missing_masks
 from pipeline.stages.vocab import count_words
 
-NONE = dict.fromkeys(("num_objects", "num_masks", "num_captions", "num_questions", "has_semantic"), 0)
+NONE = dict.fromkeys(("num_objects", "num_masks", "num_captions", "num_questions", "num_labels", "has_semantic"), 0)
 
 
 def test_a_class_list_that_nothing_shows_is_refused() -> None:
@@ -23,7 +23,7 @@ def test_a_class_list_that_nothing_shows_is_refused() -> None:
         check_labels("d", ["cell"], background, {**NONE, "has_semantic": 3}, "a/x.png")
     with pytest.raises(DataError, match=r"(?s)no class of d has a single annotated object"):
         check_labels("d", ["cell"], Counter(), {**NONE, "num_objects": 3}, "a.json")
-    with pytest.raises(DataError, match=r"(?s)no object and no label mask.*a\.json"):
+    with pytest.raises(DataError, match=r"(?s)no object, no label mask.*a\.json"):
         check_labels("d", ["cell"], Counter(), NONE, "a.json")
 
 

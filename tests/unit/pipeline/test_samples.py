@@ -50,18 +50,18 @@ def test_a_sample_with_and_without_a_mask():
         (joined(tar_member("a-1.png", b"png"), IMAGE, ANNOTATION), "not the files of one sample"),
         (joined(IMAGE), "not the files of one sample"),
         (b"", "not the files of one sample"),
-        (patched(0, b"\xff"), "no tar member"),  # the name, whose sum is another now
-        (patched(100, b"0000755"), "no tar member"),
-        (patched(124, b"00000000005"), "no tar member"),
-        (patched(124, b"-0000000001"), "no tar member"),
-        (patched(124, b"77777777777"), "no tar member"),
-        (patched(148, b"000000"), "no tar member"),
-        (patched(257, b"u5tar"), "no tar member"),
-        (patched(400, b"x"), "no tar member"),
+        (patched(0, b"\xff"), "where a tar member should start"),  # the name, whose sum is another now
+        (patched(100, b"0000755"), "where a tar member should start"),
+        (patched(124, b"00000000005"), "where a tar member should start"),
+        (patched(124, b"-0000000001"), "where a tar member should start"),
+        (patched(124, b"77777777777"), "where a tar member should start"),
+        (patched(148, b"000000"), "where a tar member should start"),
+        (patched(257, b"u5tar"), "where a tar member should start"),
+        (patched(400, b"x"), "where a tar member should start"),
         (patched(512 + 4, b"x"), "more than padding"),
         (joined(IMAGE, ANNOTATION)[:-512], "is cut"),
-        (joined(IMAGE, ANNOTATION) + bytes(512), "no tar member"),
-        (joined(IMAGE, ANNOTATION) + b"x", "no tar member"),
+        (joined(IMAGE, ANNOTATION) + bytes(512), "where a tar member should start"),
+        (joined(IMAGE, ANNOTATION) + b"x", "where a tar member should start"),
         (annotated(lambda d: d.update(key="a-2")), "belongs to another sample"),
         (annotated(lambda d: d.update(schema=1)), "schema 1 in place of"),
         (annotated(lambda d: d.update(width=0)), "without pixels"),
@@ -83,7 +83,7 @@ def test_a_name_that_no_index_can_hold_is_told():
     name, record = "k\xfc", RECORD.annotation_json()
     member = tar_member(name + ".jpg", b"jpeg")
     member[0] = bytes(member[0]).replace("\xfc".encode(), b"\xfc\0")
-    with pytest.raises(DataError, match="no tar member"):
+    with pytest.raises(DataError, match="where a tar member should start"):
         parse_sample(joined(member, tar_member(f"{name}.json", record)), name, "here")
 
 

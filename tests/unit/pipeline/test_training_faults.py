@@ -99,7 +99,7 @@ def test_a_sample_that_cannot_be_encoded_is_named(tiny_project, tmp_path, monkey
     with pytest.raises(ValueError, match="no such pixel") as caught:
         fit(**arguments(tiny_project, tmp_path))
     (note,) = caught.value.__notes__
-    assert re.fullmatch(r"while sample '2012_\d{6}' was encoded", note)
+    assert re.fullmatch(r"while sample '[a-z0-9-]+2012_\d{6}-\w{8}' was encoded", note)
 
 
 def test_a_killed_loader_worker_is_replaced_by_the_next_call(tiny_project, tmp_path, monkeypatch, expected):

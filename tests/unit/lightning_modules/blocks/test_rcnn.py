@@ -20,6 +20,7 @@ SIZE = 64
 CONFIG = RCNNConfig(
     channels=16, box_head=32, rpn_pre_nms_eval=200, rpn_post_nms_train=50, rpn_post_nms_eval=50, score_threshold=0.0
 )
+STRIDES = (("c3", 8), ("c4", 16))
 LOSSES = {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}
 
 
@@ -211,7 +212,7 @@ def test_anchors_follow_the_image_size():
 
 @pytest.mark.parametrize("size", [64, 128, 512])
 def test_heads_read_every_level_at_every_image_size(size):
-    """Boxes as large as the anchors of a level are read from that level."""
+    """Which one depends on a box's share of the image, as the anchors' sizes do."""
     config = CONFIG
     pool = roi_pool(config, 7, size)
     features = {
@@ -233,6 +234,17 @@ def test_the_papers_levels_at_the_papers_size():
     boxes = torch.stack([torch.zeros(8), torch.zeros(8), sides, sides], dim=1)
     assert pool.map_levels([boxes]).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert pool.scales == [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+
+
+def test_the_heads_may_read_fewer_levels_than_have_anchors():
+    pool = roi_pool(replace(CONFIG, head_levels=("c3",)), 7, SIZE)
+    features = {level: torch.full((1, 4, SIZE // stride, SIZE // stride), float(stride)) for level, stride in STRIDES}
+    pooled = pool(features, [torch.tensor([[0.0, 0, 60, 60], [0, 0, 9, 9]])], [(SIZE, SIZE)])
+    torch.testing.assert_close(pooled, torch.full_like(pooled, 8.0))
+    with pytest.raises(ConfigError, match="cannot read a level that is not there"):
+        RCNNConfig(levels=("c4", "c5"), head_levels=("c3",), anchors=(0.1, 0.2))
+    with pytest.raises(ConfigError, match="wrong pyramid levels"):
+        RCNNConfig(head_levels=())
 
 
 def test_a_wide_image_alone_is_read_at_the_right_places():

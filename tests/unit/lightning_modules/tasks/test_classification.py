@@ -41,7 +41,7 @@ def test_batch_and_loss(task, records):
     assert batch["labels"].tolist() == [0, 0, 7, 2]
     logits = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
     expected = -logits.log_softmax(1)[torch.arange(4), batch["labels"]].mean()
-    torch.testing.assert_close(task.losses(lambda images: logits, batch)["cross_entropy"], expected)
+    torch.testing.assert_close(task.losses(lambda images: logits, batch)["cross_entropy"].value, expected)
 
 
 def test_prediction_needs_no_label(task, records):

@@ -182,13 +182,10 @@ class ClusterConfig:
         return dataclasses.replace(self, collective_timeout_s=max(self.collective_timeout_s, math.ceil(seconds)))
 
     def __post_init__(self) -> None:
+        is_number = self.num_workers != "auto" and not isinstance(self.num_workers, WorkerRange)
         check_ranges(
             self,
-            **(
-                {}
-                if self.num_workers == "auto" or isinstance(self.num_workers, WorkerRange)
-                else {"num_workers": COUNT}
-            ),
+            **({"num_workers": COUNT} if is_number else {}),
             wait_s=AMOUNT,
             resize_every_s=POSITIVE,
             cpus_per_worker=COUNT,

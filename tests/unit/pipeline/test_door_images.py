@@ -17,67 +17,11 @@ import pytest
 from PIL import Image, ImageFile
 
 from contracts.errors import DataError
-from contracts.records import Caption, RawObject, RawRecord
-from pipeline.door import RULES, Admission, DoorConfig, admit, upright_image
+from pipeline.door import DoorConfig, admit, upright_image
 from pipeline.door import images as images_module
 from pipeline.door.images import clean_image
 from pipeline.door.rules import Refused
-
-HEIGHT, WIDTH = 20, 30
-
-
-def scene(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """(H, W, 3) uint8: left half red, top left corner blue, so that every orientation looks different."""
-    pixels = np.full((height, width, 3), (200, 30, 30), np.uint8)
-    pixels[:, width // 2 :] = (30, 200, 30)
-    pixels[: height // 2, : width // 2] = (30, 30, 200)
-    return pixels
-
-
-def encode(image: Image.Image | np.ndarray, kind: str = "JPEG", **options: object) -> bytes:
-    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    out = io.BytesIO()
-    image.save(out, kind, **options)
-    return out.getvalue()
-
-
-def raw(path: Path, size: tuple[int, int] | None = (WIDTH, HEIGHT), **fields: object) -> RawRecord:
-    width, height = size or (0, 0)
-    return RawRecord(key="a", image_id=1, image=path, annotation_file="a.json", width=width, height=height, **fields)  # type: ignore[arg-type]
-
-
-def admitted(
-    tmp_path: Path, data: bytes, size: tuple[int, int] | None = (WIDTH, HEIGHT), **fields: object
-) -> Admission:
-    path = tmp_path / "image.bin"
-    path.write_bytes(data)
-    return admit(raw(path, size, **fields), ["thing"])
-
-
-def refused(admission: Admission) -> str:
-    assert admission.record is None
-    assert not admission.fixes
-    (problem,) = admission.problems
-    assert problem.kind == "record"
-    assert problem.key == "a"
-    assert problem.item_id == "1"
-    assert problem.reason in RULES
-    return problem.reason
-
-
-def decode(data: bytes) -> np.ndarray:
-    """(H, W, 3) uint8 RGB as training decodes it, orientation ignored."""
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    assert decoded is not None
-    return decoded[:, :, ::-1]
-
-
-def pixels_of(admission: Admission) -> np.ndarray:
-    assert admission.record is not None
-    assert admission.problems == []
-    decoded = decode(admission.record.image)
-    assert decoded.shape[:2] == (admission.record.height, admission.record.width)
-    return decoded
+from tests.pictures import HEIGHT, WIDTH, admitted, encode, pixels_of, raw, refused, scene
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -385,56 +329,6 @@ def test_palette_bilevel_and_unusual_modes(tmp_path: Path) -> None:
     assert refused(admitted(tmp_path, encode(floats, "TIFF"))) == "unsupported_mode"
 
 
-def with_orientation(value: int, kind: str = "JPEG") -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = value
-    return encode(scene(), kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
-
-
-BOX = RawObject(object_id="1", category="thing", box=(1, 1, 9, 9))
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-@pytest.mark.parametrize("value", [2, 3, 6, 8])
-def test_an_orientation_tag_is_dropped_where_annotations_have_the_stored_size(
-    tmp_path: Path, kind: str, value: int
-) -> None:
-    data = with_orientation(value, kind)
-    admission = admitted(tmp_path, data, objects=(BOX,))
-    assert admission.record is not None
-    turned = value >= 5  # else both have one size, which says nothing
-    assert admission.fixes == {"exif_orientation_dropped": 1, **({} if turned else {"exif_undecided": 1})}
-    stored = decode(data)
-    assert np.array_equal(pixels_of(admission), stored)  # without loss
-    assert Image.open(io.BytesIO(admission.record.image)).getexif().get(0x0112) is None
-    unsized = admitted(tmp_path, data, None, objects=(BOX,))  # boxes without a claimed size: pixels stay
-    assert unsized.fixes == {"exif_orientation_dropped": 1, "exif_undecided": 1}
-
-
-@pytest.mark.parametrize("claimed", [(WIDTH, HEIGHT), (HEIGHT, WIDTH), None])
-@pytest.mark.parametrize("value", [3, 6])
-def test_the_data_set_may_say_on_what_boxes_were_drawn(
-    tmp_path: Path, value: int, claimed: tuple[int, int] | None
-) -> None:
-    """`apply`: the turned picture, whichever size is written; `ignore`: the stored pixels, whose size it must be."""
-    data = with_orientation(value, "PNG")
-    turned = np.rot90(scene(), 2 if value == 3 else -1)
-    (tmp_path / "x.png").write_bytes(data)
-    item = raw(tmp_path / "x.png", claimed, objects=(BOX,))
-    if value == 3 and claimed == (HEIGHT, WIDTH):
-        assert refused(admit(item, ["thing"], DoorConfig(exif="apply"))) == "size_mismatch"
-        return
-    applied = admit(item, ["thing"], DoorConfig(exif="apply"))
-    assert applied.fixes == {"exif_rotated": 1}
-    assert np.array_equal(pixels_of(applied), turned)
-    ignored = admit(item, ["thing"], DoorConfig(exif="ignore"))
-    if claimed == (HEIGHT, WIDTH):
-        assert refused(ignored) == "size_mismatch"
-    else:
-        assert ignored.fixes == {"exif_orientation_dropped": 1}
-        assert np.array_equal(pixels_of(ignored), scene())
-
-
 def test_a_name_in_the_other_unicode_form_is_found(tmp_path: Path) -> None:
     composed, taken_apart = (unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD"))
     for on_disk, asked in ((composed, taken_apart), (taken_apart, composed)):
@@ -443,38 +337,3 @@ def test_a_name_in_the_other_unicode_form_is_found(tmp_path: Path) -> None:
         (tmp_path / on_disk).unlink()
     (tmp_path / "a.png").touch()
     assert refused(admit(raw(tmp_path / composed), [], DoorConfig(root=tmp_path))) == "missing_image"
-
-
-@pytest.mark.parametrize("value", [5, 6, 7, 8])
-def test_pixels_are_rotated_where_annotations_have_the_rotated_size(tmp_path: Path, value: int) -> None:
-    admission = admitted(tmp_path, with_orientation(value), (HEIGHT, WIDTH), objects=(BOX,))
-    assert admission.fixes == {"exif_rotated": 1}
-    expected = {
-        5: scene().transpose(1, 0, 2),
-        6: np.rot90(scene(), -1),
-        7: np.rot90(scene(), 2).transpose(1, 0, 2),
-        8: np.rot90(scene()),
-    }[value]
-    error = np.abs(pixels_of(admission)[4:-4:3, 4:-4:3].astype(int) - expected[4:-4:3, 4:-4:3].astype(int))
-    assert np.median(error) < 12
-
-
-def test_an_image_without_annotation_is_shown_upright(tmp_path: Path) -> None:
-    admission = admitted(tmp_path, with_orientation(6), None, captions=(Caption(caption_id=1, text="a field"),))
-    assert admission.record is not None
-    assert admission.fixes == {"exif_rotated": 1}
-    assert (admission.record.width, admission.record.height) == (HEIGHT, WIDTH)
-    clean = upright_image(with_orientation(6))
-    assert (clean.width, clean.height, clean.format) == (HEIGHT, WIDTH, "jpg")
-
-
-def test_broken_exif_rotates_nothing(tmp_path: Path) -> None:
-    data = encode(scene(), exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\x07" * 20)
-    admission = admitted(tmp_path, data)
-    assert admission.record is not None
-    assert admission.record.image == data
-
-
-def test_upright_image_says_what_is_wrong() -> None:
-    with pytest.raises(DataError, match="cannot be used: A file that is no JPEG"):
-        upright_image(b"nothing")

@@ -10,7 +10,7 @@ import pytest
 from contracts.errors import ConfigError
 from pipeline.reading import listed
 from pipeline.samples import tar_member
-from pipeline.sources._files import Spool, check_template, find_id, item_id, number, record_key
+from pipeline.sources._files import Spool, check_template, find_id, is_inside, item_id, number, record_key
 
 
 @pytest.mark.parametrize("template", ["{split}2014", "images/{split}/{image_id:012d}.jpg", "plain", "{split:s}"])
@@ -81,3 +81,9 @@ def test_hidden_files_are_not_listed(tmp_path):
     for name in ("a.jpg", "._a.jpg", ".DS_Store"):
         (tmp_path / name).write_bytes(b"")
     assert [path.name for path in listed(tmp_path)] == ["a.jpg"]
+
+
+def test_safe_names() -> None:
+    assert [is_inside(name) for name in ("a/b.jpg", "a..b.jpg", "", "..", "a/../b", "..\\b", "C:\\b", "\\b")] == [
+        True, True, False, False, False, False, False, False,
+    ]  # fmt: skip

@@ -234,9 +234,14 @@ def process_wide(uri: str) -> Iterator[None]:
 def mlflow_name(name: str) -> str:
     """A name of a metric, param or tag as MLflow takes it: letters and digits of any script, `_-. :` and `/`, which
     makes a path without empty parts, `.` and `..`."""
-    parts = re.sub(r"[^\w\-. :/]", "_", name).split("/")
+    whole = _with_usable_parts(re.sub(r"[^\w\-. :/]", "_", name))
+    return _with_usable_parts(whole[:MAX_KEY].rstrip("/"))  # again: the cut may leave `.` at the end
+
+
+def _with_usable_parts(path: str) -> str:
+    parts = path.split("/")
     usable = (part.replace(".", "_") or "_" if not part.strip(".") or part[:2] == ".." else part for part in parts)
-    return "/".join(usable)[:MAX_KEY].rstrip("/")
+    return "/".join(usable)
 
 
 def is_final(error: BaseException) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name
 
@@ -16,6 +16,7 @@ def test_names_keep_what_mlflow_takes() -> None:
     assert mlflow_name("eval/a//../c++ (red)\n") == "eval/a/_/__/c__ _red__"
 
 
+@example("//.00///", 21)
 @given(st.text(max_size=20) | st.text("./a", max_size=9), st.integers(1, 300))
 def test_every_name_passes(text: str, times: int) -> None:
     name = mlflow_name(f"eval/{text * times}")

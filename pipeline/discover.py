@@ -15,6 +15,7 @@ KINDS = {
     "task": "lightning_modules.tasks",
     "model": "lightning_modules.models",
     "scorer": "pipeline.scorers",
+    "format": "pipeline.formats",
 }
 
 

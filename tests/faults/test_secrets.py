@@ -44,7 +44,7 @@ for stage in (fetch, shard, vocab):
 for stage in (train, evaluate, register_run):
     stage(project, params, "segmentation")
 (image,) = [*(project.root / "data/raw/voc").rglob("*.jpg")][:1]
-assert predict.main(["models:/segmentation@champion", str(image)]) == 0
+assert predict.main(["models:/segmentation/1", str(image)]) == 0
 os.environ["MLFLOW_TRACKING_URI"] = sys.argv[1]
 evaluate(project, params, "segmentation")
 raise OSError(sys.argv[1])

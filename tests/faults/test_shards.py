@@ -140,8 +140,8 @@ TAR_FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut": (cut, "cut or has grown"),
     "empty": (lambda path: path.write_bytes(b""), "cut or has grown"),
     "missing": (lambda path: path.unlink(), "is missing"),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is no file"),
-    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "is no file"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is not a regular file"),
+    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "is not a regular file"),
     "another shard": (lambda path: shutil.copyfile(path.with_name("voc-train-v2-000000.tar"), path), ""),
 }
 

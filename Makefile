@@ -30,13 +30,17 @@ heal: setup  ## find damaged data that DVC takes for whole (YES=1 removes it; th
 	$(BIN)/python -m pipeline.heal $(if $(YES),--yes)
 
 test: setup  ## run the tests; those that start Ray mostly wait, so the others run beside them
-	@$(call beside,tests/integration,tests/contract tests/field tests/unit)
+	@$(call beside,$(filter-out $(DVC_TESTS),$(wildcard tests/integration/test_*.py)),tests/contract tests/field tests/unit $(DVC_TESTS))
+
+DVC_TESTS := tests/integration/test_dvc.py
 
 lock-check: setup  ## fail where dvc.lock and metrics/ are not of this code and these settings (then: make repro)
 	$(BIN)/python -m pytest tests/reference
 
 faults: setup  ## kill, cut, forge and starve it: every fault is survived or refused clearly (tests/faults/README.md)
-	@$(call beside,$(wildcard tests/faults/test_cluster_*.py tests/faults/test_process*.py),tests/faults --ignore-glob='*/test_cluster_*' --ignore-glob='*/test_process*')
+	@$(call beside,$(MACHINE_FAULTS),$(filter-out $(MACHINE_FAULTS),$(wildcard tests/faults/test_*.py)))
+
+MACHINE_FAULTS := $(wildcard tests/faults/test_cluster_*.py tests/faults/test_process*.py tests/faults/test_training_[mpr]*.py)
 
 # Two runs of pytest side by side; the first's output follows the second's.
 define beside

@@ -87,7 +87,10 @@ class Training:
         """Lines of each rank's ledger in the newest session."""
         found: dict[str, list[list[dict]]] = {}
         for path in self.folder.glob(f"state/{RUN}-*/{LEDGER}/*.jsonl"):
-            lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+            try:
+                lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+            except FileNotFoundError:  # the training has ended, and its state is gone
+                continue
             if lines:
                 found.setdefault(lines[0]["session"], []).append(lines)
         return found[max(found)] if found else []

@@ -48,8 +48,7 @@ def unused_images(dataset: str, folders: Mapping[Path, int]) -> list[str]:
     for folder, used in sorted(folders.items()):
         if not is_folder(folder):
             continue
-        names = [path.name for path in listed(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
-        unused = sum(not name.startswith(".") for name in names) - used
+        unused = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in listed(folder)) - used
         if unused > 0:
             notes.append(
                 f"{dataset}: {unused} images in {folder} are in no split: no list and no annotation names them"

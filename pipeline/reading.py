@@ -68,7 +68,7 @@ def read_text(path: Path) -> str:
 
 
 def listed(folder: Path) -> list[Path]:
-    """What a folder holds, sorted, without hidden files: `._x.jpg` is a Mac's and no picture.
+    """What a folder holds, sorted, without what a person does not see: `._x.jpg` and the folder `__MACOSX` are a Mac's.
 
     (`Path.glob` passes over what it may not read.)
 
@@ -76,7 +76,8 @@ def listed(folder: Path) -> list[Path]:
         DataError: there is no such folder, or this host cannot read it.
     """
     try:
-        return sorted(p for p in patiently(lambda: list(folder.iterdir()), folder) if not p.name.startswith("."))
+        paths = patiently(lambda: list(folder.iterdir()), folder)
+        return sorted(path for path in paths if not path.name.startswith(".") and path.name != "__MACOSX")
     except OSError as error:
         raise _unreadable(folder, error) from error
 

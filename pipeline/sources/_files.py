@@ -87,6 +87,12 @@ def check_template(key: str, template: str, **fields: object) -> None:
         ) from None
 
 
+def check_classes(names: Sequence[str]) -> None:
+    """Raise ConfigError for a class list of a source's settings that names one twice."""
+    if len(set(names)) != len(names):
+        raise ConfigError("a class is listed twice", value=names)
+
+
 def shown(value: Any, length: int = 100) -> str:
     """What stands in a file, as text for a message; cut where it is long or deep."""
     return (str(value) if isinstance(value, str | int | float) else _SHOWN.repr(value))[:length]
@@ -105,12 +111,6 @@ def whole_number(value: Any) -> int | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and -MAX_ID <= value <= MAX_ID else None
-
-
-def annotation_id(value: Any) -> int | None:
-    """`value` as an annotation id: a whole number above 0, else None."""
-    number = whole_number(value)
-    return number if number is not None and number > 0 else None
 
 
 def item_id(value: Any) -> int | str | None:

@@ -11,11 +11,6 @@ from pipeline.reading import is_folder, listed
 from pipeline.sources._files import record_key
 
 
-def is_hidden(path: Path) -> bool:
-    """Whether a person does not see it: `.DS_Store`, `._photo.jpg`, and the folder that macOS puts into archives."""
-    return path.name.startswith(".") or path.name == "__MACOSX"
-
-
 def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
     """Files with one of these endings (small letters) in a folder and those below it, sorted in each; no hidden ones.
 
@@ -32,8 +27,6 @@ def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
             return
         entered.add(real)
         for path in listed(folder):
-            if is_hidden(path):
-                continue
             if path.suffix.lower() in suffixes:
                 yield path
             elif is_folder(path):

@@ -12,6 +12,7 @@ from pathlib import Path
 from contracts.records import IGNORE_INDEX, Problem, RawRecord
 from pipeline.reading import is_folder, listed
 from pipeline.sources._files import image_key
+from pipeline.sources._splits import SPLITS
 
 CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign_symbol", "fence", "car", "pedestrian", "bicyclist",
@@ -33,7 +34,7 @@ def classes(root: Path, config: Config) -> tuple[str, ...]:
 def splits(root: Path, config: Config) -> tuple[str, ...]:
     """Splits that have both folders."""
     base = root / config.folder
-    return tuple(s for s in ("train", "val", "test") if is_folder(base / s) and is_folder(base / f"{s}annot"))
+    return tuple(s for s in SPLITS if is_folder(base / s) and is_folder(base / f"{s}annot"))
 
 
 def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem]:

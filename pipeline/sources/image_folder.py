@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts.errors import ConfigError, DataError
+from contracts.errors import DataError
 from contracts.records import Problem, RawRecord
 from pipeline.reading import is_folder, listed
-from pipeline.sources._files import IMAGE_SUFFIXES
-from pipeline.sources._images import files_below, is_hidden, keyed
+from pipeline.sources._files import IMAGE_SUFFIXES, check_classes
+from pipeline.sources._images import files_below, keyed
 from pipeline.sources._splits import SPLITS
 
 
@@ -30,8 +30,7 @@ class Config:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(set(self.classes)) != len(self.classes):
-            raise ConfigError("a class is listed twice", value=self.classes)
+        check_classes(self.classes)
 
 
 def splits(root: Path, config: Config) -> tuple[str, ...]:
@@ -48,7 +47,7 @@ def classes(root: Path, config: Config) -> tuple[str, ...]:
     if config.classes:
         return config.classes
     folders = [root / getattr(config, split) for split in splits(root, config)]
-    names = {path.name for folder in folders for path in listed(folder) if not is_hidden(path) and is_folder(path)}
+    names = {path.name for folder in folders for path in listed(folder) if is_folder(path)}
     if not names:
         raise DataError(
             "no class folder here", where=", ".join(map(str, folders)), allowed="<split>/<class>/<image>",

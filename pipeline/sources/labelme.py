@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contracts.errors import ConfigError, DataError
+from contracts.errors import DataError
 from contracts.records import ImagePart, Problem, RawObject, RawRecord
 from pipeline.door.rules import Refused
 from pipeline.reading import is_file, is_folder, read_bytes, read_text
-from pipeline.sources._files import IMAGE_SUFFIXES, NOT_CLASSES, shown, whole_number
+from pipeline.sources._files import IMAGE_SUFFIXES, NOT_CLASSES, check_classes, shown, whole_number
 from pipeline.sources._images import files_below, keyed
 from pipeline.sources._splits import SPLITS
 
@@ -43,8 +43,7 @@ class Config:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(set(self.classes)) != len(self.classes):
-            raise ConfigError("a class is listed twice", value=self.classes)
+        check_classes(self.classes)
 
 
 def splits(root: Path, config: Config) -> tuple[str, ...]:

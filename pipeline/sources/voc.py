@@ -18,7 +18,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -28,14 +27,14 @@ from contracts.records import IGNORE_INDEX, Color, Problem, RawObject, RawRecord
 from pipeline.door.masks import decode_ids
 from pipeline.door.rules import Refused
 from pipeline.reading import is_file, is_folder, listed, read_bytes, read_text
-from pipeline.sources._files import IMAGE_SUFFIXES, NOT_CLASSES, image_key, is_inside
+from pipeline.sources._files import IMAGE_SUFFIXES, NOT_CLASSES, check_classes, image_key, is_inside
+from pipeline.sources._splits import SPLITS
 from pipeline.sources._voc_files import color_labels, images_by_stem, is_flag, listed_name, read_label_colors
 
 OFFICIAL_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-_SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
 _EVERY_IMAGE = "*"
 _NUM_MASKS_CHECKED = 200
 _MAX_XML_BYTES = 64 << 20
@@ -70,8 +69,7 @@ class Config:
     def __post_init__(self) -> None:
         if not self.folders:
             raise ConfigError("folders is empty", allowed="folders that hold JPEGImages")
-        if len(set(self.classes)) != len(self.classes):
-            raise ConfigError("a class is listed twice", value=self.classes)
+        check_classes(self.classes)
         values = [value for _, value in self.named_values()]
         if len(set(values)) != len(values) or any(not 0 <= value <= 0xFFFF for value in values):
             raise ConfigError("mask_values: no mask holds these", value=values, allowed="0..65535, each value once")
@@ -87,7 +85,7 @@ class Config:
 
 def splits(root: Path, config: Config) -> tuple[str, ...]:
     """Splits that have a list in at least one folder."""
-    return tuple(split for split in _SPLITS if any(_list(f, split, config) for f in _folders(root, config)))
+    return tuple(split for split in SPLITS if any(_list(f, split, config) for f in _folders(root, config)))
 
 
 def _folders(root: Path, config: Config) -> list[Path]:

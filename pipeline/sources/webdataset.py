@@ -19,11 +19,10 @@ from typing import Any
 from webdataset.shardlists import expand_urls
 from webdataset.tariterators import group_by_keys
 
-from contracts.errors import ConfigError, DataError
+from contracts.errors import DataError
 from contracts.records import Caption, ImagePart, ItemKind, Problem, RawRecord
 from pipeline.reading import PatientFile, is_folder, listed
-from pipeline.sources._files import Spool, record_key, shown, whole_number
-from pipeline.sources._images import is_hidden
+from pipeline.sources._files import Spool, check_classes, record_key, shown, whole_number
 from pipeline.sources._splits import SPLITS, SplitNames, split_names
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -49,8 +48,7 @@ class Config:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(set(self.classes)) != len(self.classes):
-            raise ConfigError("a class is listed twice", value=self.classes)
+        check_classes(self.classes)
 
 
 def splits(root: Path, config: Config) -> tuple[str, ...]:
@@ -65,8 +63,7 @@ def _tars(root: Path, split: str, config: Config) -> list[Path]:
     found: set[Path] = set()
     for path in (root / name for pattern in patterns for name in expand_urls(pattern)):
         if is_folder(path.parent):
-            names = (tar for tar in listed(path.parent) if not is_hidden(tar))
-            found.update(tar for tar in names if fnmatch.fnmatchcase(tar.name, path.name))
+            found.update(tar for tar in listed(path.parent) if fnmatch.fnmatchcase(tar.name, path.name))
     return sorted(found)
 
 

@@ -20,7 +20,7 @@ _SOURCE_PROBLEMS = {
     "conflicting_image_entry": "An image that two files describe must have one file name and size; both are dropped.",
     "unsafe_path": "An image's file name must stay inside the data set's folder: no absolute path and no `..`.",
     "duplicate_key": "Of several entries of one image file the first counts.",
-    "bad_annotation_id": "A question id must be a whole number from 1 to 2^63 - 1.",
+    "bad_annotation_id": "A question id must be a text, or a whole number from 0 to 2^63 - 1.",
     "duplicate_annotation_id": "Of several annotations with one id the first counts.",
     "unknown_image": "An annotation whose image has no usable entry is dropped.",
     "bad_box": "A box must be a list of four numbers; it may be missing only beside a segmentation.",

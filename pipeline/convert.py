@@ -16,6 +16,7 @@ from typing import cast
 from contracts.errors import ConfigError
 from contracts.records import Record
 from pipeline import discover
+from pipeline.disk import renewed
 from pipeline.formats import FormatModule
 from pipeline.guard import UMASK_HELP, ended_plainly, guard_process
 from pipeline.params import load_params
@@ -55,19 +56,18 @@ def convert(project: Project, dataset: str, format_name: str, folder: Path, spli
     manifest = load_manifest(shards)
     wanted = list(splits or manifest["splits"])
     readers = {split: SplitReader(shards, manifest, split) for split in wanted}
-    part = folder.parent / f".{folder.name}.part"
-    part.mkdir(parents=True)
-    with progress_bar(f"{dataset} as {format_name}", sum(map(len, readers.values()))) as advance:
+    with (
+        renewed(folder.absolute(), inside=folder.absolute().parent) as new,
+        progress_bar(f"{dataset} as {format_name}", sum(map(len, readers.values()))) as advance,
+    ):
 
         def records(reader: SplitReader) -> Iterator[Record]:
             for position in range(len(reader)):
                 yield reader.read(position)
                 advance(1)
 
-        left_out = module.write(
-            part, {split: records(reader) for split, reader in readers.items()}, manifest["classes"]
-        )
-    part.rename(folder)
+        streams = {split: records(reader) for split, reader in readers.items()}
+        left_out = module.write(new, streams, manifest["classes"])
     told = ", ".join(f"{count} x {what}" for what, count in sorted(left_out.items()))
     print(f"{dataset} as {format_name}: {folder}" + (f"; the format has no place for {told}" if told else ""))
 

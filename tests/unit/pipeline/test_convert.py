@@ -113,3 +113,14 @@ def test_a_folder_that_is_there_is_left_alone(tiny_project, tmp_path, monkeypatc
 
 def test_every_format_is_read_by_the_source_of_its_name() -> None:
     assert set(discover.names("format")) <= set(discover.names("source"))
+
+
+def test_what_a_killed_conversion_left_is_no_obstacle(tiny_project, tmp_path) -> None:
+    left = tmp_path / "new/.out.new/images"
+    left.mkdir(parents=True)
+    (left / "half.jpg").write_text("x")
+    convert.convert(tiny_project, "voc", "yolo", tmp_path / "new/out", ["val"])
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
+    assert not list((tmp_path / "new").rglob("half.jpg"))
+    convert.convert(tiny_project, "voc", "yolo", tmp_path / "not/there/yet", ["val"])
+    assert (tmp_path / "not/there/yet/data.yaml").is_file()

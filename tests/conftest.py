@@ -121,6 +121,19 @@ def _made(folder: Path, document: dict[str, Any]) -> Project:
     return project
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Several threads add up in another order for another batch, and a detector's choices follow the last digit."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # of the processes that are started
+        yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def code(root, tmp_path) -> Path:
     """A copy of the code."""

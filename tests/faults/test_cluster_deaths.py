@@ -14,7 +14,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 
 from contracts.errors import DataError
 from pipeline.checkpoints import BEST, load_best
@@ -36,15 +35,9 @@ def stage(tiny_project, tmp_path, root) -> Iterator[RayStage]:
 
 
 @pytest.fixture
-def unbroken(tiny_project, tmp_path) -> Path:
+def unbroken(tiny_project, tmp_path, one_thread) -> Path:
     """State folder of the same training that nothing happened to."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        arguments = training(tiny_project, tmp_path / "unbroken", **TRAIN)
-        fit(**arguments)
-    finally:
-        torch.set_num_threads(threads)
+    fit(**training(tiny_project, tmp_path / "unbroken", **TRAIN))
     return tmp_path / "unbroken"
 
 

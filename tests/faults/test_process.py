@@ -18,7 +18,6 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
 import yaml
 
 from pipeline import orphan
@@ -59,15 +58,6 @@ def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = dvc_project.make(root, tmp_path_factory.mktemp("killed") / "project", PARAMS)
     dvc_project.run(folder, "dvc", "repro", "fetch@voc")
     return folder
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As the stages have here, for equal sums."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -56,14 +56,6 @@ SOURCES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-def field(shared_dir: Path) -> Path:
-    folder = shared_dir / "field"
-    if not folder.is_dir():
-        pytest.skip(f"no field inputs: {folder} is absent")
-    return folder
-
-
 def sharded(
     folder: Path, place: Path, source: dict[str, Any] | None = None, **config: Any
 ) -> tuple[dict[str, Any], dict[str, list[Record]]]:

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.champion import Candidate, Standing, Verdict, judge
+from pipeline.champion import Standing, Verdict, judge
+from tests.candidates import FIT
 
-FIT = Candidate(
-    model="m",
-    task="segmentation",
-    checkpoint=Path("best.ckpt"),
-    dataset="voc",
-    metric="miou",
-    mode="max",
-    value=0.5,
-    run_id="r",
-    manifest_digest="d1",
-    split_digest="s1",
-    git_commit="c",
-)
 REIGNING = Standing(version="3", value=0.4)
 AGAIN = dataclasses.replace(REIGNING, again=True)
 UNKNOWN = Standing(version="3", value=None, unknown="its weights are gone")

@@ -7,7 +7,6 @@ draws at random by place in the batch is turned off: norms over images, dropout,
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from pipeline.stopping import Stopped
 from pipeline.training import Placement, fit
 from tests.shipped import SHIPPED, tiny_datasets
 
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("one_thread")]
 
 BATCH, MICRO = 8, (1, 2, 8)
 IMAGES = 11  # two steps: of eight images and of three, where some have only a stand-in
@@ -40,19 +39,6 @@ EVEN = {  # where a model has such a setting; the second line is for speed
     "channels": 16, "box_head": 32, "mask_channels": (8,), "rpn_post_nms_train": 16,
 }  # fmt: skip
 Steps = list[dict[str, torch.Tensor]]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Several threads add up in another order for another batch, and a detector's choices follow the last digit."""
-    threads, variable = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started
-    yield
-    torch.set_num_threads(threads)
-    os.environ.pop("OMP_NUM_THREADS")
-    if variable is not None:
-        os.environ["OMP_NUM_THREADS"] = variable
 
 
 class Environment(TorchElasticEnvironment):

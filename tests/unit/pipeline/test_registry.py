@@ -16,24 +16,12 @@ from pipeline.champion import Candidate
 from pipeline.predictor import load_predictor
 from pipeline.registry import same_answer
 from pipeline.sections import TrackingConfig
+from tests import candidates
 from tests.local_training import make_checkpoint
 
 QUIET = TrackingConfig(system_metrics=False, flush_s=0.05)
 IMAGE = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))[1].tobytes()
-FIT = Candidate(
-    model="m",
-    task="segmentation",
-    checkpoint=Path("best.ckpt"),
-    dataset="voc",
-    metric="miou",
-    mode="max",
-    value=0.5,
-    run_id="r",
-    constant=0.0,
-    manifest_digest="d1",
-    split_digest="s1",
-    git_commit="c",
-)
+FIT = dataclasses.replace(candidates.FIT, constant=0.0)
 
 
 def test_answers_are_compared_value_by_value() -> None:

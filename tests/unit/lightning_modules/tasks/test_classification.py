@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -23,20 +21,9 @@ from pipeline.shards import SplitReader
 from pipeline.training import fit
 from tests.local_training import arguments
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAMES = tuple("abcdefgh")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Several threads add up in another order for another batch, and a detector's choices follow the last digit."""
-    threads, variable = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started
-    yield
-    torch.set_num_threads(threads)
-    os.environ.pop("OMP_NUM_THREADS")
-    if variable is not None:
-        os.environ["OMP_NUM_THREADS"] = variable
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from contracts.errors import ConfigError, DataError
 from contracts.records import Caption, Problem, RawRecord
 from pipeline.door import RULES
 from pipeline.sources import coco
-from pipeline.sources._files import Unread, _NoNaN, record_key
+from pipeline.sources._files import Unread, record_key
 
 Item = RawRecord | Problem
 
@@ -162,26 +162,6 @@ def test_nan_and_infinity_reach_the_door(tmp_path: Path) -> None:
     assert first.box[1] == 0
     assert math.isnan(first.box[2])
     assert second.box == (1.5, 2, 11.5, 22)
-
-
-@pytest.mark.parametrize("size", [1, 7, 64, 1 << 16])
-def test_nan_inside_texts_is_left_alone(tmp_path: Path, size: int) -> None:
-    text = json.dumps({"a": [math.nan, -math.inf, math.inf], "b": 'NaN, "NaN" \\', "c": ["x" * 200, math.nan]})
-    (tmp_path / "f").write_text(text)
-
-    class Dripping:
-        """Reads as few bytes as a pipe may give."""
-
-        def __init__(self, file: Any):
-            self.file = file
-
-        def read(self, _: int) -> bytes:
-            return self.file.read(size)
-
-    with open(tmp_path / "f", "rb") as file:
-        reader = _NoNaN(Dripping(file))  # type: ignore[arg-type]
-        out = b"".join(iter(lambda: reader.read(1 << 16), b""))
-    assert json.loads(out) == {"a": [None] * 3, "b": 'NaN, "NaN" \\', "c": ["x" * 200, None]}
 
 
 def test_bad_images_are_problems(tmp_path: Path) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import unicodedata
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts.errors import ConfigError
 from pipeline.reading import listed
 from pipeline.samples import tar_member
-from pipeline.sources._files import Spool, check_template, find_id, is_inside, item_id, number, record_key
+from pipeline.sources._files import Spool, _NoNaN, check_template, find_id, is_inside, item_id, number, record_key
 
 
 @pytest.mark.parametrize("template", ["{split}2014", "images/{split}/{image_id:012d}.jpg", "plain", "{split:s}"])
@@ -87,3 +91,23 @@ def test_safe_names() -> None:
     assert [is_inside(name) for name in ("a/b.jpg", "a..b.jpg", "", "..", "a/../b", "..\\b", "C:\\b", "\\b")] == [
         True, True, False, False, False, False, False, False,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1 << 16])
+def test_nan_inside_texts_is_left_alone(tmp_path: Path, size: int) -> None:
+    text = json.dumps({"a": [math.nan, -math.inf, math.inf], "b": 'NaN, "NaN" \\', "c": ["x" * 200, math.nan]})
+    (tmp_path / "f").write_text(text)
+
+    class Dripping:
+        """Reads as few bytes as a pipe may give."""
+
+        def __init__(self, file: Any):
+            self.file = file
+
+        def read(self, _: int) -> bytes:
+            return self.file.read(size)
+
+    with open(tmp_path / "f", "rb") as file:
+        reader = _NoNaN(Dripping(file))  # type: ignore[arg-type]
+        out = b"".join(iter(lambda: reader.read(1 << 16), b""))
+    assert json.loads(out) == {"a": [None] * 3, "b": 'NaN, "NaN" \\', "c": ["x" * 200, None]}

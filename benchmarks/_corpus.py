@@ -23,9 +23,9 @@ from pycocotools import mask as coco_mask
 
 from contracts.errors import DataError
 from contracts.records import Caption, RawObject, RawRecord
-from pipeline.door import DoorConfig, Shrink
-from pipeline.manifest import load_manifest, shard_name, write_manifest
-from pipeline.sharding import split_manifest, write_shard
+from pipeline.ingest.door import DoorConfig, Shrink
+from pipeline.shards.manifest import load_manifest, shard_name, write_manifest
+from pipeline.shards.writing import split_manifest, write_shard
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_IMAGES, SHARD_SAMPLES, NUM_CLASSES, SEED = 2000, 128, 80, 7

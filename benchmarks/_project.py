@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
-from pipeline.params import Params, load_params
-from pipeline.project import Project
+from pipeline.settings.params import Params, load_params
 from pipeline.stages.fetch import fetch
 from pipeline.stages.shard import shard
 from pipeline.stages.vocab import vocab
+from pipeline.system.project import Project
 
 
 def make_project(root: Path, num_images: int, **sections: Any) -> tuple[Project, Params]:
@@ -19,7 +19,7 @@ def make_project(root: Path, num_images: int, **sections: Any) -> tuple[Project,
     world = {"name": "voc_scenes", "image_size": 128, "num_images": {"train": num_images, "val": 4}}
     document = {
         "datasets": {
-            "voc": {"origin": "generated", "input": "pipeline/worlds", "world": world, "sources": {"voc": {}}}
+            "voc": {"origin": "generated", "input": "pipeline/ingest/worlds", "world": world, "sources": {"voc": {}}}
         },
         "runs": {"fcn": {"dataset": "voc", "task": {"name": "segmentation"}, "model": {"name": "fcn"}}},
         "cluster": {"engine": "local"},

@@ -35,13 +35,13 @@ from torchvision.transforms import v2
 from benchmarks import Figure
 from benchmarks._corpus import CLASSES, Corpus, corpus, scratch_folder, shard_corpus
 from contracts.records import DataSpec
-from lightning_modules.augment import AugmentConfig
+from lightning_modules.augment.augment import AugmentConfig
 from lightning_modules.blocks.pixels import IMAGENET_MEAN, IMAGENET_STD, PixelNorm
 from lightning_modules.tasks.captioning import CaptioningConfig, Task
-from pipeline.batch_memory import keep_freed_memory
-from pipeline.datamodule import TarDataModule
-from pipeline.door import Shrink
-from pipeline.sections import LoaderConfig
+from pipeline.ingest.door import Shrink
+from pipeline.loading.batch_memory import keep_freed_memory
+from pipeline.loading.datamodule import TarDataModule
+from pipeline.settings.sections import LoaderConfig
 
 BATCH, WORKERS, REPEATS = 32, 2, 5
 LARGEST_CUT = 0.25  # of a side, at each end: 56 % of the area is left on average

@@ -17,7 +17,7 @@ from lightning_modules.metrics.captions import CaptionMetrics
 from lightning_modules.metrics.ptb_tokenizer import tokenize_all
 from lightning_modules.metrics.segmentation import measure_segmentation
 from lightning_modules.metrics.vqa_accuracy import Answered, measure_vqa
-from pipeline.scorers import Inputs, coco_boxes
+from pipeline.measuring.scorers import Inputs, coco_boxes
 
 NUM_IMAGES, NUM_DETECTIONS, NUM_OBJECTS, NUM_CATEGORIES = 5000, 100, 36_000, 80
 NUM_CAPTIONED, NUM_REFERENCES = 40_000, 5

@@ -16,11 +16,11 @@ import numpy as np
 from benchmarks import Figure
 from contracts.records import Caption, DataSpec, Record
 from lightning_modules.tasks.captioning import CaptioningConfig, Task
-from pipeline.datamodule import TarDataModule
-from pipeline.manifest import COUNTS, index_name, shard_name, write_manifest
-from pipeline.samples import sample_counts, sample_pieces
-from pipeline.sections import LoaderConfig
-from pipeline.sharding import ShardResult, split_manifest
+from pipeline.loading.datamodule import TarDataModule
+from pipeline.settings.sections import LoaderConfig
+from pipeline.shards.manifest import COUNTS, index_name, shard_name, write_manifest
+from pipeline.shards.samples import sample_counts, sample_pieces
+from pipeline.shards.writing import ShardResult, split_manifest
 
 NUM_SAMPLES, SHARD_SAMPLES, BATCH = 100_000, 1000, 32
 REPEATS = 3

@@ -29,11 +29,11 @@ from PIL import Image
 
 from benchmarks import Figure
 from benchmarks._corpus import CLASSES, SHARD_SAMPLES, corpus, scratch_folder
-from pipeline.door import Shrink, admit
-from pipeline.door.images import clean_image, read_bytes
-from pipeline.manifest import END_BYTES
-from pipeline.samples import tar_member, write_pieces
-from pipeline.sharding import write_shard
+from pipeline.ingest.door import Shrink, admit
+from pipeline.ingest.door.images import clean_image, read_bytes
+from pipeline.shards.manifest import END_BYTES
+from pipeline.shards.samples import tar_member, write_pieces
+from pipeline.shards.writing import write_shard
 
 ROUNDS, DOOR_ROUNDS = 7, 3
 NUM_SMALLER = 400

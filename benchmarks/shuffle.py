@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks import Figure
-from pipeline.sampling import epoch_order
+from pipeline.loading.sampling import epoch_order
 
 NUM_SHARDS, SHARD_SAMPLES, NUM_CLASSES, BATCH, EPOCHS = 100, 128, 100, 32, 5
 SIZES = [SHARD_SAMPLES] * NUM_SHARDS

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks import Figure, timed
 from benchmarks._project import make_project
-from pipeline.training import EVENTS
+from pipeline.training.fit import EVENTS
 
 ROOT = Path(__file__).resolve().parents[1]
 # Module, arguments, and whether it may import torch: those that resolve a run need its task and model.
@@ -22,10 +22,10 @@ COMMANDS: tuple[tuple[str, list[str], bool], ...] = (
     ("pipeline.stages.fetch", ["--help"], False),
     ("pipeline.stages.shard", ["--help"], False),
     ("pipeline.stages.vocab", ["--help"], False),
-    ("pipeline.ledger", ["--help"], False),
-    ("pipeline.score", ["--help"], False),
-    ("pipeline.predict", ["--help"], False),
-    ("pipeline.check", [], True),
+    ("pipeline.training.ledger", ["--help"], False),
+    ("pipeline.measuring.score", ["--help"], False),
+    ("pipeline.predicting.predict", ["--help"], False),
+    ("pipeline.settings.check", [], True),
 )
 HAS_TORCH = """
 import runpy, sys
@@ -51,7 +51,7 @@ def measure() -> list[Figure]:
             Figure(what=what, value=seconds, beside="import torch", other=torch, goal="ratio >= 6.7 (<= 0.15 of it)")
         )
     lightning, _ = timed(lambda: _run("-c", "import torch, pytorch_lightning, torchvision"), repeats=2)
-    ours, _ = timed(lambda: _run("-c", "import pipeline.training, lightning_modules.tasks.captioning"), repeats=2)
+    ours, _ = timed(lambda: _run("-c", "import pipeline.training.fit, lightning_modules.tasks.captioning"), repeats=2)
     figures.append(
         Figure(
             what="imports of a training worker",

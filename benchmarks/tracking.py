@@ -9,10 +9,10 @@ from pathlib import Path
 from mlflow.entities import Metric
 
 from benchmarks import Figure, timed
-from pipeline.event_tail import EventTail
-from pipeline.events import EventLogger
-from pipeline.sections import TrackingConfig
-from pipeline.tracking import Run, open_run
+from pipeline.settings.sections import TrackingConfig
+from pipeline.tracking.event_tail import EventTail
+from pipeline.tracking.mlflow_run import Run, open_run
+from pipeline.training.events import EventLogger
 
 NUM_METRICS, STEPS, FEW_STEPS, BATCH = 10, 1000, 200, 100
 VALUES = {f"train/metric_{i}": i / 7 for i in range(NUM_METRICS)}

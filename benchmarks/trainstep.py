@@ -30,18 +30,18 @@ from torch.utils.data import DataLoader
 from benchmarks import Figure
 from benchmarks._project import make_project
 from contracts.records import DataSpec
-from lightning_modules.base import TaskModule
+from lightning_modules.base.module import TaskModule
+from lightning_modules.base.optimizer import OptimizerConfig, warmup_cosine
+from lightning_modules.base.task import Batch, Mean
 from lightning_modules.blocks.pixels import to_channels_last
-from lightning_modules.optimizer import OptimizerConfig, warmup_cosine
-from lightning_modules.task import Batch, Mean
 from lightning_modules.tasks import segmentation
-from pipeline.checkpoints import build_module
-from pipeline.datamodule import TarDataModule
-from pipeline.distributed import run_training
-from pipeline.runs import RunData, load_run
-from pipeline.sections import ClusterConfig, LoaderConfig
-from pipeline.train_config import TrainConfig
-from pipeline.training import EVENTS, Placement, make_trainer, quiet_lightning
+from pipeline.cluster.train import run_training
+from pipeline.loading.datamodule import TarDataModule
+from pipeline.settings.sections import ClusterConfig, LoaderConfig
+from pipeline.settings.train_config import TrainConfig
+from pipeline.training.checkpoints import build_module
+from pipeline.training.fit import EVENTS, Placement, make_trainer, quiet_lightning
+from pipeline.training.runs import RunData, load_run
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH, STEPS, WARM = 16, 60, 6

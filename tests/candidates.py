@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.champion import Candidate
+from pipeline.tracking.champion import Candidate
 
 FIT = Candidate(
     model="m",

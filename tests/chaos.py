@@ -27,9 +27,9 @@ from pathlib import Path
 import psutil
 import yaml
 
-from pipeline.ledger import FOLDER as LEDGER
-from pipeline.ledger import main as check_ledger
-from pipeline.ledger import merge
+from pipeline.training.ledger import FOLDER as LEDGER
+from pipeline.training.ledger import main as check_ledger
+from pipeline.training.ledger import merge
 from tests.local_training import drawn_voc, mlflow_statuses
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from contracts.records import Problem, Record
-from pipeline.door import RULES, admit
-from pipeline.sources import OpenSource, joined_classes, joined_splits, read_joined
+from pipeline.ingest.door import RULES, admit
+from pipeline.ingest.sources import OpenSource, joined_classes, joined_splits, read_joined
 
 Box = tuple[float, float, float, float]
 

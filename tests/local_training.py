@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from contracts.records import DataSpec
-from lightning_modules.optimizer import OptimizerConfig
-from pipeline import checkpoints, discover
-from pipeline.checkpoints import newest_state, weights_digest
-from pipeline.params import load_params
-from pipeline.project import Project
-from pipeline.runs import load_run
+from lightning_modules.base.optimizer import OptimizerConfig
+from pipeline.settings import discover
+from pipeline.settings.params import load_params
+from pipeline.system.project import Project
+from pipeline.training import checkpoints
+from pipeline.training.checkpoints import newest_state, weights_digest
+from pipeline.training.runs import load_run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def drawn_voc(train: int, val: int) -> dict[str, Any]:
     """`datasets` of a params.yaml: one generated world of 64 pixels with so many images."""
     world = {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_images": {"train": train, "val": val}}
-    return {"voc": {"origin": "generated", "input": "pipeline/worlds", "world": world, "sources": {"voc": {}}}}
+    return {"voc": {"origin": "generated", "input": "pipeline/ingest/worlds", "world": world, "sources": {"voc": {}}}}
 
 
 def arguments(

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from contracts.records import RawRecord
-from pipeline.door import RULES, Admission, admit
+from pipeline.ingest.door import RULES, Admission, admit
 
 HEIGHT, WIDTH = 20, 30
 

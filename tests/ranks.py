@@ -26,9 +26,9 @@ import torch.distributed as dist
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from contracts.errors import SightlineError
-from pipeline.checkpoints import build_module
-from pipeline.stopping import Stopped, StopRequest
-from pipeline.training import Placement, fit
+from pipeline.training.checkpoints import build_module
+from pipeline.training.stopping import Stopped, StopRequest
+from pipeline.training.fit import Placement, fit
 
 class Environment(TorchElasticEnvironment):
     def validate_settings(self, num_devices, num_nodes):

@@ -19,7 +19,7 @@ import pytest
 from localbucket import S3Handler
 from s3fs import S3FileSystem
 
-from pipeline import stores
+from pipeline.shards import stores
 
 DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 

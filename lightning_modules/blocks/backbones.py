@@ -131,7 +131,7 @@ def _count_channels(stages: list[nn.Module]) -> tuple[int, int, int, int]:
 
 def check_backbone(name: str, *, pretrained: bool, norm: NormName) -> None:
     """Raise ConfigError for an unknown backbone or settings that do not go together. Every model's Config calls it, so
-    that `pipeline.check` tells before anything is built."""
+    that `pipeline.settings.check` tells before anything is built."""
     names = get_args(BackboneName)
     if name not in names:
         raise ConfigError("unknown backbone", value=name, where="backbone", allowed=", ".join(names))

@@ -78,14 +78,9 @@ def beam_search(
     kept: list[Tensor] = []
     for _ in range(max_length):
         logits, state, keep = step(tokens, state)
-        extension = torch.log_softmax(logits.float(), dim=-1).view(num_images, beam_size, -1)
-        extension[..., list(banned)] = -torch.inf
-        num_words = extension.shape[-1]
-        extension.masked_fill_(ended.unsqueeze(-1), -torch.inf)
-        extension[..., eos] = torch.where(ended, 0.0, extension[..., eos])  # an ended hypothesis stays as it is
-        total = (log_probs.unsqueeze(-1) + extension).flatten(1)
-        log_probs, index = total.topk(beam_size, dim=1)
-        parent, token = index // num_words, index % num_words  # (B, k)
+        extension = _extension(logits, ended, banned, eos)
+        log_probs, index = (log_probs.unsqueeze(-1) + extension).flatten(1).topk(beam_size, dim=1)
+        parent, token = index // extension.shape[-1], index % extension.shape[-1]  # (B, k)
         before = ended.gather(1, parent)
         lengths = lengths.gather(1, parent) + ~before
         ended = before | (token == eos)
@@ -103,6 +98,15 @@ def beam_search(
         log_probs=log_probs.gather(1, best).squeeze(1),
         kept=torch.stack(_trace_kept(kept, parents, best, first_row), dim=1),
     )
+
+
+def _extension(logits: Tensor, ended: Tensor, banned: Sequence[int], eos: int) -> Tensor:
+    """(B, k, V): what each token adds to the log-likelihood of each hypothesis; an ended one stays as it is."""
+    extension = torch.log_softmax(logits.float(), dim=-1).view(*ended.shape, -1)
+    extension[..., list(banned)] = -torch.inf
+    extension.masked_fill_(ended.unsqueeze(-1), -torch.inf)
+    extension[..., eos] = torch.where(ended, 0.0, extension[..., eos])
+    return extension
 
 
 def _trace(written: list[Tensor], parents: list[Tensor], best: Tensor) -> list[Tensor]:

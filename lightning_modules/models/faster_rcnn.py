@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 
+from lightning_modules.base.families import Family
 from lightning_modules.blocks.detectors import RCNNConfig, detector_arguments
 from lightning_modules.blocks.rcnn import RCNN
-from lightning_modules.families import Family
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from contracts.ranges import COUNT, Range, check_ranges
+from lightning_modules.base.families import Family
 from lightning_modules.blocks.backbones import BackboneName, build_backbone, check_backbone
 from lightning_modules.blocks.norms import NormName
 from lightning_modules.blocks.pixels import PixelNorm, pad_to_stride
-from lightning_modules.families import Family
 
 
 @dataclass(frozen=True, kw_only=True)

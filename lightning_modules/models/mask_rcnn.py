@@ -9,9 +9,9 @@ from torchvision.models.detection.mask_rcnn import MaskRCNN, MaskRCNNHeads, Mask
 
 from contracts.errors import ConfigError
 from contracts.ranges import COUNT, check_ranges
+from lightning_modules.base.families import Family
 from lightning_modules.blocks.detectors import RCNNConfig, detector_arguments, roi_pool
 from lightning_modules.blocks.rcnn import RCNN
-from lightning_modules.families import Family
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,16 +21,16 @@ from contracts.errors import ConfigError
 from contracts.ranges import AMOUNT, COUNT, SHARE, check_ranges
 from contracts.records import DataSpec, Record
 from contracts.text import BOS, EOS, PAD, UNK, Vocabulary, joined, words
-from lightning_modules import drawing_text as draw
-from lightning_modules.augment import Augment, AugmentConfig
+from lightning_modules.augment.augment import Augment, AugmentConfig
+from lightning_modules.augment.mirror import check_flip, draw_mirror, mirror_text
+from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
 from lightning_modules.blocks.decoding import State, beam_search, repeat_rows
 from lightning_modules.blocks.pixels import stack_images
+from lightning_modules.drawing import text as draw
 from lightning_modules.metrics.captions import CaptionMetrics
 from lightning_modules.metrics.captions_java import measure_java
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.ptb_tokenizer import comparable_tokens
-from lightning_modules.mirror import check_flip, draw_mirror, mirror_text
-from lightning_modules.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
 
 MAX_EVAL_CAPTIONS = 5  # COCO has five; the few images with more must not weigh more
 _NUM_CONSTANT_CANDIDATES = 50

@@ -20,12 +20,12 @@ from torch.nn import functional as F
 from contracts.errors import ConfigError, DataError
 from contracts.ranges import Range, check_ranges
 from contracts.records import DataSpec, Record
-from lightning_modules import drawing_text as draw
-from lightning_modules.augment import Augment, AugmentConfig
+from lightning_modules.augment.augment import Augment, AugmentConfig
+from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
 from lightning_modules.blocks.pixels import stack_images
+from lightning_modules.drawing import text as draw
 from lightning_modules.metrics.classification import measure_classification
 from lightning_modules.metrics.measurement import Measurement
-from lightning_modules.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
 
 _NUM_TOP = 5
 _NUM_CONFUSED = 20

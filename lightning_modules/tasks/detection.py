@@ -1,15 +1,15 @@
-"""Object detection: boxes with class and score. Shapes and rules: `lightning_modules/object_task.py`."""
+"""Object detection: boxes with class and score. Shapes and rules: `lightning_modules/base/object_task.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lightning_modules.base.object_task import ObjectConfig, ObjectTask, class_ap_plot, curve_plot, error_plot
+from lightning_modules.base.task import Plot, Prediction, Truth
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.objects import coco_evaluation, voc_curves
 from lightning_modules.metrics.voc_map import measure_voc
-from lightning_modules.object_task import ObjectConfig, ObjectTask, class_ap_plot, curve_plot, error_plot
-from lightning_modules.task import Plot, Prediction, Truth
 
 
 class Task(ObjectTask):

@@ -1,4 +1,4 @@
-"""Instance segmentation: boxes and masks. Shapes and rules: `lightning_modules/object_task.py`."""
+"""Instance segmentation: boxes and masks. Shapes and rules: `lightning_modules/base/object_task.py`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lightning_modules.base.object_task import ObjectConfig, ObjectTask, class_ap_plot, curve_plot, error_plot
+from lightning_modules.base.task import Plot, Prediction, Truth
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.objects import IouType, coco_evaluation
-from lightning_modules.object_task import ObjectConfig, ObjectTask, class_ap_plot, curve_plot, error_plot
-from lightning_modules.task import Plot, Prediction, Truth
 
 KINDS: dict[str, IouType] = {"box": "bbox", "mask": "segm"}
 

@@ -21,10 +21,11 @@ from torch.nn import functional as F
 from contracts.errors import ConfigError
 from contracts.ranges import Range, check_ranges
 from contracts.records import IGNORE_INDEX, DataSpec, Record
-from lightning_modules.augment import Augment, AugmentConfig
+from lightning_modules.augment.augment import Augment, AugmentConfig
+from lightning_modules.augment.images import decode_semantic
+from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
 from lightning_modules.blocks.pixels import stack, stack_images
-from lightning_modules.drawing import draw_label_map, enlarge, enlargement, legend, panels
-from lightning_modules.images import decode_semantic
+from lightning_modules.drawing.shapes import draw_label_map, enlarge, enlargement, legend, panels
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.segmentation import (
     BOUNDARY_PX,
@@ -34,7 +35,6 @@ from lightning_modules.metrics.segmentation import (
     count_errors,
     measure_segmentation,
 )
-from lightning_modules.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
 
 
 class Task(BaseTask):

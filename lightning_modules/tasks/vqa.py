@@ -23,9 +23,11 @@ from contracts.errors import ConfigError
 from contracts.ranges import COUNT, SHARE, check_ranges
 from contracts.records import DataSpec, Question, Record
 from contracts.text import Vocabulary
-from lightning_modules import drawing_text as draw
-from lightning_modules.augment import Augment, AugmentConfig
+from lightning_modules.augment.augment import Augment, AugmentConfig
+from lightning_modules.augment.mirror import check_flip, draw_mirror, mirror_text
+from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
 from lightning_modules.blocks.pixels import stack_images
+from lightning_modules.drawing import text as draw
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.vqa_accuracy import (
     Answered,
@@ -36,8 +38,6 @@ from lightning_modules.metrics.vqa_accuracy import (
     question_accuracy,
     strip_blanks,
 )
-from lightning_modules.mirror import check_flip, draw_mirror, mirror_text
-from lightning_modules.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
 
 _UNKNOWN_WORD = 1  # `<unk>`: a question without a single word still has one token
 _NUM_TOP = 5

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from pipeline import lock, orphan
-from pipeline.guard import UMASK_HELP, ended_plainly, guard_process
-from pipeline.params import Params, load_params
-from pipeline.project import Project
+from pipeline.settings.params import Params, load_params
+from pipeline.system import lock, orphan
+from pipeline.system.guard import UMASK_HELP, ended_plainly, guard_process
+from pipeline.system.project import Project
 
 # What each stage writes, alone, and what must stay as it is while the stage reads it. A run's stages name its data set.
 WRITES = {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pipeline.manifest import load_manifest
-from pipeline.params import Params
-from pipeline.project import Project
-from pipeline.run_files import BEST, trained
-from pipeline.sections import TrackingConfig
+from pipeline.settings.params import Params
+from pipeline.settings.sections import TrackingConfig
+from pipeline.shards.manifest import load_manifest
 from pipeline.stages._command import main
+from pipeline.system.project import Project
+from pipeline.training.run_files import BEST, trained
 
 
 def evaluate(project: Project, params: Params, name: str) -> None:
@@ -15,8 +15,8 @@ def evaluate(project: Project, params: Params, name: str) -> None:
     shards = project.shards(dataset)
     record = trained(project, name, load_manifest(shards, dataset))
 
-    from pipeline import tracking  # these take seconds to import: not for a refusal
-    from pipeline.evaluation import Evaluation
+    from pipeline.measuring.evaluation import Evaluation
+    from pipeline.tracking import mlflow_run as tracking  # these take seconds to import: not for a refusal
 
     run = params.run(name)
     evaluation = Evaluation(project.artifacts(name) / BEST, shards, now=run)

@@ -7,12 +7,12 @@ import hashlib
 from pathlib import Path
 
 from contracts.errors import ConfigError, DataError
-from pipeline import discover
-from pipeline.disk import renewed, writing
-from pipeline.params import Params
-from pipeline.progress import progress_bar
-from pipeline.project import POINTER, Project, write_json
+from pipeline.settings import discover
+from pipeline.settings.params import Params
 from pipeline.stages._command import main
+from pipeline.system.disk import renewed, writing
+from pipeline.system.progress import progress_bar
+from pipeline.system.project import POINTER, Project, write_json
 
 
 def fetch(project: Project, params: Params, dataset: str) -> None:
@@ -31,7 +31,7 @@ def _fill(project: Project, params: Params, dataset: str, target: Path) -> None:
             world.generate(target, settings, advance)
     elif config.download is not None:
         # Its HTTP libraries take as long to import as everything else here.
-        from pipeline.download import download, keep_extracted
+        from pipeline.ingest.download import download, keep_extracted
 
         archives, mirrors = config.download.archives, config.download.mirrors
         with writing(target):

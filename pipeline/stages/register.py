@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from contracts.errors import DataError, SightlineError
-from pipeline.lineage import Lineage, lineage
-from pipeline.manifest import load_manifest, split_digest
-from pipeline.params import Params, Run
-from pipeline.project import Project, write_json
-from pipeline.run_files import BEST, Trained, measured, trained
-from pipeline.sections import RegistryConfig, TrackingConfig
-from pipeline.shards import open_splits
+from pipeline.settings.params import Params, Run
+from pipeline.settings.sections import RegistryConfig, TrackingConfig
+from pipeline.shards.manifest import load_manifest, split_digest
+from pipeline.shards.reader import open_splits
 from pipeline.stages._command import main
+from pipeline.system.project import Project, write_json
+from pipeline.tracking.lineage import Lineage, lineage
+from pipeline.training.run_files import BEST, Trained, measured, trained
 
 
 def register_run(project: Project, params: Params, name: str) -> None:
@@ -22,8 +22,8 @@ def register_run(project: Project, params: Params, name: str) -> None:
     record = trained(project, name, manifest)
     score = measured(project, name, record)
 
-    from pipeline import discover  # these take seconds to import: not for a refusal
-    from pipeline.registry import Candidate, register
+    from pipeline.settings import discover  # these take seconds to import: not for a refusal
+    from pipeline.tracking.registry import Candidate, register
 
     run = params.run(name)
     config = params.section(RegistryConfig, "registry")
@@ -63,7 +63,7 @@ def register_run(project: Project, params: Params, name: str) -> None:
 def code_of(project: Project, run: Run, record: Trained) -> Lineage:
     """The commit of the code that trained a run. What was in no commit then may be in one now, byte for byte."""
     if record["git_changed"]:
-        from pipeline.runs import code_of_run
+        from pipeline.training.runs import code_of_run
 
         now = lineage(project.root)
         if not now.changed and code_of_run(project, run) == record["code"]:
@@ -77,8 +77,8 @@ def measure_again(checkpoint: Path, shards: Path, split: str, metric: str, run: 
     Raises:
         DataError: it was trained for other classes, or the code of today cannot load it.
     """
-    from pipeline.checkpoints import load_module
-    from pipeline.evaluation import Evaluation
+    from pipeline.measuring.evaluation import Evaluation
+    from pipeline.training.checkpoints import load_module
 
     try:
         _, document = load_module(checkpoint)

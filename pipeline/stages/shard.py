@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipeline import discover
-from pipeline.params import Params
-from pipeline.project import Project
-from pipeline.sections import ClusterConfig, ShardsConfig
+from pipeline.settings import discover
+from pipeline.settings.params import Params
+from pipeline.settings.sections import ClusterConfig, ShardsConfig
 from pipeline.stages._command import main
+from pipeline.system.progress import note
+from pipeline.system.project import Project
 
 if TYPE_CHECKING:
-    from pipeline.sources import OpenSource
+    from pipeline.ingest.sources import OpenSource
 
 
 def open_sources(project: Project, params: Params, dataset: str) -> list[OpenSource]:
     """The sources of a data set, each with its settings, over its raw folder."""
-    from pipeline.sources import OpenSource  # numpy and Pillow wait until the arguments are known to be right
+    from pipeline.ingest.sources import OpenSource  # numpy and Pillow wait until the arguments are known to be right
 
     return [
         OpenSource(
@@ -32,8 +34,9 @@ def open_sources(project: Project, params: Params, dataset: str) -> list[OpenSou
 
 
 def shard(project: Project, params: Params, dataset: str) -> None:
-    from pipeline.sharding import shard_dataset
-    from pipeline.sources import joined_notes
+    from pipeline.cluster.map import map_ordered
+    from pipeline.ingest.sources import joined_notes
+    from pipeline.shards.writing import shard_dataset
 
     config, opened = params.dataset(dataset), open_sources(project, params, dataset)
     manifest = shard_dataset(
@@ -42,8 +45,7 @@ def shard(project: Project, params: Params, dataset: str) -> None:
         opened,
         project,
         params.section(ShardsConfig, "shards"),
-        params.section(ClusterConfig, "cluster"),
-        project.root,
+        partial(map_ordered, config=params.section(ClusterConfig, "cluster"), root=project.root),
     )
     for split, entry in manifest["splits"].items():
         print(
@@ -51,8 +53,8 @@ def shard(project: Project, params: Params, dataset: str) -> None:
             f"{len(entry['shards'])} shards, {entry['bytes'] / 2**20:.1f} MiB; "
             f"dropped {entry['dropped']}; fixed {entry['fixed']}"
         )
-    for note in (*joined_notes(opened), *exif_notes(manifest, config.exif)):
-        print(f"note: {note}")
+    for text in (*joined_notes(opened), *exif_notes(manifest, config.exif)):
+        note(text)
 
 
 def exif_notes(manifest: Mapping[str, Any], exif: str) -> list[str]:

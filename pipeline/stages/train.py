@@ -7,20 +7,23 @@ from pathlib import Path
 
 from contracts.errors import DataError
 from contracts.redact import redact
-from pipeline import distributed, lock, stores, tracking
-from pipeline.checkpoints import BEST, file_sha256, load_best, newest_state, read_note
-from pipeline.disk import renewed
-from pipeline.ledger import FOLDER as LEDGER
-from pipeline.lineage import Lineage, lineage
-from pipeline.params import Params
-from pipeline.project import Project, write_json
-from pipeline.removal import remove_tree
-from pipeline.runs import RunData, flat, load_run
-from pipeline.sections import ClusterConfig, TrackingConfig
-from pipeline.shards import verify_shards
+from pipeline.cluster.train import run_training
+from pipeline.settings.params import Params
+from pipeline.settings.sections import ClusterConfig, TrackingConfig
+from pipeline.shards import stores
+from pipeline.shards.reader import verify_shards
 from pipeline.stages._command import main
-from pipeline.state_mirror import StateMirror
-from pipeline.training import DONE, EVENTS
+from pipeline.system import lock
+from pipeline.system.disk import renewed
+from pipeline.system.project import Project, write_json
+from pipeline.system.removal import remove_tree
+from pipeline.tracking import mlflow_run as tracking
+from pipeline.tracking.lineage import Lineage, lineage
+from pipeline.training.checkpoints import BEST, file_sha256, load_best, newest_state, read_note
+from pipeline.training.fit import DONE, EVENTS
+from pipeline.training.ledger import FOLDER as LEDGER
+from pipeline.training.runs import RunData, flat, load_run
+from pipeline.training.state_mirror import StateMirror
 
 _STORE_MARGIN_S = 60.0  # one request's repetitions, and the work itself
 
@@ -71,7 +74,7 @@ def _train(project: Project, params: Params, data: RunData, state: Path) -> None
                 "state": str(state),
                 "state_store": None if mirror is None else mirror.url,
             }
-            distributed.run_training(arguments, cluster, project.root)
+            run_training(arguments, cluster, project.root)
     export(project, data, state, run.run_id, code)
     remove_tree(state, inside=state.parent)
     if mirror is not None:

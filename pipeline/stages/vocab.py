@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 from contracts.errors import DataError
 from contracts.text import words
-from pipeline.params import Params
-from pipeline.progress import progress_bar
-from pipeline.project import Project, write_json
+from pipeline.settings.params import Params
 from pipeline.stages._command import main
+from pipeline.system.progress import progress_bar
+from pipeline.system.project import Project, write_json
 
 if TYPE_CHECKING:
     from contracts.records import Record
 
 
 def vocab(project: Project, params: Params, dataset: str) -> None:
-    from pipeline.learnable import check_vocabulary
-    from pipeline.manifest import load_manifest  # these need numpy: not for --help
-    from pipeline.shards import open_splits
+    from pipeline.shards.learnable import check_vocabulary
+    from pipeline.shards.manifest import load_manifest  # these need numpy: not for --help
+    from pipeline.shards.reader import open_splits
 
     params.dataset(dataset)
     folder = project.shards(dataset)

@@ -13,17 +13,24 @@ import torch
 
 from contracts.errors import ConfigError
 from contracts.records import DataSpec
-from lightning_modules.families import Family
-from lightning_modules.optimizer import OptimizerConfig
-from pipeline import discover
-from pipeline.checkpoints import build_module
-from pipeline.params import Params, load_params
-from pipeline.project import Project
-from pipeline.runs import RunData, load_run
-from pipeline.sections import ClusterConfig, DrawConfig, LoaderConfig, ShardsConfig, TrackingConfig, WorkerRange
-from pipeline.settings import parse
-from pipeline.shards import SplitReader
-from pipeline.train_config import TrainConfig
+from lightning_modules.base.families import Family
+from lightning_modules.base.optimizer import OptimizerConfig
+from pipeline.settings import discover
+from pipeline.settings.params import Params, load_params
+from pipeline.settings.parse import parse
+from pipeline.settings.sections import (
+    ClusterConfig,
+    DrawConfig,
+    LoaderConfig,
+    ShardsConfig,
+    TrackingConfig,
+    WorkerRange,
+)
+from pipeline.settings.train_config import TrainConfig
+from pipeline.shards.reader import SplitReader
+from pipeline.system.project import Project
+from pipeline.training.checkpoints import build_module
+from pipeline.training.runs import RunData, load_run
 from tests.conftest import FLAGS
 from tests.shipped import SHIPPED
 

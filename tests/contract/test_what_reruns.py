@@ -13,9 +13,9 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from pipeline.check import write_settings
-from pipeline.params import load_params
-from pipeline.train_code import code_digest
+from pipeline.settings.check import write_settings
+from pipeline.settings.params import load_params
+from pipeline.training.train_code import code_digest
 from tests import dvc_project
 
 pytestmark = pytest.mark.filterwarnings("default")  # DVC's libraries' own
@@ -93,18 +93,17 @@ def test_settings(project, sections, trained, evaluated):
 
 
 BESIDE = [
-    "lightning_modules/drawing.py",
-    "lightning_modules/drawing_text.py",
+    "lightning_modules/drawing/shapes.py",
+    "lightning_modules/drawing/text.py",
     "lightning_modules/metrics/segmentation.py",
     "lightning_modules/metrics/coco_map.py",
-    "lightning_modules/finite.py",
     "contracts/errors.py",
-    "pipeline/callbacks.py",
-    "pipeline/charts.py",
-    "pipeline/evaluation.py",
-    "pipeline/tracking.py",
+    "pipeline/training/callbacks.py",
+    "pipeline/measuring/charts.py",
+    "pipeline/measuring/evaluation.py",
+    "pipeline/tracking/mlflow_run.py",
     "pipeline/stages/train.py",
-    "pipeline/train_config.py",
+    "pipeline/settings/train_config.py",
 ]
 
 
@@ -112,7 +111,7 @@ BESIDE = [
     ("names", "trained", "evaluated"),
     [
         (BESIDE, set(), ALL),
-        (["lightning_modules/base.py"], ALL, ALL),
+        (["lightning_modules/base/module.py"], ALL, ALL),
         (["lightning_modules/tasks/vqa.py"], {"vqa_lstm"}, {"vqa_lstm"}),
         (["lightning_modules/models/fcn.py"], {"segmentation_fcn"}, {"segmentation_fcn"}),
     ],

@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import yaml
 
-from pipeline.ledger import FOLDER as LEDGER
-from pipeline.project import Project
+from pipeline.system.project import Project
+from pipeline.training.ledger import FOLDER as LEDGER
 
 # Longer than all that happens to one training takes.
 TRAIN = {"max_epochs": 12, "validate_every_epochs": 4, "checkpoint_every_steps": 2, "ledger": True}

@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from contracts.errors import DataError
-from pipeline.checkpoints import BEST, load_best
-from pipeline.distributed import map_ordered
-from pipeline.sections import ClusterConfig
-from pipeline.training import fit
+from pipeline.cluster.map import map_ordered
+from pipeline.settings.sections import ClusterConfig
+from pipeline.training.checkpoints import BEST, load_best
+from pipeline.training.fit import fit
 from tests.faults.ray_stage import TRAIN, RayStage, task_that_sleeps
 from tests.integration.cluster import training
 from tests.local_training import mlflow_statuses
@@ -91,7 +91,7 @@ HANG = """
 import time
 import pytorch_lightning as pl
 from pytorch_lightning.demos.boring_classes import BoringModel
-from pipeline.heartbeat import Heartbeat
+from pipeline.training.heartbeat import Heartbeat
 
 class Hanging(BoringModel):
     def training_step(self, batch, batch_idx):

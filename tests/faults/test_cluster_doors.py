@@ -23,10 +23,10 @@ from ray.core.generated.gcs_service_pb2 import GetAllNodeInfoRequest
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
 from contracts.errors import ConfigError, DataError
-from pipeline import cluster_watch
-from pipeline.cluster_session import private_folder, session
-from pipeline.distributed import map_ordered
-from pipeline.sections import ClusterConfig
+from pipeline.cluster import watch as cluster_watch
+from pipeline.cluster.map import map_ordered
+from pipeline.cluster.session import private_folder, session
+from pipeline.settings.sections import ClusterConfig
 from tests.faults.ray_stage import RayStage, task_that_sleeps
 from tests.integration.cluster import Cluster, kill_node
 from tests.local_training import mlflow_statuses
@@ -205,7 +205,7 @@ def test_an_open_cluster_is_joined_with_a_warning_and_its_end_is_told(root, monk
 
 def test_folders_of_killed_sessions_are_removed_and_others_are_not(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", "/tmp")
-    monkeypatch.setattr("pipeline.cluster_session._FOLDER", f"sl{os.getpid()}-")
+    monkeypatch.setattr("pipeline.cluster.session._FOLDER", f"sl{os.getpid()}-")
     mine = f"/tmp/sl{os.getpid()}-"
     stale, young = Path(f"{mine}stale"), Path(f"{mine}young")
     for folder in (stale, young):

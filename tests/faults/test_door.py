@@ -22,9 +22,9 @@ from PIL import Image
 
 from contracts.errors import DataError
 from contracts.records import RawRecord
-from pipeline.door import DoorConfig, admit
-from pipeline.project import Project
-from pipeline.sharding import write_shard
+from pipeline.ingest.door import DoorConfig, admit
+from pipeline.shards.writing import write_shard
+from pipeline.system.project import Project
 
 # The first SHIM_TIMES calls that open (or read) a file whose path ends in SHIM_PATH fail with SHIM_ERRNO, over all
 # processes; SHIM_COUNT is a file with one byte for each.
@@ -317,7 +317,7 @@ def test_pictures_that_are_not_what_their_headers_say_are_listed(root: Path, pro
 PEAK = """
 import pathlib, resource, sys
 from contracts.records import RawRecord
-from pipeline.door import admit
+from pipeline.ingest.door import admit
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 image, mask = (pathlib.Path(name) if name else None for name in sys.argv[1:])
 good = pathlib.Path(sys.argv[1]).with_name("good.jpg")

@@ -19,8 +19,9 @@ import numpy as np
 FULL = """
 import contextlib, pathlib, resource, sys
 from contracts.errors import DataError
-from pipeline.archives import Archive, extract
-from pipeline.download import fetch
+from pipeline.ingest.extract import extract
+from pipeline.settings.archives import Archive
+from pipeline.ingest.download import fetch
 url, cache, limit = sys.argv[1], pathlib.Path(sys.argv[2]), int(sys.argv[3])
 bar = lambda *_: contextlib.nullcontext(lambda _: None)
 if limit:

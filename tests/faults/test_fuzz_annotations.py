@@ -28,13 +28,13 @@ from PIL import Image
 
 from contracts.errors import ConfigError, DataError
 from contracts.records import RawRecord
-from pipeline import sources
-from pipeline.archives import extract
-from pipeline.door import PROBLEMS, DoorConfig, admit
-from pipeline.door.images import clean_image
-from pipeline.door.rules import Refused
-from pipeline.sharding import problem_line
-from pipeline.sources import OpenSource, camvid, coco, voc, vqa
+from pipeline.ingest import sources
+from pipeline.ingest.door import PROBLEMS, DoorConfig, admit
+from pipeline.ingest.door.images import clean_image
+from pipeline.ingest.door.rules import Refused
+from pipeline.ingest.extract import extract
+from pipeline.ingest.sources import OpenSource, camvid, coco, voc, vqa
+from pipeline.shards.writing import problem_line
 
 SIZE = (16, 12)
 CASES = settings(

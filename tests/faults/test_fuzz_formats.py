@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.sources import image_folder, labelme, webdataset, yolo
+from pipeline.ingest.sources import image_folder, labelme, webdataset, yolo
 from tests.faults.test_fuzz_annotations import (
     CASES,
     SIZE,

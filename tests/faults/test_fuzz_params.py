@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import ConfigError
-from pipeline.check import check
-from pipeline.params import load_params, read_params
-from pipeline.settings import raise_if
+from pipeline.settings.check import check
+from pipeline.settings.params import load_params, read_params
+from pipeline.settings.parse import raise_if
 
 pytestmark = pytest.mark.filterwarnings("default")  # importing albumentations
 
@@ -24,7 +24,7 @@ VALID: dict[str, Any] = yaml.safe_load("""
 datasets:
   voc:
     origin: generated
-    input: pipeline/worlds
+    input: pipeline/ingest/worlds
     world: {name: voc_scenes, seed: 2, image_size: 128, num_images: {train: 12, val: 4}}
     sources: {voc: {classes: [cross], one_based: true}, camvid: {folder: CamVid}}
   mine: {origin: local, input: ~/data, sources: {coco: {images: "{split}", only: [train]}, vqa: {}}}

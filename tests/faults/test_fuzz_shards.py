@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 
 from contracts.errors import DataError
 from contracts.records import Caption, Question, RawObject, RawRecord, Record
-from pipeline.manifest import index_name, load_manifest, manifest_digest, shard_name, write_manifest
-from pipeline.samples import parse_sample, tar_member
-from pipeline.sharding import split_manifest, write_shard
-from pipeline.shards import SplitReader, open_splits, verify_shards
+from pipeline.shards.manifest import index_name, load_manifest, manifest_digest, shard_name, write_manifest
+from pipeline.shards.reader import SplitReader, open_splits, verify_shards
+from pipeline.shards.samples import parse_sample, tar_member
+from pipeline.shards.writing import split_manifest, write_shard
 
 
 def examples(number: int) -> Callable[[Any], Any]:

@@ -15,10 +15,10 @@ import yaml
 
 from contracts.errors import ConfigError
 from contracts.names import NAME_RULE, is_name
-from pipeline.check import check
-from pipeline.params import load_params, read_params
-from pipeline.project import Project
+from pipeline.settings.check import check
+from pipeline.settings.params import load_params, read_params
 from pipeline.stages.fetch import fetch
+from pipeline.system.project import Project
 
 BIN = Path(sys.executable).parent
 # MARK is replaced by the path of a file that must not appear.
@@ -40,7 +40,7 @@ EVIL_PATHS = ("", ".", "..", "/", "../x", "a/b", "a\nb", "${runs}", "*", "~", "a
 
 def params(**changes: Any) -> dict[str, Any]:
     world = {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_images": {"train": 2, "val": 1}}
-    dataset = {"origin": "generated", "input": "pipeline/worlds", "world": world, "sources": {"voc": {}}}
+    dataset = {"origin": "generated", "input": "pipeline/ingest/worlds", "world": world, "sources": {"voc": {}}}
     run = {"dataset": "voc", "task": {"name": "segmentation"}, "model": {"name": "fcn"}}
     return {"datasets": {"voc": dataset}, "runs": {"seg": run}, "train": {}, "loader": {}, "shards": {}} | changes
 
@@ -97,7 +97,7 @@ def test_dvc_repro_runs_nothing(copy):
         result = run(copy, "dvc", "repro", *targets)
         output = result.stdout + result.stderr
         assert result.returncode == 255, output
-        assert "failed to run: python -m pipeline.check --out data/checked.json" in output
+        assert "failed to run: python -m pipeline.settings.check --out data/checked.json" in output
         assert "exited with 2" in output
         for name in ("-rf", "Coco", shell):
             for part in ("datasets", "runs"):
@@ -112,7 +112,7 @@ def test_a_path_as_a_name_deletes_nothing_outside(copy):
     for command in (["repro", f"fetch@{PATH}"], ["repro", f"train@{PATH}"], ["checkout", "--force"]):
         run(copy, "dvc", *command)
         untouched(copy)
-    result = run(copy, sys.executable, "-m", "pipeline.check")
+    result = run(copy, sys.executable, "-m", "pipeline.settings.check")
     assert result.returncode == 2
     for part in ("datasets", "runs"):
         assert f'{part}: "{PATH}" is not a valid name; allowed: {NAME_RULE}' in result.stderr

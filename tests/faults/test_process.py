@@ -20,14 +20,14 @@ import psutil
 import pytest
 import yaml
 
-from pipeline import orphan
-from pipeline.checkpoints import BEST, load_best, weights_digest
-from pipeline.ledger import FOLDER as LEDGER
-from pipeline.ledger import check, merge
-from pipeline.manifest import load_manifest
-from pipeline.project import Project
-from pipeline.shards import SplitReader
-from pipeline.training import fit
+from pipeline.shards.manifest import load_manifest
+from pipeline.shards.reader import SplitReader
+from pipeline.system import orphan
+from pipeline.system.project import Project
+from pipeline.training.checkpoints import BEST, load_best, weights_digest
+from pipeline.training.fit import fit
+from pipeline.training.ledger import FOLDER as LEDGER
+from pipeline.training.ledger import check, merge
 from tests import dvc_project
 from tests.local_training import arguments, drawn_voc, mlflow_statuses
 
@@ -166,7 +166,7 @@ def test_dvc_killed_while_it_trains_and_others_that_want_the_same(project, tmp_p
 
 STUBBORN = """
 import signal, subprocess, sys, time
-from pipeline import orphan
+from pipeline.system import orphan
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 orphan.GRACE_S = 1.0
 orphan.watch_dvc()

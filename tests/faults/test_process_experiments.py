@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.connection import connect
-from pipeline.sections import TrackingConfig
-from pipeline.tracking import fetch_model
+from pipeline.settings.sections import TrackingConfig
+from pipeline.tracking.connection import connect
+from pipeline.tracking.mlflow_run import fetch_model
 from tests import dvc_project
 from tests.local_training import drawn_voc, mlflow_statuses
 

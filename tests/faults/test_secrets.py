@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from contracts.errors import ConfigError
-from pipeline import connection
-from pipeline.delivery import NOTE
-from pipeline.sections import TrackingConfig
+from pipeline.settings.sections import TrackingConfig
+from pipeline.tracking import connection
+from pipeline.tracking.delivery import NOTE
 from tests.mlflow_server import free_port, gate, server
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -26,11 +26,11 @@ FORMS = ("S3cret", base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode())
 # Every stage in one process, as the stages' own `main` calls them; then the server is gone.
 WHOLE_RUN = """
 import os, sys
-from pipeline.guard import guard_process
+from pipeline.system.guard import guard_process
 guard_process()
-from pipeline import predict
-from pipeline.params import load_params
-from pipeline.project import Project
+from pipeline.predicting import predict
+from pipeline.settings.params import load_params
+from pipeline.system.project import Project
 from pipeline.stages.fetch import fetch
 from pipeline.stages.shard import shard
 from pipeline.stages.vocab import vocab
@@ -109,10 +109,10 @@ def test_the_password_of_the_server_is_nowhere(
 def test_a_local_store_and_its_artifacts_are_for_the_user_alone(root: Path, tmp_path: Path) -> None:
     code = """
 from pathlib import Path
-from pipeline.guard import guard_process
+from pipeline.system.guard import guard_process
 guard_process()
-from pipeline.sections import TrackingConfig
-from pipeline.tracking import open_run
+from pipeline.settings.sections import TrackingConfig
+from pipeline.tracking.mlflow_run import open_run
 config = TrackingConfig(system_metrics=False)
 Path("file").write_text("x")
 with open_run(config, root=Path("."), run_name="r", experiment="e", params={}, tags={}, dataset=("d", "0", "")) as run:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.manifest import load_manifest
-from pipeline.project import Project
-from pipeline.shards import verify_shards
+from pipeline.shards.manifest import load_manifest
+from pipeline.shards.reader import verify_shards
+from pipeline.system.project import Project
 from tests.s3_server import Proxy
 
 BIN = Path(sys.executable).parent

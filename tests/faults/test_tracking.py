@@ -22,15 +22,16 @@ import pytest
 import yaml
 
 from contracts.errors import ConfigError
-from pipeline import connection, tracking, ui
-from pipeline.checkpoints import BEST, build_module, file_sha256, save_best
-from pipeline.delivery import NOTE
-from pipeline.manifest import load_manifest
-from pipeline.params import load_params
-from pipeline.project import Project, write_json
-from pipeline.runs import load_run
-from pipeline.sections import TrackingConfig
+from pipeline.settings.params import load_params
+from pipeline.settings.sections import TrackingConfig
+from pipeline.shards.manifest import load_manifest
 from pipeline.stages.register import register_run
+from pipeline.system.project import Project, write_json
+from pipeline.tracking import connection, ui
+from pipeline.tracking import mlflow_run as tracking
+from pipeline.tracking.delivery import NOTE
+from pipeline.training.checkpoints import BEST, build_module, file_sha256, save_best
+from pipeline.training.runs import load_run
 from tests.mlflow_server import free_port, server
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -210,8 +211,8 @@ def test_a_read_only_database_is_told(project: Project, root: Path, monkeypatch:
     (project.root / "mlflow.db").chmod(0o400)
     code = f"""
 from pathlib import Path
-from pipeline import connection, tracking
-from pipeline.sections import TrackingConfig
+from pipeline.tracking import connection, mlflow_run as tracking
+from pipeline.settings.sections import TrackingConfig
 config, root = TrackingConfig(patience_s=0), Path({str(project.root)!r})
 print(tracking.log_results(config, root=root, run_id={run_id!r}, metrics={{"eval/x": 0.5}}))
 """
@@ -250,7 +251,7 @@ def ui_process(tmp_path: Path, root: Path, tiny_project: Project) -> Iterator[Ca
 
     def start() -> subprocess.Popen:
         environment = os.environ | {"PYTHONPATH": str(root), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/S3cret.db"}
-        command = [sys.executable, "-m", "pipeline.ui", "--port", str(port)]
+        command = [sys.executable, "-m", "pipeline.tracking.ui", "--port", str(port)]
         with open(tmp_path / "log", "a") as log:
             started.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log))
         started[-1].port = port  # type: ignore[attr-defined]

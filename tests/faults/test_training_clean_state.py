@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.archives import ARCHIVES
-from pipeline.clean_state import main
-from pipeline.params import load_params
-from pipeline.project import Project
-from pipeline.runs import load_run
+from pipeline.settings.archives import ARCHIVES
+from pipeline.settings.params import load_params
+from pipeline.system.project import Project
+from pipeline.training.clean_state import main
+from pipeline.training.runs import load_run
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 STATE = """
-from pipeline.params import load_params
-from pipeline.project import Project
-from pipeline.runs import load_run
+from pipeline.settings.params import load_params
+from pipeline.system.project import Project
+from pipeline.training.runs import load_run
 project = Project.here()
 print(project.state("segmentation", load_run(project, load_params(project.root), "segmentation").fingerprint).name)
 """

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from contracts.errors import DataError, TrainingError
-from lightning_modules.base import TaskModule
-from lightning_modules.finite import MAX_SKIPPED, StepWatch
-from pipeline.checkpoints import BEST, newest_state
-from pipeline.training import DONE, FAILURE, fit
+from lightning_modules.base.finite import MAX_SKIPPED, StepWatch
+from lightning_modules.base.module import TaskModule
+from pipeline.training.checkpoints import BEST, newest_state
+from pipeline.training.fit import DONE, FAILURE, fit
 from tests import ranks
 from tests.local_training import arguments, final_weights
 
@@ -122,7 +122,7 @@ def test_float16_skips_steps_until_it_is_no_matter_of_the_scale():
 
 def test_all_ranks_stop_together_and_name_the_samples_of_all(tiny_project, tmp_path):
     script = """
-from lightning_modules.base import TaskModule
+from lightning_modules.base.module import TaskModule
 import torch
 original = TaskModule.training_step
 def exploding(self, batch, batch_idx):

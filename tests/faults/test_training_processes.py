@@ -16,7 +16,7 @@ from tests.local_training import arguments
 LOADER = """
 import sys, time
 from torch.utils.data import DataLoader, Dataset
-from pipeline.loader_process import init_worker
+from pipeline.loading.loader_process import init_worker
 
 class Data(Dataset):
     def __len__(self):
@@ -36,8 +36,8 @@ if __name__ == "__main__":
 """
 FIT = """
 import json, sys
-from lightning_modules.base import TaskModule
-from pipeline.training import fit
+from lightning_modules.base.module import TaskModule
+from pipeline.training.fit import fit
 original = TaskModule.training_step
 def step(self, batch, batch_idx):
     if self.global_step == 2:

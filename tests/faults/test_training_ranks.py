@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoints import BEST, load_best, newest_state
-from pipeline.ledger import FOLDER as LEDGER
-from pipeline.ledger import merge
-from pipeline.resume import decided
-from pipeline.training import DONE, FAILURE
+from pipeline.training.checkpoints import BEST, load_best, newest_state
+from pipeline.training.fit import DONE, FAILURE
+from pipeline.training.ledger import FOLDER as LEDGER
+from pipeline.training.ledger import merge
+from pipeline.training.resume import decided
 from tests import ranks
 from tests.local_training import arguments, final_weights
 
@@ -31,7 +31,7 @@ def whole(tiny_project, tmp_path_factory) -> Path:
 def test_a_rank_with_another_folder_is_found_before_training(tiny_project, tmp_path):
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     started, other = arguments(tiny_project, here), arguments(tiny_project, elsewhere)
-    soon = "from pipeline import resume\nresume.PROBE_S = 0.5\n"
+    soon = "from pipeline.training import resume\nresume.PROBE_S = 0.5\n"
     for appears in ("what rank 0 writes there does not appear", "no such folder"):
         results = ranks.run(tmp_path, soon, [started, other])
         assert [code for code, _ in results] == [2, 2], results
@@ -46,7 +46,7 @@ def test_a_rank_with_another_folder_is_found_before_training(tiny_project, tmp_p
 def test_ranks_on_unequal_machines_train_with_the_precision_that_all_can_do(tiny_project, tmp_path):
     started = arguments(tiny_project, tmp_path / "state", max_epochs=1, precision="auto")
     unequal = """
-from pipeline import training
+from pipeline.training import fit as training
 training.fast_precision = lambda use_gpu: ["bf16-mixed", "32-true"][rank]
 make = training.make_trainer
 def told(*given):
@@ -65,7 +65,7 @@ training.make_trainer = told
 STALE = """
 import shutil
 from pathlib import Path
-from pipeline import resume
+from pipeline.training import resume
 resume.VISIBLE_S = {patience}
 folder, shown = Path(arguments["state"]), []
 is_file = Path.is_file
@@ -100,7 +100,7 @@ def test_all_ranks_go_on_from_the_state_that_rank_0_chooses(tiny_project, tmp_pa
 
 
 STOP = """
-from lightning_modules.base import TaskModule
+from lightning_modules.base.module import TaskModule
 original = TaskModule.training_step
 def told(self, batch, batch_idx):
     if self.global_step == {step} and rank == {told}:

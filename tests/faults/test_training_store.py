@@ -22,16 +22,17 @@ import yaml
 from localbucket import S3Handler
 from s3fs import S3FileSystem
 
-from lightning_modules.base import TaskModule
-from pipeline import state_copier, stores
-from pipeline.checkpoints import BEST, newest_state
-from pipeline.params import load_params
-from pipeline.project import Project
-from pipeline.runs import load_run
-from pipeline.sections import ClusterConfig
-from pipeline.state_copier import StateCopier
-from pipeline.state_mirror import StateMirror
-from pipeline.training import DONE, EVENTS, fit
+from lightning_modules.base.module import TaskModule
+from pipeline.settings.params import load_params
+from pipeline.settings.sections import ClusterConfig
+from pipeline.shards import stores
+from pipeline.system.project import Project
+from pipeline.training import state_copier
+from pipeline.training.checkpoints import BEST, newest_state
+from pipeline.training.fit import DONE, EVENTS, fit
+from pipeline.training.runs import load_run
+from pipeline.training.state_copier import StateCopier
+from pipeline.training.state_mirror import StateMirror
 from tests.local_training import arguments, final_weights, mlflow_statuses
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -197,7 +198,8 @@ def test_the_end_waits_so_long_for_the_last_copy_and_says_what_is_missing(tmp_pa
 
 STAGE = """
 import runpy, sys
-from pipeline import state_copier, stores
+from pipeline.training import state_copier
+from pipeline.shards import stores
 stores.PATIENCE_S = 0.3
 sys.argv = ["train", "segmentation"]
 runpy.run_module("pipeline.stages.train", run_name="__main__")

@@ -11,10 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import connection, predict, registry, signing, tracking
-from pipeline.champion import Candidate
-from pipeline.predictor import load_predictor
-from pipeline.sections import TrackingConfig
+from pipeline.predicting import predict
+from pipeline.settings.sections import TrackingConfig
+from pipeline.tracking import connection, registry, signing
+from pipeline.tracking import mlflow_run as tracking
+from pipeline.tracking.champion import Candidate
+from pipeline.training.predictor import load_predictor
 from tests.local_training import make_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -26,7 +28,7 @@ EVIL = "open({marker!r}, 'w').close()\n"
 
 
 def answer_in_process(model: Path, image: bytes, question: str | None) -> Any:
-    """Instead of `registry.probe`, whose own process takes seconds; tests/unit/pipeline/test_registry.py has that."""
+    """Instead of `registry.probe`, whose own process takes seconds; the unit tests of the registry have that."""
     (checkpoint,) = (model / "artifacts").glob("*.ckpt")
     predictor = load_predictor(checkpoint)
     return predictor.answer(predictor.predict(image, question))
@@ -98,7 +100,7 @@ def test_a_byte_changed_in_the_artifact_store_is_refused(root: Path, capfd: pyte
     assert register(root)["decision"] == "champion"
     assert predict.main([MODEL, "a.png"]) == 0
     assert json.loads(capfd.readouterr().out)["model"] == MODEL
-    for name in ("artifacts/best.ckpt", "code/pipeline/predict.py", "MLmodel", "code/contracts/names.py"):
+    for name in ("artifacts/best.ckpt", "code/pipeline/predicting/predict.py", "MLmodel", "code/contracts/names.py"):
         flip(stored(root, name))
         assert predict.main([MODEL, "a.png"]) == 2
         out, err = capfd.readouterr()
@@ -106,7 +108,9 @@ def test_a_byte_changed_in_the_artifact_store_is_refused(root: Path, capfd: pyte
         assert out == ""
         flip(stored(root, name))
     marker = root / "marker"
-    (stored(root, "code/pipeline/predict.py").parent / "__init__.py").write_text(EVIL.format(marker=str(marker)))
+    (stored(root, "code/pipeline/predicting/predict.py").parent / "__init__.py").write_text(
+        EVIL.format(marker=str(marker))
+    )
     assert predict.main([MODEL, "a.png"]) == 2
     assert not marker.exists(), "its code ran"
     by_id = f"models:/{stored(root, 'MLmodel').parents[1].name}"  # past the registry
@@ -161,7 +165,7 @@ def test_what_arrives_otherwise_than_it_was_sent_is_never_probed(root: Path, mon
     monkeypatch.setattr(registry, "probe", lambda *_: pytest.fail("its code ran"))
     decision = register(root)
     assert decision["decision"] == "refused"
-    assert "'code/pipeline/predictor.py'" in decision["reason"]
+    assert "'code/pipeline/training/predictor.py'" in decision["reason"]
     monkeypatch.undo()
 
 

@@ -13,13 +13,13 @@ import pytest
 import yaml
 
 from contracts.records import Record
-from pipeline.manifest import load_manifest
-from pipeline.params import Params, load_params
-from pipeline.project import Project
-from pipeline.shards import open_splits
+from pipeline.settings.params import Params, load_params
+from pipeline.shards.manifest import load_manifest
+from pipeline.shards.reader import open_splits
 from pipeline.stages.fetch import fetch
 from pipeline.stages.shard import shard
 from pipeline.stages.vocab import vocab
+from pipeline.system.project import Project
 
 
 @dataclass(frozen=True, kw_only=True)

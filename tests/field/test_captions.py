@@ -11,7 +11,7 @@ import pytest
 
 from contracts.records import DataSpec
 from lightning_modules.tasks.captioning import CaptioningConfig, Task
-from pipeline import score
+from pipeline.measuring import score
 
 COCO = {"coco": {"instances": ""}}
 NAMES = ["t01-captions-de", "t01-captions-zh"]

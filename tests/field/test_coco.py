@@ -19,13 +19,13 @@ from pycocotools import mask as coco_mask
 
 from contracts.errors import DataError
 from contracts.records import Record
-from pipeline.manifest import load_manifest
-from pipeline.params import load_params
-from pipeline.project import Project
-from pipeline.scorers import Inputs, coco_boxes, coco_masks
-from pipeline.shards import open_splits
+from pipeline.measuring.scorers import Inputs, coco_boxes, coco_masks
+from pipeline.settings.params import load_params
+from pipeline.shards.manifest import load_manifest
+from pipeline.shards.reader import open_splits
 from pipeline.stages.fetch import fetch
 from pipeline.stages.shard import shard
+from pipeline.system.project import Project
 
 # pycocotools' decode predates numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import score
+from pipeline.measuring import score
 
 
 def run(folder: Path, predictions: str, *more: str) -> int:

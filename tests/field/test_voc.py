@@ -14,7 +14,7 @@ from PIL import Image
 
 from contracts.errors import DataError
 from contracts.records import Record
-from pipeline import score
+from pipeline.measuring import score
 
 Prepare = Callable
 VOC = {"voc": {"folders": ["."]}}

@@ -13,7 +13,7 @@ import pytest
 from contracts.records import DataSpec
 from contracts.text import words
 from lightning_modules.tasks.vqa import Task, VQAConfig
-from pipeline import score
+from pipeline.measuring import score
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.train import train
 

@@ -11,11 +11,11 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from pipeline.cluster_join import authentication
-from pipeline.cluster_session import private_folder
-from pipeline.params import load_params
-from pipeline.project import Project
-from pipeline.runs import load_run
+from pipeline.cluster.join import authentication
+from pipeline.cluster.session import private_folder
+from pipeline.settings.params import load_params
+from pipeline.system.project import Project
+from pipeline.training.runs import load_run
 
 
 def free_port() -> int:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.distributed import run_training
-from pipeline.project import Project
-from pipeline.sections import ClusterConfig
+from pipeline.cluster.train import run_training
+from pipeline.settings.sections import ClusterConfig
+from pipeline.system.project import Project
 from tests.integration.cluster import TRAIN, Cluster, training
 
 

@@ -21,14 +21,14 @@ import pytest
 import yaml
 
 from contracts.errors import TrainingError
-from pipeline.checkpoints import BEST, load_best, newest_state
-from pipeline.distributed import run_training
-from pipeline.ledger import FOLDER as LEDGER
-from pipeline.ledger import check, main, merge
-from pipeline.manifest import load_manifest
-from pipeline.sections import ClusterConfig, WorkerRange
-from pipeline.shards import SplitReader
-from pipeline.training import DONE
+from pipeline.cluster.train import run_training
+from pipeline.settings.sections import ClusterConfig, WorkerRange
+from pipeline.shards.manifest import load_manifest
+from pipeline.shards.reader import SplitReader
+from pipeline.training.checkpoints import BEST, load_best, newest_state
+from pipeline.training.fit import DONE
+from pipeline.training.ledger import FOLDER as LEDGER
+from pipeline.training.ledger import check, main, merge
 from tests.integration.cluster import SOON_LEFT, TRAIN, Cluster, kill_node, training
 from tests.local_training import mlflow_statuses
 

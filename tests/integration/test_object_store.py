@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,19 @@ import yaml
 from s3fs import S3FileSystem
 
 from contracts.errors import DataError
-from pipeline import stores
-from pipeline.checkpoints import build_task
-from pipeline.datamodule import TarDataModule
-from pipeline.manifest import index_name, load_manifest, stored_files, stored_name
-from pipeline.params import load_params
-from pipeline.project import Project
-from pipeline.runs import load_run
-from pipeline.sections import ClusterConfig, LoaderConfig, ShardsConfig
-from pipeline.shard_cache import ShardCache
-from pipeline.sharding import shard_dataset
-from pipeline.shards import SplitReader, verify_shards
+from pipeline.cluster.map import map_ordered
+from pipeline.loading.datamodule import TarDataModule
+from pipeline.settings.params import load_params
+from pipeline.settings.sections import ClusterConfig, LoaderConfig, ShardsConfig
+from pipeline.shards import stores
+from pipeline.shards.cache import ShardCache
+from pipeline.shards.manifest import index_name, load_manifest, stored_files, stored_name
+from pipeline.shards.reader import SplitReader, verify_shards
+from pipeline.shards.writing import shard_dataset
 from pipeline.stages.shard import open_sources, shard
+from pipeline.system.project import Project
+from pipeline.training.checkpoints import build_task
+from pipeline.training.runs import load_run
 
 SERVICES = ("master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc", "s3", "s3.grpc")
 
@@ -129,8 +131,7 @@ def remote(s3: Path, root: Path, tiny_project: Project, tmp_path_factory: pytest
         open_sources(project, params, "coco"),
         project,
         params.section(ShardsConfig, "shards"),
-        ClusterConfig(engine="ray"),
-        root,
+        partial(map_ordered, config=ClusterConfig(engine="ray"), root=root),
     )
     return project
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 
 import pytest
 
 from contracts.errors import ConfigError, TrainingError
-from pipeline.checkpoints import BEST, load_best
-from pipeline.cluster_session import session
-from pipeline.distributed import map_ordered, run_training
-from pipeline.manifest import load_manifest
-from pipeline.params import load_params
-from pipeline.project import Project
-from pipeline.sections import ClusterConfig, ShardsConfig
-from pipeline.sharding import shard_dataset
+from pipeline.cluster.map import map_ordered
+from pipeline.cluster.session import session
+from pipeline.cluster.train import run_training
+from pipeline.settings.params import load_params
+from pipeline.settings.sections import ClusterConfig, ShardsConfig
+from pipeline.shards.manifest import load_manifest
+from pipeline.shards.writing import shard_dataset
 from pipeline.stages.shard import open_sources
-from pipeline.training import DONE, EVENTS
+from pipeline.system.project import Project
+from pipeline.training.checkpoints import BEST, load_best
+from pipeline.training.fit import DONE, EVENTS
 from tests.integration.cluster import free_port, training
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -43,8 +45,7 @@ def test_shards_from_the_cluster_equal_those_made_here(address, root, tiny_proje
         open_sources(tiny_project, params, "coco"),
         Project(tmp_path),
         params.section(ShardsConfig, "shards"),
-        ClusterConfig(address=address),
-        root,
+        partial(map_ordered, config=ClusterConfig(address=address), root=root),
     )
     assert manifest == load_manifest(tiny_project.shards("coco"))
 

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
-from lightning_modules.images import image_size
-from pipeline.params import load_params
-from pipeline.project import Project
-from pipeline.shards import SplitReader
+from lightning_modules.augment.images import image_size
+from pipeline.settings.params import load_params
+from pipeline.shards.reader import SplitReader
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.fetch import fetch
 from pipeline.stages.shard import shard
 from pipeline.stages.train import train
 from pipeline.stages.vocab import vocab
+from pipeline.system.project import Project
 
 pytestmark = pytest.mark.filterwarnings("default")
 

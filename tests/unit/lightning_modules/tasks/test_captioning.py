@@ -8,7 +8,7 @@ import torch
 from contracts.errors import ConfigError
 from contracts.records import Caption, DataSpec, Record
 from contracts.text import words
-from lightning_modules.augment import AugmentConfig
+from lightning_modules.augment.augment import AugmentConfig
 from lightning_modules.models import soft_attention
 from lightning_modules.tasks.captioning import CaptioningConfig, Task
 

@@ -10,15 +10,15 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from contracts.errors import ConfigError, DataError
 from contracts.records import DataSpec
-from lightning_modules.augment import AugmentConfig
+from lightning_modules.augment.augment import AugmentConfig
 from lightning_modules.metrics.bootstrap import intervals
 from lightning_modules.models import image_classifier
 from lightning_modules.tasks.classification import Task
-from pipeline.checkpoints import BEST
-from pipeline.evaluation import Evaluation
-from pipeline.predictor import load_predictor
-from pipeline.shards import SplitReader
-from pipeline.training import fit
+from pipeline.measuring.evaluation import Evaluation
+from pipeline.shards.reader import SplitReader
+from pipeline.training.checkpoints import BEST
+from pipeline.training.fit import fit
+from pipeline.training.predictor import load_predictor
 from tests.local_training import arguments
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,9 +8,9 @@ import torch
 from lightning_fabric.utilities import move_data_to_device
 
 from contracts.errors import ConfigError
-from lightning_modules.augment import AugmentConfig
+from lightning_modules.augment.augment import AugmentConfig
+from lightning_modules.base.object_task import targets_of
 from lightning_modules.models import faster_rcnn, mask_rcnn
-from lightning_modules.object_task import targets_of
 from lightning_modules.ops.masks import decode_masks
 from lightning_modules.tasks import detection, instances
 

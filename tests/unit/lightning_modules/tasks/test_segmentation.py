@@ -10,8 +10,8 @@ import torch
 
 from contracts.errors import ConfigError
 from contracts.records import DataSpec
-from lightning_modules.augment import AugmentConfig
-from lightning_modules.images import decode_semantic
+from lightning_modules.augment.augment import AugmentConfig
+from lightning_modules.augment.images import decode_semantic
 from lightning_modules.models.fcn import Config as FcnConfig
 from lightning_modules.models.fcn import Model
 from lightning_modules.tasks.segmentation import Task

@@ -1,0 +1,168 @@
+"""The one LightningModule: every task trains, validates and is checked here in the same way."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+
+from contracts.errors import DataError
+from contracts.seeds import derive_seed
+from lightning_modules.base.finite import StepWatch
+from lightning_modules.base.optimizer import OptimizerConfig, warmup_cosine
+from lightning_modules.base.task import BaseTask, Batch, Mean, Prediction, Truth
+from lightning_modules.blocks.norms import unmoved
+from lightning_modules.ops.gather import broadcast_from_first, gather_to_first, sum_over_ranks
+
+
+class TaskModule(pl.LightningModule):
+    """Joins a task and a model; owns optimiser, schedule, logging and the check that losses and gradients are finite.
+
+    Validation collects (key, prediction, truth) per image, gathers them once on one process, drops what was
+    delivered twice, asserts that every image of the split is there, and scores the split as a whole.
+
+    Raises:
+        TrainingError: a loss or a gradient is NaN or infinite; names the step, the sample keys, and the loss parts or
+            parameters. The optimizer has not used it.
+        DataError: validation did not see each sample of the split.
+    """
+
+    def __init__(self, task: BaseTask, model: nn.Module, optimizer: OptimizerConfig, seed: int = 0):
+        super().__init__()
+        self.task = task
+        self.model = model
+        self.optimizer_config = optimizer
+        self.seed = seed
+        self.split_name = "val"
+        self.predictions: dict[str, Prediction] = {}  # of the last validation, on rank 0
+        self.truths: dict[str, Truth] = {}
+        self.loss_names: tuple[str, ...] = ()  # of the last validation, on rank 0
+        self.keys: list[str] = []  # of the batch that is trained on
+        self._watch = StepWatch()
+        self._step_counts: dict[str, Tensor] = {}  # of the losses, in the global batch that is trained on
+        self._items: list[tuple[str, Prediction, Truth]] = []
+        self._losses: dict[str, tuple[float, int]] = {}  # sum and count of the validation so far
+
+    # training
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.keys = batch["keys"]
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self._step_counts = self._count_step(batch["step_counts"])
+        # Dropout must not depend on the history of the process, or a resumed run differs from an unbroken one.
+        torch.manual_seed(derive_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        with unmoved(self.model) if batch["is_stand_in"] else contextlib.nullcontext():
+            parts = self.task.losses(self.model, batch)
+        means = {name: part.value.detach() for name, part in parts.items()}
+        mean = torch.stack(list(means.values())).sum()
+        self._watch.add(batch["keys"], means, mean)
+        size = len(batch["keys"])
+        self.log_dict({f"train/{name}": value for name, value in means.items()}, batch_size=size)
+        self.log("train/loss", mean, prog_bar=True, batch_size=size)
+        return self._share_of_step(parts, batch)
+
+    def _count_step(self, counts: Mapping[str, int]) -> dict[str, Tensor]:
+        """What `counts` of this rank's micro-batches of a step are over all ranks: () int64 each, on the device, so
+        that nothing waits for them."""
+        if not counts:
+            return {}  # images alone, of which the plan says how many
+        summed = sum_over_ranks(torch.tensor(list(counts.values()), device=self.device))
+        return dict(zip(counts, summed.clamp(min=1), strict=True))
+
+    def _share_of_step(self, parts: Mapping[str, Mean], batch: Batch) -> Tensor:
+        """This micro-batch's part of the mean over the global batch. DDP averages gradients over ranks and Lightning
+        over micro-batches: that is undone, as each has its own share of what is counted."""
+        images: int = batch["num_step_images"]
+        shares = [part.total.float() / self._step_counts.get(name, images) for name, part in parts.items()]
+        num_parts = 0 if batch["is_stand_in"] else self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return torch.stack(shares).sum() * num_parts
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Lightning calls this before each step of the optimizer, also where nothing is to be clipped."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        self._watch.check(
+            norm,
+            self.model.named_parameters(),
+            where=f"epoch {self.current_epoch}, step {self.global_step}",
+            scaled=getattr(self.trainer.precision_plugin, "scaler", None) is not None,
+        )
+        if gradient_clip_val:
+            nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        c = self.optimizer_config
+        decay = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]
+        plain = [p for p in self.model.parameters() if p.requires_grad and p.ndim <= 1]  # biases and norms: no decay
+        groups = [{"params": decay, "weight_decay": c.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        optimizer: torch.optim.Optimizer
+        if c.name == "adamw":
+            optimizer = torch.optim.AdamW(groups, lr=c.lr)
+        else:
+            optimizer = torch.optim.SGD(groups, lr=c.lr, momentum=c.momentum)
+        # Not trainer.estimated_stepping_batches: it builds the loader before a checkpoint's loader position is known,
+        # and Lightning then never restores that position.
+        total_steps = self.trainer.datamodule.steps_per_epoch * (self.trainer.max_epochs or 1)  # type: ignore[attr-defined]
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: warmup_cosine(
+                step,
+                total_steps=total_steps,
+                warmup_fraction=c.warmup_fraction,
+                final_fraction=c.final_lr_fraction,
+            ),
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # validation and test
+
+    def on_validation_epoch_start(self) -> None:
+        self._items, self._losses = [], {}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        parts, predictions = self.task.evaluate_batch(self.model, batch)
+        if not batch["is_stand_in"]:
+            for name, part in parts.items():
+                total, count = self._losses.get(name, (0.0, 0))
+                self._losses[name] = total + float(part.total), count + part.count
+        self._items.extend(zip(batch["keys"], predictions, batch["truths"], strict=True))
+
+    def on_validation_epoch_end(self) -> None:
+        gathered = gather_to_first((self._items, self._losses))
+        metrics: dict[str, float] = {}
+        if gathered is not None:
+            metrics = self._score(gathered)
+        metrics = broadcast_from_first(metrics)
+        self._items = []
+        self.log_dict({f"{self.split_name}/{name}": value for name, value in metrics.items()}, batch_size=1)
+
+    def _score(self, gathered: list[tuple[list, dict[str, tuple[float, int]]]]) -> dict[str, float]:
+        items = {key: (prediction, truth) for part, _ in gathered for key, prediction, truth in part}
+        expected: set[str] = set(self.trainer.datamodule.eval_keys(self.split_name))  # type: ignore[attr-defined]
+        if items.keys() != expected:
+            missing, extra = sorted(expected - items.keys())[:5], sorted(items.keys() - expected)[:5]
+            raise DataError(
+                f"validation saw {len(items)} of the {len(expected)} samples of split {self.split_name!r}",
+                where=f"missing {missing}, unexpected {extra}",
+            )
+        self.predictions = {key: items[key][0] for key in sorted(items)}
+        self.truths = {key: items[key][1] for key in sorted(items)}
+        losses = {}
+        for name in dict.fromkeys(name for _, part in gathered for name in part):
+            totals, counts = zip(*(part.get(name, (0.0, 0)) for _, part in gathered), strict=True)
+            losses[name] = sum(totals) / max(1, sum(counts))
+        if losses:
+            losses["loss"] = sum(losses.values())
+        self.loss_names = tuple(losses)
+        return {**losses, **self.task.score(self.predictions, self.truths)}

@@ -1,0 +1,278 @@
+"""What detection and instance segmentation have in common: everything but masks.
+
+Batch: `images` (B, 3, S, S) uint8 channels_last, letterboxed; `sizes` B x (height, width) of the content from the
+upper left corner; `original_sizes` B x (H, W); of all images one after the other, `num_objects` (B ints) of each:
+`boxes` (N, 4) float32, `labels` (N,) int64 and with masks `masks` (N, S, S) uint8 of the objects to learn; and
+`num_ignored` (B ints) of each: `ignored` (K, 4) float32. None in prediction.
+Prediction: `boxes` (D, 4) float32 in original pixels, `labels` (D,) int64, `scores` (D,) float32 falling,
+`size` (H, W), and with masks `masks`: D counts strings (COCO run lengths of that size).
+Truth: `boxes`, `labels`, `areas`, `is_crowd`, `is_difficult`, `size`, `masks` as in `contracts.records.Objects`.
+
+Objects that are not learnt: crowds, VOC's difficult ones, with masks those without a mask, and what augmentation shows
+too little of. They are no positives, and what lies in them is no negative either (`blocks/rcnn.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from contracts.ranges import SHARE, Range, check_ranges
+from contracts.records import DataSpec, Objects, Record
+from lightning_modules.augment.augment import Augment, AugmentConfig
+from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
+from lightning_modules.blocks.pixels import stack_images
+from lightning_modules.drawing.shapes import draw_objects, panels
+from lightning_modules.metrics.objects import IouType, object_confusion
+from lightning_modules.ops.boxes import to_original
+from lightning_modules.ops.masks import decode_masks, encode_masks, fill_boxes, paste_masks
+
+MAX_CURVE_POINTS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectConfig:
+    """`image_size` is the side in pixels of the square that images are letterboxed into.
+    `picture_score` is the lowest score that is drawn or answered; metrics use every detection."""
+
+    image_size: int = 128
+    picture_score: float = 0.5
+    augment: AugmentConfig = field(default=AugmentConfig(horizontal_flip=0.5))
+
+    def __post_init__(self) -> None:
+        check_ranges(self, image_size=Range(32), picture_score=SHARE)
+
+
+class ObjectTask(BaseTask):
+    """Base of the tasks that find objects. `with_masks` says whether masks are learnt, predicted and drawn."""
+
+    with_masks: ClassVar[bool]
+    config: ObjectConfig
+
+    def __init__(self, config: ObjectConfig, data: DataSpec):
+        super().__init__(config, data)
+        self._augment = Augment(config.augment, size=config.image_size, mode="letterbox")
+
+    def model_args(self) -> dict[str, Any]:
+        return {"num_classes": len(self.data.classes), "image_size": self.config.image_size}
+
+    # records to tensors
+
+    def encode(self, record: Record, seed: int | None) -> Example:
+        objects = record.objects
+        masks, has_mask = None, np.ones(len(objects), bool)
+        if self.with_masks:
+            has_mask = np.array([bool(text) for text in objects.masks], bool)
+            masks = np.zeros((len(objects), record.height, record.width), np.uint8)
+            masks[has_mask] = decode_masks([text for text in objects.masks if text], (record.height, record.width))
+            masks = self._fill_missing(masks, objects, has_mask)
+        frame = (record.height, record.width)
+        changed = self._augment(record.image, frame, seed=seed, boxes=objects.boxes, masks=masks)
+        learnt = (~objects.is_crowd & ~objects.is_difficult & has_mask)[changed.indices]
+        example = {
+            "image": changed.image,
+            "size": changed.content_size if seed is None else changed.image.shape[:2],
+            "original_size": frame,
+            "boxes": changed.boxes[learnt],
+            "labels": objects.labels[changed.indices][learnt],
+            "ignored": np.concatenate([changed.boxes[~learnt], changed.hidden]),
+        }
+        if changed.masks is not None:
+            example["masks"] = changed.masks[learnt]
+        return example
+
+    @staticmethod
+    def _fill_missing(masks: np.ndarray, objects: Objects, has_mask: np.ndarray) -> np.ndarray:
+        """An object without a mask gets its box as one: only a region to ignore, but it must survive augmentation."""
+        for i in np.flatnonzero(~has_mask):
+            x1, y1 = np.floor(objects.boxes[i, :2]).astype(int)
+            x2, y2 = np.ceil(objects.boxes[i, 2:]).astype(int)
+            masks[i, y1:y2, x1:x2] = 1
+        return masks
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        # Columns, not a dict an image: what a batch holds is put into shared memory, pinned and sent as a few tensors.
+        names = ["boxes", "labels", "ignored"] + (["masks"] if self.with_masks else [])
+        return {
+            "images": stack_images([e["image"] for e in examples]),
+            "sizes": [e["size"] for e in examples],
+            "original_sizes": [e["original_size"] for e in examples],
+            "num_objects": [len(e["labels"]) for e in examples],
+            "num_ignored": [len(e["ignored"]) for e in examples],
+            **{name: torch.from_numpy(np.concatenate([e[name] for e in examples])) for name in names},
+        }
+
+    def truth(self, record: Record) -> Truth:
+        o = record.objects
+        return {
+            "boxes": o.boxes,
+            "labels": o.labels,
+            "areas": o.areas,
+            "is_crowd": o.is_crowd,
+            "is_difficult": o.is_difficult,
+            "size": (record.height, record.width),
+            "masks": list(o.masks) if self.with_masks else [],
+        }
+
+    # tensors to losses and predictions
+
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
+        return _per_image(model(batch["images"], targets_of(batch), sizes=batch["sizes"])[0], batch)
+
+    def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        return self._predictions(model(batch["images"], sizes=batch["sizes"], detect=True)[1], batch)
+
+    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
+        losses, detections = model(batch["images"], targets_of(batch), sizes=batch["sizes"], detect=True)
+        return _per_image(losses, batch), self._predictions(detections, batch)
+
+    def _predictions(self, detections: list[dict[str, Tensor]], batch: Batch) -> list[Prediction]:
+        out: list[Prediction] = []
+        for detection, size, original in zip(detections, batch["sizes"], batch["original_sizes"], strict=True):
+            boxes = to_original(detection["boxes"].float().cpu().numpy(), tuple(size), tuple(original))
+            prediction: Prediction = {
+                "boxes": boxes,
+                "labels": detection["labels"].cpu().numpy().astype(np.int64),
+                "scores": detection["scores"].float().cpu().numpy(),
+                "size": (int(original[0]), int(original[1])),
+            }
+            if self.with_masks:
+                masks = paste_masks(detection["masks"].float().cpu(), torch.from_numpy(boxes), prediction["size"])
+                prediction["masks"] = encode_masks(masks)
+            out.append(prediction)
+        return out
+
+    # what a user sees
+
+    def class_name(self, label: int) -> str:
+        return self.data.classes[int(label) - 1]
+
+    def answer(self, prediction: Prediction) -> dict[str, Any]:
+        objects = []
+        for i in np.flatnonzero(prediction["scores"] >= self.config.picture_score):
+            found: dict[str, Any] = {
+                "label": self.class_name(prediction["labels"][i]),
+                "score": round(float(prediction["scores"][i]), 4),
+                "box": [round(float(v), 2) for v in prediction["boxes"][i]],
+            }
+            if self.with_masks:
+                found["mask"] = {"size": list(prediction["size"]), "counts": prediction["masks"][i]}
+            objects.append(found)
+        return {"objects": objects}
+
+    def picture(self, image: np.ndarray, prediction: Prediction, truth: Truth | None) -> np.ndarray:
+        shown = np.flatnonzero(prediction["scores"] >= self.config.picture_score)
+        texts = [f"{self.class_name(prediction['labels'][i])} {prediction['scores'][i]:.2f}" for i in shown]
+        drawn = [self._draw(image, prediction, shown, texts)]
+        titles = [f"predicted (score >= {self.config.picture_score:g})"]
+        if truth is not None:
+            texts = [self.class_name(label) + _flags(truth, i) for i, label in enumerate(truth["labels"])]
+            drawn.append(self._draw(image, truth, np.arange(len(texts)), texts))
+            titles.append("truth")
+        return panels(drawn, titles)
+
+    def confusion_plot(
+        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], iou_type: IouType
+    ) -> Plot:
+        """Objects by true and predicted class, of the detections that are drawn."""
+        score, labels = self.config.picture_score, ("background", *self.data.classes)
+        matrix = object_confusion(predictions, truths, len(self.data.classes), iou_type, min_score=score)
+        return Plot(
+            name="confusion",
+            kind="confusion",
+            columns=("truth", "predicted", "count"),
+            rows=[(t, p, int(matrix[i, j])) for i, t in enumerate(labels) for j, p in enumerate(labels)],
+            x="predicted",
+            y="truth",
+            title=f"{'masks' if iou_type == 'segm' else 'boxes'}, IoU 0.5, score >= {score:g}",
+        )
+
+    def _draw(self, image: np.ndarray, objects: Mapping[str, Any], shown: np.ndarray, texts: list[str]) -> np.ndarray:
+        masks = None
+        if self.with_masks:
+            counts = [objects["masks"][i] for i in shown]
+            masks = np.zeros((len(counts), *image.shape[:2]), np.uint8)
+            has_mask = [i for i, text in enumerate(counts) if text]
+            masks[has_mask] = decode_masks([counts[i] for i in has_mask], image.shape[:2])
+        return draw_objects(image, objects["boxes"][shown], objects["labels"][shown], texts, masks)
+
+    def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
+        """On every image, for each class the mean box (as fractions of the size) with the class's share of all
+        objects as score."""
+        boxes = [t["boxes"] / np.array([*t["size"][::-1]] * 2, np.float32) for t in truths.values()]
+        all_boxes = np.concatenate(boxes or [np.zeros((0, 4), np.float32)])
+        all_labels = np.concatenate([t["labels"] for t in truths.values()] or [np.zeros(0, np.int64)])
+        counts = np.bincount(all_labels, minlength=len(self.data.classes) + 1)
+        labels = np.argsort(-counts, kind="stable")
+        labels = labels[counts[labels] > 0]
+        means = np.array([all_boxes[all_labels == label].mean(axis=0) for label in labels], np.float32).reshape(-1, 4)
+        scores = (counts[labels] / max(1, counts.sum())).astype(np.float32)
+        return {key: self._constant_one(means, labels, scores, truth["size"]) for key, truth in truths.items()}
+
+    def _constant_one(
+        self, means: np.ndarray, labels: np.ndarray, scores: np.ndarray, size: tuple[int, int]
+    ) -> Prediction:
+        boxes = means * np.array([size[1], size[0]] * 2, np.float32)
+        prediction: Prediction = {"boxes": boxes, "labels": labels, "scores": scores, "size": size}
+        if self.with_masks:
+            prediction["masks"] = encode_masks(fill_boxes(boxes, size))
+        return prediction
+
+
+def targets_of(batch: Batch) -> list[dict[str, Tensor]]:
+    """What a detector takes (`blocks/rcnn.py`): one dict an image, of views. How many objects each has is known on the
+    CPU, so that nothing waits for a GPU."""
+    columns = {
+        name: batch[name].split(batch["num_ignored" if name == "ignored" else "num_objects"])
+        for name in ("boxes", "labels", "ignored", "masks")
+        if name in batch
+    }
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _per_image(losses: Mapping[str, Tensor], batch: Batch) -> dict[str, Mean]:
+    """A detector's losses are means over what it samples of an image, so that each image counts as one."""
+    return {name: Mean(total, len(batch["images"])) for name, total in losses.items()}
+
+
+def class_ap_plot(name: str, metric: str, aps: Mapping[str, float]) -> Plot:
+    """One bar a class."""
+    return Plot(name=name, kind="bar", columns=("class", metric), rows=list(aps.items()), x="class", y=metric)
+
+
+def error_plot(name: str, errors: Mapping[str, float]) -> Plot:
+    """TIDE's kinds of errors (`CocoEvaluation.errors`), as what AP50 would gain without them."""
+    meanings = {
+        "Cls": "wrong class", "Loc": "poor place", "Both": "class and place", "Dupe": "found twice",
+        "Bkg": "nothing there", "Miss": "missed", "FP": "all false positives", "FN": "all not found",
+    }  # fmt: skip
+    return Plot(
+        name=name,
+        kind="bar",
+        columns=("error", "kind", "ap50_gain"),
+        rows=[(meanings[kind], kind, gain) for kind, gain in errors.items()],
+        x="error",
+        y="ap50_gain",
+        title="What AP50 would gain if one kind of error were mended (TIDE)",
+    )
+
+
+def curve_plot(name: str, title: str, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Plot:
+    """Precision over recall, one line a class, thinned to `MAX_CURVE_POINTS` points each."""
+    rows: list[tuple[Any, ...]] = []
+    for class_name, (recall, precision) in curves.items():
+        chosen = np.unique(np.linspace(0, len(recall) - 1, min(len(recall), MAX_CURVE_POINTS)).round().astype(int))
+        rows += [(class_name, float(recall[i]), float(precision[i])) for i in chosen if len(recall)]
+    columns = ("class", "recall", "precision")
+    return Plot(
+        name=name, kind="curve", columns=columns, rows=rows, x="recall", y="precision", series="class", title=title
+    )
+
+
+def _flags(truth: Truth, index: int) -> str:
+    return " (crowd)" * bool(truth["is_crowd"][index]) + " (difficult)" * bool(truth["is_difficult"][index])

@@ -1,0 +1,168 @@
+"""What a task is: the one contract between records, models, metrics and pictures.
+
+A file `lightning_modules/tasks/<name>.py` holds one class `Task(BaseTask)`; the file name is its name in params.yaml.
+The task never builds its model: `params.yaml` joins the two, and `model_args()` is all that the model is told.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from torch import Tensor, nn
+
+from contracts.records import DataSpec, Record
+from lightning_modules.base.families import Family
+from lightning_modules.metrics.measurement import Measurement, values_of
+
+Example = dict[str, Any]
+Batch = dict[str, Any]
+Prediction = dict[str, Any]
+Truth = dict[str, Any]
+
+
+class Mean(NamedTuple):
+    """A loss of some of a batch's items: their sum, and how many they are, so that parts add up to the whole.
+
+    `total` is a scalar float32 tensor.
+    """
+
+    total: Tensor
+    count: int  # type: ignore[assignment]  # in place of tuple's own
+
+    @property
+    def value(self) -> Tensor:
+        """The mean; 0 of nothing."""
+        return self.total / max(1, self.count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """A table that `evaluate` writes as CSV (for `dvc plots`) and draws as PNG.
+
+    `kind` "curve": one line per value of column `series` (if any) over `x`, `y`. "confusion": columns are
+    `truth`, `predicted`, `count`. "bar": `x` names, `y` values.
+    """
+
+    name: str
+    kind: Literal["curve", "confusion", "bar"]
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    x: str
+    y: str
+    series: str | None = None
+    title: str = ""
+
+
+class BaseTask(ABC):
+    """One kind of problem: how a record becomes tensors, what is minimised, what is measured, what is drawn.
+
+    Class attributes:
+        Config: frozen keyword-only dataclass with the task's own settings.
+        requires: columns of the shard index that must be positive for a sample to be used by this task, of
+            `num_captions`, `num_objects`, `num_masks`, `num_questions`, `num_labels`, `has_semantic`.
+        eval_requires: the same for validation and test (a detector is also measured on images without objects).
+        family: of models that it can train (`families.py`).
+        metric: the name (a key of `score`) by which the best checkpoint and the champion are chosen by default.
+        metric_mode: "max" or "min".
+    """
+
+    Config: ClassVar[type]
+    requires: ClassVar[tuple[str, ...]] = ()
+    eval_requires: ClassVar[tuple[str, ...]] = ()
+    family: ClassVar[Family]
+    metric: ClassVar[str]
+    metric_mode: ClassVar[Literal["max", "min"]] = "max"
+
+    def __init__(self, config: Any, data: DataSpec):
+        self.config = config
+        self.data = data
+
+    @abstractmethod
+    def model_args(self) -> dict[str, Any]:
+        """Keyword arguments for the model beside its own Config, such as `num_classes` or `vocabulary_size`."""
+
+    @abstractmethod
+    def encode(self, record: Record, seed: int | None) -> Example:
+        """One record -> numpy arrays of one example. Runs in loader workers.
+
+        Args:
+            record: a valid record that has what `requires` names.
+            seed: the generator seed of all augmentation and sampling for this record in this epoch; None in
+                validation, test and prediction, where nothing may be random.
+        """
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Examples -> dict of tensors (images uint8, normalised on the device). Shapes stand in the task's legend.
+
+        `counts` {loss: int} says what the losses are means over: tokens, pixels, questions. A loss that it does not
+        name is a mean over images.
+
+        The loader adds `keys` (list of str), `is_stand_in` (bool, see `pipeline.loading.sampling`), in training
+        `num_step_images` and `step_counts` (int and {loss: int}, of the optimizer's step: the images of all ranks, and
+        this rank's `counts`), and otherwise `truths` (list of `Truth`).
+        """
+
+    @abstractmethod
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
+        """Losses by name, each with the count that the batch has for it; the sum of their means is minimised.
+
+        Each mean is over the whole global batch, however it is cut into micro-batches and among ranks.
+        """
+
+    @abstractmethod
+    def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        """One prediction per image of the batch, in order: plain Python values and numpy arrays, in the
+        coordinates and size of the original image. Must work for a batch made without annotations."""
+
+    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
+        """Losses and predictions of a validation batch. Override where one pass gives both."""
+        return self.losses(model, batch), self.predict(model, batch)
+
+    @abstractmethod
+    def truth(self, record: Record) -> Truth:
+        """What `score` and `picture` compare a prediction with: plain values and numpy arrays, nothing large."""
+
+    @abstractmethod
+    def measure(
+        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
+    ) -> list[Measurement]:
+        """The official metrics over a whole split, computed once on one process in float64.
+
+        Both mappings are keyed by record key and have the same keys; images are resampled in the keys' sorted order.
+
+        Args:
+            thorough: also what is too slow or too much for every validation (METEOR, accuracy by question type).
+        """
+
+    def score(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> dict[str, float]:
+        """Values of `measure` by name, without those that have nothing to measure."""
+        return values_of(self.measure(predictions, truths))
+
+    @abstractmethod
+    def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
+        """The best prediction that ignores the image (most frequent answer, background, mean box): the score that
+        a trained model must be compared with."""
+
+    @abstractmethod
+    def answer(self, prediction: Prediction) -> dict[str, Any]:
+        """The prediction as JSON values, for `pipeline.predicting.predict` and the registered model."""
+
+    @abstractmethod
+    def picture(self, image: np.ndarray, prediction: Prediction, truth: Truth | None) -> np.ndarray:
+        """The prediction drawn on the image (and the truth beside it, if known).
+
+        Args:
+            image: (H, W, 3) uint8 RGB, the original.
+
+        Returns:
+            (h, w, 3) uint8 RGB; may be larger than the image.
+        """
+
+    def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
+        """Curves and confusion matrices for `evaluate`."""
+        return []

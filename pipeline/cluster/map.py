@@ -1,0 +1,69 @@
+"""A function over many jobs: Ray tasks, or here, one after another."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from contracts.errors import DataError, SightlineError
+from pipeline.cluster.session import session
+from pipeline.cluster.watch import Watch, reason
+from pipeline.settings.sections import ClusterConfig
+from pipeline.system.out_of_memory import is_out_of_memory
+
+T = TypeVar("T")
+
+
+def map_ordered(
+    function: Callable[..., T], jobs: Iterable[tuple], config: ClusterConfig, root: Path, *, cpus: int = 1
+) -> Iterator[T]:
+    """`function(*job)` for every job, in parallel Ray tasks, results in the order of the jobs.
+
+    Jobs are drawn only as results are taken (twice the CPUs are under way), so memory stays bounded.
+
+    Raises:
+        SightlineError: what `function` raises of that kind, as it is.
+        DataError: a worker's process died again and again, ran out of memory, or Ray itself died.
+    """
+    if config.engine == "local":
+        for job in jobs:
+            yield function(*job)
+        return
+    import ray
+
+    with session(config, root):
+        remote = ray.remote(num_cpus=cpus, scheduling_strategy="SPREAD")(function)
+        watch = Watch(DataError)
+        pending: deque[Any] = deque()
+        for job in jobs:
+            pending.append(remote.remote(*job))
+            if len(pending) >= 2 * max(1, int(ray.cluster_resources().get("CPU", 1))):  # a cluster may grow meanwhile
+                yield _result(pending.popleft(), watch)
+        while pending:
+            yield _result(pending.popleft(), watch)
+
+
+def _result(task: Any, watch: Watch) -> Any:
+    import ray
+
+    while not ray.wait([task], timeout=1.0)[0]:
+        watch.check()
+    try:
+        return ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, SightlineError):
+            raise error.cause from None
+        if not is_out_of_memory(error.cause):
+            raise  # a defect of ours: its traceback
+        problem: Exception = error
+    except ray.exceptions.RayError as error:
+        watch.check()
+        problem = error
+    raise DataError(
+        "a worker could not do its part",
+        value=reason(problem),
+        where="a parallel task of this stage",
+        fix="run the same command again; if it recurs, give the machine more memory or lower shards.samples",
+    ) from None

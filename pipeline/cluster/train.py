@@ -1,0 +1,234 @@
+"""Work on a cluster: a parallel map that keeps its order, and training on a group of workers.
+
+`cluster.engine: local` does the same in this process without Ray.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from contracts.errors import ConfigError, TrainingError
+from pipeline.cluster.join import environment
+from pipeline.cluster.room import Nodes, Plan, decide_gpu, no_gpu, plan_workers, too_small
+from pipeline.cluster.session import WORKER_ENV, session
+from pipeline.cluster.watch import Watch, reason, watched
+from pipeline.settings.sections import ClusterConfig
+from pipeline.shards.stores import PATIENCE_S
+from pipeline.system.removal import remove_tree
+
+T = TypeVar("T")
+_TELL_AFTER_S = 5.0
+
+
+def _train_worker(arguments: dict[str, Any]) -> None:
+    """What each Ray Train worker runs."""
+    import ray.train
+    from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
+
+    from pipeline.training.fit import Placement, fit
+
+    context = ray.train.get_context()
+    world, rank = context.get_world_size(), context.get_world_rank()
+    use_gpu, still_s = arguments.pop("use_gpu"), arguments.pop("still_s")
+    if world == 1:
+        placement = Placement(use_gpu=use_gpu, still_s=still_s)  # DDP with one process costs 8-11 % for nothing
+    else:
+        # A backbone's stage that this model does not tap, or a mask head in a batch without objects, has no gradient.
+        strategy = RayDDPStrategy(find_unused_parameters=True)
+        placement = Placement(world, rank, strategy, (RayLightningEnvironment(),), use_gpu, still_s)
+    fit(**arguments, placement=placement)
+
+
+def run_training(arguments: dict[str, Any], config: ClusterConfig, root: Path) -> None:
+    """Train on the configured engine; lost workers are replaced up to `cluster.max_failures` times without progress.
+
+    Whether workers take GPUs is decided when the run begins, and kept in the state folder.
+
+    Args:
+        arguments: keyword arguments of `pipeline.training.fit.fit`, absolute paths.
+
+    Raises:
+        ConfigError: there is no room for the workers, also not within `cluster.wait_s` on a cluster that may grow.
+        TrainingError: training stopped for a reason that trying again would not change, or workers kept dying.
+    """
+    folder = Path(arguments["state"])
+    failure = folder / "failure.json"
+    failure.unlink(missing_ok=True)
+    if config.engine == "local":
+        _train_here(arguments, config, folder)
+        return
+    from pipeline.training.resume import decide, decided  # imports torch, which data stages do without
+
+    # A process that answers nothing for this long is dead to Ray: 10 minutes by default.
+    with (
+        environment({"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(config.collective_timeout_s)}),
+        session(config, root, dashboard=True) as private,
+    ):
+        use_gpu = decide_gpu(config.use_gpu, cluster_nodes(), decided(folder).get("use_gpu"))
+        failures, reached = 0, _newest(folder)
+        for attempt in itertools.count():
+            plan, refusal = _room(arguments["run"], config, use_gpu, can_grow=private is None)
+            if refusal is not None and attempt == 0:
+                raise refusal  # nothing was lost: it was never there
+            decide(folder, use_gpu=use_gpu)  # for all later tries and calls
+            error = (
+                _train_once(arguments, config, plan, folder, private, attempt)
+                if refusal is None
+                else f"{refusal.what}: {refusal.allowed}"
+            )
+            if error is None:
+                return
+            if failure.is_file():
+                raise TrainingError(json.loads(failure.read_text())["text"]) from None
+            failures, reached = (failures + 1 if _newest(folder) == reached else 1), _newest(folder)
+            print(f"training workers failed (try {failures} of {config.max_failures + 1}): {error}", flush=True)
+            if failures > config.max_failures:
+                raise TrainingError(
+                    "training workers kept failing",
+                    value=error,
+                    where=f"{failures} tries without a new state; cluster.max_failures",
+                    fix="what the workers printed last is above; the same command goes on from the last state",
+                )
+
+
+def _train_here(arguments: dict[str, Any], config: ClusterConfig, folder: Path) -> None:
+    import torch
+
+    from pipeline.training.fit import Placement, fit
+    from pipeline.training.resume import decide, decided
+
+    here = [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}]
+    use_gpu = decide_gpu(config.use_gpu, here, decided(folder).get("use_gpu"))
+    if use_gpu and not here[0]["GPU"]:
+        raise no_gpu("this machine")
+    decide(folder, use_gpu=use_gpu)
+    fit(**arguments, placement=Placement(use_gpu=use_gpu))
+
+
+def cluster_nodes() -> Nodes:
+    """The resources of each node that is alive."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _room(
+    run: Mapping[str, Any], config: ClusterConfig, use_gpu: bool, *, can_grow: bool
+) -> tuple[Plan, ConfigError | None]:
+    """The workers to start now, and what to say if there is no room for them; a joined cluster is asked first."""
+    processes = run["loader"]["num_workers"]
+
+    def plan() -> Plan:
+        return plan_workers(
+            config,
+            cluster_nodes(),
+            use_gpu=use_gpu,
+            loader_processes=processes,
+            batch_size=run["train"]["batch_size"],
+        )
+
+    found = plan()
+    if not (_ask(found, config.wait_s) if can_grow else found.fits(cluster_nodes())):
+        return found, too_small(found, cluster_nodes(), config, loader_processes=processes)
+    return plan(), None  # counted anew: nodes may have come
+
+
+def _ask(plan: Plan, wait_s: float) -> bool:
+    """Reserve what `plan` takes at least and give it back, so that a cluster that can grow does so.
+
+    Only what is asked for starts nodes, and only Ray itself knows which of them are really alive and free.
+    """
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    watch, start = Watch(TrainingError), time.monotonic()
+    group = placement_group([plan.share.resources] * plan.least, strategy="PACK")
+    try:
+        told = False
+        while not group.wait(1):
+            watch.check()
+            waited = time.monotonic() - start
+            if waited > wait_s:
+                return False
+            if not told and waited > _TELL_AFTER_S:
+                told = True
+                print(
+                    f"waiting up to {wait_s:g} s (cluster.wait_s) for room for {plan.least} worker(s) of "
+                    f"{plan.share.resources}",
+                    flush=True,
+                )
+        return True
+    finally:
+        remove_placement_group(group)
+
+
+def _newest(folder: Path) -> str:
+    """Name of the newest state: a failure after progress starts the count anew."""
+    return max((path.name for path in folder.glob("state-*.json")), default="")
+
+
+def _train_once(
+    arguments: dict[str, Any],
+    config: ClusterConfig,
+    plan: Plan,
+    folder: Path,
+    private: Path | None,
+    attempt: int,
+) -> str | None:
+    """One group of workers, from start to end or failure.
+
+    Args:
+        private: a folder of this session's where the cluster is one machine; None elsewhere.
+
+    Returns:
+        Why the workers failed, or None.
+
+    Raises:
+        TrainingError: Ray itself died.
+    """
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    from pipeline.cluster.backend import FileTorchConfig
+
+    use_gpu, timeout_s = plan.share.use_gpu, config.collective_timeout_s
+    threads = str(config.cpus_per_worker)
+    variables = {**WORKER_ENV, "OMP_NUM_THREADS": threads, "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(timeout_s)}
+    storage = folder / "ray"
+    remove_tree(storage, inside=folder)  # a run name found in its storage would be resumed by Ray
+    trainer = TorchTrainer(
+        _train_worker,
+        train_loop_config={**arguments, "use_gpu": use_gpu, "still_s": timeout_s + PATIENCE_S},
+        scaling_config=ScalingConfig(
+            num_workers=(plan.least, plan.most) if plan.least < plan.most else plan.most,  # type: ignore[arg-type]
+            elastic_resize_monitor_interval_s=config.resize_every_s,  # type: ignore[call-arg]
+            use_gpu=use_gpu,
+            resources_per_worker=plan.share.resources,
+        ),
+        torch_config=(
+            TorchConfig(timeout_s=timeout_s)
+            if private is None
+            else FileTorchConfig(timeout_s=timeout_s, folder=str(private))
+        ),
+        run_config=RunConfig(  # type: ignore[call-arg]  # typed as of Train V1
+            name=f"attempt-{attempt}",
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),  # type: ignore[call-arg]
+            worker_runtime_env={"env_vars": variables},
+        ),
+    )
+    watch = Watch(TrainingError)
+    error = watched(trainer.fit, watch)
+    if isinstance(error, (TrainingFailedError, ray.exceptions.RayError)):  # the latter: the controller's own process
+        watch.check()
+        return reason(error)
+    if error is not None:
+        raise error
+    return None

@@ -1,0 +1,11 @@
+"""COCO mask AP and AR: annotation JSON, results `[{image_id, category_id, segmentation, score}]` with run lengths."""
+
+from __future__ import annotations
+
+from pipeline.measuring.scorers import Inputs, Scores
+from pipeline.measuring.scorers._coco import score_objects
+
+
+def score(inputs: Inputs) -> Scores:
+    """`AP`, `AP50`, .., `ARl`, and `per_class` AP by name."""
+    return score_objects(inputs, "segm")

@@ -1,0 +1,170 @@
+"""Predict for image files with a trained run or a registered model; print one JSON document, draw pictures.
+
+    python -m pipeline.predicting.predict segmentation_fcn photo.jpg
+    python -m pipeline.predicting.predict models:/vqa_lstm@champion photo.jpg --question "what colour is the circle?"
+
+A run's name stands for artifacts/<run>/best.ckpt, read with the code of this folder. An MLflow URI stands for a model
+with the code that it ships, which may be older or newer: that one runs in a process of its own, and only if this
+project registered it, or with --trust.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import ConfigError, DataError, SightlineError
+from pipeline.system.guard import guard_process
+from pipeline.system.project import Project
+from pipeline.training import run_files
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0, 2 for what the user can mend (told without a traceback), 130 when interrupted."""
+    arguments = _parser().parse_args(argv)
+    try:
+        guard_process()
+        images = [_readable(image) for image in arguments.images]
+        if re.match(r"(models|runs):/", arguments.model):
+            return _predict_with_uri(arguments, images)
+        checkpoint = _checkpoint(Project.here(), arguments.model)
+        label = arguments.label or (checkpoint.parent.name if checkpoint.suffix == ".ckpt" else arguments.model)
+        document = predict(checkpoint, images, arguments.question, arguments.out, label)
+    except SightlineError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    print(json.dumps({"model": arguments.label or arguments.model, **document}, indent=1, ensure_ascii=False))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.predicting.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "model", help="run name, models:/name@alias, models:/name/version, runs:/id/model or a .ckpt file"
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="JPEG or PNG file")
+    parser.add_argument("--question", help="the question to answer (VQA runs)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("predictions"), help="folder of the pictures (default: predictions)"
+    )
+    parser.add_argument(
+        "--trust", action="store_true", help="run the code of a registered model that this project did not register"
+    )
+    parser.add_argument("--label", help=argparse.SUPPRESS)  # the model's name, where it is a temporary file
+    return parser
+
+
+def predict(checkpoint: Path, images: Sequence[Path], question: str | None, out: Path, label: str) -> dict[str, Any]:
+    """Predict for each image and draw the result as `<out>/<image stem>.<label>.png`.
+
+    Raises:
+        ConfigError: a question is missing, or was given to a model that takes none.
+        DataError: a file is no image, or the checkpoint cannot be read.
+    """
+    import cv2
+
+    from pipeline.training.predictor import load_predictor
+
+    predictor = load_predictor(checkpoint)
+    run = f"run {predictor.run['name']} ({predictor.run['task_name']})"
+    if predictor.takes_question and not (question or "").strip():
+        raise ConfigError("a question is missing", where=run, fix='--question "how many circles are there?"')
+    if question is not None and not predictor.takes_question:
+        raise ConfigError("this model takes no question", value=question, where=run, fix="leave --question out")
+    out.mkdir(parents=True, exist_ok=True)
+    file_label = re.sub(r"[^\w.-]+", "-", label.removeprefix("models:/").removeprefix("runs:/"))
+    results = []
+    taken: set[Path] = set()
+    for image in images:
+        data = image.read_bytes()
+        try:
+            prediction = predictor.predict(data, question)
+        except DataError as error:
+            raise DataError(error.what, where=str(image), allowed="a whole JPEG or PNG file") from error
+        target = _free_name(out, f"{image.stem}.{file_label}", taken)
+        if not cv2.imwrite(str(target), predictor.picture(data, prediction)[..., ::-1]):
+            raise DataError("the picture cannot be written", where=str(target))
+        result: dict[str, Any] = {"image": str(image)}
+        if question is not None:
+            result["question"] = question
+        results.append({**result, "answer": predictor.answer(prediction), "picture": str(target)})
+    return {"run": predictor.run["name"], "task": predictor.run["task_name"], "predictions": results}
+
+
+def _free_name(folder: Path, stem: str, taken: set[Path]) -> Path:
+    """Two images of one call may share a stem; pictures of an earlier call are replaced."""
+    number = 1
+    while (path := folder / f"{stem}{'' if number == 1 else f'-{number}'}.png") in taken:
+        number += 1
+    taken.add(path)
+    return path
+
+
+def _readable(path: Path) -> Path:
+    if not path.is_file():
+        raise DataError("no such image file", value=str(path))
+    return path
+
+
+def _checkpoint(project: Project, model: str) -> Path:
+    """The checkpoint file of a run's name; a path that ends in `.ckpt` is taken as it is."""
+    if model.endswith(".ckpt"):
+        return Path(model)
+    checkpoint = project.artifacts(model) / "best.ckpt"
+    if not re.fullmatch(r"[\w-]+", model) or not checkpoint.is_file():
+        trained = sorted(path.parent.name for path in (project.root / "artifacts").glob("*/best.ckpt"))
+        raise ConfigError(
+            "no such trained run",
+            value=model,
+            where=str(project.root / "artifacts"),
+            allowed=", ".join(trained) or "none is trained yet",
+            fix=f"dvc repro train@{model}" if not trained else "use one of these, or a models:/ or runs:/ URI",
+        )
+    run_files.trained(project, model)
+    return checkpoint
+
+
+def _predict_with_uri(arguments: argparse.Namespace, images: Sequence[Path]) -> int:
+    """Fetch the model and let the code that it ships predict, in a process that cannot see this folder's code."""
+    from pipeline.tracking import connection
+    from pipeline.tracking import mlflow_run as tracking
+
+    project = Project.here()
+    client = connection.connect(_tracking_config(project.root), project.store_root)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = tracking.fetch_signed(arguments.model, client, Path(temporary), trust=arguments.trust)
+        checkpoints = list((folder / "artifacts").glob("*.ckpt"))
+        if len(checkpoints) != 1 or not (folder / "code" / "pipeline" / "predict.py").is_file():
+            raise ConfigError("not a Sightline model", value=arguments.model)
+        command = [sys.executable, "-P", "-m", "pipeline.predicting.predict", str(checkpoints[0]), *map(str, images)]
+        command += ["--out", str(arguments.out), "--label", arguments.model]
+        if arguments.question is not None:
+            command += [f"--question={arguments.question}"]
+        path = os.pathsep.join(filter(None, [str(folder / "code"), os.environ.get("PYTHONPATH")]))
+        return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
+
+
+def _tracking_config(root: Path) -> Any:
+    """`tracking:` of params.yaml, or the defaults where there is no such file."""
+    from pipeline.settings.params import FILE, load_params
+    from pipeline.settings.sections import TrackingConfig
+
+    return load_params(root).section(TrackingConfig, "tracking") if (root / FILE).is_file() else TrackingConfig()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

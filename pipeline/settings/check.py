@@ -1,0 +1,84 @@
+"""Check every section of params.yaml at once, before any work: `python -m pipeline.settings.check`.
+
+The first stage of dvc.yaml, which all others depend on: a name that is a path or shell text goes no further.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from contracts.errors import ConfigError, SightlineError
+from pipeline.settings.params import Params, read_params
+from pipeline.settings.parse import Problems, indented, nearest, parse, raise_if
+from pipeline.settings.sections import ClusterConfig, LoaderConfig, RegistryConfig, ShardsConfig, TrackingConfig
+from pipeline.settings.train_config import TrainConfig
+from pipeline.settings.uris import check_tracking_uri
+from pipeline.system.disk import renewed
+from pipeline.system.guard import guard_process
+from pipeline.system.project import Project, write_json
+
+
+def check(params: Params) -> None:
+    """Raise one ConfigError that tells every mistake of every section."""
+    found: Problems = []
+    document = params.document
+    for name in document["datasets"]:
+        params.read_dataset(name, found)
+    for name in document["runs"]:
+        params.read_run(name, found)
+    for shared, section in ((TrainConfig, "train"), (LoaderConfig, "loader")):  # what every run lays something over
+        mistakes: Problems = []
+        parse(shared, document.get(section), section, mistakes)
+        # Whether its values go together is each run's matter.
+        found += [one for one in mistakes if not one.startswith(f"{section}: ") and one not in found]
+    for cls, key in ((ShardsConfig, "shards"), (ClusterConfig, "cluster"), (TrackingConfig, "tracking")):
+        parse(cls, document.get(key), key, found)
+    registry = parse(RegistryConfig, document.get("registry"), "registry", found)
+    runs = list(document["runs"])
+    for name in registry.gates if registry else ():
+        if name not in runs:
+            found.append(f"registry.gates.{name}: no such run; {nearest(name, runs)}")
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):  # goes before `tracking.uri`
+        try:
+            check_tracking_uri(uri, where="environment variable MLFLOW_TRACKING_URI")
+        except ConfigError as error:
+            found.append(indented(error))
+    told = {mistake.partition(": ")[0] for mistake in params.mistakes}
+    raise_if([*params.mistakes, *(one for one in found if one.partition(": ")[0] not in told)], params.file)
+
+
+def write_settings(params: Params, folder: Path) -> None:
+    """`<folder>/<run>/train.json` and `evaluate.json`: what each of DVC's stages depends on, so that it runs again when
+    one of these changes, and not when another setting does."""
+    with renewed(folder, inside=Path.cwd()) as new:
+        for name in params.document["runs"]:
+            run = params.run(name)
+            write_json(new / name / "train.json", run.weight_settings())
+            write_json(new / name / "evaluate.json", {"num_pictures": run.train.num_pictures})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="file to write when all is well: the output of DVC's stage")
+    parser.add_argument("--settings", type=Path, help="folder below this one for the resolved settings of every run")
+    arguments = parser.parse_args()
+    try:
+        guard_process()
+        params = read_params(Project.here().root)
+        check(params)
+        if arguments.settings is not None:
+            write_settings(params, arguments.settings)
+    except SightlineError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    counts = f"{len(params.document['datasets'])} data sets, {len(params.document['runs'])} runs"
+    print(f"params.yaml: {counts}, no mistakes")
+    if arguments.out is not None:
+        write_json(arguments.out, {"checked": True})  # always the same, so that no stage runs again because of it
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""params.yaml -> typed sections. Every mistake of a section is told at once, before any work.
+
+Data stages read `datasets`, `shards` and `cluster` and never import torch. `load_run` also checks the task's and the
+model's own sections, which needs their modules; `python -m pipeline.settings.check` does so for every run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from contracts.errors import ConfigError
+from contracts.names import NAME_RULE, is_name
+from pipeline.settings import discover
+from pipeline.settings.document import read_document, shown
+from pipeline.settings.parse import Problems, merged, nearest, parse, raise_if
+from pipeline.settings.sections import DatasetConfig, LoaderConfig
+from pipeline.settings.train_config import TrainConfig
+
+# Of `train`: what happens beside the steps.
+BESIDE = {
+    "num_pictures",
+    "log_every_steps",
+    "checkpoint_every_steps",
+    "checkpoint_every_s",
+    "eval_batch_size",
+    "ledger",
+}
+NAMED = ("datasets", "runs")  # their keys are names
+SECTIONS = ("datasets", "runs", "train", "shards", "loader", "cluster", "tracking", "registry")
+FILE = "params.yaml"
+T = TypeVar("T")
+_NO_DATASETS = ("datasets: must", "datasets: missing")  # then no run can name one, and that is told once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run, resolved: `task` and `model` hold every setting of the part, defaults filled in, as plain values."""
+
+    name: str
+    dataset: str
+    task_name: str
+    task: dict[str, Any]
+    model_name: str
+    model: dict[str, Any]
+    train: TrainConfig
+    loader: LoaderConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: what is stored in a checkpoint and sent to workers."""
+        return dataclasses.asdict(self)
+
+    def weight_settings(self) -> dict[str, Any]:
+        """What weights depend on: not how data is read, nor what is drawn, noted and saved meanwhile."""
+        plain = self.to_dict()
+        window = plain.pop("loader")["window"]
+        plain["train"] = {key: value for key, value in plain["train"].items() if key not in BESIDE}
+        return {**plain, "window": window}
+
+
+class Params:
+    """The parsed file. Sections are checked when asked for, so that a data stage need not import torch.
+
+    `document` holds what has the right shape: sections, data sets and runs that are mappings. What has not, names
+    that are none and `mistakes` of the file itself are told by `check`, and by `load_params` before any work.
+    """
+
+    def __init__(self, document: Mapping[str, Any], file: str = FILE, mistakes: Sequence[str] = ()):
+        self.file = file
+        self.mistakes: Problems = list(mistakes)
+        self.document = {
+            key: self._entries(key, section) if key in NAMED else section
+            for key, section in self._sections(document).items()
+        }
+        self.mistakes += [f"{key}: missing" for key in NAMED if key not in document]
+
+    def _sections(self, document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        sections: dict[str, Mapping[str, Any]] = {key: {} for key in NAMED}
+        for key, section in document.items():
+            if key not in SECTIONS:
+                self.mistakes.append(f"{key}: unknown section; {nearest(key, SECTIONS)}")
+            elif isinstance(section, Mapping) or (section is None and key not in NAMED):
+                sections[key] = section or {}
+            else:
+                self.mistakes.append(f"{key}: must be a mapping (is {shown(section)})")
+        return sections
+
+    def _entries(self, key: str, section: Mapping[str, Any]) -> dict[str, Any]:
+        """Data sets or runs. A name that is none becomes a path and shell text: nothing may run with it."""
+        for name, entry in section.items():
+            if not is_name(name):
+                self.mistakes.append(f"{key}: {shown(name)} is not a valid name; allowed: {NAME_RULE}")
+            if not isinstance(entry, Mapping):
+                self.mistakes.append(f"{key}.{name}: must be a mapping (is {shown(entry)})")
+        return dict(section)
+
+    def section(self, cls: type[T], key: str) -> T:
+        """The section `key` as `cls`, defaults where it is absent."""
+        problems: Problems = []
+        value = parse(cls, self.document.get(key), key, problems)
+        raise_if(problems, self.file)
+        assert value is not None
+        return value
+
+    def dataset(self, name: str) -> DatasetConfig:
+        """The data set `name` with its sources' and its world's settings checked."""
+        self.require("datasets", name)
+        problems: Problems = []
+        config = self.read_dataset(name, problems)
+        raise_if(problems, self.file)
+        assert config is not None
+        return config
+
+    def read_dataset(self, name: str, problems: Problems) -> DatasetConfig | None:
+        """As `dataset`, but mistakes are appended to `problems`."""
+        where, entry = f"datasets.{name}", self.document["datasets"][name]
+        if not isinstance(entry, Mapping):
+            problems.append(f"{where}: must be a mapping (is {shown(entry)})")
+            return None
+        sources, world = entry.get("sources"), entry.get("world")
+        if isinstance(sources, Mapping):
+            named = entry.get("splits")
+            sources = {source: _with_names(source, part, named) for source, part in sources.items()}
+            entry = {**entry, "sources": sources}
+            for source, section in sources.items():
+                self._part("source", source, section, f"{where}.sources.{source}", problems)
+        if isinstance(world, Mapping):
+            self._named_part("world", world, f"{where}.world", problems)
+        return parse(DatasetConfig, entry, where, problems)
+
+    def part_config(self, kind: str, section: Mapping[str, Any], where: str) -> Any:
+        """The Config of the component that `section` names."""
+        problems: Problems = []
+        _, config = self._named_part(kind, section, where, problems)
+        raise_if(problems, self.file)
+        return config
+
+    def run_dataset(self, name: str) -> str:
+        """The data set of the run `name`, without importing what the run's task and model need."""
+        self.require("runs", name)
+        entry = self.document["runs"][name]
+        dataset = entry.get("dataset") if isinstance(entry, Mapping) else None
+        self.require("datasets", str(dataset))
+        return str(dataset)
+
+    def run(self, name: str) -> Run:
+        """The run `name` with its task's and model's settings checked. Imports torch."""
+        self.require("runs", name)
+        problems: Problems = []
+        run = self.read_run(name, problems)
+        raise_if(problems, self.file)
+        assert run is not None
+        return run
+
+    def read_run(self, name: str, problems: Problems) -> Run | None:
+        """As `run`, but mistakes are appended to `problems`."""
+        where, entry, before = f"runs.{name}", self.document["runs"][name], len(problems)
+        if not isinstance(entry, Mapping):
+            problems.append(f"{where}: must be a mapping (is {shown(entry)})")
+            return None
+        known = ("dataset", "loader", "model", "task", "train")
+        problems += [f"{where}.{key}: unknown key; {nearest(key, known, 'known keys')}" for key in entry.keys() - known]
+        dataset, datasets = entry.get("dataset"), list(self.document["datasets"])
+        if dataset not in datasets and not any(m.startswith(_NO_DATASETS) for m in self.mistakes):
+            problems.append(f"{where}.dataset: no such data set (is {shown(dataset)}); {nearest(dataset, datasets)}")
+        train = self._with_shared(TrainConfig, "train", entry, where, problems)
+        loader = self._with_shared(LoaderConfig, "loader", entry, where, problems)
+        task_name, task = self._named_part("task", entry.get("task"), f"{where}.task", problems)
+        model_name, model = self._named_part("model", entry.get("model"), f"{where}.model", problems)
+        problems += _unfit(task_name, model_name, f"{where}.model")
+        if len(problems) > before:
+            return None
+        assert train is not None and loader is not None
+        return Run(
+            name=name,
+            dataset=str(dataset),
+            task_name=task_name,
+            task=dataclasses.asdict(task),
+            model_name=model_name,
+            model=dataclasses.asdict(model),
+            train=train,
+            loader=loader,
+        )
+
+    def require(self, section: Literal["datasets", "runs"], name: str) -> None:
+        """Raise ConfigError unless `name` is one of the data sets or runs: all that a stage may be asked for."""
+        known = sorted(filter(is_name, self.document[section]))
+        if name not in known:
+            what = {"datasets": "data set", "runs": "run"}[section]
+            raise ConfigError(
+                f"no such {what}",
+                value=name,
+                where=f"{self.file}: {section}",
+                allowed=", ".join(known) or "none is there yet",
+                fix=nearest(name, known) if nearest(name, known).startswith("did") else "",
+            )
+
+    def _with_shared(
+        self, cls: type[T], key: str, entry: Mapping[str, Any], where: str, problems: Problems
+    ) -> T | None:
+        """A run's own section over the shared one of the same name. What stands in the shared one is told there."""
+        own = {} if entry.get(key) is None else entry[key]
+        if not isinstance(own, Mapping):
+            problems.append(f"{where}.{key}: must be a mapping (is {shown(own)})")
+            return None
+
+        def at(keys: Sequence[str]) -> str:
+            section: Any = own
+            for part in keys:
+                if not isinstance(section, Mapping):
+                    break
+                if part not in section:
+                    return ".".join([key, *keys])
+                section = section[part]
+            return ".".join([f"{where}.{key}" if own else key, *keys])
+
+        return parse(cls, merged(self.document.get(key, {}), own), at, problems)
+
+    def _named_part(self, kind: str, section: Any, where: str, problems: Problems) -> tuple[str, Any]:
+        """Name and Config of the component that `section` names."""
+        if not isinstance(section, Mapping):
+            problems.append(f"{where}: must be a mapping with a name (is {shown(section)})")
+            return "", None
+        rest = {key: value for key, value in section.items() if key != "name"}
+        return str(section.get("name")), self._part(kind, section.get("name"), rest, where, problems)
+
+    def _part(self, kind: str, name: Any, section: Any, where: str, problems: Problems) -> Any:
+        """A component's Config. The class sits in the module, or on its `Task` class."""
+        known = discover.names(kind)
+        if name not in known:
+            what = f"unknown {kind} (is {shown(name)})" if name is not None else f"the name of a {kind} is missing"
+            problems.append(f"{where}: {what}; {nearest(name, known)}")
+            return None
+        module = discover.load(kind, name, where=where)
+        owner = module.Task if kind == "task" else module
+        return parse(owner.Config, section, where, problems)
+
+
+def _with_names(source: str, section: Any, splits: Any) -> Any:
+    """A source's section with the data set's names of splits, as its `splits`, or as its `train`, `val` and `test`."""
+    section = {} if section is None else section
+    if not isinstance(splits, Mapping) or not isinstance(section, Mapping) or source not in discover.names("source"):
+        return section
+    fields = {f.name for f in dataclasses.fields(discover.load("source", source, where="sources").Config)}
+    names = splits if "splits" not in fields and splits.keys() <= fields else {"splits": dict(splits)}
+    return {**names, **section}
+
+
+def _unfit(task: str, model: str, where: str) -> Problems:
+    """Why this model cannot do this task, where both exist."""
+    models = discover.names("model")
+    if task not in discover.names("task") or model not in models:
+        return []
+
+    def family(name: str) -> str:
+        return discover.load("model", name, where=where).Model.family
+
+    needed = discover.load("task", task, where=where).Task.family
+    if family(model) == needed:
+        return []
+    fit = ", ".join(name for name in models if family(name) == needed) or "none"
+    said = f"task {task} needs a model of family {needed}, and {model} is of family {family(model)}"
+    return [f"{where}: {said}; models that fit: {fit}"]
+
+
+def read_params(root: Path) -> Params:
+    """Read `root`/params.yaml; what is wrong with it stands in the result's `mistakes`.
+
+    Raises:
+        ConfigError: the file is missing or is no YAML mapping.
+    """
+    document, mistakes = read_document(root / FILE)
+    return Params(document, FILE, mistakes)
+
+
+def load_params(root: Path) -> Params:
+    """Read `root`/params.yaml for work with it.
+
+    Raises:
+        ConfigError: the file is missing or is no YAML mapping; unknown sections, sections of the wrong kind; names of
+            data sets and runs that are none. What the sections hold is checked when they are asked for.
+    """
+    params = read_params(root)
+    raise_if(params.mistakes, params.file)
+    return params

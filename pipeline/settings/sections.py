@@ -1,0 +1,235 @@
+"""The sections of params.yaml as frozen dataclasses, each with its ranges; `train` has its own file, `train_config.py`.
+
+Data stages read `datasets`, `shards` and `cluster`; nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from contracts.errors import ConfigError
+from contracts.ranges import AMOUNT, COUNT, POSITIVE, SEED, SHARE, Range, RangeError, check_ranges
+from pipeline.settings import discover
+from pipeline.settings.archives import DownloadConfig
+from pipeline.settings.uris import check_tracking_uri
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawConfig:
+    """Shares of the train split that become val and test, where there is one file.
+
+    `by: group` keeps the images of one folder (a video, a patient) together.
+    """
+
+    val: float | None = None
+    test: float | None = None
+    seed: int = 0
+    by: Literal["image", "group"] = "image"
+
+    def __post_init__(self) -> None:
+        share = Range(0, 1, open_low=True, open_high=True)
+        check_ranges(self, val=share, test=share, seed=SEED)
+        if not self.shares or sum(self.shares.values()) >= 1:
+            raise ConfigError(
+                "nothing to draw, or nothing left for train", value=self.shares, allowed="{val: 0.1} or so"
+            )
+
+    @property
+    def shares(self) -> dict[str, float]:
+        given = {"test": self.test, "val": self.val}
+        return {split: share for split, share in given.items() if share is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetConfig:
+    """Where a data set comes from and who reads it.
+
+    `input` is what its content depends on, and a DVC dependency: the generator's file, pipeline/ingest/download.py, or,
+    for `origin: local`, the user's folder, which is read where it lies. `sources` maps a file of ingest/sources to its
+    settings. `max_quarantined` is the largest share of records, and of annotations, that may be unusable.
+    `follow_links` allows images and masks that are links to files outside the data set's folder. `max_shared` is how
+    many images two splits may share, byte for byte; null: any number, which is told.
+    `splits` says how the files call a split (`{val: valid}`; a list is read as one), `split` draws val and test from
+    train where there is one file. `exif` says on what boxes and masks were drawn where a picture has an EXIF
+    orientation: `apply`, the turned picture that viewers show; `ignore`, the stored pixels; `auto`, the one that has
+    the annotation's size.
+    """
+
+    origin: Literal["generated", "download", "local"]
+    input: str
+    sources: dict[str, dict[str, Any]]
+    world: dict[str, Any] | None = None
+    download: DownloadConfig | None = None
+    max_quarantined: float = 0.01
+    follow_links: bool = False
+    max_shared: int | None = None
+    splits: dict[Literal["train", "val", "test"], str | tuple[str, ...]] = field(default_factory=dict)
+    split: DrawConfig | None = None
+    exif: Literal["auto", "apply", "ignore"] = "auto"
+
+    def __post_init__(self) -> None:
+        given = {
+            origin for origin, value in (("generated", self.world), ("download", self.download)) if value is not None
+        }
+        if given != {self.origin} - {"local"}:
+            raise ConfigError(
+                f"origin: {self.origin} does not go with these keys",
+                value=sorted({"generated": "world", "download": "download"}[origin] for origin in given),
+                allowed="generated: `world`; download: `download`; local: only `input`, the folder",
+            )
+        if not self.sources:
+            raise ConfigError("sources is empty", allowed=", ".join(discover.names("source")))
+        if not self.input.strip():
+            raise ConfigError("input is empty", allowed="what the data depends on: a file or folder")
+        check_ranges(self, max_quarantined=SHARE, max_shared=AMOUNT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardsConfig:
+    """How records become tars. `samples` counts source records of one shard: quarantined ones leave a shard smaller.
+
+    With `short_side`, an image whose shorter side has more pixels is stored as a JPEG of that short side and `quality`
+    (4:2:0): fewer bits to read and decode in every epoch. Annotations stay those of the original. Others keep their
+    bytes. An image or mask whose header announces more than `max_megapixels` million pixels is refused before it is
+    decoded. `store` is the url of a folder in an object store, which then holds the tars in place of data/shards.
+    Credentials are the environment's matter.
+    """
+
+    samples: int = 128
+    short_side: int | None = None
+    quality: int = 90
+    max_megapixels: float = 50
+    store: str | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            samples=COUNT,
+            short_side=Range(32),
+            quality=Range(1, 100),
+            max_megapixels=Range(0, 178, open_low=True),  # 178 is Pillow's own limit
+        )
+        if self.store is not None and not re.fullmatch(r"file:///.+|(?!file:)\w+://[^/@?]+(/[^?]*)?", self.store):
+            raise ConfigError(
+                "store must be the url of a folder",
+                value=self.store,
+                allowed="s3://bucket/prefix, file:///folder, or null",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """How a training worker reads. `window`: shards that are shuffled together; memory and open files grow with it.
+
+    `cache_gib` limits the shards of an object store that a machine keeps; it should hold two windows.
+    """
+
+    num_workers: int = 0
+    prefetch: int = 2
+    start_method: Literal["fork", "forkserver", "spawn"] = "forkserver"
+    window: int = 16
+    cache_gib: float = 50.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, num_workers=AMOUNT, prefetch=COUNT, window=COUNT, cache_gib=POSITIVE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerRange:
+    """Elastic training: as many workers as there is room for."""
+
+    min: int
+    max: int
+
+    def __post_init__(self) -> None:
+        check_ranges(self, min=COUNT, max=COUNT)
+        if self.min > self.max:
+            raise ConfigError("not a range of workers", value=(self.min, self.max), allowed="1 <= min <= max")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """Where work runs. `address` or RAY_ADDRESS joins a running Ray cluster; neither starts one on this machine.
+
+    `num_workers` training workers of `cpus_per_worker` CPUs each, one more CPU for each of its loader processes, and
+    one GPU each where `use_gpu` says so ("auto": if the cluster has any when the run begins; it then stays so). "auto":
+    one worker a GPU, else min(2, CPUs), counted anew at each try. `{min: 1, max: 8}` takes what there is, goes on with
+    fewer when workers are lost, and looks for room for more every `resize_every_s`. The global batch always stays. A
+    joined cluster is given `wait_s` to find room for the workers: some start nodes when they are asked for.
+
+    `engine: local` runs everything in this process, without Ray. `state_store` is the url of a folder that training
+    states are copied to, and fetched from when the state folder is gone. A worker that does not answer for
+    `collective_timeout_s` is given up; the longest scoring of a validation on one worker must fit into it.
+    """
+
+    engine: Literal["ray", "local"] = "ray"
+    address: str | None = None
+    num_workers: int | Literal["auto"] | WorkerRange = "auto"
+    wait_s: float = 300.0
+    resize_every_s: float = 60.0
+    state_store: str | None = None
+    cpus_per_worker: int = 1
+    use_gpu: Literal["auto", "yes", "no"] = "auto"
+    max_failures: int = 2
+    collective_timeout_s: int = 90
+
+    def waiting_for(self, seconds: float) -> ClusterConfig:
+        """For a training in which one worker may wait so long for something that the others need not wait for."""
+        return dataclasses.replace(self, collective_timeout_s=max(self.collective_timeout_s, math.ceil(seconds)))
+
+    def __post_init__(self) -> None:
+        is_number = self.num_workers != "auto" and not isinstance(self.num_workers, WorkerRange)
+        check_ranges(
+            self,
+            **({"num_workers": COUNT} if is_number else {}),
+            wait_s=AMOUNT,
+            resize_every_s=POSITIVE,
+            cpus_per_worker=COUNT,
+            max_failures=AMOUNT,
+            collective_timeout_s=COUNT,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Where runs are kept. The environment variable MLFLOW_TRACKING_URI goes before `uri`.
+
+    Args:
+        uri: MLflow's tracking URI; None: `sqlite:///<project>/mlflow.db`.
+        artifacts: folder or URI of artifacts where no server decides it; None: `<project>/mlartifacts`.
+        experiment_prefix: put before the task's name; together they name the experiment.
+        system_metrics: CPU, memory, disk, network and GPU use of the driver's machine, each `system_metrics_every_s`.
+        flush_s: seconds between two deliveries.
+        patience_s: how long the end of a training waits for a server that is away.
+    """
+
+    uri: str | None = None
+    artifacts: str | None = None
+    experiment_prefix: str = "sightline-"
+    system_metrics: bool = True
+    system_metrics_every_s: float = 10.0
+    flush_s: float = 5.0
+    patience_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, system_metrics_every_s=POSITIVE, flush_s=POSITIVE, patience_s=AMOUNT)
+        if self.uri is not None:
+            check_tracking_uri(self.uri, where="tracking.uri")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistryConfig:
+    """`gates` maps a run to the value its metric must reach before its model may become champion. `allow_dirty` lets
+    one become champion that was trained by code that is in no commit."""
+
+    gates: dict[str, float] = field(default_factory=dict)
+    allow_dirty: bool = False
+
+    def __post_init__(self) -> None:
+        found = {f"gates.{run}": (value, str(Range())) for run, value in self.gates.items() if value not in Range()}
+        if found:
+            raise RangeError("a gate must be a finite number", found)

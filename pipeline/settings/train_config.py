@@ -1,0 +1,73 @@
+"""The `train` section. Apart from `training.py`, so that checking settings does not import Lightning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from contracts.errors import ConfigError
+from contracts.ranges import AMOUNT, COUNT, POSITIVE, SEED, Range, check_ranges
+from lightning_modules.base.optimizer import OptimizerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a run is trained.
+
+    `batch_size` is global: over all workers and accumulation steps. `micro_batch_size` is the most that a worker holds
+    at once (None: its whole share); how many steps it accumulates follows from it and from the number of workers, also
+    when a run goes on with another number. `monitor` (default: the task's metric) chooses the best checkpoint.
+    `precision: auto` is bf16-mixed where the GPUs or CPUs have the instructions, decided when the run begins and kept
+    with it: a later call, other machines and `evaluate` use the same. A state is written after every epoch, and inside
+    it when the last one is `checkpoint_every_s` old, or at every so many steps: no more than that is lost. `ledger`
+    records the sample keys of every step, for `python -m pipeline.training.ledger`; a run that is trained already has
+    none until it is trained anew: `dvc repro --force --single-item train@<run>`.
+    """
+
+    max_epochs: int = 10
+    batch_size: int = 16
+    eval_batch_size: int = 16
+    micro_batch_size: int | None = None
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    channels_last: bool = True
+    gradient_clip_norm: float | None = 1.0
+    ema_decay: float | None = None
+    early_stopping_patience: int | None = None
+    monitor: str | None = None
+    monitor_mode: Literal["max", "min"] | None = None
+    validate_every_epochs: int = 1
+    checkpoint_every_s: float | None = 300.0
+    checkpoint_every_steps: int | None = None
+    log_every_steps: int = 10
+    ledger: bool = False
+    num_pictures: int = 6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            max_epochs=COUNT,
+            batch_size=COUNT,
+            eval_batch_size=COUNT,
+            micro_batch_size=COUNT,
+            gradient_clip_norm=POSITIVE,
+            ema_decay=Range(0, 1, open_low=True, open_high=True),
+            early_stopping_patience=COUNT,
+            validate_every_epochs=COUNT,
+            checkpoint_every_s=POSITIVE,
+            checkpoint_every_steps=COUNT,
+            log_every_steps=COUNT,
+            num_pictures=AMOUNT,
+            seed=SEED,
+        )
+        if self.validate_every_epochs > self.max_epochs:
+            raise ConfigError(
+                "no epoch would be validated", value=self.validate_every_epochs, where="validate_every_epochs"
+            )
+        if (self.monitor is None) != (self.monitor_mode is None):
+            raise ConfigError(
+                "monitor and monitor_mode belong together",
+                value=(self.monitor, self.monitor_mode),
+                allowed="both or none",
+            )

@@ -1,0 +1,174 @@
+"""Results that MLflow gets after training: kept in state/pending until they have arrived.
+
+What was measured may have cost hours, and DVC deletes the outputs of a stage that fails. So a server that is away makes
+no stage fail: the results wait, with copies of their files, and the next stage that reaches MLflow sends them. Sending
+them twice changes nothing: MLflow keys a metric by name, step, time and value, an artifact by its path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Metric
+from mlflow.tracking import MlflowClient
+
+from contracts.errors import ConfigError
+from contracts.redact import redact
+from pipeline.settings.sections import TrackingConfig
+from pipeline.system.project import write_json
+from pipeline.system.removal import remove_tree
+from pipeline.tracking.connection import (
+    FAILURES,
+    connect,
+    find_run,
+    is_final,
+    longer_calls,
+    mlflow_name,
+    tracking_uri,
+    upload_s,
+)
+from pipeline.tracking.event_tail import LONGEST_PAUSE_S, MAX_METRICS, first_line, say
+
+PATIENCE_S = 60.0  # at most, of a stage that has done its work
+NOTE, FILES = "results.json", "files"
+
+
+def log_results(
+    config: TrackingConfig,
+    *,
+    root: Path,
+    run_id: str,
+    metrics: Mapping[str, float | None],
+    folders: Mapping[str, Path] | None = None,
+    files: Mapping[str, Sequence[Path]] | None = None,
+) -> bool:
+    """Add metrics and artifacts to a run that has ended; its status and duration stay.
+
+    Args:
+        folders, files: by artifact path; "" is the run's top folder.
+
+    Returns:
+        False, with a message, if MLflow stays away (the results then wait in state/pending), or if this tracking store
+        does not have the run (trained elsewhere, or deleted).
+    """
+    folder = _keep(root, tracking_uri(config, root), run_id, metrics, folders or {}, files or {})
+    deadline = time.monotonic() + min(PATIENCE_S, config.patience_s)
+    pause = 1.0
+    while True:
+        try:
+            client = connect(config, root)
+            delivered = _deliver(client, root, folder)
+            break
+        except (ConfigError, *FAILURES) as error:
+            if time.monotonic() + pause > deadline:
+                say(
+                    f"MLflow is away ({first_line(error)}): the results of run {run_id} wait in {folder}; "
+                    "the next stage that reaches it sends them"
+                )
+                return False
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+    deliver_pending(client, root)
+    return delivered
+
+
+def deliver_pending(client: MlflowClient, root: Path) -> None:
+    """Send what waits for this store, as far as it goes; it is told, not raised, where MLflow is away again."""
+    deadline = time.monotonic() + PATIENCE_S
+    for note in sorted(_pending(root).glob(f"*/{NOTE}")):
+        if time.monotonic() > deadline:
+            break
+        try:
+            if _deliver(client, root, note.parent):
+                say(f"the results that waited in {note.parent} are delivered")
+        except FAILURES as error:
+            say(f"the results in {note.parent} go on waiting: {first_line(error)}")
+
+
+def _deliver(client: MlflowClient, root: Path, folder: Path) -> bool:
+    """Whether the run has the results in `folder` now; they are removed unless they are for another store.
+
+    Raises:
+        One of `FAILURES`: MLflow is away.
+    """
+    try:
+        document = json.loads((folder / NOTE).read_text())
+    except FileNotFoundError:
+        return True  # another stage sent the same in this moment
+    run_id = document["run_id"]
+    if document["store"] != _name_of(client.tracking_uri):
+        say(f"the results in {folder} wait for {document['store']}")
+        return False
+    found = find_run(client, run_id) is not None
+    if not found:
+        say(f"{client.tracking_uri} has no run {run_id}: results are not logged there")
+    delivered = found and _send(client, run_id, document, folder / FILES)
+    with contextlib.suppress(FileNotFoundError):  # the other stage removes it, too
+        remove_tree(folder, inside=root)
+    return delivered
+
+
+def _keep(
+    root: Path,
+    uri: str,
+    run_id: str,
+    metrics: Mapping[str, float | None],
+    folders: Mapping[str, Path],
+    files: Mapping[str, Sequence[Path]],
+) -> Path:
+    """Write state/pending/<run id>: the outputs themselves are gone when the stage is run again."""
+    if not re.fullmatch(r"\w+", run_id, re.ASCII):
+        raise ConfigError("not a run id", value=run_id, where="run.json: run_id", fix="train the run again")
+    target = _pending(root) / run_id
+    part = target.with_name(f".{run_id}.part")
+    remove_tree(part, inside=root)
+    for place, folder in folders.items():
+        shutil.copytree(folder, part / FILES / place, dirs_exist_ok=True)
+    for place, paths in files.items():
+        (part / FILES / place).mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            shutil.copyfile(path, part / FILES / place / path.name)
+    document = {
+        "run_id": run_id,
+        "store": _name_of(uri),
+        "time_ms": int(time.time() * 1000),
+        "metrics": {name: repr(float("nan") if value is None else float(value)) for name, value in metrics.items()},
+    }
+    write_json(part / NOTE, document)
+    remove_tree(target, inside=root)
+    os.replace(part, target)
+    return target
+
+
+def _send(client: MlflowClient, run_id: str, document: Mapping[str, Any], files: Path) -> bool:
+    measured = document["metrics"].items()
+    items = [Metric(mlflow_name(name), float(value), document["time_ms"], 0) for name, value in measured]
+    try:
+        for i in range(0, len(items), MAX_METRICS):
+            client.log_batch(run_id, metrics=items[i : i + MAX_METRICS])
+        if files.is_dir():
+            with longer_calls(upload_s(max((path.stat().st_size for path in files.rglob("*")), default=0))):
+                client.log_artifacts(run_id, str(files))
+    except FAILURES as error:
+        if not is_final(error):
+            raise
+        say(f"MLflow refuses the results of run {run_id}: {first_line(error)}")
+        return False
+    return True
+
+
+def _pending(root: Path) -> Path:
+    return root / "state" / "pending"
+
+
+def _name_of(uri: str) -> str:
+    """The store's url without its secrets, for comparing."""
+    return redact(uri).replace("***@", "")

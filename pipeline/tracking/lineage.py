@@ -1,0 +1,63 @@
+"""Which code trains: the commit that is checked out, and what differs from it.
+
+Where there is no git, as in a container that a cluster's job runs in, the environment says which commit its image was
+made from: SIGHTLINE_GIT_COMMIT, or what the CI systems set.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts.errors import ConfigError
+from pipeline.training.train_code import PACKAGES
+
+VARIABLES = ("SIGHTLINE_GIT_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA", "GIT_COMMIT")
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """`commit` is "" where none is known; `changed` are files of the code that differ from it or are not in it."""
+
+    commit: str
+    changed: tuple[str, ...] = ()
+
+
+def lineage(root: Path) -> Lineage:
+    """Of the project's folder. Settings do not count as code: every resolved one is stored with the run.
+
+    Raises:
+        ConfigError: a variable of the environment holds something else than a commit.
+    """
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return Lineage(_from_environment())
+    # -z: names as they are; a renamed file is followed by its old name.
+    status = _git(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *PACKAGES) or ""
+    return Lineage(commit.strip(), tuple(sorted(entry[3:] for entry in status.split("\0") if entry)))
+
+
+def _git(root: Path, *command: str) -> str | None:
+    """What git prints; None where there is no git, no repository, or one that git refuses (another user's)."""
+    try:
+        result = subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return result.stdout if result.returncode == 0 else None
+
+
+def _from_environment() -> str:
+    for name in VARIABLES:
+        if value := os.environ.get(name, "").strip():
+            if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", value):
+                raise ConfigError(
+                    "not a git commit",
+                    value=value[:80],
+                    where=f"environment variable {name}",
+                    allowed="the whole digest, 40 hexadecimal digits: `git rev-parse HEAD`",
+                )
+            return value
+    return ""

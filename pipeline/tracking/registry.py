@@ -1,0 +1,357 @@
+"""The model registry: how a checkpoint becomes a registered model, and its version `champion` or not (`champion.py`).
+
+A version that is refused is registered all the same, with the reason in its tags: a refusal leaves a trace. Once the
+evaluated split has changed, the champion's weights are fetched and measured on it; only where they cannot be, the new
+version takes over, and says why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import LoggedModelOutput
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types import ColSpec, DataType, Schema
+
+import contracts
+import lightning_modules
+import pipeline
+from contracts.errors import ConfigError, DataError
+from contracts.redact import redact
+from pipeline.settings.sections import TrackingConfig
+from pipeline.tracking.champion import Candidate, Standing, judge, objection
+from pipeline.tracking.connection import answering, connect, find_run, first_use, longer_calls, process_wide, upload_s
+from pipeline.tracking.delivery import deliver_pending
+from pipeline.tracking.mlflow_run import experiment_id, fetch_signed
+from pipeline.tracking.signing import Untrusted, sign
+from pipeline.training.checkpoints import file_sha256
+from pipeline.training.predictor import load_predictor
+
+ALIAS = "champion"
+SERVED = Path(__file__).with_name("served_model.py")
+# What a machine that serves the model must have; all of it is pinned to the versions the model was measured with.
+SERVED_WITH = (
+    "mlflow",
+    "torch",
+    "torchvision",
+    "pytorch-lightning",
+    "torchmetrics",
+    "numpy",
+    "opencv-python-headless",
+    "albumentations",
+    "simplejpeg",
+    "pillow",
+    "pycocotools",
+    "hotcoco",
+    "pydantic",
+    "pyyaml",
+)
+# What the pipeline has and a serving machine has not: the check of a new version runs without them.
+NOT_SERVED_WITH = ("ray", "dvc", "webdataset", "ijson")
+
+
+Measure = Callable[[Path], float | None]
+
+
+def register(
+    config: TrackingConfig,
+    candidate: Candidate,
+    *,
+    root: Path,
+    image: bytes,
+    question: str | None = None,
+    measure: Measure,
+) -> dict[str, Any]:
+    """Register the checkpoint as a version of `candidate.model`, check that it answers as before, decide on the alias.
+
+    The same checkpoint of the same run is registered once: called again with the same facts it returns the earlier
+    decision; with another score or gate it decides anew on the same version. Only a version that failed the check is
+    not counted, since what it ships is fixed: the next call registers another.
+
+    Args:
+        image: an encoded image to check the registered model with; `question` likewise for VQA.
+        measure: the candidate's metric of another checkpoint on the candidate's data; a DataError where it has none.
+
+    Returns:
+        JSON values: model, version, uri, decision ("champion" or "refused"), reason, champion_version,
+        previous_champion and the facts the decision rests on.
+
+    Raises:
+        ConfigError: MLflow cannot be reached, or ceases to answer; called again, it goes on from what was done.
+    """
+    client = connect(config, root)
+    deliver_pending(client, root)
+    with process_wide(client.tracking_uri), answering(client.tracking_uri):
+        return _register(client, config, candidate, root, image, question, measure)
+
+
+def _register(
+    client: MlflowClient,
+    config: TrackingConfig,
+    candidate: Candidate,
+    root: Path,
+    image: bytes,
+    question: str | None,
+    measure: Measure,
+) -> dict[str, Any]:
+    if candidate.run_id and find_run(client, candidate.run_id) is None:
+        candidate = dataclasses.replace(candidate, run_id="")  # trained elsewhere: this store cannot trace it
+    facts = _facts(candidate)
+    version = _find_version(client, candidate, facts["checkpoint_sha256"])
+    if version is None:
+        version = _add_version(client, candidate, facts, experiment_id(client, config, root, candidate.task))
+    elif "decision" in version.tags and facts.items() <= version.tags.items():
+        return _document(client, version)
+    checked = version.tags.get("checked") == "yes"
+    defect = "" if checked else _check(client, candidate, version, image, question)
+    reigning = _champion(client, candidate.model)
+    standing = None
+    if reigning is not None and str(reigning.version) != str(version.version):
+        standing = Standing(version=str(reigning.version), value=None, unknown="the candidate is not fit")
+        if not (defect or objection(candidate)):  # else nothing depends on it
+            standing = _standing(client, candidate, reigning, measure)
+    with first_use(client.tracking_uri):
+        _decide(client, candidate, version, {**facts, "checked": "no" if defect else "yes"}, defect, standing)
+    return _document(client, client.get_model_version(candidate.model, version.version))
+
+
+def _facts(candidate: Candidate) -> dict[str, str]:
+    """What a decision rests on, as tags of the version."""
+    return {
+        "checkpoint_sha256": file_sha256(candidate.checkpoint),
+        "dataset": candidate.dataset,
+        "manifest_digest": candidate.manifest_digest,
+        "split_digest": candidate.split_digest,
+        "git_commit": candidate.git_commit,
+        "git_changed": ", ".join(candidate.changed)[:1000] or "none",
+        "allow_dirty": str(candidate.allow_dirty),
+        "constant": "none" if candidate.constant is None else repr(candidate.constant),
+        "metric": candidate.metric,
+        "metric_mode": candidate.mode,
+        "metric_value": repr(math.nan if candidate.value is None else candidate.value),
+        "gate": "none" if candidate.gate is None else repr(candidate.gate),
+    }
+
+
+def _find_version(client: MlflowClient, candidate: Candidate, sha256: str) -> ModelVersion | None:
+    found = client.search_model_versions(f"name = '{candidate.model}'")
+    same = [
+        v
+        for v in found
+        if v.tags.get("checkpoint_sha256") == sha256
+        and (v.run_id or "") == candidate.run_id
+        and v.tags.get("checked") != "no"
+    ]
+    return same[0] if same else None
+
+
+def _add_version(client: MlflowClient, candidate: Candidate, facts: Mapping[str, str], experiment: str) -> ModelVersion:
+    """Log the model with its code, weights, schema and requirements, sign it, and register it."""
+    logged = client.create_logged_model(
+        experiment, "model", candidate.run_id or None, tags=dict(facts), model_type="pyfunc"
+    )
+    if candidate.run_id:
+        client.log_outputs(candidate.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        save_model(candidate.checkpoint, folder, run_id=candidate.run_id or None, model_id=logged.model_id)
+        signature = sign(folder)
+        with longer_calls(upload_s(candidate.checkpoint.stat().st_size)):
+            client.log_model_artifacts(logged.model_id, str(folder))
+    client.finalize_logged_model(logged.model_id, "READY")
+    if candidate.run_id and candidate.value is not None and math.isfinite(candidate.value):
+        client.log_metric(candidate.run_id, f"eval/{candidate.metric}", candidate.value, model_id=logged.model_id)
+    with first_use(client.tracking_uri):
+        try:
+            client.create_registered_model(candidate.model, description=f"{candidate.task} on {candidate.dataset}")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+    source, run_id = f"models:/{logged.model_id}", candidate.run_id or None
+    tags = {**facts, "signature": signature}
+    version = client.create_model_version(candidate.model, source, run_id, tags, model_id=logged.model_id)
+    note = json.dumps([{"name": candidate.model, "version": version.version}])
+    client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": note})  # MLflow's pages link by this
+    return version
+
+
+def save_model(checkpoint: Path, folder: Path, *, run_id: str | None = None, model_id: str | None = None) -> None:
+    """Write the pyfunc model folder: this project's code as it is now, the checkpoint, signature and requirements."""
+    logging.getLogger("mlflow.models.signature").setLevel(logging.WARNING)
+    inputs = Schema([ColSpec(DataType.binary, "image"), ColSpec(DataType.string, "question", required=False)])
+    outputs = Schema([ColSpec(DataType.string)])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*An input example was not provided", UserWarning)  # the signature is given
+        warnings.filterwarnings("ignore", ".*Any type hint is inferred", UserWarning)  # MLflow's own, when imported
+        mlflow.pyfunc.save_model(
+            str(folder),
+            python_model=str(SERVED),
+            artifacts={"checkpoint": str(checkpoint)},
+            code_paths=[str(Path(package.__path__[0])) for package in (contracts, lightning_modules, pipeline)],
+            signature=ModelSignature(inputs=inputs, outputs=outputs),
+            pip_requirements=requirements(),
+            mlflow_model=Model(run_id=run_id, model_id=model_id),
+        )
+
+
+def requirements() -> list[str]:
+    """Exact pins; a local part such as `+cpu` is cut off, for no index serves it."""
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in SERVED_WITH]
+
+
+_PROBE = """
+import json, os, sys
+for name in sys.argv[4].split(","):
+    sys.modules[name] = None
+import mlflow.pyfunc, pandas
+row = {"image": open(sys.argv[2], "rb").read(), **json.loads(sys.argv[3])}
+print(mlflow.pyfunc.load_model(sys.argv[1]).predict(pandas.DataFrame([row]))[0], file=open("answer", "w"))
+"""
+
+
+def _check(
+    client: MlflowClient, candidate: Candidate, version: ModelVersion, image: bytes, question: str | None
+) -> str:
+    """Compare one answer of the registered model with the checkpoint's own.
+
+    Returns:
+        What is wrong, or "".
+    """
+    predictor = load_predictor(candidate.checkpoint)
+    expected = json.loads(json.dumps(predictor.answer(predictor.predict(image, question))))
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            folder = fetch_signed(f"models:/{version.name}/{version.version}", client, Path(temporary))
+            answer = probe(folder, image, question)
+        except (Untrusted, DataError) as error:
+            return f"the registered model is not the one that was sent: {error}"
+        except RuntimeError as error:
+            return f"the registered model cannot be loaded and used: {error}"
+    if not same_answer(answer, expected):
+        return f"the registered model answers otherwise: {str(answer)[:200]} instead of {str(expected)[:200]}"
+    return ""
+
+
+def probe(model: Path, image: bytes, question: str | None) -> Any:
+    """One answer of a model's folder in a fresh process, with the code it ships and without unpickling.
+
+    Raises:
+        RuntimeError: it cannot be loaded or used; the end of what it said.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "PYTHONSAFEPATH": "1",  # the folder of the project must not stand in for the shipped code
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "image").write_bytes(image)
+        more = json.dumps({} if question is None else {"question": question})
+        command = [sys.executable, "-c", _PROBE, str(model), "image", more, ",".join(NOT_SERVED_WITH)]
+        result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            raise RuntimeError(redact(result.stderr.strip()[-500:]))
+        return json.loads((Path(folder) / "answer").read_text())
+
+
+def same_answer(a: Any, b: Any) -> bool:
+    """Equal JSON values; numbers may differ by what another process's thread count does to a float32 sum."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same_answer(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(same_answer(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, float) and isinstance(b, float | int) and not isinstance(b, bool):
+        return math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-3)
+    return bool(a == b)
+
+
+def _champion(client: MlflowClient, model: str) -> ModelVersion | None:
+    version = client.get_registered_model(model).aliases.get(ALIAS)
+    return None if version is None else client.get_model_version(model, version)
+
+
+def _standing(client: MlflowClient, candidate: Candidate, reigning: ModelVersion, measure: Measure) -> Standing:
+    """The champion by the candidate's metric on the candidate's data: what is noted, or else measured and noted."""
+    version, tags = str(reigning.version), reigning.tags
+    if all(tags.get(key) == getattr(candidate, key) for key in ("metric", "split_digest")):
+        return Standing(version=version, value=float(tags.get("metric_value", "nan")))
+    note = f"{candidate.metric}_on_{candidate.split_digest[:16]}"
+    if note in tags:
+        return Standing(version=version, value=float(tags[note]), again=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            folder = fetch_signed(f"models:/{reigning.name}/{version}", client, Path(temporary))
+            (checkpoint,) = (folder / "artifacts").glob("*.ckpt")
+            value = measure(checkpoint)
+        except (Untrusted, DataError, ValueError) as error:
+            if isinstance(error, ConfigError) and not isinstance(error, Untrusted) and error.what != "no such model":
+                raise  # MLflow is away: the champion's weights may well be there
+            why = error.what if isinstance(error, Untrusted | DataError | ConfigError) else "its files are not as ours"
+            return Standing(version=version, value=None, unknown=f"it was measured on other data, and {why}")
+    value = math.nan if value is None else value
+    client.set_model_version_tag(reigning.name, version, note, repr(value))
+    return Standing(version=version, value=value, again=True)
+
+
+def _decide(
+    client: MlflowClient,
+    candidate: Candidate,
+    version: ModelVersion,
+    facts: Mapping[str, str],
+    defect: str,
+    standing: Standing | None,
+) -> None:
+    """Judge, write the decision and its reason into the version's tags, move the alias."""
+    verdict = judge(candidate, standing, defect)
+    tags = {
+        **facts,
+        "decision": "champion" if verdict.accepted else "refused",
+        "reason": verdict.reason,
+        "previous_champion": standing.version if standing else "none",
+    }
+    for key, value in tags.items():
+        client.set_model_version_tag(candidate.model, version.version, key, value)
+    if verdict.accepted:
+        client.set_registered_model_alias(candidate.model, ALIAS, version.version)
+    elif standing is None and _champion(client, candidate.model) is not None:  # it reigned itself
+        client.delete_registered_model_alias(candidate.model, ALIAS)
+
+
+def _document(client: MlflowClient, version: ModelVersion) -> dict[str, Any]:
+    champion = _champion(client, version.name)
+    tags = version.tags
+    value = float(tags["metric_value"])
+    return {
+        "model": version.name,
+        "version": str(version.version),
+        "uri": f"models:/{version.name}/{version.version}",
+        "decision": tags["decision"],
+        "reason": tags["reason"],
+        "champion_version": None if champion is None else str(champion.version),
+        "previous_champion": None if tags["previous_champion"] == "none" else tags["previous_champion"],
+        "run_id": version.run_id or None,
+        "dataset": tags["dataset"],
+        "manifest_digest": tags["manifest_digest"],
+        "split_digest": tags["split_digest"],
+        "git_commit": tags["git_commit"],
+        "git_changed": tags["git_changed"],
+        "checkpoint_sha256": tags["checkpoint_sha256"],
+        "metric": tags["metric"],
+        "metric_mode": tags["metric_mode"],
+        "metric_value": value if math.isfinite(value) else None,
+        "gate": None if tags["gate"] == "none" else float(tags["gate"]),
+    }

@@ -1,0 +1,64 @@
+"""A trained model for single images: what `pipeline.predicting.predict` and the registered model run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contracts.records import Question, Record
+from lightning_modules.augment.images import decode_image
+from lightning_modules.base.module import TaskModule
+from lightning_modules.base.task import Prediction
+from pipeline.ingest.door import upright_image
+from pipeline.training.checkpoints import load_module
+
+
+@dataclass
+class Predictor:
+    """A trained model for single images, without data set, Ray or MLflow."""
+
+    module: TaskModule
+    run: dict[str, Any]
+
+    @property
+    def takes_question(self) -> bool:
+        return "num_questions" in self.module.task.requires
+
+    def predict(self, image: bytes, question: str | None = None) -> Prediction:
+        """Predict for one encoded image.
+
+        Raises:
+            DataError: the bytes are no image that can be decoded.
+        """
+        clean = upright_image(image)
+        questions = (Question(question_id=0, text=question),) if question is not None else ()
+        record = Record(
+            key="image",
+            image_id=0,
+            width=clean.width,
+            height=clean.height,
+            image=clean.data,
+            image_format=clean.format,
+            questions=questions,
+        )
+        task = self.module.task
+        batch = task.collate([task.encode(record, None)])
+        batch["keys"] = [record.key]
+        with torch.inference_mode():
+            return task.predict(self.module.model, batch)[0]
+
+    def answer(self, prediction: Prediction) -> dict[str, Any]:
+        return self.module.task.answer(prediction)
+
+    def picture(self, image: bytes, prediction: Prediction) -> Any:
+        """(h, w, 3) uint8 RGB drawing of the prediction."""
+        return self.module.task.picture(decode_image(upright_image(image).data), prediction, None)
+
+
+def load_predictor(checkpoint: Path) -> Predictor:
+    """A predictor from a best checkpoint."""
+    module, document = load_module(checkpoint)
+    return Predictor(module, document["run"])

@@ -1,0 +1,67 @@
+"""What train, evaluate and register share about one run: its data, its fingerprint, where its state lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Len
+
+from contracts.records import DataSpec
+from pipeline.settings.params import Params, Run
+from pipeline.shards.manifest import digest_of, load_manifest
+from pipeline.system.project import Project, read_json
+from pipeline.training.train_code import code_digest
+
+TokenCount = Annotated[list[str | int], Len(2, 2)]
+Vocabulary = dict[Literal["captions", "questions", "answers"], list[TokenCount]]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A run with the data it is trained on."""
+
+    run: Run
+    manifest: dict[str, Any]
+    spec: DataSpec
+    code: str  # digest of what trains it
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with what changes the result: settings, data, vocabulary, code. How data is read does not count."""
+        document = {
+            "run": self.run.weight_settings(),
+            "manifest": self.manifest["digest"],
+            "data": self.spec.to_dict(),
+            "code": self.code,
+        }
+        return digest_of(document)
+
+
+def load_run(project: Project, params: Params, name: str) -> RunData:
+    """The run `name` of params.yaml with its manifest and vocabulary."""
+    run = params.run(name)
+    manifest = load_manifest(project.shards(run.dataset), run.dataset)
+    vocabulary = project.vocabulary(run.dataset)
+    words = {}
+    if vocabulary.exists():
+        fix = f"dvc repro --force vocab@{run.dataset}"
+        words = read_json(vocabulary, "the vocabulary", fix, Vocabulary)
+    spec = DataSpec(dataset=run.dataset, classes=tuple(manifest["classes"]), vocabulary=words)
+    return RunData(run, manifest, spec, code_of_run(project, run))
+
+
+def code_of_run(project: Project, run: Run) -> str:
+    """Digest of the code that trains a run, as it is now."""
+    return code_digest(project.root, {"task": {"name": run.task_name}, "model": {"name": run.model_name}})
+
+
+def flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys, for MLflow's parameters."""
+    out: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, dict):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out

@@ -1,0 +1,140 @@
+"""Validation over several processes: real gloo groups of one, two and three give the same digits."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from contracts.errors import DataError
+from contracts.seeds import derive_seed
+from lightning_modules.base.module import TaskModule
+from lightning_modules.base.optimizer import OptimizerConfig
+from lightning_modules.base.task import BaseTask, Batch, Mean
+from pipeline.loading.datamodule import TarDataModule
+from pipeline.settings.params import Params, load_params
+from pipeline.settings.sections import LoaderConfig
+from pipeline.system.project import Project
+from pipeline.training.checkpoints import build_task
+from pipeline.training.runs import load_run
+from tests.shipped import SHIPPED
+
+WORLDS = (1, 2, 3)
+PER_BATCH = 3
+
+
+class Replay:
+    """A task whose predictions and losses stand in the batch."""
+
+    def __init__(self, task: BaseTask):
+        self.score = task.score
+
+    def evaluate_batch(self, model: torch.nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Any]]:
+        totals, counts = (sum(column) for column in zip(*batch["losses"], strict=True))
+        return {"part": Mean(torch.tensor(totals), counts)}, batch["predictions"]
+
+
+def loss_of(key: str) -> tuple[float, int]:
+    """Sum and count of an item's loss: more to count, more of each."""
+    count = 1 + derive_seed("count", key) % 50
+    return float(count * count), count
+
+
+def build(project: Project, run: str):
+    """A run's task, and (key, prediction, truth) of its validation split: what `constant` predicts."""
+    data = load_run(project, Params({**load_params(project.root).document, "runs": SHIPPED}), run)
+    task = build_task(data.run.to_dict(), data.spec)
+    folder = project.shards(data.run.dataset)
+    loaded = TarDataModule(folder, task, LoaderConfig(), batch_size=4, micro_batch_size=None, eval_batch_size=4, seed=0)
+    keys = loaded.eval_keys("val")
+    truths = {key: task.truth(loaded.record("val", key)) for key in keys}
+    constant = task.constant(truths)
+    return task, [(key, constant[key], truths[key]) for key in keys], list(keys)
+
+
+def module_of(task, keys: list[str]) -> tuple[TaskModule, list[dict[str, float]]]:
+    module = TaskModule(Replay(task), torch.nn.Identity(), OptimizerConfig())  # type: ignore[arg-type]
+    module._trainer = SimpleNamespace(datamodule=SimpleNamespace(eval_keys=lambda split: keys))
+    logged: list[dict[str, float]] = []
+    module.log_dict = lambda values, **_: logged.append(dict(values))
+    return module, logged
+
+
+def validate(module: TaskModule, items: list[Any], stand_ins: list[Any] = ()) -> None:
+    module.on_validation_epoch_start()
+    groups = [(items[i : i + PER_BATCH], False) for i in range(0, len(items), PER_BATCH)]
+    for index, (part, is_stand_in) in enumerate([*groups, *(([item], True) for item in stand_ins)]):
+        keys, predictions, truths = (list(column) for column in zip(*part, strict=True))
+        batch = {"keys": keys, "predictions": predictions, "truths": truths, "is_stand_in": is_stand_in}
+        module.validation_step({**batch, "losses": [loss_of(key) for key in keys]}, index)
+    module.on_validation_epoch_end()
+
+
+def share(items: list[Any], rank: int, world: int) -> tuple[list[Any], list[Any]]:
+    """Uneven parts in another order, and every fifth item of another rank as a stand-in."""
+    order = np.random.default_rng(world).permutation(len(items))
+    cuts = np.sort(np.random.default_rng(world + 10).integers(0, len(items) + 1, world - 1))
+    parts = np.split(order, cuts)
+    return [items[i] for i in parts[rank]], [items[i] for i in parts[(rank + 1) % world][::5]]
+
+
+def work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    cases = pickle.loads((Path(folder) / "cases.pkl").read_bytes())
+    results: dict[Any, Any] = {}
+    for world in WORLDS:
+        if rank >= world:
+            continue
+        store = dist.FileStore(f"{folder}/store{world}", world)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
+        for run, (task, items, keys) in cases.items():
+            module, logged = module_of(task, keys)
+            validate(module, *share(items, rank, world))
+            results[world, run] = logged[0]
+        dist.destroy_process_group()
+    (Path(folder) / f"rank{rank}.pkl").write_bytes(pickle.dumps(results))
+
+
+@pytest.fixture(scope="module")
+def cases(tiny_project):
+    return {run: build(tiny_project, run) for run in SHIPPED}
+
+
+@pytest.fixture(scope="module")
+def results(cases, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gloo")
+    (folder / "cases.pkl").write_bytes(pickle.dumps(cases))
+    mp.spawn(work, args=(str(folder),), nprocs=max(WORLDS))
+    return [pickle.loads((folder / f"rank{rank}.pkl").read_bytes()) for rank in range(max(WORLDS))]
+
+
+@pytest.mark.parametrize("run", SHIPPED)
+def test_every_world_size_gives_the_same_digits_on_every_rank(cases, results, run):
+    task, items, _ = cases[run]
+    expected = task.score({k: p for k, p, _ in items}, {k: t for k, _, t in items})
+    assert task.metric in expected and len(expected) >= 2
+    totals, counts = zip(*(loss_of(key) for key, _, _ in items), strict=True)
+    loss = sum(totals) / sum(counts)
+    assert abs(loss - np.mean(np.divide(totals, counts))) > 0.05 * loss, "a mean of means would be told from it"
+    for world in WORLDS:
+        for rank in range(world):
+            values = results[rank][world, run]
+            scores = {name.removeprefix("val/"): value for name, value in values.items()}
+            assert scores.pop("part") == scores.pop("loss") == pytest.approx(loss, rel=1e-12)
+            assert scores == expected  # to the last digit
+
+
+def test_a_missing_or_a_foreign_sample_stops_the_validation(cases):
+    task, items, keys = next(iter(cases.values()))
+    module, _ = module_of(task, keys)
+    with pytest.raises(DataError, match=f"(?s)saw {len(keys) - 1} of the {len(keys)}.*missing.*{items[3][0]}"):
+        validate(module, items[:3] + items[4:])
+    with pytest.raises(DataError, match=r"(?s)unexpected \['foreign'\]"):
+        validate(module, [*items, ("foreign", *items[0][1:])])

@@ -1,0 +1,117 @@
+"""Joining the sources of one data set by key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.errors import ConfigError, DataError
+from contracts.records import Caption, ImagePart, Problem, Question, RawObject, RawRecord
+from pipeline.ingest.sources import OpenSource, joined_classes, joined_splits, read_joined
+from pipeline.ingest.sources._files import Unread
+
+DOG = RawObject(object_id="1", category="dog", box=(0, 0, 1, 1))
+LOST = Problem(reason="unknown_image", kind="object", file="f", item_id="1")
+
+
+@dataclass
+class Fake:
+    """A source of given items."""
+
+    items: list[RawRecord | Problem] = field(default_factory=list)
+    names: tuple[str, ...] = ()
+    found: tuple[str, ...] = ("train",)
+
+    def classes(self, root: Path, config: Any) -> tuple[str, ...]:
+        return self.names
+
+    def splits(self, root: Path, config: Any) -> tuple[str, ...]:
+        return self.found
+
+    def read(self, root: Path, split: str, config: Any) -> Iterator[RawRecord | Problem]:
+        assert split in self.found
+        yield from self.items
+
+
+def opened(*fakes: Fake) -> list[OpenSource]:
+    return [OpenSource(name=f"s{i}", module=fake, root=Path("r"), config=None) for i, fake in enumerate(fakes)]
+
+
+def record(key: str, file: str = "a.json", **fields: Any) -> RawRecord:
+    return RawRecord(key=key, image_id=key, annotation_file=file, **{"image": Path(f"{key}.jpg"), **fields})
+
+
+def test_records_are_merged_by_key_in_order_and_problems_pass() -> None:
+    first = Fake([LOST, record("a", objects=(DOG,), width=4, height=3, fixes=("x",)), record("c"), LOST])
+    caption, question = Caption(caption_id=1, text="x"), Question(question_id=1, text="y")
+    second = Fake(
+        [record("a", "b.json", captions=(caption,), fixes=("y",)), LOST, record("b", "b.json", questions=(question,))]
+    )
+    third = Fake([record("c", questions=(question,))], found=("val",))
+    items = list(read_joined(opened(first, second, third), "train"))
+    assert [item for item in items if isinstance(item, Problem)] == [LOST] * 3
+    a, b, c = (item for item in items if isinstance(item, RawRecord))
+    assert (a.key, b.key, c.key) == ("a", "b", "c")
+    assert (a.objects, a.captions, a.width, a.height) == ((DOG,), (caption,), 4, 3)
+    assert (a.annotation_file, a.fixes) == ("a.json, b.json", ("x", "y"))
+    assert (b.questions, b.annotation_file) == ((question,), "b.json")
+    assert c.questions == ()
+
+
+def test_masks_keep_their_label_map() -> None:
+    plain = record("a")
+    masked = record("a", "b.json", semantic_mask=Path("m.png"), label_map={0: 1})
+    for pair in ((plain, masked), (masked, plain)):
+        (joined,) = read_joined(opened(*(Fake([item]) for item in pair)), "train")
+        assert isinstance(joined, RawRecord)
+        assert (joined.semantic_mask, joined.label_map) == (Path("m.png"), {0: 1})
+    with pytest.raises(DataError, match="semantic_mask"):
+        list(read_joined(opened(Fake([masked]), Fake([masked])), "train"))
+
+
+def test_conflicts() -> None:
+    sizes = Fake([record("a", width=4, height=3), record("b")]), Fake([record("a", "b.json", width=3, height=4)])
+    problem, rest = read_joined(opened(*sizes), "train")
+    assert isinstance(problem, Problem)
+    assert (problem.reason, problem.kind, problem.key) == ("conflicting_size", "record", "a")
+    assert isinstance(rest, RawRecord)
+    elsewhere = Fake([record("a")]), Fake([record("a", image=Path("images/a.jpg"))])
+    with pytest.raises(DataError, match="different files"):
+        list(read_joined(opened(*elsewhere), "train"))
+
+
+def test_classes_and_splits_of_a_data_set() -> None:
+    fakes = Fake(names=("a",), found=("val",)), Fake(found=("train", "val")), Fake(names=("a",))
+    assert joined_classes(opened(*fakes)) == ("a",)
+    assert joined_splits(opened(*fakes)) == ("train", "val")
+    assert joined_classes(opened(Fake())) == ()
+    with pytest.raises(ConfigError, match="different class lists"):
+        joined_classes(opened(*fakes, Fake(names=("b",))))
+    with pytest.raises(DataError, match="no split"):
+        joined_splits(opened(Fake(found=())))
+
+
+def test_labels_of_two_sources_are_one_list() -> None:
+    first, second = Fake([record("a", labels=("cat", "big"))]), Fake([record("a", "b.json", labels=("big", "wild"))])
+    (joined,) = read_joined(opened(first, second), "train")
+    assert isinstance(joined, RawRecord) and joined.labels == ("cat", "big", "wild")
+    part = ImagePart(offset=0, size=1)
+    with pytest.raises(DataError, match="different files"):
+        list(read_joined(opened(first, Fake([record("a", image_part=part)])), "train"))
+
+
+def test_what_one_source_alone_knows_stays_unread() -> None:
+    def make(item: Any) -> Caption:
+        raise AssertionError("nobody has asked")
+
+    unread = Unread([b"one", b"two"], make)
+    caption = Caption(caption_id=1, text="x")
+    first = Fake([record("a", captions=unread), record("b", captions=(caption,))])
+    second = Fake([record("a"), record("b", captions=(caption, caption))])
+    a, b = read_joined(opened(first, second), "train")
+    assert isinstance(a, RawRecord) and a.captions is unread
+    assert isinstance(b, RawRecord) and b.captions == (caption,) * 3

@@ -1,0 +1,117 @@
+"""What `evaluate` reports: every number with what it is and how sure it is, the same in JSON and for MLflow."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_modules.augment.images import decode_semantic
+from pipeline.measuring.evaluation import Evaluation
+from pipeline.settings.params import load_params
+from pipeline.training.checkpoints import BEST, load_best
+from pipeline.training.fit import fit
+from pipeline.training.predictor import load_predictor
+from pipeline.training.resume import decided
+from pipeline.training.runs import load_run
+from tests.local_training import arguments
+
+pytestmark = pytest.mark.filterwarnings("default")  # Lightning's own deprecations are not ours to fail on
+
+
+@pytest.fixture(scope="module")
+def best(tiny_project, tmp_path_factory) -> Path:
+    """The best checkpoint of a short training."""
+    data = load_run(tiny_project, load_params(tiny_project.root), "segmentation")
+    plain = data.run.to_dict()
+    plain["train"] |= {"max_epochs": 8, "validate_every_epochs": 8, "num_pictures": 0}
+    plain["train"]["optimizer"]["lr"] = 3e-3
+    state, shards = tmp_path_factory.mktemp("state"), tiny_project.shards("voc")
+    fit(run=plain, data=data.spec.to_dict(), shards=str(shards), state=str(state))
+    return state / BEST
+
+
+@pytest.fixture(scope="module")
+def evaluation(tiny_project, best) -> Evaluation:
+    return Evaluation(best, tiny_project.shards("voc"))
+
+
+def test_a_short_training_beats_the_constant_predictor(evaluation):
+    """Forty images of 64 px: what learns nothing stays at or below background everywhere."""
+    assert evaluation.metrics["mean_iou"] > 1.4 * evaluation.constant["mean_iou"] > 0.1
+    shares = np.bincount(
+        np.concatenate([decode_semantic(t["label_map"]).ravel() for t in evaluation.module.truths.values()])
+    )[:-1]
+    shares = shares[shares > 0] / shares.sum()
+    assert evaluation.losses["loss"] < 0.8 * -np.sum(shares * np.log(shares)), "the loss of who knows the shares alone"
+
+
+def test_a_run_keeps_the_precision_that_it_began_with(tiny_project, tmp_path, monkeypatch):
+    """Trained where bf16 is fast, gone on with and measured where it is not."""
+    from pipeline.training import fit as training
+
+    started = arguments(tiny_project, tmp_path, max_epochs=1, precision="auto")
+    monkeypatch.setattr(training, "fast_precision", lambda use_gpu: "bf16-mixed")
+    fit(**started)
+    monkeypatch.setattr(training, "fast_precision", lambda use_gpu: "32-true")
+    started["run"]["train"]["max_epochs"] = 2
+    fit(**started)
+    assert load_best(tmp_path / BEST)["run"]["train"]["precision"] == "bf16-mixed"
+    assert decided(tmp_path)["precision"] == "bf16-mixed"
+    evaluated = Evaluation(tmp_path / BEST, tiny_project.shards("voc"))
+    assert evaluated.module.trainer.precision == "bf16-mixed"
+
+
+def test_each_number_says_what_it_is(evaluation):
+    document = evaluation.document("seg")
+    json.dumps(document, allow_nan=False)
+    described = {entry["name"]: entry for entry in document["measured"]}
+    assert described.keys() == document["metrics"].keys() and len(described) == 4
+    for name, entry in described.items():
+        assert entry["value"] == document["metrics"][name] == evaluation.metrics[name]
+        low, high = entry["interval_95"]
+        assert 0 <= low <= high <= 1
+        assert entry["gain_over_constant"] == entry["value"] - document["constant"][name]
+        assert entry["gain_interval_95"][0] <= entry["gain_interval_95"][1]
+        assert (entry["split"], entry["num_items"], entry["unit"]) == ("val", 11, "images")
+        assert "255 ignored" in entry["variant"] and entry["source"].startswith("sightline ")
+    assert document["value"] == document["metrics"]["mean_iou"]
+    assert document["losses"]["loss"] > 0
+
+
+def test_numbers_are_those_of_the_checkpoints_predictions_in_float64(tiny_project, evaluation, best):
+    """By hand: each image of the split predicted by itself, and the definitions of VOC's intersection over union."""
+    predictor, data = load_predictor(best), evaluation.data
+    pairs: list[np.ndarray] = []
+    for key in data.eval_keys("val"):
+        record = data.record("val", key)
+        predicted = decode_semantic(predictor.predict(record.image)["label_map"])
+        np.testing.assert_array_equal(predicted, decode_semantic(evaluation.module.predictions[key]["label_map"]))
+        truth = decode_semantic(record.semantic_mask)
+        pairs.append(np.stack([truth[truth != 255], predicted[truth != 255]]))
+    truth, predicted = np.concatenate(pairs, axis=1)
+    ious = [
+        np.sum((truth == c) & (predicted == c)) / np.sum((truth == c) | (predicted == c))
+        for c in range(len(evaluation.module.task.class_names))
+        if np.any((truth == c) | (predicted == c))
+    ]
+    assert evaluation.metrics["mean_iou"] == pytest.approx(np.mean(ious), rel=1e-12)
+    assert evaluation.metrics["pixel_accuracy"] == pytest.approx(np.mean(truth == predicted), rel=1e-12)
+
+
+def test_mlflow_gets_the_same_numbers(evaluation):
+    logged, document = evaluation.logged(), evaluation.document("seg")
+    for entry in document["measured"]:
+        name = entry["name"]
+        shown = [logged[f"{kind}/{name}"] for kind in ("eval", "eval_low", "eval_high", "constant")]
+        assert shown == [entry["value"], *entry["interval_95"], document["constant"][name]]
+
+
+def test_a_model_that_finds_nothing_is_told_without_an_interval(evaluation, monkeypatch):
+    assert f"mean_iou {evaluation.metrics['mean_iou']:.4f} (95 % interval" in evaluation.summary()
+    monkeypatch.setattr(evaluation, "intervals", {})
+    monkeypatch.setattr(evaluation, "metrics", {"mean_iou": math.nan})
+    assert "mean_iou nan (95 % interval nan to nan) on 11 images" in evaluation.summary()

@@ -1,0 +1,42 @@
+"""What every process makes sure of before it does anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from contracts.errors import ConfigError
+from pipeline.system.guard import guard_process
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.parametrize(("wanted", "mode"), [(None, 0o600), ("077", 0o600), ("027", 0o640), ("022", 0o644)])
+def test_files_are_for_the_user_alone_unless_shared_on_purpose(tmp_path, monkeypatch, wanted, mode):
+    monkeypatch.delenv("SIGHTLINE_UMASK", raising=False)
+    if wanted is not None:
+        monkeypatch.setenv("SIGHTLINE_UMASK", wanted)
+    guard_process()
+    (tmp_path / "file").touch()
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("text", ["u=rwx", "", "099", "777", "-1"])
+def test_a_umask_that_is_none_is_refused(monkeypatch, text):
+    monkeypatch.setenv("SIGHTLINE_UMASK", text)
+    with pytest.raises(ConfigError, match="must be an octal number"):
+        guard_process()
+
+
+@pytest.mark.parametrize("text", ["1", "true", "yes"])
+def test_unpickling_whatever_a_file_holds_is_refused(monkeypatch, text):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", text)
+    with pytest.raises(ConfigError, match="code that is hidden"):
+        guard_process()

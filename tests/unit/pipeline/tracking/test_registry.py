@@ -1,0 +1,211 @@
+"""Versions in a real store: who becomes champion, and a registered model that answers as its checkpoint does."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from contracts.errors import ConfigError, DataError
+from pipeline.settings.sections import TrackingConfig
+from pipeline.tracking import connection, registry
+from pipeline.tracking import mlflow_run as tracking
+from pipeline.tracking.champion import Candidate
+from pipeline.tracking.registry import same_answer
+from pipeline.training.predictor import load_predictor
+from tests import candidates
+from tests.local_training import make_checkpoint
+
+QUIET = TrackingConfig(system_metrics=False, flush_s=0.05)
+IMAGE = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))[1].tobytes()
+FIT = dataclasses.replace(candidates.FIT, constant=0.0)
+
+
+def test_answers_are_compared_value_by_value() -> None:
+    answer = {"boxes": [[1.0, 2.0]], "label": "cat", "n": 1, "none": None}
+    assert same_answer(answer, {"boxes": [[1.0004, 2.0]], "label": "cat", "n": 1, "none": None})
+    for other in ({"label": "dog"}, {"boxes": [[1.1, 2.0]]}, {"boxes": []}, {"n": 2}, {"none": 0}, {"new": 1}):
+        assert not same_answer(answer, {**answer, **other})
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with two ended runs, `r1` and `r2` (their ids in files of these names), and three checkpoints."""
+    root = tmp_path_factory.mktemp("registry")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        for name in ("r1", "r2"):
+            with tracking.open_run(
+                QUIET,
+                root=root,
+                run_name=name,
+                experiment="segmentation",
+                params={"a": 1},
+                tags={"git_commit": "c"},
+                dataset=("toy", "d1", "/data"),
+                run_id_file=root / name,
+            ):
+                pass
+    for seed in (1, 2, 3):
+        make_checkpoint(root / f"{seed}.ckpt", seed)
+    return root
+
+
+@pytest.fixture
+def root(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Path(shutil.copytree(template, tmp_path / "project"))
+
+
+def candidate(root: Path, seed: int = 1, run: str = "r1", **change: Any) -> Candidate:
+    run_id = (root / run).read_text()
+    return dataclasses.replace(FIT, **{"checkpoint": root / f"{seed}.ckpt", "run_id": run_id, **change})
+
+
+def never(checkpoint: Path) -> float | None:
+    raise AssertionError(f"{checkpoint} need not be measured again")
+
+
+def register(root: Path, entry: Candidate, measure: registry.Measure = never) -> dict[str, Any]:
+    return registry.register(QUIET, entry, root=root, image=IMAGE, measure=measure)
+
+
+def versions(root: Path) -> list[str]:
+    return sorted(str(v.version) for v in connection.connect(QUIET, root).search_model_versions("name = 'm'"))
+
+
+def answer_in_process(model: Path, image: bytes, question: str | None) -> Any:
+    """What `probe` would bring back, without the seconds that a new process takes."""
+    (checkpoint,) = (model / "artifacts").glob("*.ckpt")
+    predictor = load_predictor(checkpoint)
+    return predictor.answer(predictor.predict(image, question))
+
+
+def test_the_alias_follows_the_rule(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "probe", answer_in_process)
+    first = register(root, candidate(root, 1))
+    assert (first["decision"], first["champion_version"], first["previous_champion"]) == ("champion", "1", None)
+    assert register(root, candidate(root, 1)) == first
+    assert versions(root) == ["1"]
+
+    worse = register(root, candidate(root, 2, "r2", value=0.4))
+    assert (worse["decision"], worse["version"], worse["champion_version"]) == ("refused", "2", "1")
+    better = register(root, candidate(root, 3, "r2", value=0.6))
+    assert (better["decision"], better["champion_version"], better["previous_champion"]) == ("champion", "3", "1")
+
+    stored = connection.connect(QUIET, root).get_model_version("m", "2").tags
+    assert (stored["decision"], stored["metric_value"]) == ("refused", "0.4")
+    assert "not better" in stored["reason"]
+
+
+def test_more_training_data_leave_the_yardstick_as_it_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "probe", answer_in_process)
+    assert register(root, candidate(root, 1, value=0.55))["decision"] == "champion"
+    worse = register(root, candidate(root, 2, "r2", value=0.01, manifest_digest="d2"))
+    assert (worse["decision"], worse["champion_version"]) == ("refused", "1")
+    assert "0.01 is not better than 0.55 of version 1 on the same data" in worse["reason"]
+
+
+def test_where_the_split_changed_the_champion_is_measured_on_the_new_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "probe", answer_in_process)
+    register(root, candidate(root, 1, value=0.9))
+    measured: list[bytes] = []
+
+    def measure(checkpoint: Path) -> float:
+        measured.append(checkpoint.read_bytes())
+        return 0.3
+
+    new = {"split_digest": "s2", "manifest_digest": "d2"}
+    worse = register(root, candidate(root, 2, "r2", value=0.25, **new), measure)
+    assert (worse["decision"], worse["champion_version"]) == ("refused", "1")
+    assert "not better than 0.3 of version 1 on the same data, measured again there" in worse["reason"]
+    assert measured == [(root / "1.ckpt").read_bytes()], "its own weights, fetched from the store"
+    better = register(root, candidate(root, 3, "r2", value=0.35, **new))
+    assert (better["decision"], better["champion_version"]) == ("champion", "3"), "what was measured is kept"
+    other = register(root, candidate(root, 1, "r2", metric="accuracy", value=0.2, **new), measure)
+    assert (other["decision"], len(measured)) == ("refused", 2), "by another metric on the same data, too"
+
+
+def test_a_champion_whose_weights_cannot_be_measured_makes_way(
+    root: Path, template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "probe", answer_in_process)
+
+    def refuse(checkpoint: Path) -> float:
+        raise DataError("its classes are others than this data's")
+
+    register(root, candidate(root, 1, value=0.9))
+    late = register(root, candidate(root, 2, value=0.2, split_digest="s2"), refuse)
+    assert (late["decision"], late["champion_version"]) == ("champion", "2")
+    assert "version 1 cannot be compared: it was measured on other data, and its classes are others" in late["reason"]
+    for file in template.glob("mlartifacts/**/*.ckpt"):  # where the copied store's paths lead
+        file.unlink()
+    gone = register(root, candidate(root, 3, value=0.1, split_digest="s3"))
+    assert (gone["decision"], gone["champion_version"]) == ("champion", "3")
+    assert "version 2 cannot be compared" in gone["reason"]
+
+
+def test_a_store_that_does_not_answer_is_no_reason_to_dethrone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "probe", answer_in_process)
+    register(root, candidate(root, 1, value=0.9))
+    fetch = registry.fetch_signed
+
+    def away(uri: str, *args: Any) -> Path:
+        if uri == "models:/m/1":
+            raise ConfigError("MLflow does not answer")
+        return fetch(uri, *args)
+
+    monkeypatch.setattr(registry, "fetch_signed", away)
+    with pytest.raises(ConfigError, match="does not answer"):
+        register(root, candidate(root, 2, value=0.2, split_digest="s2"))
+    assert connection.connect(QUIET, root).get_registered_model("m").aliases == {"champion": 1}
+
+
+def test_another_gate_is_a_new_decision_on_the_same_version(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "probe", answer_in_process)
+    refused = register(root, candidate(root, gate=0.9))
+    assert (refused["decision"], refused["champion_version"], refused["gate"]) == ("refused", None, 0.9)
+    assert register(root, candidate(root, gate=0.2))["champion_version"] == "1"
+    lost = register(root, candidate(root, gate=0.9))
+    assert (lost["decision"], lost["champion_version"]) == ("refused", None)
+    assert versions(root) == ["1"]
+
+
+def test_a_run_that_this_store_does_not_know_has_no_lineage(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "probe", answer_in_process)
+    entry = register(root, candidate(root, run_id="0" * 32, value=None))
+    assert (entry["decision"], entry["run_id"], entry["metric_value"]) == ("refused", None, None)
+    assert "no run id" in entry["reason"]
+
+
+def test_a_version_that_fails_the_check_is_refused_and_made_anew(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "probe", lambda *_: {"classes": {}})
+    other = register(root, candidate(root))
+    assert (other["decision"], other["champion_version"]) == ("refused", None)
+    assert "answers otherwise" in other["reason"]
+    monkeypatch.setattr(registry, "probe", answer_in_process)
+    assert register(root, candidate(root))["champion_version"] == "2"
+
+
+def test_the_registered_model_is_loaded_without_pickle_from_what_it_ships(root: Path) -> None:
+    """The whole way: models-from-code, weights only, shipped code, in a process without Ray, DVC or this folder."""
+    entry = register(root, candidate(root))
+    assert (entry["decision"], entry["reason"]) == ("champion", "the first version fit to be champion: miou 0.5")
+    client = connection.connect(QUIET, root)
+    folder = tracking.fetch_signed("models:/m@champion", client, root / "fetched")
+    assert not list(folder.rglob("*.pkl"))
+    assert {path.name for path in (folder / "code").iterdir()} == {"contracts", "lightning_modules", "pipeline"}
+    needed = (folder / "requirements.txt").read_text().split()
+    assert all("==" in line and "+" not in line for line in needed)
+    assert f"torch=={torch.__version__.partition('+')[0]}" in needed
+    logged = client.search_logged_models([client.get_run(entry["run_id"]).info.experiment_id])[0]
+    assert (logged.source_run_id, logged.metrics[0].key) == (entry["run_id"], "eval/miou")
+    for wrong in ("models:/other@champion", "models:/m/9", f"runs:/{entry['run_id']}/other"):
+        with pytest.raises(ConfigError, match=r"(?s)no such model.*models:/m@champion"):
+            tracking.fetch_model(wrong, client, root / "wrong")

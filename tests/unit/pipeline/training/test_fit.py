@@ -1,0 +1,167 @@
+"""Training on the local engine: exact resume, the best checkpoint, errors that stop it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.errors import ConfigError, TrainingError
+from lightning_modules.base.task import Mean
+from pipeline.cluster.train import run_training
+from pipeline.settings.params import load_params
+from pipeline.settings.sections import ClusterConfig
+from pipeline.training.checkpoints import BEST, load_best, newest_state
+from pipeline.training.fit import DONE, EVENTS, FAILURE, Placement, fit
+from pipeline.training.ledger import FOLDER as LEDGER
+from pipeline.training.ledger import merge
+from pipeline.training.predictor import load_predictor
+from pipeline.training.resume import decide, decided
+from pipeline.training.runs import load_run
+from tests.local_training import arguments, final_weights
+
+pytestmark = pytest.mark.filterwarnings("default")  # Lightning's own deprecations are not ours to fail on
+
+
+class Killed(Exception):
+    """Stands for the process dying: nothing may run after it."""
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_project, tmp_path_factory) -> Path:
+    state = tmp_path_factory.mktemp("unbroken")
+    fit(**arguments(tiny_project, state))
+    return state
+
+
+@pytest.mark.parametrize("kill_at", [1, 3, 5, 8])
+def test_killed_and_resumed_weights_are_bit_identical(tiny_project, tmp_path, unbroken, monkeypatch, kill_at):
+    from lightning_modules.base.module import TaskModule
+
+    original = TaskModule.training_step
+    steps = 0
+
+    def dying(self, batch, batch_idx):
+        nonlocal steps
+        steps += 1
+        if steps == kill_at + 1:
+            raise Killed
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(TaskModule, "training_step", dying)
+    with pytest.raises(Killed):
+        fit(**arguments(tiny_project, tmp_path))
+    monkeypatch.undo()
+    torch.rand(7)  # a new process has another generator state
+    np.random.rand(3)
+    fit(**arguments(tiny_project, tmp_path))
+    assert final_weights(tmp_path) == final_weights(unbroken)
+    a, b = load_best(tmp_path / BEST)["info"], load_best(unbroken / BEST)["info"]
+    assert a == b
+
+
+def test_a_damaged_newest_state_is_passed_over(tiny_project, tmp_path, unbroken, capsys):
+    fit(**arguments(tiny_project, tmp_path, max_epochs=1))
+    newest = newest_state(tmp_path)
+    assert newest is not None
+    newest.write_bytes(newest.read_bytes()[:-100])
+    older = newest_state(tmp_path)
+    assert older is not None
+    assert older < newest
+    assert newest.name in capsys.readouterr().out
+
+
+def test_events_have_losses_metrics_and_pictures(unbroken):
+    lines = [json.loads(line) for line in (unbroken / EVENTS).read_text().splitlines()]
+    names = {name for line in lines if line["kind"] == "metrics" for name in line["values"]}
+    assert {"train/loss", "val/mean_iou"} <= names
+    pictures = [line for line in lines if line["kind"] == "image"]
+    assert len(pictures) == 2 * 2, "two images after each of two epochs"
+    assert all((unbroken / line["file"]).stat().st_size > 0 for line in pictures)
+
+
+def test_best_checkpoint_predicts_alone(unbroken, tiny_project):
+    data = load_run(tiny_project, load_params(tiny_project.root), "segmentation")
+    from pipeline.shards.reader import SplitReader
+
+    record = SplitReader(tiny_project.shards("voc"), data.manifest, "val").read(0)
+    predictor = load_predictor(unbroken / BEST)
+    prediction = predictor.predict(record.image)
+    json.dumps(predictor.answer(prediction))
+    picture = predictor.picture(record.image, prediction)
+    assert picture.dtype == np.uint8
+    assert picture.shape[2] == 3
+
+
+def test_not_finite_loss_stops_and_names_the_samples(tiny_project, tmp_path, monkeypatch):
+    from lightning_modules.tasks.segmentation import Task
+
+    original = Task.losses
+
+    def broken(*a):
+        return {name: Mean(loss.total * float("nan"), loss.count) for name, loss in original(*a).items()}
+
+    monkeypatch.setattr(Task, "losses", broken)
+    with pytest.raises(TrainingError, match=r"step 0, samples \['"):
+        fit(**arguments(tiny_project, tmp_path))
+    assert "not finite" in json.loads((tmp_path / FAILURE).read_text())["text"]
+    assert not (tmp_path / BEST).exists()
+    assert not (tmp_path / DONE).exists()
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, 3), (3, None), (2, 5)])
+def test_another_number_of_micro_batches_goes_on_with_the_same_samples(
+    tiny_project, tmp_path, monkeypatch, before, after
+):
+    """As with another number of workers: 1, 2, 3 or 4 accumulation steps make the global batch of 8."""
+    from lightning_modules.base.module import TaskModule
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    fit(**arguments(tiny_project, whole, ledger=True, micro_batch_size=before))
+    original = TaskModule.training_step
+
+    def dying(self, batch, batch_idx):
+        if self.global_step == 7:  # in the second epoch, after the state of step 6
+            raise Killed
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(TaskModule, "training_step", dying)
+    with pytest.raises(Killed):
+        fit(**arguments(tiny_project, broken, ledger=True, micro_batch_size=before))
+    monkeypatch.undo()
+    fit(**arguments(tiny_project, broken, ledger=True, micro_batch_size=after))
+    steps = merge(broken / LEDGER)
+    assert steps == merge(whole / LEDGER)
+    assert [step.step for step in steps] == list(range(1, 11))
+    keys = sorted(key for step in steps if step.epoch == 0 for key in step.keys)
+    assert keys == sorted(set(keys)) and len(keys) == 40
+    assert json.loads((broken / DONE).read_text()) == json.loads((whole / DONE).read_text())
+
+
+def test_more_workers_than_samples_in_a_batch_are_refused(tiny_project, tmp_path):
+    with pytest.raises(ConfigError, match="at least 9"):
+        fit(**arguments(tiny_project, tmp_path), placement=Placement(world=9, rank=0))
+
+
+def test_unknown_monitor_lists_the_metrics(tiny_project, tmp_path):
+    with pytest.raises(ConfigError, match="mean_iou"):
+        fit(**arguments(tiny_project, tmp_path, monitor="miou", monitor_mode="max"))
+
+
+def test_without_ray_a_gpu_is_used_as_the_settings_say(tiny_project, tmp_path, monkeypatch):
+    started, local = arguments(tiny_project, tmp_path, max_epochs=1), ClusterConfig(engine="local")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ConfigError, match="no GPU here"):
+        run_training(started, replace(local, use_gpu="yes"), tmp_path)
+    run_training(started, local, tmp_path)
+    assert decided(tmp_path)["use_gpu"] is False, "the refused wish for a GPU left no trace"
+    decide(tmp_path, use_gpu=True)  # as if the run had begun on another machine
+    with pytest.raises(ConfigError, match=r"(?s)this run began on a GPU.*use_gpu: no"):
+        run_training(started, local, tmp_path)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    run_training(started, replace(local, use_gpu="no"), tmp_path)  # would fail on the GPU that is not there
+    assert decided(tmp_path)["use_gpu"] is False

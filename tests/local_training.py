@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def drawn_voc(train: int, val: int) -> dict[str, Any]:
     """`datasets` of a params.yaml: one generated world of 64 pixels with so many images."""
-    world = {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_images": {"train": train, "val": val}}
+    world = {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_records": {"train": train, "val": val}}
     return {"voc": {"origin": "generated", "input": "pipeline/ingest/worlds", "world": world, "sources": {"voc": {}}}}
 
 

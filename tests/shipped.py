@@ -27,7 +27,7 @@ def tiny_datasets(train: int, val: int) -> dict[str, Any]:
                 "name": entry["world"]["name"],
                 "seed": 5 + i,
                 "image_size": 64,
-                "num_images": {"train": train, "val": val},
+                "num_records": {"train": train, "val": val},
             },
         }
         for i, (name, entry) in enumerate(generated.items())

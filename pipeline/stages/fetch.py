@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -26,7 +25,7 @@ def _fill(project: Project, params: Params, dataset: str, target: Path) -> None:
     if config.world is not None:
         world = discover.load("world", config.world["name"], where=f"datasets.{dataset}.world")
         settings = params.part_config("world", config.world, f"datasets.{dataset}.world")
-        total = sum(dataclasses.asdict(settings.num_images).values())
+        total = settings.num_records.total
         with writing(target), progress_bar(f"generate {dataset}", total) as advance:
             world.generate(target, settings, advance)
     elif config.download is not None:

@@ -25,7 +25,7 @@ datasets:
   voc:
     origin: generated
     input: pipeline/ingest/worlds
-    world: {name: voc_scenes, seed: 2, image_size: 128, num_images: {train: 12, val: 4}}
+    world: {name: voc_scenes, seed: 2, image_size: 128, num_records: {train: 12, val: 4}}
     sources: {voc: {classes: [cross], one_based: true}, camvid: {folder: CamVid}}
   mine: {origin: local, input: ~/data, sources: {coco: {images: "{split}", only: [train]}, vqa: {}}}
   far: {origin: download, input: x, download: {archives: [coco_val2017], mirrors: ["https://a/b"]}, sources: {coco: }}

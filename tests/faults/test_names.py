@@ -39,7 +39,7 @@ EVIL_PATHS = ("", ".", "..", "/", "../x", "a/b", "a\nb", "${runs}", "*", "~", "a
 
 
 def params(**changes: Any) -> dict[str, Any]:
-    world = {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_images": {"train": 2, "val": 1}}
+    world = {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_records": {"train": 2, "val": 1}}
     dataset = {"origin": "generated", "input": "pipeline/ingest/worlds", "world": world, "sources": {"voc": {}}}
     run = {"dataset": "voc", "task": {"name": "segmentation"}, "model": {"name": "fcn"}}
     return {"datasets": {"voc": dataset}, "runs": {"seg": run}, "train": {}, "loader": {}, "shards": {}} | changes

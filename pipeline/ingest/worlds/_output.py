@@ -19,10 +19,14 @@ _NUM_IMAGES = Range(1, 400_000)
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSizes:
-    """Number of images of each split."""
+    """Number of records of each split."""
 
     train: int
     val: int
+
+    @property
+    def total(self) -> int:
+        return self.train + self.val
 
     def __post_init__(self) -> None:
         check_ranges(self, train=_NUM_IMAGES, val=_NUM_IMAGES)

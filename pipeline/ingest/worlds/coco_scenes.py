@@ -50,7 +50,7 @@ class Config:
 
     seed: int = 1
     image_size: int = 128
-    num_images: SplitSizes = field(default=SplitSizes(train=1600, val=240))
+    num_records: SplitSizes = field(default=SplitSizes(train=1600, val=240))
     jpeg_quality: int = 92
     max_objects: int = 4
 
@@ -65,7 +65,7 @@ def generate(root: Path, config: Config, progress: Callable[[int], None]) -> Non
         progress: called with the number of images done since the last call.
     """
     for split in _SPLITS:
-        _generate_split(root, split, getattr(config.num_images, split), config, progress)
+        _generate_split(root, split, getattr(config.num_records, split), config, progress)
 
 
 def scene_of(config: Config, split: str, index: int) -> tuple[Scene, list[str], list[Asked]]:

@@ -32,7 +32,7 @@ class Config:
 
     seed: int = 1
     image_size: int = 128
-    num_images: SplitSizes = field(default=SplitSizes(train=1200, val=240))
+    num_records: SplitSizes = field(default=SplitSizes(train=1200, val=240))
     jpeg_quality: int = 92
     max_objects: int = 4
 
@@ -59,7 +59,7 @@ def generate(root: Path, config: Config, progress: Callable[[int], None]) -> Non
     present: dict[str, dict[str, dict[str, int]]] = {}  # split -> image -> class -> 1, or 0 if only difficult ones
     for split, (_, first) in _SPLITS.items():
         present[split] = {}
-        for index in range(getattr(config.num_images, split)):
+        for index in range(getattr(config.num_records, split)):
             stem = f"2012_{first + index + 1:06d}"
             present[split][stem] = _write_image(kit, stem, scene_of(config, split, index), config)
             progress(1)

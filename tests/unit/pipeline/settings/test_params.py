@@ -129,7 +129,7 @@ def test_a_flip_that_knows_nothing_of_the_text_is_refused(document, run):
         "datasets",
         "datasets.voc",
         "datasets.voc.world",
-        "datasets.voc.world.num_images",
+        "datasets.voc.world.num_records",
         "datasets.voc.sources",
         "datasets.voc.sources.voc",
         "runs",
@@ -193,7 +193,7 @@ def test_data_sets_and_runs_must_be_there(document, section):
         ("cluster.collective_timeout_s", 0, "1 or more (is 0)"),
         ("tracking.patience_s", -1, "0 or more (is -1.0)"),
         ("datasets.voc.max_quarantined", 1.1, "0 or more and at most 1 (is 1.1)"),
-        ("datasets.voc.world.num_images.train", 0, "1 or more and at most 400000 (is 0)"),
+        ("datasets.voc.world.num_records.train", 0, "1 or more and at most 400000 (is 0)"),
         ("runs.segmentation_fcn.model.dropout", 1, "0 or more and less than 1 (is 1.0)"),
         ("runs.detection_faster_rcnn.task.augment.crop", 0.5, "0 or more and less than 0.5 (is 0.5)"),
         ("runs.detection_faster_rcnn.model.anchors", [0.1, -0.2], "more than 0 (is [0.1, -0.2])"),
@@ -240,7 +240,7 @@ def test_parts_are_checked_where_their_data_set_has_mistakes(document):
         "datasets.voc.input: must be text (is 3)",
         "datasets.voc.sources.voc.one_based: must be true or false (is 1)",
         "datasets.voc.sources.vocc: unknown source (is \"vocc\"); did you mean 'voc'?",
-        'datasets.voc.world: unknown world (is "x"); known: coco_scenes, voc_scenes',
+        'datasets.voc.world: unknown world (is "x"); known: coco_scenes, recall, voc_scenes',
     ):
         assert said in text
 

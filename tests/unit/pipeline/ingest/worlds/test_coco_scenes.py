@@ -16,7 +16,7 @@ from contracts.errors import ConfigError
 from pipeline.ingest.worlds._output import SplitSizes
 from pipeline.ingest.worlds.coco_scenes import CATEGORY_IDS, Config, generate, scene_of
 
-CONFIG = Config(seed=3, num_images=SplitSizes(train=40, val=12))
+CONFIG = Config(seed=3, num_records=SplitSizes(train=40, val=12))
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +39,10 @@ def _files(root: Path) -> dict[str, bytes]:
 def test_equal_settings_give_equal_bytes_and_more_images_leave_the_first_ones_alone(root: Path, tmp_path: Path) -> None:
     generate(tmp_path / "again", CONFIG, lambda _: None)
     assert _files(tmp_path / "again") == _files(root)
-    generate(tmp_path / "fewer", Config(seed=3, num_images=SplitSizes(train=5, val=2)), lambda _: None)
+    generate(tmp_path / "fewer", Config(seed=3, num_records=SplitSizes(train=5, val=2)), lambda _: None)
     fewer = {name: data for name, data in _files(tmp_path / "fewer").items() if name.endswith(".jpg")}
     assert len(fewer) == 7 and fewer.items() <= _files(root).items()
-    generate(tmp_path / "other", Config(seed=4, num_images=SplitSizes(train=5, val=2)), lambda _: None)
+    generate(tmp_path / "other", Config(seed=4, num_records=SplitSizes(train=5, val=2)), lambda _: None)
     assert not set(_files(tmp_path / "other").values()) & set(_files(root).values())
 
 
@@ -118,7 +118,7 @@ def test_questions_and_annotations_belong_together(root: Path) -> None:
 
 
 def test_other_sizes(tmp_path: Path) -> None:
-    config = Config(image_size=80, max_objects=2, num_images=SplitSizes(train=6, val=1))
+    config = Config(image_size=80, max_objects=2, num_records=SplitSizes(train=6, val=1))
     generate(tmp_path, config, lambda _: None)
     document = _load(tmp_path / "annotations/instances_train2017.json")
     assert {max(i["height"], i["width"]) for i in document["images"]} == {80}

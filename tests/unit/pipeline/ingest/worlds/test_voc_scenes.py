@@ -22,7 +22,7 @@ from pipeline.ingest.worlds.voc_scenes import (
     voc_palette,
 )
 
-CONFIG = Config(seed=3, num_images=SplitSizes(train=60, val=15))
+CONFIG = Config(seed=3, num_records=SplitSizes(train=60, val=15))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,124 @@
+"""What a lecture or a paper claims, decided by what was measured here: the contract of a file of claims.
+
+A file `claims/<chapter>.py` of a project holds `TITLE`, `INTRODUCTION` and `claims(results) -> list[Claim]`. It reads
+the measured numbers of runs and draws; it trains nothing. A claim that the numbers do not bear out is shown like any
+other: `holds` says how it went.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+from typing import Any
+
+from contracts.errors import DataError
+from lightning_modules.base.task import Plot
+from pipeline.system.project import Project, read_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One number of one run: its 95 % bootstrap interval, and the constant predictor's number where it has one."""
+
+    run: str
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    constant: float | None
+    num_items: int
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of a claim's table: what was compared, its numbers (one a seed), and the control beside it."""
+
+    what: str
+    measured: Sequence[Measured]
+    control: str = ""
+
+    @property
+    def value(self) -> float:
+        """The median over seeds."""
+        return median(number.value for number in self.measured)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """
+    Attributes:
+        name: of the claim, for links: `[a-z0-9-]+`.
+        says: the claim in a sentence. slides: rows of the lecture it stands for, such as "S06".
+        holds: whether the numbers bear it out. because: in a sentence with the deciding numbers.
+        figure: of the same numbers. rows: the numbers themselves. note: what a reader should know beside them.
+    """
+
+    name: str
+    says: str
+    slides: Sequence[str]
+    holds: bool
+    because: str
+    figure: Plot
+    rows: Sequence[Row] = ()
+    note: str = ""
+
+
+class Results:
+    """The measured numbers of a project's runs, from `metrics/<run>.json`."""
+
+    def __init__(self, project: Project):
+        self._project = project
+        self._documents: dict[str, dict[str, Any]] = {}
+
+    def measured(self, run: str, name: str) -> Measured:
+        """Raises:
+        DataError: the run was not evaluated, or has no such number; lists those that it has.
+        """
+        document = self._document(run)
+        found = next((entry for entry in document["measured"] if entry["name"] == name), None)
+        if found is None or found["value"] is None:
+            raise DataError(
+                "no such number", value=name, where=str(self._project.metrics(run)),
+                allowed=", ".join(entry["name"] for entry in document["measured"]),
+            )  # fmt: skip
+        low, high = found["interval_95"] or (None, None)
+        return Measured(
+            run=run, name=name, value=found["value"], low=low, high=high,
+            constant=document["constant"].get(name), num_items=found["num_items"], unit=found["unit"],
+        )  # fmt: skip
+
+    def row(self, what: str, runs: Sequence[str], name: str, control: str = "") -> Row:
+        """The number `name` of runs that differ by their seed."""
+        return Row(what=what, measured=[self.measured(run, name) for run in runs], control=control)
+
+    def _document(self, run: str) -> dict[str, Any]:
+        if run not in self._documents:
+            path = self._project.metrics(run)
+            self._documents[run] = read_json(path, f"what run {run} scored", f"`dvc repro evaluate@{run}`")
+        return self._documents[run]
+
+
+def chapters(folder: Path) -> list[ModuleType]:
+    """The files of claims in `folder`, by name.
+
+    Raises:
+        DataError: there is none, or one lacks a part of the contract.
+    """
+    modules = []
+    for path in sorted(folder.glob("[!_]*.py")):
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        missing = [name for name in ("TITLE", "INTRODUCTION", "claims") if not hasattr(module, name)]
+        if missing:
+            raise DataError("a file of claims is not whole", value=f"no {', '.join(missing)}", where=str(path))
+        modules.append(module)
+    if not modules:
+        raise DataError("there are no claims", where=str(folder), allowed="a file <chapter>.py")
+    return modules

@@ -1,0 +1,82 @@
+"""A project's claims on one static page: statement, verdict, figure, numbers, and the command that makes them.
+
+    python -m pipeline.measuring.page
+
+It reads `claims/*.py` and `metrics/*.json` and writes `page.html`: one file without links to any server, its figures
+inside it. Equal numbers give equal bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import matplotlib as mpl
+from jinja2 import Environment, StrictUndefined
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+from pipeline.measuring.charts import draw
+from pipeline.measuring.claims import Claim, Measured, Results, Row, chapters
+from pipeline.system.disk import write_lines
+from pipeline.system.guard import ended_plainly, guard_process
+from pipeline.system.project import Project
+
+PAGE = "page.html"
+_TEMPLATE = Path(__file__).with_name("page.html")
+
+
+def render(title: str, parts: Sequence[tuple[ModuleType, Sequence[Claim]]]) -> str:
+    """The page's HTML, of each chapter with its claims."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"picture": _picture, "interval": _interval, "number": _number, "command": _command}
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(title=title, chapters=parts)
+
+
+def _picture(claim: Claim) -> str:
+    """The figure as a data URL of an SVG: what matplotlib calls alike in two figures stays apart."""
+    with mpl.rc_context({"svg.hashsalt": claim.name}), io.BytesIO() as file:
+        FigureCanvasSVG(draw(claim.figure)).print_svg(file, metadata={"Date": None, "Creator": None})
+        return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _interval(measured: Measured) -> str:
+    if measured.low is None or measured.high is None:
+        return _number(measured.value)
+    return f"{_number(measured.value)} ({_number(measured.low)} to {_number(measured.high)})"
+
+
+def _command(rows: Sequence[Row]) -> str:
+    runs = dict.fromkeys(number.run for row in rows for number in row.measured)
+    return "dvc repro " + " ".join(f"evaluate@{run}" for run in runs) if runs else ""
+
+
+def write_page(project: Project) -> list[Claim]:
+    """Write `page.html` of a project; returns its claims.
+
+    Raises:
+        DataError: there are no claims, or one needs a number that was not measured.
+    """
+    results = Results(project)
+    parts = [(module, module.claims(results)) for module in chapters(project.root / "claims")]
+    write_lines(project.root / PAGE, render(project.root.name, parts).splitlines())
+    return [claim for _, claims in parts for claim in claims]
+
+
+def main() -> None:
+    argparse.ArgumentParser(description="This project's claims and numbers: page.html.").parse_args()
+    with ended_plainly():
+        guard_process()
+        claims = write_page(Project.here())
+        print(f"page: {len(claims)} claims, {sum(claim.holds for claim in claims)} of them borne out: {PAGE}")
+
+
+if __name__ == "__main__":
+    main()

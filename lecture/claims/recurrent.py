@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from lightning_modules.base.task import Plot
+from lightning_modules.reports._plots import Plot
 from pipeline.measuring.claims import Claim, Results
 
 TITLE = "Recurrent networks: vanishing gradients and memory"

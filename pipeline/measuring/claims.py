@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from contracts.errors import DataError
-from lightning_modules.base.task import Plot
+from lightning_modules.reports._plots import Plot
 from pipeline.system.project import Project, read_json
 
 

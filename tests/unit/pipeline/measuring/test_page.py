@@ -13,7 +13,7 @@ from pipeline.measuring.page import PAGE, write_page
 from pipeline.system.project import Project
 
 CHAPTER = """
-from lightning_modules.base.task import Plot
+from lightning_modules.reports._plots import Plot
 from pipeline.measuring.claims import Claim
 
 TITLE = "Cats & dogs"

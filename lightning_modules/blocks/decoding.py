@@ -73,7 +73,7 @@ def beam_search(
 
     At every step the `beam_size` best of all extensions and of the hypotheses that have already ended are kept, by
     summed log-likelihood. At the end the hypothesis with the largest `log p / length ** length_power` is taken,
-    `length` counting the ending token; 0 means no length normalisation. One that reaches `max_length` is taken as it is.
+    `length` counting the ending token; 0 means no length normalisation. One that reaches `max_length` counts as it is.
 
     Args:
         step: the decoder. Rows of `state` only move inside their input, so what is constant for an input is not in it.
@@ -84,10 +84,9 @@ def beam_search(
         length_power: 0 or more.
     """
     device = next(_tensors(state)).device
-    rows = num_inputs * beam_size
     longest = _longest(max_length, num_inputs, device)
     first_row = torch.arange(num_inputs, device=device).unsqueeze(1) * beam_size  # (B, 1)
-    tokens = torch.full((rows,), begin, dtype=torch.int64, device=device)
+    tokens = torch.full((num_inputs * beam_size,), begin, dtype=torch.int64, device=device)
     # All beams start alike; only the first of an input may be extended, or the beam would hold copies.
     log_probs = torch.full((num_inputs, beam_size), -torch.inf, device=device)
     log_probs[:, 0] = 0.0
@@ -168,9 +167,7 @@ def sample(
         kept.append(keep)
         if bool(ended.all()):
             break
-    return Decoded(
-        tokens=torch.stack(written, dim=1), lengths=lengths, log_probs=total, kept=torch.stack(kept, dim=1)
-    )
+    return Decoded(tokens=torch.stack(written, dim=1), lengths=lengths, log_probs=total, kept=torch.stack(kept, dim=1))
 
 
 def score(step: Step, state: Any, texts: Tensor, lengths: Tensor, *, begin: int) -> Tensor:

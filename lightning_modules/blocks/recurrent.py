@@ -58,18 +58,18 @@ class ElmanCell(nn.Module):
     def of(cls, rnn: nn.RNN) -> ElmanCell:
         """The cell with the weights of a layer of torch's, which has two biases that only ever add up."""
         assert isinstance(rnn, nn.RNN) and rnn.nonlinearity == "tanh"
-        _check_single(rnn)
+        from_input, from_hidden, bias = _weights(rnn)
         cell = cls(rnn.input_size, rnn.hidden_size, bias=rnn.bias)
         with torch.no_grad():
-            cell.from_input.weight.copy_(rnn.weight_ih_l0)
-            cell.from_hidden.weight.copy_(rnn.weight_hh_l0)
+            cell.from_input.weight.copy_(from_input)
+            cell.from_hidden.weight.copy_(from_hidden)
             if rnn.bias:
-                cell.from_input.bias.copy_(rnn.bias_ih_l0 + rnn.bias_hh_l0)
+                cell.from_input.bias.copy_(bias)
         return cell
 
 
 class LSTMCell(nn.Module):
-    """`(i, f, o, g) = (s, s, s, tanh)(W (h_{t-1}; x_t) + b)`, `c_t = f c_{t-1} + i g`, `h_t = o tanh(c_t)`, s the sigmoid.
+    """`i, f, o, g = (s, s, s, tanh)(W (h_{t-1}; x_t) + b)`, s the sigmoid; `c_t = f c_{t-1} + i g`; `h_t = o tanh c_t`.
 
     Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000, without peepholes. The rows of W are in the
     order i, f, o, g, its columns those of (h; x); torch's rows are in the order i, f, g, o. 4 H (H + I) weights, and
@@ -104,12 +104,12 @@ class LSTMCell(nn.Module):
     def of(cls, lstm: nn.LSTM) -> LSTMCell:
         """The cell with the weights of a layer of torch's, which has two biases that only ever add up."""
         assert isinstance(lstm, nn.LSTM) and not lstm.proj_size
-        _check_single(lstm)
+        from_input, from_hidden, bias = _weights(lstm)
         cell = cls(lstm.input_size, lstm.hidden_size, bias=lstm.bias)
         with torch.no_grad():
-            cell.gates.weight.copy_(_lecture_order(torch.cat([lstm.weight_hh_l0, lstm.weight_ih_l0], dim=1)))
+            cell.gates.weight.copy_(_lecture_order(torch.cat([from_hidden, from_input], dim=1)))
             if lstm.bias:
-                cell.gates.bias.copy_(_lecture_order(lstm.bias_ih_l0 + lstm.bias_hh_l0))
+                cell.gates.bias.copy_(_lecture_order(bias))
         return cell
 
 
@@ -139,13 +139,11 @@ def lstm_gates(lstm: nn.LSTM, steps: Tensor, outputs: Tensor, state: LSTMState |
         state: before the first step; None: zeros.
     """
     assert lstm.batch_first and not lstm.proj_size
-    _check_single(lstm)
+    from_input, from_hidden, bias = _weights(lstm)
     first = torch.zeros_like(outputs[:, 0]) if state is None else state.hidden
     before = torch.cat([first.unsqueeze(1), outputs[:, :-1]], dim=1)  # h_{t-1} at place t
     with torch.autocast(steps.device.type, enabled=False):
-        raw = steps.float() @ lstm.weight_ih_l0.T + before.float() @ lstm.weight_hh_l0.T
-        if lstm.bias:
-            raw = raw + lstm.bias_ih_l0 + lstm.bias_hh_l0
+        raw = steps.float() @ from_input.T + before.float() @ from_hidden.T + bias
         i, f, g, o = raw.chunk(4, dim=-1)  # torch's order
         i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
         cell = torch.zeros_like(i[:, 0]) if state is None else state.cell
@@ -175,8 +173,11 @@ def _lecture_order(rows: Tensor) -> Tensor:
     return torch.cat([i, f, o, g])
 
 
-def _check_single(rnn: nn.RNNBase) -> None:
+def _weights(rnn: nn.RNNBase) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the one layer: (G, I), (G, H), and the sum of both biases (G,), or 0; G is H for an RNN, 4H for an LSTM."""
     assert rnn.num_layers == 1 and not rnn.bidirectional, "one layer of one direction"
+    from_input, from_hidden, *biases = rnn.all_weights[0]
+    return from_input, from_hidden, sum(biases, torch.zeros_like(from_hidden[:, 0]))
 
 
 def _uniform(module: nn.Module, hidden: int) -> None:

@@ -14,6 +14,7 @@ KINDS = {
     "world": "pipeline.ingest.worlds",
     "task": "lightning_modules.tasks",
     "model": "lightning_modules.models",
+    "text": "lightning_modules.texts",
     "scorer": "pipeline.measuring.scorers",
     "format": "pipeline.shards.formats",
 }

@@ -43,6 +43,8 @@ BESIDE_TRAINING = {
     "contracts/names.py",
     "contracts/ranges.py",
     "contracts/redact.py",
+    "lightning_modules/drawing/arabic.py",
+    "lightning_modules/drawing/letters.py",
     "lightning_modules/drawing/shapes.py",
     "lightning_modules/drawing/text.py",
     *(

@@ -51,7 +51,9 @@ def test_masked_places_get_nothing_at_all_and_pass_no_gradient_on():
     assert (gradients[0][~mask] == 0).all() and (gradients[1][~mask] == 0).all()
 
 
-@pytest.mark.parametrize("make", [AdditiveAttention, GeneralAttention, lambda d, q: GeneralAttention(d, q, projected=False)])
+@pytest.mark.parametrize(
+    "make", [AdditiveAttention, GeneralAttention, lambda d, q: GeneralAttention(d, q, projected=False)]
+)
 def test_a_padded_row_is_what_it_is_alone(make):
     torch.manual_seed(0)
     attention = make(6, 6)

@@ -126,7 +126,14 @@ def test_length_power_prefers_longer_sentences():
 def test_banned_tokens_are_never_written():
     step, start = _toy(0)
     decoded = beam_search(
-        step, repeat_rows((start,), 3), num_inputs=4, beam_size=3, max_length=9, begin=BEGIN, end=END, banned=(0, 1, 2, 5)
+        step,
+        repeat_rows((start,), 3),
+        num_inputs=4,
+        beam_size=3,
+        max_length=9,
+        begin=BEGIN,
+        end=END,
+        banned=(0, 1, 2, 5),
     )
     assert not {0, 1, 2, 5} & set(decoded.tokens.flatten().tolist())
 
@@ -192,7 +199,9 @@ def test_temperature_sharpens_and_flattens(temperature, expected):
     )
     shares = torch.bincount(drawn.tokens[:, 0], minlength=3) / n
     torch.testing.assert_close(shares, torch.tensor(expected), atol=0.012, rtol=0)
-    assert drawn.log_probs.exp().unique().tolist() == pytest.approx([0.25, 0.5])  # the model's, whatever the temperature
+    assert drawn.log_probs.exp().unique().tolist() == pytest.approx(
+        [0.25, 0.5]
+    )  # the model's, whatever the temperature
 
 
 def _draw(step, start, seed, **options):

@@ -1,7 +1,7 @@
 """What a task is: the one contract between records, models, metrics and pictures.
 
 A file `lightning_modules/tasks/<name>.py` holds one class `Task(BaseTask)`; the file name is its name in params.yaml.
-The task never builds its model: `params.yaml` joins the two, and `model_args()` is all that the model is told.
+The task never builds its model: `params.yaml` joins the two, and `spec()` is all that the model is told.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from contracts.records import DataSpec, Record
-from lightning_modules.base.families import Family
+from lightning_modules.base.families import Spec
 from lightning_modules.metrics.measurement import Measurement, values_of
 
 Example = dict[str, Any]
@@ -65,7 +65,7 @@ class BaseTask(ABC):
         requires: columns of the shard index that must be positive for a sample to be used by this task, of
             `num_captions`, `num_objects`, `num_masks`, `num_questions`, `num_labels`, `has_semantic`.
         eval_requires: the same for validation and test (a detector is also measured on images without objects).
-        family: of models that it can train (`families.py`).
+        spec_class: of the spec that it makes; it can train the models that name the same one (`families.py`).
         metric: the name (a key of `score`) by which the best checkpoint and the champion are chosen by default.
         metric_mode: "max" or "min".
     """
@@ -73,7 +73,7 @@ class BaseTask(ABC):
     Config: ClassVar[type]
     requires: ClassVar[tuple[str, ...]] = ()
     eval_requires: ClassVar[tuple[str, ...]] = ()
-    family: ClassVar[Family]
+    spec_class: ClassVar[type[Spec]]
     metric: ClassVar[str]
     metric_mode: ClassVar[Literal["max", "min"]] = "max"
 
@@ -82,8 +82,8 @@ class BaseTask(ABC):
         self.data = data
 
     @abstractmethod
-    def model_args(self) -> dict[str, Any]:
-        """Keyword arguments for the model beside its own Config, such as `num_classes` or `vocabulary_size`."""
+    def spec(self) -> Spec:
+        """What the model must know beside its own Config, such as `num_classes` or `vocabulary_size`."""
 
     @abstractmethod
     def encode(self, record: Record, seed: int | None) -> Example:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lightning_modules.base.families import InstanceSegmenterSpec
 from lightning_modules.base.object_task import ObjectConfig, ObjectTask, class_ap_plot, curve_plot, error_plot
 from lightning_modules.base.task import Plot, Prediction, Truth
 from lightning_modules.metrics.measurement import Measurement
@@ -24,7 +25,7 @@ class Task(ObjectTask):
 
     requires = ("num_masks",)
     eval_requires = ()
-    family = "instance segmenter"
+    spec_class = InstanceSegmenterSpec
     metric = "mask_AP50"
     with_masks = True
 

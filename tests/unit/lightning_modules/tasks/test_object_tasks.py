@@ -21,7 +21,7 @@ KINDS = [(detection, faster_rcnn), (instances, mask_rcnn)]
 def build(module, model_module, data, **config):
     task = module.Task(module.Task.Config(**SMALL, **config), data)
     torch.manual_seed(0)
-    model = model_module.Model(model_module.Config(channels=16, box_head=32), **task.model_args())
+    model = model_module.Model(model_module.Config(channels=16, box_head=32), task.spec())
     return task, model
 
 

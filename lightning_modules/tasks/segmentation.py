@@ -31,10 +31,10 @@ from lightning_modules.metrics.segmentation import (
     BOUNDARY_PX,
     ERROR_KINDS,
     class_ious,
-    confusion_matrix,
     count_errors,
     measure_segmentation,
 )
+from lightning_modules.metrics.segmentation_scores import confusion_matrix
 
 
 class Task(BaseTask):

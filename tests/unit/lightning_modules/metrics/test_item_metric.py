@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torchmetrics import Metric, MetricCollection
+from torchmetrics.text import CharErrorRate, SacreBLEUScore, WordErrorRate
 
 from contracts.errors import ConfigError, DataError
 from lightning_modules.metrics.bootstrap import intervals
@@ -243,3 +244,25 @@ def test_nothing_in_a_strangers_state_is_run():
     metric.encoded.append(torch.frombuffer(bytearray(pickle.dumps(("", [Evil()]))), dtype=torch.uint8))
     with pytest.raises(DataError, match=r"neither a plain value nor an array: 'print'"):
         metric.ids()
+
+
+def test_torchmetrics_own_differ_by_what_the_docs_say(all_cases):
+    """Where they are equal to the last digit one day, ours can go."""
+    case = all_cases["translation"]
+    texts, references = [p["text"] for p in case.predictions], [t["references"] for t in case.truths]
+    close = 100 * float(SacreBLEUScore()(texts, references))
+    assert 1e-9 < abs(close - case.expected["BLEU"]) < 1e-5
+    one = [{"id": 1, "text": "the dog bit the"}], [{"id": 1, "references": ["the cat ran home today"]}]
+    metric = TranslationScores()
+    metric.update(*one)
+    assert float(metric.compute()["BLEU"]) == pytest.approx(12.44, abs=0.01), "sacrebleu's exponential smoothing"
+    assert float(SacreBLEUScore()(["the dog bit the"], [["the cat ran home today"]])) == 0
+    for name, theirs in (("CER", CharErrorRate()), ("WER", WordErrorRate())):
+        ours = RecognitionScores(value=name)
+        for i, (read, wanted) in enumerate([("a b", "a c"), ("hallo you", "hello you")]):
+            ours.update([{"id": i, "text": read}], [{"id": i, "text": wanted}])
+            theirs.update(read, wanted)
+        assert float(theirs.compute()) == pytest.approx(float(ours.compute()), rel=1e-6)
+        theirs.update("e\u0301", "é")  # the same word, written otherwise
+        ours.update([{"id": 9, "text": "e\u0301"}], [{"id": 9, "text": "é"}])
+        assert float(theirs.compute()) > float(ours.compute())

@@ -27,10 +27,8 @@ from lightning_modules.base.families import SegmenterSpec
 from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
 from lightning_modules.blocks.pixels import stack, stack_images
 from lightning_modules.metrics.measurement import Measurement
-from lightning_modules.metrics.segmentation import (
-    confusion_matrix,
-    measure_segmentation,
-)
+from lightning_modules.metrics.segmentation import measure_segmentation
+from lightning_modules.metrics.segmentation_scores import confusion_matrix
 
 
 class Task(BaseTask):

@@ -1,7 +1,7 @@
 """params.yaml -> typed sections. Every mistake of a section is told at once, before any work.
 
 Data stages read `datasets`, `shards` and `cluster` and never import torch. `load_run` also checks the task's and the
-model's own sections, which needs their modules; `python -m pipeline.settings.check` does so for every run.
+model's own sections, which needs their modules; `sightline check` does so for every run.
 """
 
 from __future__ import annotations

@@ -62,12 +62,28 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., int | None]],
 def check(
     out: Annotated[Path | None, Option(metavar="FILE", help="written when all is well: DVC's output")] = None,
     settings: Annotated[Path | None, Option(metavar="FOLDER", help="for the resolved settings of every run")] = None,
+    code: Annotated[Path | None, Option(metavar="FOLDER", help="for a digest of the code of every stage")] = None,
 ) -> None:
     """Tell every mistake in params.yaml at once, without running anything."""
     from pipeline.settings.check import run
     from pipeline.settings.outline import with_outlines
 
-    with_outlines(lambda: run(out, settings))
+    with_outlines(lambda: run(out, settings, code))
+
+
+@command("init")
+def init(
+    folder: Annotated[Path, Argument(help="a new or empty folder", show_default=False)],
+    data: Annotated[Path, Option(metavar="FOLDER", help="the data, read where it lies")],
+    task: Annotated[str, Option(metavar="TASK", help=_names("../lightning_modules/tasks"))],
+    source: Annotated[
+        str | None, Option(metavar="SOURCE", help=f"{_names('ingest/sources')}; found out where it is not given")
+    ] = None,
+) -> None:
+    """Write a project for data of your own, anywhere: it runs as it stands, by `sightline repro` in its folder."""
+    from pipeline.ingest.new_project import write_project
+
+    write_project(folder, data, task, source)
 
 
 @command("repro", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -77,12 +93,16 @@ def repro(context: typer.Context) -> None:
     Arguments are those of `dvc repro`, such as `register@my_run`.
     """
     from pipeline.settings.check import run
+    from pipeline.settings.code import CODE, PACKAGES
     from pipeline.settings.outline import with_outlines
+    from pipeline.tracking.lineage import VARIABLES, commit_of
 
     with_outlines(lambda: run(None, None))
+    told = any(os.environ.get(name) for name in VARIABLES) or any(Path(package).is_dir() for package in PACKAGES)
+    environment = {**os.environ, **({} if told else commit_of(CODE))}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     # The umask goes with it, so that DVC's cache is the user's, too.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    os.execve(sys.executable, [sys.executable, "-m", "dvc", "repro", *context.args], {**os.environ, "PATH": path})
+    os.execve(sys.executable, [sys.executable, "-m", "dvc", "repro", *context.args], environment)
 
 
 @command("predict")

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from contracts.errors import ConfigError
+from pipeline.settings.code import STAGES, code_digest
 from pipeline.settings.params import Params, read_params
 from pipeline.settings.parse import Problems, indented, nearest, parse, raise_if
 from pipeline.settings.sections import ClusterConfig, LoaderConfig, RegistryConfig, ShardsConfig, TrackingConfig
@@ -57,12 +58,23 @@ def write_settings(params: Params, folder: Path) -> None:
             write_json(new / name / "evaluate.json", {"num_pictures": run.train.num_pictures})
 
 
-def run(out: Path | None, settings: Path | None) -> None:
+def write_code(params: Params, folder: Path) -> None:
+    """`<folder>/<stage>/<name>.json`: a digest of the code that each stage of dvc.yaml depends on, for a project that
+    lies outside the code's repository."""
+    with renewed(folder, inside=Path.cwd()) as new:
+        for stage, section in STAGES.items():
+            for name, entry in params.document[section].items():
+                digest = code_digest(Path.cwd(), entry, stage=stage)
+                write_json(new / stage / f"{name}.json", {"sha256": digest})
+
+
+def run(out: Path | None, settings: Path | None, code: Path | None = None) -> None:
     """The command: check, say so, and write what DVC's stage asks for.
 
     Args:
         out: file to write when all is well.
         settings: folder below this one for the resolved settings of every run.
+        code: folder below this one for digests of the code of every stage.
 
     Raises:
         ConfigError: tells every mistake.
@@ -71,6 +83,8 @@ def run(out: Path | None, settings: Path | None) -> None:
     check(params)
     if settings is not None:
         write_settings(params, settings)
+    if code is not None:
+        write_code(params, code)
     if out is not None:
         write_json(out, {"checked": True})  # always the same, so that no stage runs again because of it
     counts = f"{len(params.document['datasets'])} data sets, {len(params.document['runs'])} runs"

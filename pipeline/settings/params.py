@@ -170,7 +170,7 @@ class Params:
         loader = self._with_shared(LoaderConfig, "loader", entry, where, problems)
         task_name, task = self._named_part("task", entry.get("task"), f"{where}.task", problems)
         model_name, model = self._named_part("model", entry.get("model"), f"{where}.model", problems)
-        problems += _unfit(task_name, model_name, f"{where}.model")
+        problems += unfit(task_name, model_name, f"{where}.model")
         if len(problems) > before:
             return None
         assert train is not None and loader is not None
@@ -249,7 +249,7 @@ def _with_names(source: str, section: Any, splits: Any) -> Any:
     return {**names, **section}
 
 
-def _unfit(task: str, model: str, where: str) -> Problems:
+def unfit(task: str, model: str, where: str) -> Problems:
     """Why this model cannot do this task, where both exist."""
     models = discover.names("model")
     if task not in discover.names("task") or model not in models:

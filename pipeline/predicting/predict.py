@@ -1,7 +1,7 @@
 """Predict for image files with a trained run or a registered model; print one JSON document, draw pictures.
 
-    python -m pipeline.predicting.predict segmentation_fcn photo.jpg
-    python -m pipeline.predicting.predict models:/vqa_lstm@champion photo.jpg --question "what colour is the circle?"
+    sightline predict segmentation_fcn photo.jpg
+    sightline predict models:/vqa_lstm@champion photo.jpg --question "what colour is the circle?"
 
 A run's name stands for artifacts/<run>/best.ckpt, read with the code of this folder. An MLflow URI stands for a model
 with the code that it ships, which may be older or newer: that one runs in a process of its own, and only if this
@@ -10,7 +10,6 @@ project registered it, or with --trust.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -18,54 +17,37 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contracts.errors import ConfigError, DataError, SightlineError
-from pipeline.system.guard import guard_process
+from contracts.errors import ConfigError, DataError
 from pipeline.system.project import Project
 from pipeline.training import run_files
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0, 2 for what the user can mend (told without a traceback), 130 when interrupted."""
-    arguments = _parser().parse_args(argv)
-    try:
-        guard_process()
-        images = [_readable(image) for image in arguments.images]
-        if re.match(r"(models|runs):/", arguments.model):
-            return _predict_with_uri(arguments, images)
-        checkpoint = _checkpoint(Project.here(), arguments.model)
-        label = arguments.label or (checkpoint.parent.name if checkpoint.suffix == ".ckpt" else arguments.model)
-        document = predict(checkpoint, images, arguments.question, arguments.out, label)
-    except SightlineError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    print(json.dumps({"model": arguments.label or arguments.model, **document}, indent=1, ensure_ascii=False))
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line says. `label` is the model's name, where `model` is a temporary file."""
+
+    model: str
+    images: Sequence[Path]
+    question: str | None
+    out: Path
+    trust: bool
+    label: str | None
+
+
+def run(request: Request) -> int:
+    """The command: predict, print the document."""
+    images = [_readable(image) for image in request.images]
+    if re.match(r"(models|runs):/", request.model):
+        return _predict_with_uri(request, images)
+    checkpoint = _checkpoint(Project.here(), request.model)
+    label = request.label or (checkpoint.parent.name if checkpoint.suffix == ".ckpt" else request.model)
+    document = predict(checkpoint, images, request.question, request.out, label)
+    print(json.dumps({"model": request.label or request.model, **document}, indent=1, ensure_ascii=False))
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.predicting.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "model", help="run name, models:/name@alias, models:/name/version, runs:/id/model or a .ckpt file"
-    )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="JPEG or PNG file")
-    parser.add_argument("--question", help="the question to answer (VQA runs)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("predictions"), help="folder of the pictures (default: predictions)"
-    )
-    parser.add_argument(
-        "--trust", action="store_true", help="run the code of a registered model that this project did not register"
-    )
-    parser.add_argument("--label", help=argparse.SUPPRESS)  # the model's name, where it is a temporary file
-    return parser
 
 
 def predict(checkpoint: Path, images: Sequence[Path], question: str | None, out: Path, label: str) -> dict[str, Any]:
@@ -138,7 +120,7 @@ def _checkpoint(project: Project, model: str) -> Path:
     return checkpoint
 
 
-def _predict_with_uri(arguments: argparse.Namespace, images: Sequence[Path]) -> int:
+def _predict_with_uri(request: Request, images: Sequence[Path]) -> int:
     """Fetch the model and let the code that it ships predict, in a process that cannot see this folder's code."""
     from pipeline.tracking import connection
     from pipeline.tracking import mlflow_run as tracking
@@ -146,14 +128,14 @@ def _predict_with_uri(arguments: argparse.Namespace, images: Sequence[Path]) -> 
     project = Project.here()
     client = connection.connect(_tracking_config(project.root), project.store_root)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = tracking.fetch_signed(arguments.model, client, Path(temporary), trust=arguments.trust)
+        folder = tracking.fetch_signed(request.model, client, Path(temporary), trust=request.trust)
         checkpoints = list((folder / "artifacts").glob("*.ckpt"))
-        if len(checkpoints) != 1 or not (folder / "code" / "pipeline" / "predict.py").is_file():
-            raise ConfigError("not a Sightline model", value=arguments.model)
-        command = [sys.executable, "-P", "-m", "pipeline.predicting.predict", str(checkpoints[0]), *map(str, images)]
-        command += ["--out", str(arguments.out), "--label", arguments.model]
-        if arguments.question is not None:
-            command += [f"--question={arguments.question}"]
+        if len(checkpoints) != 1 or not (folder / "code" / "pipeline" / "cli.py").is_file():
+            raise ConfigError("not a Sightline model", value=request.model)
+        command = [sys.executable, "-P", "-m", "pipeline.cli", "predict", str(checkpoints[0]), *map(str, images)]
+        command += ["--out", str(request.out), "--label", request.model]
+        if request.question is not None:
+            command += [f"--question={request.question}"]
         path = os.pathsep.join(filter(None, [str(folder / "code"), os.environ.get("PYTHONPATH")]))
         return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
 
@@ -164,7 +146,3 @@ def _tracking_config(root: Path) -> Any:
     from pipeline.settings.sections import TrackingConfig
 
     return load_params(root).section(TrackingConfig, "tracking") if (root / FILE).is_file() else TrackingConfig()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

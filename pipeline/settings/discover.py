@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import pkgutil
+from pathlib import Path
 from types import ModuleType
 
 from contracts.errors import ConfigError
+from pipeline.settings.outline import running_a_part
+
+_CODE = Path(__file__).resolve().parents[2]
 
 KINDS = {
     "source": "pipeline.ingest.sources",
@@ -23,8 +26,7 @@ KINDS = {
 
 def names(kind: str) -> list[str]:
     """Sorted names of the components of a kind, found without importing them."""
-    package = importlib.import_module(KINDS[kind])
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
+    return sorted(path.stem for path in (_CODE / KINDS[kind].replace(".", "/")).glob("[!_]*.py"))
 
 
 def load(kind: str, name: str, *, where: str) -> ModuleType:
@@ -48,4 +50,5 @@ def load(kind: str, name: str, *, where: str) -> ModuleType:
             allowed=", ".join(known),
             fix=f"did you mean {near[0]!r}?" if near else f"add {KINDS[kind].replace('.', '/')}/{name}.py",
         )
-    return importlib.import_module(f"{KINDS[kind]}.{name}")
+    with running_a_part():
+        return importlib.import_module(f"{KINDS[kind]}.{name}")

@@ -1,7 +1,7 @@
 """params.yaml -> typed sections. Every mistake of a section is told at once, before any work.
 
 Data stages read `datasets`, `shards` and `cluster` and never import torch. `load_run` also checks the task's and the
-model's own sections, which needs their modules; `python -m pipeline.settings.check` does so for every run.
+model's own sections, which needs their modules; `sightline check` does so for every run.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class Params:
         loader = self._with_shared(LoaderConfig, "loader", entry, where, problems)
         task_name, task = self._named_part("task", entry.get("task"), f"{where}.task", problems)
         model_name, model = self._named_part("model", entry.get("model"), f"{where}.model", problems)
-        problems += _unfit(task_name, model_name, f"{where}.model")
+        problems += unfit(task_name, model_name, f"{where}.model")
         if len(problems) > before:
             return None
         assert train is not None and loader is not None
@@ -250,7 +250,7 @@ def _with_names(source: str, section: Any, splits: Any) -> Any:
     return {**names, **section}
 
 
-def _unfit(task: str, model: str, where: str) -> Problems:
+def unfit(task: str, model: str, where: str) -> Problems:
     """Why this model cannot do this task, where both exist."""
     tasks, models = discover.names("task"), discover.names("model")
     if task not in tasks or model not in models:

@@ -20,7 +20,7 @@ class TrainConfig:
     `precision: auto` is bf16-mixed where the GPUs or CPUs have the instructions, decided when the run begins and kept
     with it: a later call, other machines and `evaluate` use the same. A state is written after every epoch, and inside
     it when the last one is `checkpoint_every_s` old, or at every so many steps: no more than that is lost. `ledger`
-    records the sample keys of every step, for `python -m pipeline.training.ledger`; a run that is trained already has
+    records the sample keys of every step, for `sightline ledger`; a run that is trained already has
     none until it is trained anew: `dvc repro --force --single-item train@<run>`.
     """
 

@@ -96,7 +96,7 @@ class ShardCache:
             value=f"sha256 {found}",
             where=url,
             allowed=f"sha256 {path.name}",
-            fix="run the shard stage again (python -m pipeline.stages.shard <data set>): it sends anew what is damaged",
+            fix="run the shard stage again (sightline stage shard <data set>): it sends anew what is damaged",
         )
 
     def _make_room(self, keep: Path) -> None:

@@ -107,7 +107,7 @@ class Project:
 
 def heal(path: Path) -> str:
     """What mends a damaged file of an output, for an error's `fix`. To delete it does not: DVC brings the same."""
-    return f"`python -m pipeline.system.heal --yes {path}`, then `dvc pull` where a remote has it, else `dvc repro`"
+    return f"`sightline heal --yes {path}`, then `dvc pull` where a remote has it, else `dvc repro`"
 
 
 def write_json(path: Path, document: Any, *, indent: int | None = 1) -> None:

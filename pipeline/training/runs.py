@@ -9,10 +9,10 @@ from annotated_types import Len
 
 from contracts.records import DataSpec
 from pipeline.settings import discover, own
+from pipeline.settings.code import code_digest
 from pipeline.settings.params import Params, Run
 from pipeline.shards.manifest import digest_of, load_manifest
 from pipeline.system.project import Project, read_json
-from pipeline.training.train_code import code_digest
 
 TokenCount = Annotated[list[str | int], Len(2, 2)]
 Vocabulary = dict[str, list[TokenCount]]

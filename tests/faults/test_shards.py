@@ -91,7 +91,7 @@ def measured_project(root: Path, project: Path) -> Path:
         RUN,
         "not those that were written",
         VAL.name,
-        "pipeline.system.heal --yes data/shards/voc",
+        "sightline heal --yes data/shards/voc",
     )
     run_stage(root, project, "shard", DATASET)
     assert (project / VAL).read_bytes() == whole
@@ -124,7 +124,7 @@ def test_evaluate_and_register_refuse_a_flipped_byte_in_the_checkpoint(root, hea
     whole = (healed / BEST).read_bytes()
     digest = hashlib.sha256(whole).hexdigest()
     flip(healed / BEST)
-    said = ["not the one that training wrote", str(BEST), digest, f"pipeline.system.heal --yes artifacts/{RUN}"]
+    said = ["not the one that training wrote", str(BEST), digest, f"sightline heal --yes artifacts/{RUN}"]
     refused(root, healed, "evaluate", RUN, *said)
     refused(root, healed, "register", RUN, *said)
     assert not (healed / "registry").exists()
@@ -159,7 +159,7 @@ def test_vocab_refuses_what_is_not_the_shard_that_was_written(root, healed, faul
     whole, words = (healed / TRAIN).read_bytes(), (healed / "data/vocab/voc.json").read_bytes()
     damage, said = TAR_FAULTS[fault]
     damage(healed / TRAIN)
-    refused(root, healed, "vocab", DATASET, said, str(TRAIN), "pipeline.system.heal --yes data/shards/voc")
+    refused(root, healed, "vocab", DATASET, said, str(TRAIN), "sightline heal --yes data/shards/voc")
     (healed / TRAIN).write_bytes(whole)
     run_stage(root, healed, "vocab", DATASET)
     assert (healed / "data/vocab/voc.json").read_bytes() == words
@@ -176,7 +176,7 @@ def test_reading_and_verifying_name_the_tar(healed, fault):
     assert said in str(caught.value) and TRAIN.name in caught.value.where
     with pytest.raises(DataError) as caught:
         verify_shards(folder, load_manifest(folder))
-    assert TRAIN.name in caught.value.where and "pipeline.system.heal --yes data/shards/voc" in caught.value.fix
+    assert TRAIN.name in caught.value.where and "sightline heal --yes data/shards/voc" in caught.value.fix
 
 
 JSON_FAULTS: dict[str, bytes] = {
@@ -340,4 +340,4 @@ def test_a_loader_process_tells_it_in_the_same_words(healed, num_workers):
     asks = [Ask("train", False, Request(tuple(range(8)), epoch=0))]
     with pytest.raises(DataError, match=r"^a sample's bytes are not those") as caught:
         list(PlannedLoader(BatchLoader(dataset, config), lambda epoch: asks, 1))
-    assert "Traceback" not in str(caught.value) and "pipeline.system.heal --yes" in str(caught.value)
+    assert "Traceback" not in str(caught.value) and "sightline heal --yes" in str(caught.value)

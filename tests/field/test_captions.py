@@ -11,7 +11,7 @@ import pytest
 from contracts.records import DataSpec
 from lightning_modules.reports.captioning import Report
 from lightning_modules.tasks.captioning import CaptioningConfig, Task
-from pipeline.measuring import score
+from tests.command import sightline
 
 COCO = {"coco": {"instances": ""}}
 NAMES = ["t01-captions-de", "t01-captions-zh"]
@@ -47,7 +47,10 @@ def test_the_scorer_tells_right_from_wrong(field: Path, capsys: pytest.CaptureFi
     for results in ("results", "results_wrong"):
         files = ["--truth", str(field / name / "annotations/captions_val2017.json")]
         assert (
-            score.main(["captions", "--no-java", *files, "--predictions", str(field / name / f"{results}.json")]) == 0
+            sightline(
+                "score", ["captions", "--no-java", *files, "--predictions", str(field / name / f"{results}.json")]
+            )
+            == 0
         )
         scores[results] = json.loads(capsys.readouterr().out)
     assert scores["results"]["Bleu_4"] > 0.99

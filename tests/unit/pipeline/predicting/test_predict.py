@@ -1,4 +1,4 @@
-"""`python -m pipeline.predicting.predict`: the document, the picture, and errors that say what to do."""
+"""`sightline predict`: the document, the picture, and errors that say what to do."""
 
 import hashlib
 import json
@@ -14,6 +14,7 @@ import pytest
 from contracts.errors import DataError
 from pipeline.predicting import predict
 from pipeline.training import predictor
+from tests.command import sightline
 
 
 class FakePredictor:
@@ -56,7 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_one_document_and_a_picture_for_each_image(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    assert predict.main(["a_run", "red.png", "other/red.png"]) == 0
+    assert sightline("predict", ["a_run", "red.png", "other/red.png"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["model"], document["task"]) == ("a_run", "detection")
     assert [item["answer"]["size"] for item in document["predictions"]] == [[20, 30]] * 2
@@ -66,7 +67,7 @@ def test_one_document_and_a_picture_for_each_image(folder: Path, capsys: pytest.
 
 
 def test_a_question_reaches_the_model(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    assert predict.main(["asks", "red.png", "--question", "what colour?", "--out", "here/below"]) == 0
+    assert sightline("predict", ["asks", "red.png", "--question", "what colour?", "--out", "here/below"]) == 0
     (item,) = json.loads(capsys.readouterr().out)["predictions"]
     assert (item["question"], item["answer"]["asked"]) == ("what colour?", "what colour?")
     assert (folder / item["picture"]).is_file()
@@ -89,7 +90,7 @@ def test_a_users_error_is_told_and_ends_with_2(
     folder: Path, capsys: pytest.CaptureFixture, arguments: list[str], said: list[str]
 ) -> None:
     (folder / "text.jpg").write_text("no image")
-    assert predict.main(arguments) == 2
+    assert sightline("predict", arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert all(text in err for text in said), err
@@ -104,11 +105,11 @@ def test_a_users_error_is_told_and_ends_with_2(
             [
                 "not the one that training wrote",
                 "best.ckpt",
-                "pipeline.system.heal --yes artifacts/a_run`",
+                "sightline heal --yes artifacts/a_run`",
                 "dvc repro",
             ],
         ),
-        ("run.json", None, ["the record of the training is not there", "run.json", "pipeline.system.heal --yes"]),
+        ("run.json", None, ["the record of the training is not there", "run.json", "sightline heal --yes"]),
         ("run.json", b'{"run_id": "1", "gi', ["the record of the training is damaged", "run.json", "EOF"]),
         ("run.json", b"[]", ["the record of the training is damaged"]),
         ("run.json", b"\xff\xfe", ["the record of the training is damaged"]),
@@ -119,18 +120,21 @@ def test_weights_that_training_did_not_write_are_not_used(
 ) -> None:
     victim = folder / "artifacts" / "a_run" / file
     victim.unlink() if content is None else victim.write_bytes(content)
-    assert predict.main(["a_run", "red.png"]) == 2
+    assert sightline("predict", ["a_run", "red.png"]) == 2
     out, err = capsys.readouterr()
     assert out == "" and not (folder / "predictions").exists()
     assert all(text in err for text in said), err
-    assert predict.main(["artifacts/a_run/best.ckpt", "red.png"]) == 0, "a file that is named is the user's own choice"
+    # A file that is named is the user's own choice.
+    assert sightline("predict", ["artifacts/a_run/best.ckpt", "red.png"]) == 0
 
 
 def test_mlflow_and_torch_are_not_imported_for_an_error(folder: Path) -> None:
     """A wrong name is told at once, not after seconds of imports."""
     code = (
-        "import sys; from pipeline.predicting import predict; rc = predict.main(['nosuch', 'red.png']);"
-        "sys.exit(10 * rc + sum(name in sys.modules for name in ('mlflow', 'torch')))"
+        "import sys; from pipeline.cli import app\n"
+        "try: app(['predict', 'nosuch', 'red.png'])\n"
+        "except SystemExit as end:\n"
+        " sys.exit(10 * end.code + sum(name in sys.modules for name in ('mlflow', 'torch')))"
     )
     source = Path(predict.__file__).parents[2]
     result = subprocess.run(
@@ -150,13 +154,13 @@ def test_a_registered_model_predicts_with_the_code_it_ships(
         code = target / "model" / "code" / "pipeline"
         code.mkdir(parents=True)
         (code / "__init__.py").touch()
-        (code / "predict.py").write_text("import sys\nprint('shipped', *sys.argv[2:])\nsys.exit(7)\n")
+        (code / "cli.py").write_text("import sys\nprint('shipped', *sys.argv[3:])\nsys.exit(7)\n")
         (target / "model" / "artifacts").mkdir()
         (target / "model" / "artifacts" / "best.ckpt").touch()
         return target / "model"
 
     monkeypatch.setattr(connection, "connect", lambda config, root: None)
     monkeypatch.setattr(tracking, "fetch_signed", fetch)
-    assert predict.main(["models:/m@champion", "red.png", "--question=-why?"]) == 7
+    assert sightline("predict", ["models:/m@champion", "red.png", "--question=-why?"]) == 7
     said = capfd.readouterr().out
     assert said == "shipped red.png --out predictions --label models:/m@champion --question=-why?\n"

@@ -19,6 +19,7 @@ from pipeline.shards import convert
 from pipeline.shards.manifest import load_manifest
 from pipeline.shards.reader import SplitReader
 from pipeline.system.project import Project
+from tests.command import sightline
 from tests.formats import through_door
 
 
@@ -106,9 +107,7 @@ def test_a_folder_that_is_there_is_left_alone(tiny_project, tmp_path, monkeypatc
         (["voc", "yollo", str(tmp_path / "a")], "did you mean 'yolo'"),
         (["voc", "yolo", str(tmp_path / "a"), "--split", "test"], "no such split"),
     ):
-        with pytest.raises(SystemExit) as ended:
-            convert.main(arguments)
-        assert ended.value.code == 2 and said in capsys.readouterr().err
+        assert sightline("convert", arguments) == 2 and said in capsys.readouterr().err
     assert (tmp_path / "mine").read_text() == "x" and not (tmp_path / "a").exists()
 
 

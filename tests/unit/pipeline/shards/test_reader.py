@@ -190,7 +190,7 @@ def test_reading_past_a_cut_is_an_error_not_a_short_epoch(shard_folder):
     path.write_bytes(whole[:1024])
     with pytest.raises(DataError, match="cut or has grown: 1024") as caught:
         reader.read(4)
-    assert caught.value.where == str(path) and "pipeline.system.heal --yes data/shards/toy" in caught.value.fix
+    assert caught.value.where == str(path) and "sightline heal --yes data/shards/toy" in caught.value.fix
     path.write_bytes(whole)
     assert reader.read(4).key == "0004"
     path.write_bytes(whole[:1024])  # the reader has the file open now

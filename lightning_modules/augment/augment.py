@@ -29,10 +29,19 @@ from lightning_modules.augment.config import AugmentConfig, ResizeMode
 from lightning_modules.augment.draw import Draw, centers_inside, content_size, draw_sample
 from lightning_modules.augment.images import decode_image, image_size
 from lightning_modules.augment.named import NEEDS_MASK, make_transforms
-from lightning_modules.augment.shown import Annotations, chosen, given_annotations, under_transform, under_view
+from lightning_modules.augment.shown import (
+    NO_BOXES,
+    Annotations,
+    chosen,
+    given_annotations,
+    under_transform,
+    under_view,
+)
 from lightning_modules.augment.view import Motion, Size, View
 from lightning_modules.blocks.pixels import new_row
 from lightning_modules.ops.boxes import mask_boxes
+
+_NOWHERE = np.arange(0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +128,7 @@ class Augment:
         """
         return draw_sample(
             self.config, seed, frame, size=self.size, mode=self.mode, center=self.center, mirror=mirror,
-            boxes=np.zeros((0, 4), np.float32) if boxes is None else boxes,
+            boxes=NO_BOXES if boxes is None else boxes,
         )  # fmt: skip
 
     def apply(
@@ -167,13 +176,12 @@ class Augment:
 
     def _view(self, draw: Draw, frames: Sequence[bytes]) -> tuple[View, int]:
         """Where stored pixels go, and how much smaller the images are decoded."""
-        sizes = {image_size(data) for data in frames}
-        if len(sizes) > 1:
+        stored = image_size(frames[0])
+        if other := [size for size in map(image_size, frames[1:]) if size != stored]:
             raise DataError(
-                "the frames of a clip differ in size", value=sorted(sizes), allowed="one height and width",
+                "the frames of a clip differ in size", value=[stored, other[0]], allowed="one height and width",
                 fix="run the shard stage again on frames of one size",
             )  # fmt: skip
-        stored = sizes.pop()
         shrink = _shrink(draw.motion, stored, draw.content) if draw.is_random else 1
         # Not the decoded array's size, whose last pixels may be partial.
         height, width = stored[0] / shrink, stored[1] / shrink
@@ -204,30 +212,35 @@ class Augment:
 
     def _choose(self, draw: Draw, pixels: np.ndarray, on: Annotations) -> Augmented:
         """What is left; without a seed all of it. The boxes of objects hardly seen are told apart."""
-        boxes, hidden = on.boxes, on.boxes[:0]
-        kept, quads, proposals = (np.arange(len(each)) for each in (on.boxes, on.quads, on.proposals))
-        if draw.is_random:
-            least = self.config.min_visibility
+        boxes, hidden, least = on.boxes, on.boxes[:0], self.config.min_visibility
+        kept, quads, proposals = (_places(len(each)) for each in (on.boxes, on.quads, on.proposals))
+        if draw.is_random and len(kept):
             enough = chosen(on.boxes, on.box_shares, least)
             if on.masks is not None:
                 boxes = mask_boxes(on.masks)  # around what is seen of it; a box that was turned is larger
             there = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
             kept, hidden = np.flatnonzero(enough & there), boxes[there & ~enough]
+        if draw.is_random and len(quads):
             quads = np.flatnonzero((on.quad_shares > 0) & (on.quad_shares >= least))
+        if draw.is_random and len(proposals):
             proposals = np.flatnonzero(chosen(on.proposals, on.proposal_shares, least))
         return Augmented(
             image=pixels,
-            boxes=boxes[kept],
-            masks=None if on.masks is None else on.masks[kept],
+            boxes=boxes[kept] if len(kept) < len(boxes) else boxes,
+            masks=on.masks[kept] if on.masks is not None and len(kept) < len(boxes) else on.masks,
             semantic=on.semantic,
             indices=kept,
             hidden=hidden,
-            quads=on.quads[quads],
+            quads=on.quads[quads] if len(quads) else on.quads[:0],
             quad_indices=quads,
-            proposals=on.proposals[proposals],
+            proposals=on.proposals[proposals] if len(proposals) else on.proposals[:0],
             proposal_indices=proposals,
             content_size=self.content_size(*draw.frame),
         )
+
+
+def _places(count: int) -> np.ndarray:
+    return np.arange(count) if count else _NOWHERE
 
 
 def _shrink(motion: Motion, stored: Size, content: Size) -> int:

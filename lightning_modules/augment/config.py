@@ -63,9 +63,8 @@ class ObjectCrop:
         for name in ("side", "ratio"):
             _check_interval(self, name)
         if not self.min_ious:
-            raise RangeError(
-                "min_ious must not be empty", {"min_ious": ([], "one number or more, such as [0, 0.5, 1]")}
-            )
+            said = "one number or more, such as [0, 0.5, 1]"
+            raise RangeError(f"min_ious must be {said}", {"min_ious": ([], said)})
 
 
 @dataclass(frozen=True, kw_only=True)

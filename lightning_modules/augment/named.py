@@ -45,6 +45,7 @@ _REFUSED = {
     "PixelDistributionAdaptation": "other images to take the colors from",
     "RandomCropNearBBox": "one chosen box of each image (`cropping_bbox`)",
     "TextImage": "a text for each image",
+    "ToRGB": "images of one channel: these have three",
 }
 
 # They look at a mask of the image: a semantic one, or where its objects are.
@@ -114,7 +115,7 @@ def _make(library: ModuleType, settings: dict[str, Any], where: str) -> Any:
         raise ConfigError(f"wrong settings of {name}", value=settings, where=where, allowed=str(error)) from error
     # An unknown setting is only a warning there; others advise another transform.
     if unknown := [str(one.message) for one in told if "not valid for" in str(one.message)]:
-        known = sorted({"p", *kind.InitSchema.model_fields} - {"strict"})
+        known = sorted({"p", *type(transform).InitSchema.model_fields} - {"strict"})
         raise ConfigError(f"wrong settings of {name}: {unknown[0]}", where=where, allowed=", ".join(known))
     return transform
 

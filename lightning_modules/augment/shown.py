@@ -19,6 +19,10 @@ from lightning_modules.augment.view import Size, View
 from lightning_modules.blocks.pixels import new_row
 from lightning_modules.ops.boxes import box_areas, clip_boxes, quad_areas, quad_boxes
 
+# Of images without any, of which there are many: made once. Nothing can be written to them.
+NO_BOXES, _NO_SHARES = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+_NO_QUADS = np.zeros((0, 4, 2), np.float32)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Annotations:
@@ -42,13 +46,16 @@ def given_annotations(
     proposals: np.ndarray | None,
 ) -> Annotations:
     """As a record has them, all of them whole."""
-    boxes, proposals = (np.zeros((0, 4), np.float32) if each is None else each for each in (boxes, proposals))
-    quads = np.zeros((0, 4, 2), np.float32) if quads is None else quads
-    assert masks is None or len(masks) == len(boxes), "masks need boxes of the same length"
-    shares = [np.ones(len(each), np.float32) for each in (boxes, quads, proposals)]
+    assert masks is None or len(masks) == len(boxes if boxes is not None else ()), "masks need boxes of the same length"
+    boxes, box_shares = (NO_BOXES, _NO_SHARES) if boxes is None else (boxes, np.ones(len(boxes), np.float32))
+    quads, quad_shares = (_NO_QUADS, _NO_SHARES) if quads is None else (quads, np.ones(len(quads), np.float32))
+    if proposals is None:
+        proposals, proposal_shares = NO_BOXES, _NO_SHARES
+    else:
+        proposal_shares = np.ones(len(proposals), np.float32)
     return Annotations(
-        boxes=boxes, box_shares=shares[0], masks=masks, semantic=semantic, quads=quads, quad_shares=shares[1],
-        proposals=proposals, proposal_shares=shares[2],
+        boxes=boxes, box_shares=box_shares, masks=masks, semantic=semantic, quads=quads, quad_shares=quad_shares,
+        proposals=proposals, proposal_shares=proposal_shares,
     )  # fmt: skip
 
 
@@ -58,12 +65,17 @@ def under_view(view: View, on: Annotations, *, clip: bool) -> Annotations:
     Args:
         clip: boxes to what is shown.
     """
+    if on.masks is None and on.semantic is None and not len(on.boxes) + len(on.quads) + len(on.proposals):
+        return on
     masks = None
     if on.masks is not None:
         masks = np.empty((len(on.masks), *view.output), np.uint8)
         for mask, out in zip(on.masks, masks, strict=True):
             view.show_labels(mask, out)
-    quads = view.move_points(on.quads)
+    quads, quad_shares = on.quads, on.quad_shares
+    if len(quads):
+        quads = view.move_points(quads)
+        quad_shares = np.minimum(quad_shares, _quad_shares(quads, view.output))
     boxes, box_shares = _moved_boxes(view, on.boxes, on.box_shares, clip)
     proposals, proposal_shares = _moved_boxes(view, on.proposals, on.proposal_shares, clip)
     return Annotations(
@@ -72,13 +84,15 @@ def under_view(view: View, on: Annotations, *, clip: bool) -> Annotations:
         masks=masks,
         semantic=None if on.semantic is None else _show_semantic(view, on.semantic),
         quads=quads,
-        quad_shares=np.minimum(on.quad_shares, _quad_shares(quads, view.output)),
+        quad_shares=quad_shares,
         proposals=proposals,
         proposal_shares=proposal_shares,
     )
 
 
 def _moved_boxes(view: View, boxes: np.ndarray, shares: np.ndarray, clip: bool) -> tuple[np.ndarray, np.ndarray]:
+    if not len(boxes):
+        return boxes.astype(np.float32), shares
     whole = view.move_boxes(boxes, clip=False)
     if not clip:
         return whole, shares
@@ -143,10 +157,11 @@ def _read(out: dict[str, Any], on: Annotations, size: Size) -> Annotations:
     seen = clip_boxes(whole, size)
     shares = box_areas(seen) / np.maximum(box_areas(whole), 1e-9)
     first, last = len(on.boxes), len(on.boxes) + len(on.quads)
-    quads, quad_shares = on.quads, np.zeros(len(on.quads), np.float32)
+    quads, quad_shares = on.quads, on.quad_shares
     if len(quads):
-        quads = out["keypoints"][:, :2].astype(np.float32).reshape(-1, 4, 2) + np.float32(0.5)
-        quad_shares = np.minimum(on.quad_shares, _quad_shares(quads, size)) * (shares[first:last] > 0)
+        quads, whole_quads = _from_keypoints(out["keypoints"], len(quads))
+        left = (shares[first:last] > 0) & whole_quads
+        quad_shares = np.minimum(quad_shares, _quad_shares(quads, size)) * left
     masks, picture = out["masks"][:-1], out["masks"][-1]
     semantic = None if on.semantic is None else np.where(picture == 1, out["mask"], np.uint8(IGNORE_INDEX))
     return Annotations(
@@ -172,10 +187,21 @@ def _foreground(on: Annotations, size: Size) -> np.ndarray:
 
 
 def _to_keypoints(quads: np.ndarray) -> np.ndarray:
-    """(Q, 4, 2) -> (4Q, 5): x and y from pixels' centers, then height, angle and size, which nothing reads."""
-    points = np.zeros((4 * len(quads), 5), np.float32)
+    """(Q, 4, 2) -> (4Q, 6): x and y from pixels' centers; height, angle and size, which nothing reads; the place."""
+    points = np.zeros((4 * len(quads), 6), np.float32)
     points[:, :2] = quads.reshape(-1, 2) - np.float32(0.5)
+    points[:, 5] = np.arange(len(points))
     return points
+
+
+def _from_keypoints(points: np.ndarray, num_quads: int) -> tuple[np.ndarray, np.ndarray]:
+    """(K, 6) -> (Q, 4, 2), and (Q,) bool which have all corners: some transforms drop points that leave the image."""
+    quads: np.ndarray = np.zeros((4 * num_quads, 2), np.float32)
+    found: np.ndarray = np.zeros(4 * num_quads, bool)
+    points = np.asarray(points, np.float32).reshape(-1, 6)
+    places = points[:, 5].round().astype(int)
+    quads[places], found[places] = points[:, :2] + np.float32(0.5), True
+    return quads.reshape(-1, 4, 2), np.asarray(found.reshape(-1, 4).all(axis=1))
 
 
 def chosen(boxes: np.ndarray, shares: np.ndarray, least: float) -> np.ndarray:

@@ -66,11 +66,7 @@ class View:
         whole = [max(1, int(length)) for length in stored]
         self._rotated = motion.angle != 0
         axes = ((1, left, right), (0, top, bottom))
-        # Where the picture lies in the content, as fractions: all of it unless `crop` is larger than the picture.
-        parts = [((max(lo, 0.0) - lo) / (hi - lo), (min(hi, 1.0) - lo) / (hi - lo)) for _, lo, hi in axes]
-        self._parts = tuple(
-            (1 - b, 1 - a) if flipped else (a, b) for (a, b), flipped in zip(parts, motion.flips, strict=True)
-        )
+        self._parts = _picture_parts(motion)
         kept = [(d, max(lo, 0.0) * stored[d], min(hi, 1.0) * stored[d]) for d, lo, hi in axes]
         if self._rotated:
             ranges = [_pixels(lo, hi, whole[d]) for d, lo, hi in kept]
@@ -164,6 +160,17 @@ class View:
             cv2.flip(shown, {(True, False): 1, (False, True): 0, (True, True): -1}[self._motion.flips], dst=target)
         else:
             cv2.resize(part, (u1 - u0, v1 - v0), dst=target, interpolation=how)
+
+
+def _picture_parts(motion: Motion) -> tuple[Span, Span]:
+    """Where the picture lies in the content along x and y, as fractions: all of it unless the crop is larger."""
+    left, top, right, bottom = motion.crop
+    if min(left, top) >= 0 and max(right, bottom) <= 1:
+        return (0.0, 1.0), (0.0, 1.0)
+    x, y = (
+        ((max(lo, 0.0) - lo) / (hi - lo), (min(hi, 1.0) - lo) / (hi - lo)) for lo, hi in ((left, right), (top, bottom))
+    )
+    return (1 - x[1], 1 - x[0]) if motion.mirror else x, (1 - y[1], 1 - y[0]) if motion.upside_down else y
 
 
 def _pixels(lo: float, hi: float, length: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,15 +37,20 @@ class Task(BaseTask):
         """
         Attributes:
             image_size: images are resized to a square of this side, in pixels.
+            resize: "stretch" the whole image, or "cover" the square with its middle: where no `random_crop` draws, with
+                `center` of the short side (0.875 is 224 of 256).
             label_smoothing: share of the target that is spread over all classes (1512.00567).
         """
 
         image_size: int = 128
+        resize: Literal["stretch", "cover"] = "stretch"
+        center: float = 0.875
         label_smoothing: float = 0.0
         augment: AugmentConfig = field(default=AugmentConfig(horizontal_flip=0.5, scale=0.15, shift=0.06))
 
         def __post_init__(self) -> None:
-            check_ranges(self, image_size=Range(32), label_smoothing=Range(0, 1, open_high=True))
+            share = Range(0, 1, open_low=True)
+            check_ranges(self, image_size=Range(32), center=share, label_smoothing=Range(0, 1, open_high=True))
 
     spec_class = ClassifierSpec
     requires = ("num_labels",)
@@ -61,7 +66,7 @@ class Task(BaseTask):
                 allowed="two classes or more", fix="choose a data set with a source of labels, such as `image_folder`",
             )  # fmt: skip
         self._positions = {name: i for i, name in enumerate(data.classes)}
-        self._augment = Augment(config.augment, size=config.image_size)
+        self._augment = Augment(config.augment, size=config.image_size, mode=config.resize, center=config.center)
 
     def spec(self) -> ClassifierSpec:
         return ClassifierSpec(num_classes=len(self.data.classes))

@@ -112,6 +112,30 @@ def test_all_frames_of_a_clip_change_alike():
             np.testing.assert_array_equal(getattr(clip, name), getattr(alone, name))
 
 
+def test_proposals_move_as_boxes_do():
+    frame = (128, 160)
+    config = AugmentConfig(horizontal_flip=0.5, crop=0.4, shift=0.2, rotate=15, min_visibility=0.4)
+    augment, boxes = Augment(config, size=64), objects(frame)["boxes"]
+    dropped = 0
+    for seed in (None, *range(30)):
+        out = augment(encoded(frame), frame, seed=seed, boxes=boxes, proposals=boxes)
+        np.testing.assert_array_equal(out.proposals, out.boxes)
+        np.testing.assert_array_equal(out.proposal_indices, out.indices)
+        dropped += len(boxes) - len(out.proposals)
+    assert dropped > 20
+
+
+def test_corners_of_quads_keep_their_order_and_are_not_cut():
+    frame = (128, 160)
+    quads = np.array([[[10, 10], [50, 14], [50, 34], [10, 30]], [[-80, 0], [10, 0], [10, 20], [-80, 20]]], np.float32)
+    out = Augment(AugmentConfig(horizontal_flip=1.0), size=(64, 80))(encoded(frame), frame, seed=0, quads=quads)
+    np.testing.assert_array_equal(out.quad_indices, [0, 1])  # a ninth of the second shows, more than 0.1
+    np.testing.assert_allclose(out.quads, (quads * (-1, 1) + (160, 0)) / 2, atol=1e-5)
+    strict = AugmentConfig(horizontal_flip=1.0, min_visibility=0.2)
+    out = Augment(strict, size=(64, 80))(encoded(frame), frame, seed=0, quads=quads)
+    np.testing.assert_array_equal(out.quad_indices, [0])
+
+
 def test_frames_of_two_sizes_are_refused():
     with pytest.raises(DataError, match="differ in size"):
         Augment(AugmentConfig(), size=64)([encoded((128, 160)), encoded((64, 80))], (128, 160), seed=1)

@@ -63,7 +63,7 @@ class Trainer(TorchTrainer):
     """Without the processes of Ray Train that nothing here needs: each imports for seconds what it never uses.
 
     Ray Data hands out no data sets here, ours are read from shards. Where the cluster ends with this process, nothing
-    must free what a dead controller had reserved: the cleaner asks a dashboard each second, nine processes more.
+    must free what a dead controller had reserved: the cleaner asks a dashboard each second, eight processes more.
     """
 
     def __init__(self, is_private: bool, *arguments: Any, **options: Any):

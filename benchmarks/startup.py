@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks import Figure, timed
 from benchmarks._project import make_project
-from pipeline.training.fit import EVENTS
+from pipeline.training.run_files import EVENTS
 
 ROOT = Path(__file__).resolve().parents[1]
 # Module and arguments; none may import torch.

@@ -40,7 +40,8 @@ from pipeline.loading.datamodule import TarDataModule
 from pipeline.settings.sections import ClusterConfig, LoaderConfig
 from pipeline.settings.train_config import TrainConfig
 from pipeline.training.checkpoints import build_module
-from pipeline.training.fit import EVENTS, Placement, make_trainer, quiet_lightning
+from pipeline.training.fit import Placement, make_trainer, quiet_lightning
+from pipeline.training.run_files import EVENTS
 from pipeline.training.runs import RunData, load_run
 
 ROOT = Path(__file__).resolve().parents[1]

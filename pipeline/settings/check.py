@@ -42,6 +42,9 @@ def check(params: Params) -> None:
     for name in registry.gates if registry else ():
         if name not in runs:
             found.append(f"registry.gates.{name}: no such run; {nearest(name, runs)}")
+    for name in registry.runs if registry and registry.runs != "all" else ():
+        if name not in runs:
+            found.append(f"registry.runs: no such run (is {name!r}); {nearest(name, runs)}")
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):  # goes before `tracking.uri`
         try:
             check_tracking_uri(uri, where="environment variable MLFLOW_TRACKING_URI")

@@ -226,9 +226,11 @@ class TrackingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryConfig:
-    """`gates` maps a run to the value its metric must reach before its model may become champion. `allow_dirty` lets
-    one become champion that was trained by code that is in no commit."""
+    """`runs` are registered: all, or those that are named. `gates` maps a run to the value its metric must reach before
+    its model may become champion. `allow_dirty` lets one become champion that was trained by code that is in no commit.
+    """
 
+    runs: Literal["all"] | tuple[str, ...] = "all"
     gates: dict[str, float] = field(default_factory=dict)
     allow_dirty: bool = False
 

@@ -11,22 +11,35 @@ from pipeline.shards.manifest import load_manifest, split_digest
 from pipeline.shards.reader import open_splits
 from pipeline.stages._command import main
 from pipeline.system.project import Project, write_json
+from pipeline.tracking import probe
 from pipeline.tracking.lineage import Lineage, lineage
-from pipeline.training.run_files import BEST, Trained, measured, trained
+from pipeline.training.run_files import BEST, Measured, Trained, measured, trained
 
 
 def register_run(project: Project, params: Params, name: str) -> None:
     dataset = params.run_dataset(name)
-    folder = project.shards(dataset)
-    manifest = load_manifest(folder, dataset)
-    record = trained(project, name, manifest)
+    config = params.section(RegistryConfig, "registry")
+    if config.runs != "all" and name not in config.runs:
+        reason = "registry.runs leaves it out"
+        write_json(project.registry(name), {"model": name, "decision": "not registered", "reason": reason})
+        print(f"register {name}: not registered: {reason}")
+        return
+    record = trained(project, name, load_manifest(project.shards(dataset), dataset))
     score = measured(project, name, record)
+    with probe.early():
+        _register(project, params, name, record, score, config)
 
+
+def _register(
+    project: Project, params: Params, name: str, record: Trained, score: Measured, config: RegistryConfig
+) -> None:
     from pipeline.settings import discover  # these take seconds to import: not for a refusal
     from pipeline.tracking.registry import Candidate, register
 
     run = params.run(name)
-    config = params.section(RegistryConfig, "registry")
+    dataset = run.dataset
+    folder = project.shards(dataset)
+    manifest = load_manifest(folder, dataset)
     code = code_of(project, run, record)
     reader = open_splits(folder, manifest)[score["split"]]
     positions = reader.select(["num_questions"])

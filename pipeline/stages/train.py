@@ -20,8 +20,8 @@ from pipeline.system.removal import remove_tree
 from pipeline.tracking import mlflow_run as tracking
 from pipeline.tracking.lineage import Lineage, lineage
 from pipeline.training.checkpoints import BEST, file_sha256, load_best, newest_state, read_note
-from pipeline.training.fit import DONE, EVENTS
 from pipeline.training.ledger import FOLDER as LEDGER
+from pipeline.training.run_files import DONE, EVENTS
 from pipeline.training.runs import RunData, flat, load_run
 from pipeline.training.state_mirror import StateMirror
 

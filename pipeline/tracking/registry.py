@@ -12,9 +12,6 @@ import importlib.metadata
 import json
 import logging
 import math
-import os
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -33,12 +30,12 @@ import contracts
 import lightning_modules
 import pipeline
 from contracts.errors import ConfigError, DataError
-from contracts.redact import redact
 from pipeline.settings.sections import TrackingConfig
 from pipeline.tracking.champion import Candidate, Standing, judge, objection
 from pipeline.tracking.connection import answering, connect, find_run, first_use, longer_calls, process_wide, upload_s
 from pipeline.tracking.delivery import deliver_pending
 from pipeline.tracking.mlflow_run import experiment_id, fetch_signed
+from pipeline.tracking.probe import probe
 from pipeline.tracking.signing import Untrusted, sign
 from pipeline.training.checkpoints import file_sha256
 from pipeline.training.predictor import load_predictor
@@ -62,10 +59,6 @@ SERVED_WITH = (
     "pydantic",
     "pyyaml",
 )
-# What the pipeline has and a serving machine has not: the check of a new version runs without them.
-NOT_SERVED_WITH = ("ray", "dvc", "webdataset", "ijson")
-
-
 Measure = Callable[[Path], float | None]
 
 
@@ -215,16 +208,6 @@ def requirements() -> list[str]:
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in SERVED_WITH]
 
 
-_PROBE = """
-import json, os, sys
-for name in sys.argv[4].split(","):
-    sys.modules[name] = None
-import mlflow.pyfunc, pandas
-row = {"image": open(sys.argv[2], "rb").read(), **json.loads(sys.argv[3])}
-print(mlflow.pyfunc.load_model(sys.argv[1]).predict(pandas.DataFrame([row]))[0], file=open("answer", "w"))
-"""
-
-
 def _check(
     client: MlflowClient, candidate: Candidate, version: ModelVersion, image: bytes, question: str | None
 ) -> str:
@@ -246,26 +229,6 @@ def _check(
     if not same_answer(answer, expected):
         return f"the registered model answers otherwise: {str(answer)[:200]} instead of {str(expected)[:200]}"
     return ""
-
-
-def probe(model: Path, image: bytes, question: str | None) -> Any:
-    """One answer of a model's folder in a fresh process, with the code it ships and without unpickling.
-
-    Raises:
-        RuntimeError: it cannot be loaded or used; the end of what it said.
-    """
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        "PYTHONSAFEPATH": "1",  # the folder of the project must not stand in for the shipped code
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "image").write_bytes(image)
-        more = json.dumps({} if question is None else {"question": question})
-        command = [sys.executable, "-c", _PROBE, str(model), "image", more, ",".join(NOT_SERVED_WITH)]
-        result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            raise RuntimeError(redact(result.stderr.strip()[-500:]))
-        return json.loads((Path(folder) / "answer").read_text())
 
 
 def same_answer(a: Any, b: Any) -> bool:

@@ -11,13 +11,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from contracts.errors import DataError
 from contracts.records import DataSpec
-from lightning_modules.base.module import TaskModule
 from lightning_modules.base.optimizer import OptimizerConfig
 from lightning_modules.base.task import BaseTask
 from pipeline.settings import discover
@@ -25,6 +24,9 @@ from pipeline.settings.parse import Problems, parse, raise_if
 from pipeline.system.project import heal
 from pipeline.training.run_files import BEST as BEST
 from pipeline.training.state_file import publish, told, write
+
+if TYPE_CHECKING:
+    from lightning_modules.base.module import TaskModule
 
 
 def build_task(run: Mapping[str, Any], data: DataSpec) -> BaseTask:
@@ -35,6 +37,8 @@ def build_task(run: Mapping[str, Any], data: DataSpec) -> BaseTask:
 
 def build_module(run: Mapping[str, Any], data: DataSpec) -> TaskModule:
     """Task and model of a resolved run joined in a TaskModule, weights as initialised."""
+    from lightning_modules.base.module import TaskModule  # imports Lightning, which who only reads files does without
+
     task = build_task(run, data)
     module = discover.load("model", run["model_name"], where="model_name")
     model = module.Model(_config(module.Config, run["model"]), task.spec())

@@ -38,12 +38,12 @@ from pipeline.training.events import EventLogger
 from pipeline.training.heartbeat import Heartbeat
 from pipeline.training.ledger import FOLDER as LEDGER
 from pipeline.training.resume import agree_on_precision, agree_on_state, check_shared
+from pipeline.training.run_files import DONE, EVENTS, FAILURE
 from pipeline.training.state_copier import CLOSE_S, StateCopier
 from pipeline.training.state_file import StateFile
 from pipeline.training.state_mirror import StateMirror
 from pipeline.training.stopping import Stopped
 
-FAILURE, DONE, EVENTS = "failure.json", "done.json", "events.jsonl"
 _ERROR_LENGTH = 500
 
 

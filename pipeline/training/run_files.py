@@ -19,6 +19,7 @@ from pipeline.shards.manifest import Sha256
 from pipeline.system.project import Project, heal, read_json
 
 BEST, RECORD = "best.ckpt", "run.json"
+FAILURE, DONE, EVENTS = "failure.json", "done.json", "events.jsonl"  # of the state folder
 
 
 class Trained(TypedDict):

@@ -133,6 +133,11 @@ def test_data_stages_start_without_what_is_slow_to_import(root, stage):
     assert not modules & {"mlflow", "numpy", "ray", "requests", "torch"}
 
 
+def test_a_training_is_driven_without_what_trains(root):
+    """Of a run's fixed cost, Lightning is two seconds, and Ray is there before it is needed."""
+    assert not imported_by(root, "pipeline.stages.train", "--help") & {"pytorch_lightning", "ray"}
+
+
 HEAVY = {"albumentations", "cv2", "matplotlib", "mlflow", "numpy", "pytorch_lightning", "ray", "torch", "torchmetrics"}
 
 

@@ -26,9 +26,9 @@ from pipeline.settings.sections import ClusterConfig, WorkerRange
 from pipeline.shards.manifest import load_manifest
 from pipeline.shards.reader import SplitReader
 from pipeline.training.checkpoints import BEST, load_best, newest_state
-from pipeline.training.fit import DONE
 from pipeline.training.ledger import FOLDER as LEDGER
 from pipeline.training.ledger import check, merge
+from pipeline.training.run_files import DONE
 from tests.command import sightline
 from tests.integration.cluster import SOON_LEFT, TRAIN, Cluster, kill_node, training
 from tests.local_training import mlflow_statuses

@@ -16,11 +16,12 @@ from pipeline.cluster.train import run_training
 from pipeline.settings.params import load_params
 from pipeline.settings.sections import ClusterConfig
 from pipeline.training.checkpoints import BEST, load_best, newest_state
-from pipeline.training.fit import DONE, EVENTS, FAILURE, Placement, fit
+from pipeline.training.fit import Placement, fit
 from pipeline.training.ledger import FOLDER as LEDGER
 from pipeline.training.ledger import merge
 from pipeline.training.predictor import load_predictor
 from pipeline.training.resume import decide, decided
+from pipeline.training.run_files import DONE, EVENTS, FAILURE
 from pipeline.training.runs import load_run
 from tests.local_training import arguments, final_weights
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from contracts.errors import ConfigError, DataError, SightlineError
-from contracts.records import Problem, RawRecord
+from contracts.raw import Problem, RawRecord
 from pipeline.ingest.sources import OpenSource, joined_splits, read_joined
 from pipeline.ingest.sources._recognise import what_lies_in
 from pipeline.settings import discover

@@ -134,6 +134,7 @@ def with_outlines(work: Callable[[], None]) -> None:
     if os.environ.get(_WITHOUT):
         work()
         return
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it reads every installed package's list of them
     try:
         with outlines():
             work()

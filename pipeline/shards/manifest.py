@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -26,6 +25,7 @@ from contracts.names import NAME
 from contracts.raw import ItemKind
 from contracts.records import COUNTS, SCHEMA_VERSION, Count
 from pipeline.system import project
+from pipeline.system.disk import write_text
 from pipeline.system.project import explain, read_json
 
 MANIFEST = "manifest.json"
@@ -167,9 +167,7 @@ def write_manifest(
         manifest["store"] = store
     target = folder / MANIFEST
     _refuse(_mistakes(manifest), "manifest", str(target), "mend the data set, or its section of params.yaml")
-    part = folder / f".{MANIFEST}.part"
-    part.write_text(json.dumps(manifest, indent=1))
-    os.replace(part, target)
+    write_text(target, json.dumps(manifest, indent=1))
     return manifest
 
 

@@ -28,7 +28,7 @@ from pipeline.shards.learnable import Labels
 from pipeline.shards.manifest import END_BYTES, MANIFEST, index_name, shard_name, stored_name, write_manifest
 from pipeline.shards.reader import open_splits, verify_shards
 from pipeline.shards.samples import sample_pieces, write_pieces
-from pipeline.system.disk import flush, renewed, write_lines, writing
+from pipeline.system.disk import flush, publish, renewed, write_lines, writing
 from pipeline.system.progress import note, progress_bar
 from pipeline.system.project import Project
 
@@ -118,7 +118,7 @@ def write_shard(
         "index_sha256": hashlib.sha256(_write_index(rows, folder, name, other_folder)).hexdigest(),
     }
     with writing(part, fix=other_folder):
-        os.replace(part, folder / name)  # after its index
+        publish(part, folder / name, flushed_later=True)  # after its index
     return result
 
 
@@ -135,7 +135,7 @@ def _write_index(rows: Sequence[dict[str, Any]], folder: Path, name: str, other_
     part = folder / f".{name}.index.part"
     with writing(part, needed=lambda: len(data), fix=other_folder):
         part.write_bytes(data)
-        os.replace(part, folder / index_name(name))
+        publish(part, folder / index_name(name), flushed_later=True)
     return data
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from contracts.errors import DataError
+from pipeline.system.disk import write_text
 
 POINTER = "source.json"
 
@@ -113,9 +113,7 @@ def heal(path: Path) -> str:
 def write_json(path: Path, document: Any, *, indent: int | None = 1) -> None:
     """Write JSON atomically: keys in the given order, a final newline, indented for people and git by default."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
-    os.replace(part, path)
+    write_text(path, json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, what: str, fix: str, shape: Any = dict[str, Any]) -> Any:

@@ -21,9 +21,10 @@ from lightning_modules.base.optimizer import OptimizerConfig
 from lightning_modules.base.task import BaseTask
 from pipeline.settings import discover
 from pipeline.settings.parse import Problems, parse, raise_if
+from pipeline.system.disk import publish, write_text
 from pipeline.system.project import heal
 from pipeline.training.run_files import BEST as BEST
-from pipeline.training.state_file import publish, told, write
+from pipeline.training.state_file import told, write
 
 if TYPE_CHECKING:
     from lightning_modules.base.module import TaskModule
@@ -70,12 +71,10 @@ def weights_digest(state_dict: Mapping[str, torch.Tensor]) -> str:
 def publish_state(part: Path, folder: Path, step: int, keep: int = 2) -> None:
     """Turn a freshly written Lightning checkpoint into the newest state, and drop states beyond the last `keep`."""
     target, size = folder / f"state-{step:08d}.ckpt", part.stat().st_size
-    note = target.with_suffix(".json.part")
     with told(part, size):
         digest = file_sha256(part)
         publish(part, target)
-        note.write_text(json.dumps({"step": step, "sha256": digest, "bytes": size}))
-        publish(note, target.with_suffix(".json"))
+        write_text(target.with_suffix(".json"), json.dumps({"step": step, "sha256": digest, "bytes": size}))
     for old in sorted(folder.glob("state-*.ckpt"))[:-keep]:
         old.with_suffix(".json").unlink(missing_ok=True)
         old.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -164,3 +165,14 @@ def test_one_file_deletes_folders(root):
         if "rmtree" in path.read_text()
     }
     assert deleting == {"pipeline/system/removal.py"}
+
+
+def test_one_file_gives_files_their_names(root):
+    """`disk.publish` brings a file to the disk first, so that a power cut leaves the old one or the new."""
+    renaming = {
+        str(path.relative_to(root))
+        for package in ALLOWED
+        for path in files(root, package)
+        if re.search(r"os\.(replace|rename)\(|\.rename\(|shutil\.move", path.read_text())
+    }
+    assert renaming == {"pipeline/system/disk.py"}

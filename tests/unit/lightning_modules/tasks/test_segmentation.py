@@ -14,6 +14,7 @@ from lightning_modules.augment.augment import AugmentConfig
 from lightning_modules.augment.images import decode_semantic
 from lightning_modules.models.fcn import Config as FcnConfig
 from lightning_modules.models.fcn import Model
+from lightning_modules.reports.segmentation import Report
 from lightning_modules.tasks.segmentation import Task
 
 
@@ -50,7 +51,7 @@ def test_an_image_that_is_ignored_altogether_is_no_nan(task, make_record):
     ignored = np.full((record.height, record.width), 255, np.uint8)
     batch = batch_of(task, [dataclasses.replace(record, semantic_mask=cv2.imencode(".png", ignored)[1].tobytes())])
     assert batch["counts"] == {"cross_entropy": 0}
-    model = Model(FcnConfig(), **task.model_args())
+    model = Model(FcnConfig(), task.spec())
     loss = task.losses(model, batch)["cross_entropy"].value
     assert float(loss.detach()) == 0.0
     loss.backward()
@@ -75,7 +76,7 @@ def test_predict_needs_no_annotations(task, make_record):
     record = dataclasses.replace(make_record(0), semantic_mask=b"")
     batch = batch_of(task, [record])
     assert "labels" not in batch
-    model = Model(FcnConfig(), **task.model_args()).eval()
+    model = Model(FcnConfig(), task.spec()).eval()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert decode_semantic(task.predict(model, batch)[0]["label_map"]).shape == (48, 64)
 
@@ -88,17 +89,17 @@ def test_scores_of_perfect_and_constant_predictions(task, make_record):
         for key, m in maps.items()
     }
     assert set(task.score(perfect, truths).values()) == {1.0}
-    constant = task.score(task.constant(truths), truths)
+    constant = task.score(Report(task).constant(truths), truths)
     background = np.mean([(m[m != 255] == 0).mean() for m in maps.values()])
     assert constant["pixel_accuracy"] == pytest.approx(background)
     assert constant["mean_iou"] == pytest.approx(background / 3)
-    plots = task.plots(perfect, truths)
+    plots = Report(task).plots(perfect, truths)
     assert [p.kind for p in plots] == ["confusion", "bar", "bar"]
     assert sum(count for *_, count in plots[0].rows) == sum(int((m != 255).sum()) for m in maps.values())
 
 
 def test_one_pass_equals_losses_and_predict(task, make_record):
-    model = Model(FcnConfig(), **task.model_args()).eval()
+    model = Model(FcnConfig(), task.spec()).eval()
     batch = batch_of(task, [make_record(0), make_record(1, empty=True)])
     with torch.no_grad():
         losses, predictions = task.evaluate_batch(model, batch)
@@ -108,7 +109,7 @@ def test_one_pass_equals_losses_and_predict(task, make_record):
 
 def test_overfitting_four_images(task, make_record):
     torch.manual_seed(0)
-    model = Model(FcnConfig(head_channels=32), **task.model_args())
+    model = Model(FcnConfig(head_channels=32), task.spec())
     batch = batch_of(task, [make_record(i) for i in range(4)])
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     values = []
@@ -124,12 +125,11 @@ def test_overfitting_four_images(task, make_record):
 def test_answer_and_picture(task, make_record):
     record = make_record(0)
     truth = task.truth(record)
-    prediction = task.constant({record.key: truth})[record.key]
+    prediction = Report(task).constant({record.key: truth})[record.key]
     assert json.loads(json.dumps(task.answer(prediction))) == {"size": [48, 64], "classes": {"background": 1.0}}
-    image = np.full((48, 64, 3), 100, np.uint8)
-    picture = task.picture(image, prediction, truth)
+    picture = Report(task).picture(record, prediction, truth)
     assert picture.dtype == np.uint8 and picture.shape[1] > 3 * 300
-    assert task.picture(image, prediction, None).shape[1] < picture.shape[1]
+    assert Report(task).picture(record, prediction, None).shape[1] < picture.shape[1]
 
 
 def test_settings_that_cannot_work(data):

@@ -44,11 +44,15 @@ def test_line_by_line_with_names_of_their_own(tmp_path: Path) -> None:
 
 def test_line_ends_byte_order_marks_and_blank_lines(tmp_path: Path) -> None:
     """U+2028 and a lone carriage return end no line; blank lines at the end are none."""
-    put(tmp_path / "train.de", b"\xef\xbb\xbfEin Hund.\r\n\r\nZwei\xe2\x80\xa8Katzen.\r\n\r\n\r\n")
-    put(tmp_path / "train.en", "A dog.\n\nTwo\rcats.")
+    put(tmp_path / "train.de", b"\xef\xbb\xbfEin Hund.\r\n\r\nZwei\xe2\x80\xa8Katzen.\r\nDrei.\r\n\r\n\r\n")
+    put(tmp_path / "train.en", "A dog.\n\nTwo\rcats.\nThree.")
     found = read(tmp_path)
-    assert said(found.records["train"]) == [("Ein Hund.", "A dog."), ("Zwei Katzen.", "Two cats.")]
-    assert [record.key for record in found.records["train"]] == ["train-000000001", "train-000000003"]
+    assert said(found.records["train"]) == [
+        ("Ein Hund.", "A dog."),
+        ("Zwei Katzen.", "Two cats."),
+        ("Drei.", "Three."),
+    ]
+    assert [record.key[-1] for record in found.records["train"]] == ["1", "3", "4"]
     assert found.reasons == {"empty_sentence": 1} and found.fixes == {"sentence_normalised": 2}
     assert (found.problems[0].item_id, found.problems[0].key) == ("train:2", "train-000000002")
 

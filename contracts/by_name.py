@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 def as_plain(value: Any) -> Any:
     """Texts, numbers, lists and dicts by name, in the order in which a class declares its fields."""
-    if value is None or isinstance(value, str | int | float):
+    if isinstance(value, str | int | float) or value is None:
         return value
     if isinstance(value, tuple | list):
-        return [as_plain(part) for part in value]
+        return [part if isinstance(part, str | float) else as_plain(part) for part in value]
     if isinstance(value, np.ndarray):
         return value.tolist()
     found = ((name, getattr(value, name), default) for name, default in _defaults(value.__class__))

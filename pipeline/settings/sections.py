@@ -23,7 +23,8 @@ from pipeline.settings.uris import check_tracking_uri
 class DrawConfig:
     """Shares of the train split that become val and test, where there is one file.
 
-    `by: group` keeps the images of one folder (a video, a patient) together.
+    `by: group` keeps the images of one folder (a video, a patient) together. Records that a source gives a group stay
+    together in any case.
     """
 
     val: float | None = None
@@ -53,7 +54,7 @@ class DatasetConfig:
     for `origin: local`, the user's folder, which is read where it lies. `sources` maps a file of ingest/sources to its
     settings. `max_quarantined` is the largest share of records, and of annotations, that may be unusable.
     `follow_links` allows images and masks that are links to files outside the data set's folder. `max_shared` is how
-    many images two splits may share, byte for byte; null: any number, which is told.
+    many images (or clips, texts, groups) two splits may share; null: any number, which is told.
     `splits` says how the files call a split (`{val: valid}`; a list is read as one), `split` draws val and test from
     train where there is one file. `exif` says on what boxes and masks were drawn where a picture has an EXIF
     orientation: `apply`, the turned picture that viewers show; `ignore`, the stored pixels; `auto`, the one that has

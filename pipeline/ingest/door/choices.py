@@ -9,7 +9,7 @@ from contracts.raw import Problem, RawRecord
 from contracts.records import Box, Question
 from pipeline.ingest.door.objects import clean_box
 from pipeline.ingest.door.rules import Refused
-from pipeline.ingest.door.text import normalised
+from pipeline.ingest.door.text import is_blank, normalised
 
 NUM_ANSWERS = 10
 
@@ -34,7 +34,7 @@ def clean_questions(
 
 def _clean(question: Question, size: tuple[int, int], fixes: Counter[str]) -> Question:
     text = normalised(question.text)
-    if not text:
+    if is_blank(text):
         raise Refused("empty_question")
     answers = tuple(normalised(answer) for answer in question.answers)
     given = most_common = normalised(question.multiple_choice_answer)
@@ -63,8 +63,8 @@ def _candidates(
     texts, boxes = tuple(normalised(text) for text in question.candidates), question.candidate_boxes
     if texts and boxes and len(texts) != len(boxes):
         raise Refused("bad_candidates", f"{len(texts)} texts and {len(boxes)} boxes")
-    if not all(texts):
-        raise Refused("empty_candidate", f"{len(texts) - sum(map(bool, texts))} of {len(texts)}")
+    if blank := sum(map(is_blank, texts)):
+        raise Refused("empty_candidate", f"{blank} of {len(texts)}")
     clipped = tuple(clean_box(box, size, fixes) for box in boxes)
     for candidates in (() if boxes else texts, clipped):
         if len(set(candidates)) < len(candidates):

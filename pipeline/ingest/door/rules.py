@@ -42,6 +42,8 @@ _SOURCE_PROBLEMS = {
     "duplicate_member": "Of two members of one name in a sample of a tar the first counts.",
     "bad_sample_json": "A `.json` in a tar that is no JSON object is dropped; the rest of its sample is read.",
     "bad_label": "A label must be a whole number or a text that is not empty.",
+    "not_utf8": "A line of a text file that is not UTF-8 is refused with its record.",
+    "bad_list_line": "A line of a list of clips needs a folder and the whole numbers that `span` says.",
     "conflicting_size": "An image whose size two sources give differently is refused.",
 }
 
@@ -105,6 +107,7 @@ _ITEM_PROBLEMS = {
 }
 
 FIXES = {
+    "duplicate_frame": "Of two files of one frame's number the first by name counts.",
     "annotation_id_made": "An annotation without a usable id is named by its place in the file.",
     "image_id_type": "An annotation that writes its image's id as text where the image has a number, or so, is joined.",
     "number_from_text": 'A number that is written as text ("20.5") is read as the number.',

@@ -32,11 +32,16 @@ def composed(text: str) -> str:
     return plain if plain.isascii() else unicodedata.normalize("NFC", plain)
 
 
+def is_blank(text: str) -> bool:
+    """Whether a normalised text shows nothing: joiners and blanks without width are no characters to read."""
+    return all(unicodedata.category(c) in ("Cf", "Zs") for c in text)
+
+
 def clean_captions(raw: RawRecord, problems: list[Problem], fixes: Counter[str]) -> tuple[Caption, ...]:
     def kept() -> Iterator[Caption]:
         for caption in raw.captions:
             text = normalised(caption.text)
-            if not text:
+            if is_blank(text):
                 problems.append(_problem(raw, Refused("empty_caption"), "caption", str(caption.caption_id)))
                 continue
             fixes["caption_normalised"] += text != caption.text
@@ -65,7 +70,7 @@ def clean_sentences(raw: RawRecord, problems: list[Problem], fixes: Counter[str]
 
 def _check_sentences(sentences: tuple[Sentence, ...]) -> None:
     for sentence in sentences:
-        if not sentence.text:
+        if is_blank(sentence.text):
             raise Refused("empty_sentence", f"{sentence.role} {sentence.language}".rstrip())
     tokens = {s.role: len(spaced(s.text).split()) for s in sentences if s.role != "text"}
     if len(tokens) < 2:
@@ -98,7 +103,7 @@ def clean_transcript(raw: RawRecord, problems: list[Problem], fixes: Counter[str
     if raw.transcript is None:
         return None
     text = composed(raw.transcript.text)
-    if not text:
+    if is_blank(text):
         problems.append(_problem(raw, Refused("empty_transcript"), "transcript", str(raw.image_id)))
         return None
     fixes["transcript_normalised"] += text != raw.transcript.text

@@ -202,8 +202,8 @@ def _merge(a: RawRecord, b: RawRecord) -> RawRecord | Problem:
             where=where,
             fix="set the sources' `images` in params.yaml to one place",
         )
-    for name in ("semantic_mask", "instance_mask", "alignment", "transcript", "proposals"):
-        if getattr(a, name) is not None and getattr(b, name) is not None:
+    for name in ("semantic_mask", "instance_mask", "alignment", "transcript", "proposals", "frame_labels"):
+        if getattr(a, name) and getattr(b, name):
             raise DataError(f"two sources give a {name}", where=where)
     if a.group and b.group and a.group != b.group:
         raise DataError("two sources give different groups", value=[a.group, b.group], where=where)

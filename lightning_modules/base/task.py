@@ -38,6 +38,25 @@ class Mean(NamedTuple):
         return self.total / max(1, self.count)
 
 
+class Item(NamedTuple):
+    """What is predicted and measured by itself: a question, an image's caption or objects, a frame, a sentence.
+
+    Attributes:
+        id: unique in its split; predictions and truths are keyed by it.
+        key: of the record that it is of.
+        group: what the bootstrap draws as a whole, such as an image with all its questions, a video, a document.
+    """
+
+    id: str
+    key: str
+    group: str
+
+
+def group_of(record: Record) -> str:
+    """What a record belongs to, and with it all of its items."""
+    return record.key
+
+
 class BaseTask(ABC):
     """One kind of problem: how a record becomes tensors, what is minimised, what is predicted and measured.
 
@@ -85,7 +104,8 @@ class BaseTask(ABC):
 
         The loader adds `keys` (list of str), `is_stand_in` (bool, see `pipeline.loading.sampling`), in training
         `num_step_images` and `step_counts` (int and {loss: int}, of the optimizer's step: the images of all ranks, and
-        this rank's `counts`), and otherwise `truths` (list of `Truth`).
+        this rank's `counts`), and otherwise `items` (list of
+        `Item`, of all records one after the other) and `truths` (list of `Truth`, one an item).
         """
 
     @abstractmethod
@@ -95,28 +115,42 @@ class BaseTask(ABC):
         Each mean is over the whole global batch, however it is cut into micro-batches and among ranks.
         """
 
+    def items(self, record: Record) -> list[Item]:
+        """What is predicted of a record, in order: the record as a whole, unless a task says otherwise. An id begins
+        with the record's key, so that no other record has it."""
+        return [Item(record.key, record.key, group_of(record))]
+
     @abstractmethod
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
-        """One prediction per image of the batch, in order: plain Python values and numpy arrays, in the
-        coordinates and size of the original image. Must work for a batch made without annotations."""
+        """One prediction per item of the batch's records, in the order of `items`: plain Python values and numpy
+        arrays, in the coordinates and size of the original image. The batch was encoded without a seed, and may have
+        been made without annotations."""
 
     def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
         """Losses and predictions of a validation batch. Override where one pass gives both."""
         return self.losses(model, batch), self.predict(model, batch)
 
     @abstractmethod
-    def truth(self, record: Record) -> Truth:
-        """What `score` and a report compare a prediction with: plain values and numpy arrays, nothing large."""
+    def truths(self, record: Record) -> list[Truth]:
+        """One truth per item of the record, in the order of `items`: what `measure` and a report compare a prediction
+        with, as plain values and numpy arrays, nothing large."""
 
     @abstractmethod
     def measure(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
+        self,
+        predictions: Mapping[str, Prediction],
+        truths: Mapping[str, Truth],
+        groups: Mapping[str, str] | None = None,
+        *,
+        thorough: bool = False,
     ) -> list[Measurement]:
         """The official metrics over a whole split, computed once on one process in float64.
 
-        Both mappings are keyed by record key and have the same keys; images are resampled in the keys' sorted order.
+        All mappings are keyed by item id and have the same keys.
 
         Args:
+            groups: what is drawn again as a whole (`Item.group`); None: each item by itself. `metrics.groups.by_group`
+                makes resamples of items into those of groups.
             thorough: also what is too slow or too much for every validation (METEOR, accuracy by question type).
         """
 

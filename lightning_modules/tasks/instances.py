@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lightning_modules.base.object_task import ObjectConfig, ObjectTask
 from lightning_modules.base.task import Prediction, Truth
+from lightning_modules.metrics.groups import by_group
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.objects import IouType, coco_evaluation
 
@@ -28,9 +29,15 @@ class Task(ObjectTask):
     with_masks = True
 
     def measure(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
+        self,
+        predictions: Mapping[str, Prediction],
+        truths: Mapping[str, Truth],
+        groups: Mapping[str, str] | None = None,
+        *,
+        thorough: bool = False,
     ) -> list[Measurement]:
-        return [
+        measured = [
             coco_evaluation(predictions, truths, self.data.classes, iou_type).measure(f"{kind}_")
             for kind, iou_type in KINDS.items()
         ]
+        return [by_group(measurement, sorted(truths), groups) for measurement in measured]

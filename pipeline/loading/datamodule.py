@@ -78,7 +78,8 @@ class RequestDataset(Dataset):
         batch["keys"] = [record.key for record in records]
         batch["is_stand_in"], batch["num_step_images"] = ask.request.is_stand_in, ask.request.num_step_images
         if not ask.training:
-            batch["truths"] = [self.task.truth(record) for record in records]
+            batch["items"] = [item for record in records for item in self.task.items(record)]
+            batch["truths"] = [truth for record in records for truth in self.task.truths(record)]
         return batch
 
     def batch_bytes(self, ask: Ask) -> int:

@@ -54,6 +54,7 @@ BESIDE_TRAINING = {
             "coco_map",
             "coco_matches",
             "coco_resample",
+            "groups",
             "measurement",
             "objects",
             "ptb_tables",

@@ -13,7 +13,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from contracts.errors import ConfigError
 from contracts.records import DataSpec, Record
+from contracts.text import Vocabulary
 from lightning_modules.base.families import Family
 from lightning_modules.metrics.measurement import Measurement, values_of
 
@@ -65,6 +67,10 @@ class BaseTask(ABC):
         requires: columns of the shard index that must be positive for a sample to be used by this task, of
             `num_captions`, `num_objects`, `num_masks`, `num_questions`, `num_labels`, `has_semantic`.
         eval_requires: the same for validation and test (a detector is also measured on images without objects).
+        texts: what it reads or writes of words, files of `lightning_modules/texts`, and how each is cut into tokens (a
+            key of `TOKENIZERS`; None: not at all): `data.vocabulary` has them, counted.
+        length_column: the column of the shard index by which training batches are made of samples of similar length,
+            `length` for texts; None: of any.
         family: of models that it can train (`families.py`).
         metric: the name (a key of `score`) by which the best checkpoint and the champion are chosen by default.
         metric_mode: "max" or "min".
@@ -73,6 +79,8 @@ class BaseTask(ABC):
     Config: ClassVar[type]
     requires: ClassVar[tuple[str, ...]] = ()
     eval_requires: ClassVar[tuple[str, ...]] = ()
+    texts: ClassVar[Mapping[str, str | None]] = {}
+    length_column: ClassVar[str | None] = None
     family: ClassVar[Family]
     metric: ClassVar[str]
     metric_mode: ClassVar[Literal["max", "min"]] = "max"
@@ -80,6 +88,28 @@ class BaseTask(ABC):
     def __init__(self, config: Any, data: DataSpec):
         self.config = config
         self.data = data
+
+    def counted(self, text: str) -> list[list[Any]]:
+        """[token, count] of one of `texts`, most frequent first.
+
+        Raises:
+            ConfigError: the data set has none.
+        """
+        counted = self.data.vocabulary.get(text)
+        if not counted:
+            raise ConfigError(
+                f"the data set has no {text}",
+                value=self.data.dataset,
+                where="runs.<run>.dataset",
+                fix=f"choose a data set with {text}, or add the source that brings them to this one",
+            )
+        return counted
+
+    def read_vocabulary(self, text: str, *, min_count: int = 1) -> Vocabulary:
+        """The tokens of one of `texts` that the training split has at least `min_count` times."""
+        tokenizer = self.texts[text]
+        assert tokenizer is not None, f"{text} are not cut into tokens"
+        return Vocabulary.of_counts(tokenizer, self.counted(text), min_count=min_count)
 
     @abstractmethod
     def model_args(self) -> dict[str, Any]:

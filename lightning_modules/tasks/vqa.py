@@ -18,10 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contracts.errors import ConfigError
 from contracts.ranges import COUNT, SHARE, check_ranges
 from contracts.records import DataSpec, Question, Record
-from contracts.text import Vocabulary
+from contracts.text import PAD, UNKNOWN
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.mirror import check_flip, draw_mirror, mirror_text
 from lightning_modules.base.task import BaseTask, Batch, Example, Item, Mean, Prediction, Truth, group_of
@@ -34,7 +33,6 @@ from lightning_modules.metrics.vqa_accuracy import (
     normalise_answer,
 )
 
-_UNKNOWN_WORD = 1  # `<unk>`: a question without a single word still has one token
 _NUM_TOP = 5
 _AUGMENT = AugmentConfig(scale=0.15, shift=0.06, rotate=8.0, saturation=0.1)  # nothing that changes what words say
 
@@ -73,21 +71,15 @@ class Task(BaseTask):
     Config: ClassVar[type] = VQAConfig
     requires: ClassVar[tuple[str, ...]] = ("num_questions",)
     eval_requires: ClassVar[tuple[str, ...]] = ("num_questions",)
+    texts: ClassVar[Mapping[str, str | None]] = {"questions": "words", "answers": None}
     family = "answerer"
     metric: ClassVar[str] = "overall"
     config: VQAConfig
 
     def __init__(self, config: VQAConfig, data: DataSpec):
         super().__init__(config, data)
-        if not (data.vocabulary.get("questions") and data.vocabulary.get("answers")):
-            raise ConfigError(
-                "the data set has no questions with answers",
-                value=data.dataset,
-                where="runs.<run>.dataset",
-                fix="choose a data set with the `vqa` source, or add that source to this one",
-            )
-        self.vocabulary = Vocabulary(data.vocabulary["questions"], min_count=config.min_word_count)
-        self.answers = [answer for answer, _ in data.vocabulary["answers"][: config.num_answers]]
+        self.vocabulary = self.read_vocabulary("questions", min_count=config.min_word_count)
+        self.answers = [answer for answer, _ in self.counted("answers")[: config.num_answers]]
         self._answer_ids = {normalise_answer(answer): i for i, answer in enumerate(self.answers)}
         self._augment = Augment(config.augment, size=config.image_size)
 
@@ -117,7 +109,8 @@ class Task(BaseTask):
         }
 
     def _words(self, text: str) -> list[int]:
-        return self.vocabulary.encode(text, max_length=self.config.max_words) or [_UNKNOWN_WORD]
+        ids = self.vocabulary.encode(text, max_length=self.config.max_words)
+        return ids or [UNKNOWN]  # a question without a single word still has one token
 
     def _targets(self, question: Question) -> np.ndarray:
         targets = np.zeros(len(self.answers), np.float32)
@@ -131,7 +124,7 @@ class Task(BaseTask):
             return [value for example in examples for value in example[name]]
 
         questions = joined("questions")
-        padded = np.zeros((len(questions), max(map(len, questions), default=1)), np.int64)
+        padded = np.full((len(questions), max(map(len, questions), default=1)), PAD, np.int64)
         for row, question in zip(padded, questions, strict=True):
             row[: len(question)] = question
         targets, has_answers = joined("targets"), joined("has_answers")

@@ -2,13 +2,13 @@
 
 A file `lightning_modules/tasks/<name>.py` holds one class `Task(BaseTask)`; the file name is its name in params.yaml.
 What is drawn of it stands beside it, in `lightning_modules/reports/<name>.py`.
-The task never builds its model: `params.yaml` joins the two, and `model_args()` is all that the model is told.
+The task never builds its model: `params.yaml` joins the two, and `spec()` is all that the model is told.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from contracts.errors import ConfigError
 from contracts.inputs import InputName
 from contracts.records import DataSpec, Record
 from contracts.text import Vocabulary
-from lightning_modules.base.families import Family
+from lightning_modules.base.families import Spec
 from lightning_modules.metrics.measurement import Measurement, values_of
 
 Example = dict[str, Any]
@@ -55,6 +55,11 @@ class Item(NamedTuple):
     group: str
 
 
+def groups_of(ids: Iterable[str], groups: Mapping[str, str] | None) -> dict[str | int, Hashable]:
+    """The group of each item, in order, as `metrics.item_metric.by_group` wants them; None: each its own."""
+    return {item: item if groups is None else groups[item] for item in ids}
+
+
 class BaseTask(ABC):
     """One kind of problem: how a record becomes tensors, what is minimised, what is predicted and measured.
 
@@ -69,7 +74,7 @@ class BaseTask(ABC):
             key of `TOKENIZERS`; None: not at all): `data.vocabulary` has them, counted.
         length_column: the column of the shard index by which training batches are made of samples of similar length,
             `length` for texts; None: of any.
-        family: of models that it can train (`families.py`).
+        spec_class: of the spec that it makes; it can train the models that name the same one (`families.py`).
         metric: the name (a key of `score`) by which the best checkpoint and the champion are chosen by default.
         metric_mode: "max" or "min".
     """
@@ -80,7 +85,7 @@ class BaseTask(ABC):
     inputs: ClassVar[tuple[InputName, ...]] = ("image",)
     texts: ClassVar[Mapping[str, str | None]] = {}
     length_column: ClassVar[str | None] = None
-    family: ClassVar[Family]
+    spec_class: ClassVar[type[Spec]]
     metric: ClassVar[str]
     metric_mode: ClassVar[Literal["max", "min"]] = "max"
 
@@ -111,8 +116,8 @@ class BaseTask(ABC):
         return Vocabulary.of_counts(tokenizer, self.counted(text), min_count=min_count)
 
     @abstractmethod
-    def model_args(self) -> dict[str, Any]:
-        """Keyword arguments for the model beside its own Config, such as `num_classes` or `vocabulary_size`."""
+    def spec(self) -> Spec:
+        """What the model must know beside its own Config, such as `num_classes` or `vocabulary_size`."""
 
     @abstractmethod
     def encode(self, record: Record, seed: int | None) -> Example:
@@ -178,8 +183,7 @@ class BaseTask(ABC):
         All mappings are keyed by item id and have the same keys.
 
         Args:
-            groups: what is drawn again as a whole (`Item.group`); None: each item by itself. `metrics.groups.by_group`
-                makes resamples of items into those of groups.
+            groups: what is drawn again as a whole (`Item.group`); None: each item by itself.
             thorough: also what is too slow or too much for every validation (METEOR, accuracy by question type).
         """
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lightning_modules.base.families import DetectorSpec
 from lightning_modules.base.object_task import ObjectConfig, ObjectTask
-from lightning_modules.base.task import Prediction, Truth
-from lightning_modules.metrics.groups import by_group
+from lightning_modules.base.task import Prediction, Truth, groups_of
+from lightning_modules.metrics.item_metric import by_group
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.objects import coco_evaluation, voc_curves
 from lightning_modules.metrics.voc_map import measure_voc
@@ -23,7 +24,7 @@ class Task(ObjectTask):
 
     requires = ("num_objects",)
     eval_requires = ()
-    family = "detector"
+    spec_class = DetectorSpec
     metric = "mAP_2010"
     with_masks = False
 
@@ -38,4 +39,4 @@ class Task(ObjectTask):
         curves = voc_curves(predictions, truths, self.data.classes)
         coco = coco_evaluation(predictions, truths, self.data.classes, "bbox")
         ids = sorted(truths)
-        return [by_group(m, ids, groups) for m in (measure_voc(curves, ids), coco.measure())]
+        return by_group([measure_voc(curves, ids), coco.measure()], groups_of(ids, groups))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lightning_modules.base.families import InstanceSegmenterSpec
 from lightning_modules.base.object_task import ObjectConfig, ObjectTask
-from lightning_modules.base.task import Prediction, Truth
-from lightning_modules.metrics.groups import by_group
+from lightning_modules.base.task import Prediction, Truth, groups_of
+from lightning_modules.metrics.item_metric import by_group
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.objects import IouType, coco_evaluation
 
@@ -24,7 +25,7 @@ class Task(ObjectTask):
 
     requires = ("num_masks",)
     eval_requires = ()
-    family = "instance segmenter"
+    spec_class = InstanceSegmenterSpec
     metric = "mask_AP50"
     with_masks = True
 
@@ -40,4 +41,4 @@ class Task(ObjectTask):
             coco_evaluation(predictions, truths, self.data.classes, iou_type).measure(f"{kind}_")
             for kind, iou_type in KINDS.items()
         ]
-        return [by_group(measurement, sorted(truths), groups) for measurement in measured]
+        return by_group(measured, groups_of(sorted(truths), groups))

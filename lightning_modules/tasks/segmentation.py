@@ -23,14 +23,13 @@ from contracts.ranges import Range, check_ranges
 from contracts.records import IGNORE_INDEX, DataSpec, Record
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.images import decode_semantic
-from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
+from lightning_modules.base.families import SegmenterSpec
+from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth, groups_of
 from lightning_modules.blocks.pixels import stack, stack_images
-from lightning_modules.metrics.groups import by_group
+from lightning_modules.metrics.item_metric import by_group
 from lightning_modules.metrics.measurement import Measurement
-from lightning_modules.metrics.segmentation import (
-    confusion_matrix,
-    measure_segmentation,
-)
+from lightning_modules.metrics.segmentation import measure_segmentation
+from lightning_modules.metrics.segmentation_scores import confusion_matrix
 
 
 class Task(BaseTask):
@@ -49,7 +48,7 @@ class Task(BaseTask):
 
     requires = ("has_semantic",)
     eval_requires = ("has_semantic",)
-    family = "segmenter"
+    spec_class = SegmenterSpec
     metric = "mean_iou"
     config: Config
 
@@ -62,8 +61,8 @@ class Task(BaseTask):
         self.class_names = ("background", *data.classes)
         self._augment = Augment(config.augment, size=config.image_size, mode="letterbox")
 
-    def model_args(self) -> dict[str, Any]:
-        return {"num_classes": len(self.class_names)}
+    def spec(self) -> SegmenterSpec:
+        return SegmenterSpec(num_classes=len(self.class_names))
 
     # records to tensors
 
@@ -132,7 +131,8 @@ class Task(BaseTask):
         *,
         thorough: bool = False,
     ) -> list[Measurement]:
-        return [by_group(measure_segmentation(self.confusions(predictions, truths)), sorted(truths), groups)]
+        measured = measure_segmentation(self.confusions(predictions, truths))
+        return by_group([measured], groups_of(sorted(truths), groups))
 
     def answer(self, prediction: Prediction) -> dict[str, Any]:
         """Each class's share of the pixels; the map itself is in the picture."""

@@ -113,8 +113,12 @@ def predict(
             help="a run, models:/name@alias, models:/name/version, runs:/id/model or a .ckpt file", show_default=False
         ),
     ],
-    images: Annotated[list[Path], Argument(metavar="IMAGE...", help="JPEG or PNG files", show_default=False)],
-    question: Annotated[str | None, Option(help="the question to answer (VQA runs)")] = None,
+    images: Annotated[
+        list[Path] | None, Argument(metavar="IMAGE...", help="JPEG or PNG files", show_default=False)
+    ] = None,
+    question: Annotated[str | None, Option(help="the question to answer, where the model takes one")] = None,
+    text: Annotated[str | None, Option(help="the text to read, where the model takes one")] = None,
+    source: Annotated[str | None, Option(help="the sentence to translate, where the model takes one")] = None,
     out: Annotated[Path, Option(help="folder of the pictures")] = Path("predictions"),
     trust: Annotated[
         bool, Option("--trust", help="run the code of a model that this project did not register")
@@ -129,7 +133,9 @@ def predict(
     """
     from pipeline.predicting.predict import Request, run
 
-    return run(Request(model=model, images=images, question=question, out=out, trust=trust, label=label))
+    given = {"question": question, "text": text, "source": source}
+    texts = {name: value for name, value in given.items() if value is not None}
+    return run(Request(model=model, images=images or (), texts=texts, out=out, trust=trust, label=label))
 
 
 @command("score")

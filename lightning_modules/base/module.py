@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import pytorch_lightning as pl
 import torch
@@ -14,21 +15,27 @@ from contracts.errors import DataError
 from contracts.seeds import derive_seed
 from lightning_modules.base.finite import StepWatch
 from lightning_modules.base.optimizer import OptimizerConfig, warmup_cosine
-from lightning_modules.base.task import BaseTask, Batch, Mean, Prediction, Truth
+from lightning_modules.base.task import BaseTask, Batch, Item, Mean, Prediction, Truth
 from lightning_modules.blocks.norms import unmoved
 from lightning_modules.ops.gather import broadcast_from_first, gather_to_first, sum_over_ranks
+
+Row = tuple[Item, Prediction, Truth]
 
 
 class TaskModule(pl.LightningModule):
     """Joins a task and a model; owns optimiser, schedule, logging and the check that losses and gradients are finite.
 
-    Validation collects (key, prediction, truth) per image, gathers them once on one process, drops what was
-    delivered twice, asserts that every image of the split is there, and scores the split as a whole.
+    Validation collects (item, prediction, truth), gathers them once on one process, drops what stand-ins delivered
+    twice, asserts that every item of every record of the split is there once, and scores the split as a whole.
+
+    Attributes:
+        items: of the last validation, on rank 0, by record key; both in order.
+        predictions, truths: of them, by item id, in the same order.
 
     Raises:
         TrainingError: a loss or a gradient is NaN or infinite; names the step, the sample keys, and the loss parts or
             parameters. The optimizer has not used it.
-        DataError: validation did not see each sample of the split.
+        DataError: validation did not see each sample of the split, or there is not one prediction for each item.
     """
 
     def __init__(self, task: BaseTask, model: nn.Module, optimizer: OptimizerConfig, seed: int = 0):
@@ -38,13 +45,14 @@ class TaskModule(pl.LightningModule):
         self.optimizer_config = optimizer
         self.seed = seed
         self.split_name = "val"
-        self.predictions: dict[str, Prediction] = {}  # of the last validation, on rank 0
+        self.items: dict[str, list[Item]] = {}
+        self.predictions: dict[str, Prediction] = {}
         self.truths: dict[str, Truth] = {}
         self.loss_names: tuple[str, ...] = ()  # of the last validation, on rank 0
         self.keys: list[str] = []  # of the batch that is trained on
         self._watch = StepWatch()
         self._step_counts: dict[str, Tensor] = {}  # of the losses, in the global batch that is trained on
-        self._items: list[tuple[str, Prediction, Truth]] = []
+        self._rows: list[Row] = []  # of the validation so far
         self._losses: dict[str, tuple[float, int]] = {}  # sum and count of the validation so far
 
     # training
@@ -128,7 +136,7 @@ class TaskModule(pl.LightningModule):
     # validation and test
 
     def on_validation_epoch_start(self) -> None:
-        self._items, self._losses = [], {}
+        self._rows, self._losses = [], {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         parts, predictions = self.task.evaluate_batch(self.model, batch)
@@ -136,28 +144,46 @@ class TaskModule(pl.LightningModule):
             for name, part in parts.items():
                 total, count = self._losses.get(name, (0.0, 0))
                 self._losses[name] = total + float(part.total), count + part.count
-        self._items.extend(zip(batch["keys"], predictions, batch["truths"], strict=True))
+        self._rows += rows_of(batch, predictions)
 
     def on_validation_epoch_end(self) -> None:
-        gathered = gather_to_first((self._items, self._losses))
+        gathered = gather_to_first((self._rows, self._losses))
         metrics: dict[str, float] = {}
         if gathered is not None:
             metrics = self._score(gathered)
         metrics = broadcast_from_first(metrics)
-        self._items = []
+        self._rows = []
         self.log_dict({f"{self.split_name}/{name}": value for name, value in metrics.items()}, batch_size=1)
 
-    def _score(self, gathered: list[tuple[list, dict[str, tuple[float, int]]]]) -> dict[str, float]:
-        items = {key: (prediction, truth) for part, _ in gathered for key, prediction, truth in part}
+    @property
+    def groups(self) -> dict[str, str]:
+        """Item id -> what is drawn again as a whole."""
+        return {item.id: item.group for items in self.items.values() for item in items}
+
+    def of_record(self, key: str) -> tuple[list[Prediction], list[Truth]]:
+        """What was predicted of a record's items in the last validation, and what is true; on rank 0."""
+        ids = [item.id for item in self.items[key]]
+        return [self.predictions[i] for i in ids], [self.truths[i] for i in ids]
+
+    def _score(self, gathered: list[tuple[list[Row], dict[str, tuple[float, int]]]]) -> dict[str, float]:
+        rows: dict[str, Row] = {}
+        for row in (row for part, _ in gathered for row in part):
+            if rows.setdefault(row[0].id, row)[0] != row[0]:
+                keys = rows[row[0].id][0].key, row[0].key
+                raise DataError("two items have one id", value=row[0].id, where=f"records {keys[0]} and {keys[1]}")
+        self.items = {}
+        for item, _, _ in sorted(rows.values(), key=lambda row: row[0].key):  # stable: a record's items stay in order
+            self.items.setdefault(item.key, []).append(item)
         expected: set[str] = set(self.trainer.datamodule.eval_keys(self.split_name))  # type: ignore[attr-defined]
-        if items.keys() != expected:
-            missing, extra = sorted(expected - items.keys())[:5], sorted(items.keys() - expected)[:5]
+        if self.items.keys() != expected:
+            missing, extra = sorted(expected - self.items.keys())[:5], sorted(self.items.keys() - expected)[:5]
             raise DataError(
-                f"validation saw {len(items)} of the {len(expected)} samples of split {self.split_name!r}",
+                f"validation saw {len(self.items)} of the {len(expected)} samples of split {self.split_name!r}",
                 where=f"missing {missing}, unexpected {extra}",
             )
-        self.predictions = {key: items[key][0] for key in sorted(items)}
-        self.truths = {key: items[key][1] for key in sorted(items)}
+        ids = [item.id for items in self.items.values() for item in items]
+        self.predictions = {item: rows[item][1] for item in ids}
+        self.truths = {item: rows[item][2] for item in ids}
         losses = {}
         for name in dict.fromkeys(name for _, part in gathered for name in part):
             totals, counts = zip(*(part.get(name, (0.0, 0)) for _, part in gathered), strict=True)
@@ -166,3 +192,21 @@ class TaskModule(pl.LightningModule):
             losses["loss"] = sum(losses.values())
         self.loss_names = tuple(losses)
         return {**losses, **self.task.score(self.predictions, self.truths)}
+
+
+def rows_of(batch: Batch, predictions: Sequence[Prediction]) -> list[Row]:
+    """Each item of a batch with its prediction and its truth.
+
+    Raises:
+        DataError: a task that predicts more or fewer items than it says its records have, or says one twice.
+    """
+    items: list[Item] = batch["items"]
+    twice = [item.id for item, count in Counter(items).items() if count > 1]
+    if twice or not len(items) == len(predictions) == len(batch["truths"]):
+        raise DataError(
+            "a task must give one prediction and one truth for each item",
+            value=f"{len(predictions)} predictions and {len(batch['truths'])} truths of {len(items)} items"
+            + (f", of which twice: {twice[:5]}" if twice else ""),
+            where=f"samples {batch['keys']}",
+        )
+    return list(zip(items, predictions, batch["truths"], strict=True))

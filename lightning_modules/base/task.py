@@ -8,12 +8,13 @@ The task never builds its model: `params.yaml` joins the two, and `spec()` is al
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from contracts.errors import ConfigError
+from contracts.inputs import InputName
 from contracts.records import DataSpec, Record
 from contracts.text import Vocabulary
 from lightning_modules.base.families import Spec
@@ -40,6 +41,25 @@ class Mean(NamedTuple):
         return self.total / max(1, self.count)
 
 
+class Item(NamedTuple):
+    """What is predicted and measured by itself: a question, an image's caption or objects, a frame, a sentence.
+
+    Attributes:
+        id: unique in its split; predictions and truths are keyed by it.
+        key: of the record that it is of.
+        group: what the bootstrap draws as a whole, such as an image with all its questions, a video, a document.
+    """
+
+    id: str
+    key: str
+    group: str
+
+
+def groups_of(ids: Iterable[str], groups: Mapping[str, str] | None) -> dict[str | int, Hashable]:
+    """The group of each item, in order, as `metrics.item_metric.by_group` wants them; None: each its own."""
+    return {item: item if groups is None else groups[item] for item in ids}
+
+
 class BaseTask(ABC):
     """One kind of problem: how a record becomes tensors, what is minimised, what is predicted and measured.
 
@@ -48,6 +68,8 @@ class BaseTask(ABC):
         requires: columns of the shard index that must be positive for a sample to be used by this task, of
             `num_captions`, `num_objects`, `num_masks`, `num_questions`, `num_labels`, `has_semantic`.
         eval_requires: the same for validation and test (a detector is also measured on images without objects).
+        inputs: what a trained model is asked with (`contracts/inputs.py`): arguments of `predict`, columns of a served
+            model. A record with these alone can be encoded.
         texts: what it reads or writes of words, files of `lightning_modules/texts`, and how each is cut into tokens (a
             key of `TOKENIZERS`; None: not at all): `data.vocabulary` has them, counted.
         length_column: the column of the shard index by which training batches are made of samples of similar length,
@@ -60,6 +82,7 @@ class BaseTask(ABC):
     Config: ClassVar[type]
     requires: ClassVar[tuple[str, ...]] = ()
     eval_requires: ClassVar[tuple[str, ...]] = ()
+    inputs: ClassVar[tuple[InputName, ...]] = ("image",)
     texts: ClassVar[Mapping[str, str | None]] = {}
     length_column: ClassVar[str | None] = None
     spec_class: ClassVar[type[Spec]]
@@ -115,7 +138,8 @@ class BaseTask(ABC):
 
         The loader adds `keys` (list of str), `is_stand_in` (bool, see `pipeline.loading.sampling`), in training
         `num_step_images` and `step_counts` (int and {loss: int}, of the optimizer's step: the images of all ranks, and
-        this rank's `counts`), and otherwise `truths` (list of `Truth`).
+        this rank's `counts`), and otherwise `items` (list of
+        `Item`, of all records one after the other) and `truths` (list of `Truth`, one an item).
         """
 
     @abstractmethod
@@ -125,28 +149,41 @@ class BaseTask(ABC):
         Each mean is over the whole global batch, however it is cut into micro-batches and among ranks.
         """
 
+    def items(self, record: Record) -> list[Item]:
+        """What is predicted of a record, in order: the record as a whole, unless a task says otherwise. An id begins
+        with the record's key, so that no other record has it."""
+        return [Item(record.key, record.key, record.group)]
+
     @abstractmethod
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
-        """One prediction per image of the batch, in order: plain Python values and numpy arrays, in the
-        coordinates and size of the original image. Must work for a batch made without annotations."""
+        """One prediction per item of the batch's records, in the order of `items`: plain Python values and numpy
+        arrays, in the coordinates and size of the original image. The batch was encoded without a seed, and may have
+        been made without annotations."""
 
     def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
         """Losses and predictions of a validation batch. Override where one pass gives both."""
         return self.losses(model, batch), self.predict(model, batch)
 
     @abstractmethod
-    def truth(self, record: Record) -> Truth:
-        """What `score` and a report compare a prediction with: plain values and numpy arrays, nothing large."""
+    def truths(self, record: Record) -> list[Truth]:
+        """One truth per item of the record, in the order of `items`: what `measure` and a report compare a prediction
+        with, as plain values and numpy arrays, nothing large."""
 
     @abstractmethod
     def measure(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
+        self,
+        predictions: Mapping[str, Prediction],
+        truths: Mapping[str, Truth],
+        groups: Mapping[str, str] | None = None,
+        *,
+        thorough: bool = False,
     ) -> list[Measurement]:
         """The official metrics over a whole split, computed once on one process in float64.
 
-        Both mappings are keyed by record key and have the same keys; images are resampled in the keys' sorted order.
+        All mappings are keyed by item id and have the same keys.
 
         Args:
+            groups: what is drawn again as a whole (`Item.group`); None: each item by itself.
             thorough: also what is too slow or too much for every validation (METEOR, accuracy by question type).
         """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -39,11 +39,13 @@ class Report(BaseReport[Task]):
         }
         return dict.fromkeys(truths, prediction)
 
-    def picture(self, record: Record, prediction: Prediction, truth: Truth | None) -> np.ndarray:
+    def picture(self, record: Record, predictions: Sequence[Prediction], truths: Sequence[Truth] | None) -> np.ndarray:
         """The image with its caption (and two references), below it one tile per word: where the model looked."""
+        (prediction,) = predictions
         image, width = decode_record(record), _NUM_COLUMNS * (_TILE_PX + 4)
         paragraphs = [(prediction["caption"] or "(no word)", draw.BLUE)]
-        if truth is not None:
+        if truths is not None:
+            (truth,) = truths
             paragraphs += [(text, draw.GREY) for text in truth["captions"][:2]]
         parts = [draw.fit(image, width // 2), draw.text_block(paragraphs, width)]
         small = draw.fit(image, _TILE_PX)
@@ -74,7 +76,7 @@ def _word_plot(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth
         if not truth["captions"]:
             continue
         common = set.intersection(*(set(words(text)) for text in truth["captions"]))
-        expected.update(common)
+        expected.update(sorted(common))  # of equally frequent words the first stand first
         found.update(common & set(predictions[key]["words"]))
     rows = [(word, found[word] / count) for word, count in expected.most_common(_NUM_PLOTTED_WORDS)]
     title = "Words that all references of an image use: share of images whose caption has them"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -23,11 +23,13 @@ class Report(BaseReport[Task]):
         shapes = {key: decode_semantic(truth["label_map"]).shape for key, truth in truths.items()}
         return {key: {"label_map": encode_label_map(np.zeros(shape, np.uint8))} for key, shape in shapes.items()}
 
-    def picture(self, record: Record, prediction: Prediction, truth: Truth | None) -> np.ndarray:
+    def picture(self, record: Record, predictions: Sequence[Prediction], truths: Sequence[Truth] | None) -> np.ndarray:
+        (prediction,) = predictions
         image = decode_record(record)
         maps = [decode_semantic(prediction["label_map"])]
         titles = ["image", "predicted"]
-        if truth is not None:
+        if truths is not None:
+            (truth,) = truths
             maps.append(decode_semantic(truth["label_map"]))
             titles.append("truth (grey: ignored)")
         drawn = [enlarge(image, enlargement(image)), *(draw_label_map(image, m, IGNORE_INDEX) for m in maps)]

@@ -21,9 +21,10 @@ from contracts.ranges import Range, check_ranges
 from contracts.records import DataSpec, Record
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.base.families import ClassifierSpec
-from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
+from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth, groups_of
 from lightning_modules.blocks.pixels import stack_images
 from lightning_modules.metrics.classification import measure_classification
+from lightning_modules.metrics.item_metric import by_group
 from lightning_modules.metrics.measurement import Measurement
 
 _NUM_TOP = 5
@@ -92,8 +93,8 @@ class Task(BaseTask):
             batch["labels"] = torch.tensor([example["label"] for example in examples], dtype=torch.int64)
         return batch
 
-    def truth(self, record: Record) -> Truth:
-        return {"label": self._label(record)}
+    def truths(self, record: Record) -> list[Truth]:
+        return [{"label": self._label(record)}]
 
     # tensors to losses and predictions
 
@@ -121,18 +122,24 @@ class Task(BaseTask):
     # what a user sees
 
     def measure(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
+        self,
+        predictions: Mapping[str, Prediction],
+        truths: Mapping[str, Truth],
+        groups: Mapping[str, str] | None = None,
+        *,
+        thorough: bool = False,
     ) -> list[Measurement]:
-        return [measure_classification(*self.columns(predictions, truths))]
+        measured = measure_classification(*self.columns(predictions, truths))
+        return by_group([measured], groups_of(sorted(truths), groups))
 
     def columns(
         self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (N, C) and labels (N,), in the keys' order."""
+        """Scores (N, C) and labels (N,), in the order of sorted ids."""
         scores = np.zeros((len(truths), len(self.data.classes)), np.float32)
         labels = np.zeros(len(truths), np.int64)
-        for i, (key, truth) in enumerate(sorted(truths.items())):
-            scores[i], labels[i] = predictions[key]["probs"], truth["label"]
+        for i, (image, truth) in enumerate(sorted(truths.items())):
+            scores[i], labels[i] = predictions[image]["probs"], truth["label"]
         return scores, labels
 
     def top(self, prediction: Prediction) -> list[tuple[str, float]]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from lightning_modules.base.families import DetectorSpec
 from lightning_modules.base.object_task import ObjectConfig, ObjectTask
-from lightning_modules.base.task import Prediction, Truth
+from lightning_modules.base.task import Prediction, Truth, groups_of
+from lightning_modules.metrics.item_metric import by_group
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.objects import coco_evaluation, voc_curves
 from lightning_modules.metrics.voc_map import measure_voc
@@ -28,8 +29,14 @@ class Task(ObjectTask):
     with_masks = False
 
     def measure(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
+        self,
+        predictions: Mapping[str, Prediction],
+        truths: Mapping[str, Truth],
+        groups: Mapping[str, str] | None = None,
+        *,
+        thorough: bool = False,
     ) -> list[Measurement]:
         curves = voc_curves(predictions, truths, self.data.classes)
         coco = coco_evaluation(predictions, truths, self.data.classes, "bbox")
-        return [measure_voc(curves, sorted(truths)), coco.measure()]
+        ids = sorted(truths)
+        return by_group([measure_voc(curves, ids), coco.measure()], groups_of(ids, groups))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from lightning_modules.base.families import InstanceSegmenterSpec
 from lightning_modules.base.object_task import ObjectConfig, ObjectTask
-from lightning_modules.base.task import Prediction, Truth
+from lightning_modules.base.task import Prediction, Truth, groups_of
+from lightning_modules.metrics.item_metric import by_group
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.objects import IouType, coco_evaluation
 
@@ -29,9 +30,15 @@ class Task(ObjectTask):
     with_masks = True
 
     def measure(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
+        self,
+        predictions: Mapping[str, Prediction],
+        truths: Mapping[str, Truth],
+        groups: Mapping[str, str] | None = None,
+        *,
+        thorough: bool = False,
     ) -> list[Measurement]:
-        return [
+        measured = [
             coco_evaluation(predictions, truths, self.data.classes, iou_type).measure(f"{kind}_")
             for kind, iou_type in KINDS.items()
         ]
+        return by_group(measured, groups_of(sorted(truths), groups))

@@ -24,8 +24,9 @@ from contracts.records import IGNORE_INDEX, DataSpec, Record
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.images import decode_semantic
 from lightning_modules.base.families import SegmenterSpec
-from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
+from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth, groups_of
 from lightning_modules.blocks.pixels import stack, stack_images
+from lightning_modules.metrics.item_metric import by_group
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.segmentation import measure_segmentation
 from lightning_modules.metrics.segmentation_scores import confusion_matrix
@@ -88,8 +89,8 @@ class Task(BaseTask):
             batch["counts"] = {"cross_entropy": sum(np.count_nonzero(e["labels"] != IGNORE_INDEX) for e in examples)}
         return batch
 
-    def truth(self, record: Record) -> Truth:
-        return {"label_map": record.semantic_mask}
+    def truths(self, record: Record) -> list[Truth]:
+        return [{"label_map": record.semantic_mask}]
 
     # tensors to losses and predictions
 
@@ -123,9 +124,15 @@ class Task(BaseTask):
     # what a user sees
 
     def measure(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
+        self,
+        predictions: Mapping[str, Prediction],
+        truths: Mapping[str, Truth],
+        groups: Mapping[str, str] | None = None,
+        *,
+        thorough: bool = False,
     ) -> list[Measurement]:
-        return [measure_segmentation(self.confusions(predictions, truths))]
+        measured = measure_segmentation(self.confusions(predictions, truths))
+        return by_group([measured], groups_of(sorted(truths), groups))
 
     def answer(self, prediction: Prediction) -> dict[str, Any]:
         """Each class's share of the pixels; the map itself is in the picture."""
@@ -141,11 +148,11 @@ class Task(BaseTask):
         }
 
     def confusions(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> np.ndarray:
-        """One matrix an image, in the keys' order: (I, K, K) int64."""
+        """One matrix an image, in the order of sorted ids: (I, K, K) int64."""
         num_classes = len(self.class_names)
         matrices = np.zeros((len(truths), num_classes, num_classes), np.int64)
-        for matrix, (key, truth) in zip(matrices, sorted(truths.items()), strict=True):
-            predicted = decode_semantic(predictions[key]["label_map"])
+        for matrix, (image, truth) in zip(matrices, sorted(truths.items()), strict=True):
+            predicted = decode_semantic(predictions[image]["label_map"])
             matrix[:] = confusion_matrix(decode_semantic(truth["label_map"]), predicted, num_classes)
         return matrices
 

@@ -18,13 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from contracts.inputs import InputName
 from contracts.ranges import COUNT, SHARE, check_ranges
 from contracts.records import DataSpec, Question, Record
 from contracts.text import PAD, UNKNOWN
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.mirror import check_flip, draw_mirror, mirror_text
 from lightning_modules.base.families import AnswererSpec
-from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
+from lightning_modules.base.task import BaseTask, Batch, Example, Item, Mean, Prediction, Truth, groups_of
 from lightning_modules.blocks.pixels import stack_images
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.vqa_accuracy import (
@@ -72,6 +73,7 @@ class Task(BaseTask):
     Config: ClassVar[type] = VQAConfig
     requires: ClassVar[tuple[str, ...]] = ("num_questions",)
     eval_requires: ClassVar[tuple[str, ...]] = ("num_questions",)
+    inputs: ClassVar[tuple[InputName, ...]] = ("image", "question")
     texts: ClassVar[Mapping[str, str | None]] = {"questions": "words", "answers": None}
     spec_class = AnswererSpec
     metric: ClassVar[str] = "overall"
@@ -149,8 +151,6 @@ class Task(BaseTask):
         return self._losses(_logits(model, batch), batch)
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
-        if not batch["question_ids"]:
-            return [{} for _ in range(len(batch["images"]))]
         return self._predictions(_logits(model, batch), batch)
 
     def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
@@ -172,57 +172,49 @@ class Task(BaseTask):
 
     @torch.no_grad()
     def _predictions(self, logits: Tensor, batch: Batch) -> list[Prediction]:
-        """Per image `{question_id: {"question": str, "answer": str, "top": [(answer, probability), ..]}}`."""
+        """Per question `{"question_id", "question": str, "answer": str, "top": [(answer, probability), ..]}`."""
         probs = torch.softmax(logits.float(), dim=1) if self.config.loss == "softmax" else torch.sigmoid(logits.float())
         top_probs, top = probs.topk(min(_NUM_TOP, len(self.answers)), dim=1)
-        predictions: list[dict[Any, Any]] = [{} for _ in range(len(batch["images"]))]
-        rows = zip(
-            batch["question_image"].tolist(),
-            batch["question_ids"],
-            batch["question_texts"],
-            top.tolist(),
-            top_probs.tolist(),
-            strict=True,
-        )
-        for image, question_id, text, ids, values in rows:
+        predictions: list[Prediction] = []
+        rows = zip(batch["question_ids"], batch["question_texts"], top.tolist(), top_probs.tolist(), strict=True)
+        for question_id, text, ids, values in rows:
             answers = [(self.answers[i], value) for i, value in zip(ids, values, strict=True)]
-            predictions[image][question_id] = {"question": text, "answer": answers[0][0], "top": answers}
+            predictions.append({"question_id": question_id, "question": text, "answer": answers[0][0], "top": answers})
         return predictions
 
     # measuring
 
-    def truth(self, record: Record) -> Truth:
-        """`{question_id: {"answers": [str], "answer_type": str, "question_type": str}}`."""
-        questions: dict[Any, Any] = {
-            q.question_id: {
+    def items(self, record: Record) -> list[Item]:
+        """Its questions."""
+        return [Item(f"{record.key}/{question.question_id}", record.key, record.group) for question in record.questions]
+
+    def truths(self, record: Record) -> list[Truth]:
+        return [
+            {
+                "question_id": q.question_id,
                 "answers": list(q.answers),
                 "answer_type": q.answer_type,
                 "question_type": q.question_type,
             }
             for q in record.questions
-        }
-        return questions
+        ]
 
     def measure(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
+        self,
+        predictions: Mapping[str, Prediction],
+        truths: Mapping[str, Truth],
+        groups: Mapping[str, str] | None = None,
+        *,
+        thorough: bool = False,
     ) -> list[Measurement]:
         """By question type only if thorough: VQA v2 has 65 of them."""
-        result = accuracy(predictions, truths)
+        result = accuracy(predictions, truths, groups)
         shown = {n: v for n, v in result.values.items() if thorough or not n.startswith("perQuestionType/")}
         return [replace(result, values=shown)]
 
     def answer(self, prediction: Prediction) -> dict[str, Any]:
-        return {
-            "answers": [
-                {
-                    "question_id": question_id,
-                    "question": p["question"],
-                    "answer": p["answer"],
-                    "top": [{"answer": answer, "probability": probability} for answer, probability in p["top"]],
-                }
-                for question_id, p in prediction.items()
-            ]
-        }
+        top = [{"answer": answer, "probability": probability} for answer, probability in prediction["top"]]
+        return {**{name: prediction[name] for name in ("question_id", "question", "answer")}, "top": top}
 
 
 def _mirrored(question: Question) -> Question:
@@ -234,15 +226,18 @@ def _logits(model: nn.Module, batch: Batch) -> Tensor:
     return model(batch["images"], batch["questions"], batch["lengths"], batch["question_image"])
 
 
-def accuracy(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> Measurement:
-    """Over all questions that have annotators' answers; one that was not predicted counts as wrong."""
-    items: list[Answered] = []
-    images: list[str] = []
-    for key, truth in sorted(truths.items()):
-        for question_id, question in truth.items():
-            if question["answers"]:
-                given = predictions[key].get(question_id, {"answer": ""})["answer"]
-                types = {"answer_type": question["answer_type"], "question_type": question["question_type"]}
-                items.append(Answered(answer=given, annotations=question["answers"], **types))
-                images.append(key)
-    return measure_vqa(items, images)
+def accuracy(
+    predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], groups: Mapping[str, str] | None = None
+) -> Measurement:
+    """Over all questions that have annotators' answers."""
+    counted = {question: truth for question, truth in truths.items() if truth["answers"]}
+    answered = [
+        Answered(
+            answer=predictions[question]["answer"],
+            annotations=truth["answers"],
+            answer_type=truth["answer_type"],
+            question_type=truth["question_type"],
+        )
+        for question, truth in counted.items()
+    ]
+    return measure_vqa(answered, list(groups_of(counted, groups).values()))

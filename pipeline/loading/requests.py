@@ -117,7 +117,9 @@ class RequestDataset(Dataset):
         batch["keys"] = keys
         batch["is_stand_in"], batch["num_step_images"] = ask.request.is_stand_in, ask.request.num_step_images
         if not ask.training:
-            batch["truths"] = [self.task.truth(sample["record"]) for sample in samples]
+            records = [sample["record"] for sample in samples]
+            batch["items"] = [item for record in records for item in self.task.items(record)]
+            batch["truths"] = [truth for record in records for truth in self.task.truths(record)]
         yield batch
 
     def _check_stages(self, keys: list[str], ask: Ask) -> None:

@@ -1,4 +1,4 @@
-"""Predict for image files with a trained run or a registered model; print one JSON document, draw pictures.
+"""Predict with a trained run or a registered model; print one JSON document, draw pictures.
 
     sightline predict segmentation_fcn photo.jpg
     sightline predict models:/vqa_lstm@champion photo.jpg --question "what colour is the circle?"
@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,14 @@ from pipeline.training import run_files
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the command line says. `label` is the model's name, where `model` is a temporary file."""
+    """What the command line says; `texts` by the name of the input, such as `question`.
+
+    `label` is the model's name, where `model` is a temporary file.
+    """
 
     model: str
     images: Sequence[Path]
-    question: str | None
+    texts: Mapping[str, str]
     out: Path
     trust: bool
     label: str | None
@@ -45,16 +48,24 @@ def run(request: Request) -> int:
         return _predict_with_uri(request, images)
     checkpoint = _checkpoint(Project.here(), request.model)
     label = request.label or (checkpoint.parent.name if checkpoint.suffix == ".ckpt" else request.model)
-    document = predict(checkpoint, images, request.question, request.out, label)
+    document = predict(checkpoint, images, request.texts, request.out, label)
     print(json.dumps({"model": request.label or request.model, **document}, indent=1, ensure_ascii=False))
     return 0
 
 
-def predict(checkpoint: Path, images: Sequence[Path], question: str | None, out: Path, label: str) -> dict[str, Any]:
-    """Predict for each image and draw the result as `<out>/<image stem>.<label>.png`.
+def predict(
+    checkpoint: Path, images: Sequence[Path], texts: Mapping[str, str], out: Path, label: str
+) -> dict[str, Any]:
+    """Predict for each image with the texts, or for the texts alone, and draw it as `<out>/<image stem>.<label>.png`.
+
+    Args:
+        texts: by the name of the input, `question` and the like.
+
+    Returns:
+        JSON values: run, task and, of each image, the inputs, `answers` (one for each item of it) and `picture`.
 
     Raises:
-        ConfigError: a question is missing, or was given to a model that takes none.
+        ConfigError: an input is missing, or was given to a model that does not take it.
         DataError: a file is no image, or the checkpoint cannot be read.
     """
     import cv2
@@ -62,28 +73,22 @@ def predict(checkpoint: Path, images: Sequence[Path], question: str | None, out:
     from pipeline.training.predictor import load_predictor
 
     predictor = load_predictor(checkpoint)
-    run = f"run {predictor.run['name']} ({predictor.run['task_name']})"
-    if predictor.takes_question and not (question or "").strip():
-        raise ConfigError("a question is missing", where=run, fix='--question "how many circles are there?"')
-    if question is not None and not predictor.takes_question:
-        raise ConfigError("this model takes no question", value=question, where=run, fix="leave --question out")
-    out.mkdir(parents=True, exist_ok=True)
     file_label = re.sub(r"[^\w.-]+", "-", label.removeprefix("models:/").removeprefix("runs:/"))
     results = []
     taken: set[Path] = set()
-    for image in images:
-        data = image.read_bytes()
+    alone: Sequence[Path | None] = [None]
+    for image in images or alone:
         try:
-            prediction = predictor.predict(data, question)
+            record = predictor.record({**({} if image is None else {"image": image.read_bytes()}), **texts})
         except DataError as error:
             raise DataError(error.what, where=str(image), allowed="a whole JPEG or PNG file") from error
-        target = _free_name(out, f"{image.stem}.{file_label}", taken)
-        if not cv2.imwrite(str(target), predictor.picture(data, prediction)[..., ::-1]):
+        predictions = predictor.predict(record)
+        out.mkdir(parents=True, exist_ok=True)
+        target = _free_name(out, f"{image.stem if image else '-'.join(texts)}.{file_label}", taken)
+        if not cv2.imwrite(str(target), predictor.picture(record, predictions)[..., ::-1]):
             raise DataError("the picture cannot be written", where=str(target))
-        result: dict[str, Any] = {"image": str(image)}
-        if question is not None:
-            result["question"] = question
-        results.append({**result, "answer": predictor.answer(prediction), "picture": str(target)})
+        asked = {**({} if image is None else {"image": str(image)}), **texts}
+        results.append({**asked, "answers": predictor.answers(predictions), "picture": str(target)})
     return {"run": predictor.run["name"], "task": predictor.run["task_name"], "predictions": results}
 
 
@@ -134,8 +139,7 @@ def _predict_with_uri(request: Request, images: Sequence[Path]) -> int:
             raise ConfigError("not a Sightline model", value=request.model)
         command = [sys.executable, "-P", "-m", "pipeline.cli", "predict", str(checkpoints[0]), *map(str, images)]
         command += ["--out", str(request.out), "--label", request.model]
-        if request.question is not None:
-            command += [f"--question={request.question}"]
+        command += [f"--{name}={text}" for name, text in request.texts.items()]
         path = os.pathsep.join(filter(None, [str(folder / "code"), os.environ.get("PYTHONPATH")]))
         return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
 

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ for name in sys.argv[2].split(","):
     importlib.import_module(name)
 asked = sys.stdin.readline()  # nothing comes when whoever asks has died
 if asked:
-    model, more = json.loads(asked)
-    row = {"image": open("image", "rb").read(), **more}
+    model, modes = json.loads(asked)
+    row = {name: open(name, mode, encoding=None if mode == "rb" else "utf-8").read() for name, mode in modes.items()}
     print(mlflow.pyfunc.load_model(model).predict(pandas.DataFrame([row]))[0], file=open("answer", "w"))
 """
 
@@ -68,19 +68,20 @@ def _process() -> Iterator[tuple[subprocess.Popen[str], Path]]:
             process.kill()
 
 
-def probe(model: Path, image: bytes, question: str | None) -> Any:
-    """One answer of a model's folder.
+def probe(model: Path, inputs: Mapping[str, bytes | str]) -> Any:
+    """One answer of a model's folder to one row of inputs.
 
     Raises:
         RuntimeError: it cannot be loaded or used; the end of what it said.
     """
     if not _waiting:
         with early():
-            return probe(model, image, question)
+            return probe(model, inputs)
     process, folder = _waiting.pop()
-    (folder / "image").write_bytes(image)
-    more = {} if question is None else {"question": question}
-    process.communicate(f"{json.dumps([str(model), more])}\n")
+    for name, value in inputs.items():
+        (folder / name).write_bytes(value if isinstance(value, bytes) else value.encode())
+    modes = {name: "rb" if isinstance(value, bytes) else "r" for name, value in inputs.items()}
+    process.communicate(f"{json.dumps([str(model), modes])}\n")
     if process.returncode != 0:
         raise RuntimeError(redact((folder / "told").read_text().strip()[-500:]))
     return json.loads((folder / "answer").read_text())

@@ -106,7 +106,8 @@ def test_a_batch_is_what_reader_encoder_and_collation_make_of_the_plan(tiny_proj
                 )
             expected["keys"] = [record.key for record in records]
             if not training:
-                expected["truths"] = [task.truth(record) for record in records]
+                expected["items"] = [item for record in records for item in task.items(record)]
+                expected["truths"] = [truth for record in records for truth in task.truths(record)]
             assert equal({name: batch[name] for name in expected}, expected)
 
 

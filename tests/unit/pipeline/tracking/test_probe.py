@@ -26,5 +26,5 @@ def test_the_early_process_is_asked_once_and_tells_why_a_model_cannot_be_used(tm
     with probe.early():
         ((early, _),) = probe._waiting
         with pytest.raises(RuntimeError, match=r"\w"):
-            probe.probe(tmp_path, b"image", None)
+            probe.probe(tmp_path, {"image": b"image"})
         assert early.returncode not in (None, 0) and not probe._waiting

@@ -1,6 +1,7 @@
-"""What a task is: the one contract between records, models, metrics and pictures.
+"""What a task is: the one contract between records, models and metrics.
 
 A file `lightning_modules/tasks/<name>.py` holds one class `Task(BaseTask)`; the file name is its name in params.yaml.
+What is drawn of it stands beside it, in `lightning_modules/reports/<name>.py`.
 The task never builds its model: `params.yaml` joins the two, and `model_args()` is all that the model is told.
 """
 
@@ -8,10 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import numpy as np
 from torch import Tensor, nn
 
 from contracts.errors import ConfigError
@@ -41,26 +40,8 @@ class Mean(NamedTuple):
         return self.total / max(1, self.count)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plot:
-    """A table that `evaluate` writes as CSV (for `dvc plots`) and draws as PNG.
-
-    `kind` "curve": one line per value of column `series` (if any) over `x`, `y`. "confusion": columns are
-    `truth`, `predicted`, `count`. "bar": `x` names, `y` values.
-    """
-
-    name: str
-    kind: Literal["curve", "confusion", "bar"]
-    columns: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
-    x: str
-    y: str
-    series: str | None = None
-    title: str = ""
-
-
 class BaseTask(ABC):
-    """One kind of problem: how a record becomes tensors, what is minimised, what is measured, what is drawn.
+    """One kind of problem: how a record becomes tensors, what is minimised, what is predicted and measured.
 
     Class attributes:
         Config: frozen keyword-only dataclass with the task's own settings.
@@ -155,7 +136,7 @@ class BaseTask(ABC):
 
     @abstractmethod
     def truth(self, record: Record) -> Truth:
-        """What `score` and `picture` compare a prediction with: plain values and numpy arrays, nothing large."""
+        """What `score` and a report compare a prediction with: plain values and numpy arrays, nothing large."""
 
     @abstractmethod
     def measure(
@@ -174,25 +155,5 @@ class BaseTask(ABC):
         return values_of(self.measure(predictions, truths))
 
     @abstractmethod
-    def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
-        """The best prediction that ignores the image (most frequent answer, background, mean box): the score that
-        a trained model must be compared with."""
-
-    @abstractmethod
     def answer(self, prediction: Prediction) -> dict[str, Any]:
         """The prediction as JSON values, for `pipeline.predicting.predict` and the registered model."""
-
-    @abstractmethod
-    def picture(self, image: np.ndarray, prediction: Prediction, truth: Truth | None) -> np.ndarray:
-        """The prediction drawn on the image (and the truth beside it, if known).
-
-        Args:
-            image: (H, W, 3) uint8 RGB, the original.
-
-        Returns:
-            (h, w, 3) uint8 RGB; may be larger than the image.
-        """
-
-    def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
-        """Curves and confusion matrices for `evaluate`."""
-        return []

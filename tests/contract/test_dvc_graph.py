@@ -42,6 +42,7 @@ BESIDE_TRAINING = {
     "contracts/errors.py",
     "contracts/names.py",
     "contracts/ranges.py",
+    "contracts/raw.py",
     "contracts/redact.py",
     "lightning_modules/reports/_plots.py",
     "lightning_modules/reports/_report.py",

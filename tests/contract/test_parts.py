@@ -44,7 +44,7 @@ def config_class(kind: str, name: str) -> type:
     return module.Task.Config if kind == "task" else module.Config
 
 
-CONFIGURED = [kind for kind in discover.KINDS if kind not in ("scorer", "format", "report", "text")]
+CONFIGURED = [kind for kind in discover.KINDS if kind not in ("scorer", "format", "report", "text")]  # nothing to set
 PARTS = [(kind, name) for kind in CONFIGURED for name in discover.names(kind)]
 
 

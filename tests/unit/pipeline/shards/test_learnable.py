@@ -12,7 +12,7 @@ from contracts.errors import DataError
 from pipeline.shards.bookkeeping import check_shared, unused_images
 from pipeline.shards.learnable import check_labels, missing_masks
 
-NONE = dict.fromkeys(("num_objects", "num_masks", "num_captions", "num_questions", "num_labels", "has_semantic"), 0)
+NONE: dict[str, int] = {}
 
 
 def test_a_class_list_that_nothing_shows_is_refused() -> None:
@@ -53,12 +53,13 @@ def test_images_without_a_mask_are_counted() -> None:
 
 def test_pictures_that_two_splits_share_are_told_or_refused() -> None:
     images = {"train": np.array([1, 2, 3], np.uint64), "val": np.array([3, 4, 3], np.uint64)}
-    (note,) = check_shared("d", images, None)
+    splits = {split: {"image": digests} for split, digests in images.items()}
+    (note,) = check_shared("d", splits, None)
     assert note.startswith("2 of 3 images of split 'val' of d are in split 'train' too, byte for byte")
-    assert check_shared("d", images, 2) == [note]
+    assert check_shared("d", splits, 2) == [note]
     with pytest.raises(DataError, match=r"(?s)2 of 3 images.*max_shared: 0"):
-        check_shared("d", images, 0)
-    assert check_shared("d", {"train": images["train"]}, 0) == []
+        check_shared("d", splits, 0)
+    assert check_shared("d", {"train": splits["train"]}, 0) == []
 
 
 def test_pictures_that_no_annotation_names_are_counted(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from torch import Tensor, nn
 
 from contracts.errors import ConfigError
-from contracts.records import DataSpec, Record
+from contracts.records import Count, DataSpec, Record
 from contracts.text import Vocabulary
 from lightning_modules.base.families import Family
 from lightning_modules.metrics.measurement import Measurement, values_of
@@ -50,8 +50,8 @@ class BaseTask(ABC):
         eval_requires: the same for validation and test (a detector is also measured on images without objects).
         texts: what it reads or writes of words, files of `lightning_modules/texts`, and how each is cut into tokens (a
             key of `TOKENIZERS`; None: not at all): `data.vocabulary` has them, counted.
-        length_column: the column of the shard index by which training batches are made of samples of similar length,
-            `length` for texts; None: of any.
+        length_column: one of `COUNTS`: training batches are made of samples that have similar numbers of it, `length`
+            for texts; None: of any.
         family: of models that it can train (`families.py`).
         metric: the name (a key of `score`) by which the best checkpoint and the champion are chosen by default.
         metric_mode: "max" or "min".
@@ -61,7 +61,7 @@ class BaseTask(ABC):
     requires: ClassVar[tuple[str, ...]] = ()
     eval_requires: ClassVar[tuple[str, ...]] = ()
     texts: ClassVar[Mapping[str, str | None]] = {}
-    length_column: ClassVar[str | None] = None
+    length_column: ClassVar[Count | None] = None
     family: ClassVar[Family]
     metric: ClassVar[str]
     metric_mode: ClassVar[Literal["max", "min"]] = "max"

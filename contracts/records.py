@@ -161,8 +161,8 @@ class Record:
 
     def _longest_text(self) -> int:
         """In tokens: sorted by characters, batches of sentences in two languages have twice as much padding."""
-        parts = (*self.sentences, *self.captions, *self.questions)
-        return max((*(len(pieces(part.text)) for part in parts), len(self.transcript.text) if self.transcript else 0))
+        texts = [part.text for parts in (self.sentences, self.captions, self.questions) for part in parts]
+        return max([*map(len, map(pieces, texts)), len(self.transcript.text) if self.transcript else 0])
 
     def annotation_json(self) -> bytes:
         """Everything but the pixels as canonical JSON, by name, absent parts absent: equal records give equal bytes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lightning_modules.base.families import DetectorSpec
 from lightning_modules.base.object_task import ObjectConfig, ObjectTask
 from lightning_modules.base.task import Prediction, Truth
 from lightning_modules.metrics.measurement import Measurement
@@ -22,7 +23,7 @@ class Task(ObjectTask):
 
     requires = ("num_objects",)
     eval_requires = ()
-    family = "detector"
+    spec_class = DetectorSpec
     metric = "mAP_2010"
     with_masks = False
 

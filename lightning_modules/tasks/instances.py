@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lightning_modules.base.families import InstanceSegmenterSpec
 from lightning_modules.base.object_task import ObjectConfig, ObjectTask
 from lightning_modules.base.task import Prediction, Truth
 from lightning_modules.metrics.measurement import Measurement
@@ -23,7 +24,7 @@ class Task(ObjectTask):
 
     requires = ("num_masks",)
     eval_requires = ()
-    family = "instance segmenter"
+    spec_class = InstanceSegmenterSpec
     metric = "mask_AP50"
     with_masks = True
 

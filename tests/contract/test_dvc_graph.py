@@ -55,11 +55,13 @@ BESIDE_TRAINING = {
             "coco_map",
             "coco_matches",
             "coco_resample",
+            "item_metric",
             "measurement",
             "objects",
             "ptb_tables",
             "ptb_tokenizer",
             "segmentation",
+            "segmentation_scores",
             "voc_map",
         )
     ),

@@ -29,6 +29,7 @@ from contracts.annotations import (
     Transcript,
 )
 from contracts.errors import ConfigError, DataError
+from contracts.text import pieces
 
 __all__ = [
     "COUNTS",
@@ -59,7 +60,7 @@ IGNORE_INDEX = 255
 # What can be counted of a record: columns of a shard's index, totals of a manifest, and what a task may require.
 # `num_sources`, `num_targets` and `num_texts` are sentences of that role, `num_choices` questions with candidates of
 # which one is known to be right, `num_frame_labels` frames that have a class, `has_*` 0 or 1. `length` is what
-# sequences are sorted by: the frames of a clip, else the characters of the longest text.
+# sequences are sorted by: the frames of a clip, else the words and marks of the longest text or the letters to read.
 Count = Literal[
     "num_objects", "num_masks", "num_captions", "num_questions", "num_choices", "num_labels", "has_semantic",
     "num_frames", "num_segments", "num_frame_labels", "num_sentences", "num_sources", "num_targets", "num_texts",
@@ -154,13 +155,14 @@ class Record:
             "has_alignment": int(self.alignment is not None),
             "has_transcript": int(self.transcript is not None),
             "num_proposals": len(self.proposals.boxes) if self.proposals is not None else 0,
-            "length": len(self.frames) or max(map(len, self._texts()), default=0),
+            "length": len(self.frames) or self._longest_text(),
         }
         return {name: count for name, count in counts.items() if count}
 
-    def _texts(self) -> list[str]:
-        transcript = [self.transcript.text] if self.transcript else []
-        return [part.text for parts in (self.sentences, self.captions, self.questions) for part in parts] + transcript
+    def _longest_text(self) -> int:
+        """In tokens: sorted by characters, batches of sentences in two languages have twice as much padding."""
+        texts = [part.text for parts in (self.sentences, self.captions, self.questions) for part in parts]
+        return max([*map(len, map(pieces, texts)), len(self.transcript.text) if self.transcript else 0])
 
     def annotation_json(self) -> bytes:
         """Everything but the pixels as canonical JSON, by name, absent parts absent: equal records give equal bytes."""

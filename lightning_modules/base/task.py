@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from contracts.errors import ConfigError
 from contracts.inputs import InputName
-from contracts.records import DataSpec, Record
+from contracts.records import Count, DataSpec, Record
 from contracts.text import Vocabulary
 from lightning_modules.base.families import Spec
 from lightning_modules.metrics.measurement import Measurement, values_of
@@ -72,8 +72,8 @@ class BaseTask(ABC):
             model. A record with these alone can be encoded.
         texts: what it reads or writes of words, files of `lightning_modules/texts`, and how each is cut into tokens (a
             key of `TOKENIZERS`; None: not at all): `data.vocabulary` has them, counted.
-        length_column: the column of the shard index by which training batches are made of samples of similar length,
-            `length` for texts; None: of any.
+        length_column: one of `COUNTS`: training batches are made of samples that have similar numbers of it, `length`
+            for texts; None: of any.
         spec_class: of the spec that it makes; it can train the models that name the same one (`families.py`).
         metric: the name (a key of `score`) by which the best checkpoint and the champion are chosen by default.
         metric_mode: "max" or "min".
@@ -84,7 +84,7 @@ class BaseTask(ABC):
     eval_requires: ClassVar[tuple[str, ...]] = ()
     inputs: ClassVar[tuple[InputName, ...]] = ("image",)
     texts: ClassVar[Mapping[str, str | None]] = {}
-    length_column: ClassVar[str | None] = None
+    length_column: ClassVar[Count | None] = None
     spec_class: ClassVar[type[Spec]]
     metric: ClassVar[str]
     metric_mode: ClassVar[Literal["max", "min"]] = "max"

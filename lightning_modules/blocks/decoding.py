@@ -156,10 +156,8 @@ def sample(
     for t in range(1, int(longest.max()) + 1):
         logits, state, keep = step(tokens, state)
         extension = _extension(logits, ended, banned, end).squeeze(1)  # (B, V)
-        # By the summed probabilities and one uniform number a row, in float64: torch's own draws differ by device.
-        reached = torch.softmax(extension.double() / temperature, dim=1).cumsum(dim=1)
-        drawn = torch.rand((num_inputs, 1), generator=generator, device=generator.device, dtype=torch.float64)
-        tokens = torch.searchsorted(reached, drawn.to(device) * reached[:, -1:], right=True).squeeze(1)
+        uniform = torch.rand((num_inputs, 1), generator=generator, device=generator.device, dtype=torch.float64)
+        tokens = _drawn(extension.double() / temperature, uniform.to(device))
         total += extension.gather(1, tokens.unsqueeze(1)).squeeze(1)
         lengths += ~ended.squeeze(1)
         ended = ended | (tokens == end).unsqueeze(1) | (longest <= t).unsqueeze(1)
@@ -188,6 +186,15 @@ def score(step: Step, state: Any, texts: Tensor, lengths: Tensor, *, begin: int)
         values.append(torch.log_softmax(logits.float(), dim=-1).gather(1, targets.unsqueeze(1)).squeeze(1))
     counts = torch.arange(texts.shape[1], device=texts.device) < lengths.unsqueeze(1)
     return torch.stack(values, dim=1).where(counts, 0.0)
+
+
+def _drawn(logits: Tensor, uniform: Tensor) -> Tensor:
+    """The token (B,) at which the summed probabilities of (B, V) pass a number in [0, 1), (B, 1), both float64.
+
+    Torch's own draws differ by device. One of probability 0 is never drawn, not by a 0 either.
+    """
+    reached = torch.softmax(logits, dim=1).cumsum(dim=1)
+    return torch.searchsorted(reached, uniform * reached[:, -1:], right=True).squeeze(1)
 
 
 def _tensors(state: Any) -> Iterator[Tensor]:

@@ -93,6 +93,7 @@ def test_a_vocabulary_of_any_script_reads_what_it_wrote() -> None:
 def test_pieces(text: str, expected: list[str]) -> None:
     assert pieces(text) == expected
     assert joined_pieces(expected) == plain(text)
+    assert joined_pieces(["▁White", "▁males"]) == "White males"  # as a model may begin
 
 
 ANY = st.text(max_size=40) | st.text("a1 _.,\t\u00a0\u2028▁é\u0301\u0308ع-", max_size=12)

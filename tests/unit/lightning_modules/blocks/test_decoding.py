@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from lightning_modules.blocks.decoding import beam_search, repeat_rows, sample, score, select_rows
+from lightning_modules.blocks.decoding import _drawn, beam_search, repeat_rows, sample, score, select_rows
 from lightning_modules.blocks.recurrent import LSTMState
 
 BEGIN, END, NUM_WORDS, HIDDEN = 2, 3, 7, 5
@@ -202,6 +202,12 @@ def test_temperature_sharpens_and_flattens(temperature, expected):
     assert drawn.log_probs.exp().unique().tolist() == pytest.approx(
         [0.25, 0.5]
     )  # the model's, whatever the temperature
+
+
+@pytest.mark.parametrize(("uniform", "token"), [(0.0, 1), (0.49, 1), (0.51, 3), (1 - 2**-53, 3)])
+def test_a_number_draws_the_token_at_its_place_and_none_that_cannot_be(uniform, token):
+    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]], dtype=torch.float64)
+    assert _drawn(logits, torch.tensor([[uniform]], dtype=torch.float64)).tolist() == [token]
 
 
 def _draw(step, start, seed, **options):

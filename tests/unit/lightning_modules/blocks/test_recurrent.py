@@ -80,8 +80,8 @@ def test_numbers_of_weights():
     assert count(ElmanCell(10, 20, bias=True)) == 20 * (10 + 20) + 20
     assert count(LSTMCell(10, 20)) == 4 * 20 * (10 + 20)
     assert count(LSTMCell(10, 20, bias=True)) == 4 * 20 * (10 + 20) + 80
-    bound = max(p.abs().max().item() for p in LSTMCell(10, 25).parameters())
-    assert 0.19 < bound <= 0.2  # 1 / sqrt(25)
+    weight = LSTMCell(10, 25).gates.weight
+    assert 0.19 < weight.max() <= 0.2 and -0.2 <= weight.min() < -0.19  # 1 / sqrt(25)
 
 
 @pytest.mark.parametrize("bias", [False, True])

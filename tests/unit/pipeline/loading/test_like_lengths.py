@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.errors import DataError
+from contracts.errors import ConfigError
 from contracts.text import pieces
 from pipeline.loading.datamodule import TarDataModule
 from pipeline.loading.sampling import POOL, epoch_order, like_lengths, num_batches, train_requests
@@ -107,7 +107,7 @@ def module(project, *, column: str | None = "num_objects", world: int = 1, rank:
 
 def test_a_task_asks_by_a_column_of_the_index(tiny_project):
     data = module(tiny_project)
-    objects = data.reader("train").columns["num_objects"]
+    objects = data.reader("train").count("num_objects")
     plain, alike = (module(tiny_project, column=column).train_plan(0) for column in (None, "num_objects"))
     assert sorted(p for ask in plain for p in ask.request.positions) == sorted(
         p for ask in alike for p in ask.request.positions
@@ -140,6 +140,6 @@ def test_two_ranks_go_on_where_one_stopped(tiny_project):
         assert list(chain.from_iterable(ranks[rank][2 * b + a] for a in range(2) for rank in range(2))) == keys
 
 
-def test_shards_without_the_column_are_told(tiny_project):
-    with pytest.raises(DataError, match=r"(?s)how long their samples are.*'num_words'.*shard@"):
+def test_a_column_that_no_record_has_is_told(tiny_project):
+    with pytest.raises(ConfigError, match=r"(?s)nothing of a record is counted.*num_words.*length"):
         module(tiny_project, column="num_words").train_plan(0)

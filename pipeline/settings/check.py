@@ -56,7 +56,7 @@ def write_settings(params: Params, folder: Path) -> None:
     with renewed(folder, inside=Path.cwd()) as new:
         for name in params.document["runs"]:
             run = params.run(name)
-            write_json(new / name / "train.json", run.weight_settings())
+            write_json(new / name / "train.json", params.train_settings(name))
             write_json(new / name / "evaluate.json", {"num_pictures": run.train.num_pictures})
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
+import importlib.util
 import pkgutil
+from pathlib import Path
 from types import ModuleType
 
 from contracts.errors import ConfigError
@@ -23,6 +26,13 @@ def names(kind: str) -> list[str]:
     """Sorted names of the components of a kind, found without importing them."""
     package = importlib.import_module(KINDS[kind])
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
+
+
+def digest(kind: str, name: str) -> str:
+    """sha256 of the file of a component that exists, without importing it."""
+    spec = importlib.util.find_spec(f"{KINDS[kind]}.{name}")
+    assert spec is not None and spec.origin is not None
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
 
 
 def load(kind: str, name: str, *, where: str) -> ModuleType:

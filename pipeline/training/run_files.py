@@ -30,6 +30,7 @@ class Trained(TypedDict):
     code: Sha256
     manifest_digest: Sha256
     checkpoint_sha256: Sha256
+    fingerprint: Sha256
 
 
 class Measured(TypedDict):

@@ -11,6 +11,7 @@ from contracts.records import DataSpec
 from pipeline.settings.params import Params, Run
 from pipeline.shards.manifest import digest_of, load_manifest
 from pipeline.system.project import Project, read_json
+from pipeline.training.run_files import trained
 from pipeline.training.train_code import code_digest
 
 TokenCount = Annotated[list[str | int], Len(2, 2)]
@@ -25,6 +26,7 @@ class RunData:
     manifest: dict[str, Any]
     spec: DataSpec
     code: str  # digest of what trains it
+    start: str | None = None  # sha256 of the checkpoint of another run that it starts from
 
     @property
     def fingerprint(self) -> str:
@@ -34,12 +36,17 @@ class RunData:
             "manifest": self.manifest["digest"],
             "data": self.spec.to_dict(),
             "code": self.code,
+            "start": self.start,
         }
         return digest_of(document)
 
 
 def load_run(project: Project, params: Params, name: str) -> RunData:
-    """The run `name` of params.yaml with its manifest and vocabulary."""
+    """The run `name` of params.yaml with its manifest and vocabulary, and what it starts from.
+
+    Raises:
+        DataError: one of them is not there yet, or damaged.
+    """
     run = params.run(name)
     manifest = load_manifest(project.shards(run.dataset), run.dataset)
     vocabulary = project.vocabulary(run.dataset)
@@ -48,7 +55,8 @@ def load_run(project: Project, params: Params, name: str) -> RunData:
         fix = f"dvc repro --force vocab@{run.dataset}"
         words = read_json(vocabulary, "the vocabulary", fix, Vocabulary)
     spec = DataSpec(dataset=run.dataset, classes=tuple(manifest["classes"]), vocabulary=words)
-    return RunData(run, manifest, spec, code_of_run(project, run))
+    start = None if run.init is None else trained(project, run.init.run)["checkpoint_sha256"]
+    return RunData(run, manifest, spec, code_of_run(project, run), start)
 
 
 def code_of_run(project: Project, run: Run) -> str:

@@ -14,7 +14,7 @@ import torch
 from contracts.errors import ConfigError
 from contracts.records import DataSpec
 from lightning_modules.base.families import Spec
-from lightning_modules.base.optimizer import OptimizerConfig
+from lightning_modules.base.optimizer import OptimizerConfig, PartConfig
 from pipeline.settings import discover
 from pipeline.settings.params import Params, load_params
 from pipeline.settings.parse import parse
@@ -26,7 +26,7 @@ from pipeline.settings.sections import (
     TrackingConfig,
     WorkerRange,
 )
-from pipeline.settings.train_config import TrainConfig
+from pipeline.settings.train_config import StageConfig, TrainConfig
 from pipeline.shards.reader import SplitReader
 from pipeline.system.project import Project
 from pipeline.training.checkpoints import build_module
@@ -103,6 +103,8 @@ SECTION_CONFIGS = (
     TrackingConfig,
     TrainConfig,
     OptimizerConfig,
+    PartConfig,
+    StageConfig,
 )
 
 
@@ -119,7 +121,7 @@ def number_fields(cls: type) -> list[str]:
 )
 def test_every_number_has_a_range(cls):
     """NaN fails every comparison, so that only a range that says what is allowed refuses it."""
-    good = {"min": 1, "max": 2} if cls is WorkerRange else {}
+    good = {WorkerRange: {"min": 1, "max": 2}, StageConfig: {"epochs": 1}}.get(cls, {})
     for name in number_fields(cls):
         several = "tuple" in str(get_type_hints(cls)[name])
         for number in (math.nan, -math.inf, -1_000_000):

@@ -162,6 +162,8 @@ def test_freezing_up_to_a_level_and_back(tiny):
     optimizer.step()
     still = {name for name, value in tiny.state_dict().items() if torch.equal(value, before[name])}
     assert still == {n for n in before if n.startswith(("backbone.stages.0", "backbone.stages.1", "head.1"))}
+    freeze(tiny, Phase(1, OptimizerConfig(), freeze=("head.0",)), given)
+    assert tiny.head[0].weight.grad is None and tiny.head[2].weight.grad is not None, "nothing old is left to step by"
     freeze(tiny, Phase(1, OptimizerConfig()), given)
     hold_norms(tiny, phase, held=False)
     assert all(p.requires_grad for p in given) and all(module.training for module in tiny.modules())

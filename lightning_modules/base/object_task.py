@@ -26,14 +26,10 @@ from contracts.ranges import SHARE, Range, check_ranges
 from contracts.records import DataSpec, Objects, Record
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.base.families import DetectorSpec, InstanceSegmenterSpec, Spec
-from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
+from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
 from lightning_modules.blocks.pixels import stack_images
-from lightning_modules.drawing.shapes import draw_objects, panels
-from lightning_modules.metrics.objects import IouType, object_confusion
 from lightning_modules.ops.boxes import to_original
-from lightning_modules.ops.masks import decode_masks, encode_masks, fill_boxes, paste_masks
-
-MAX_CURVE_POINTS = 200
+from lightning_modules.ops.masks import decode_masks, encode_masks, paste_masks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +46,7 @@ class ObjectConfig:
 
 
 class ObjectTask(BaseTask):
-    """Base of the tasks that find objects. `with_masks` says whether masks are learnt, predicted and drawn."""
+    """Base of the tasks that find objects. `with_masks` says whether masks are learnt and predicted."""
 
     with_masks: ClassVar[bool]
     spec_class: ClassVar[type[DetectorSpec | InstanceSegmenterSpec]]
@@ -167,64 +163,6 @@ class ObjectTask(BaseTask):
             objects.append(found)
         return {"objects": objects}
 
-    def picture(self, image: np.ndarray, prediction: Prediction, truth: Truth | None) -> np.ndarray:
-        shown = np.flatnonzero(prediction["scores"] >= self.config.picture_score)
-        texts = [f"{self.class_name(prediction['labels'][i])} {prediction['scores'][i]:.2f}" for i in shown]
-        drawn = [self._draw(image, prediction, shown, texts)]
-        titles = [f"predicted (score >= {self.config.picture_score:g})"]
-        if truth is not None:
-            texts = [self.class_name(label) + _flags(truth, i) for i, label in enumerate(truth["labels"])]
-            drawn.append(self._draw(image, truth, np.arange(len(texts)), texts))
-            titles.append("truth")
-        return panels(drawn, titles)
-
-    def confusion_plot(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], iou_type: IouType
-    ) -> Plot:
-        """Objects by true and predicted class, of the detections that are drawn."""
-        score, labels = self.config.picture_score, ("background", *self.data.classes)
-        matrix = object_confusion(predictions, truths, len(self.data.classes), iou_type, min_score=score)
-        return Plot(
-            name="confusion",
-            kind="confusion",
-            columns=("truth", "predicted", "count"),
-            rows=[(t, p, int(matrix[i, j])) for i, t in enumerate(labels) for j, p in enumerate(labels)],
-            x="predicted",
-            y="truth",
-            title=f"{'masks' if iou_type == 'segm' else 'boxes'}, IoU 0.5, score >= {score:g}",
-        )
-
-    def _draw(self, image: np.ndarray, objects: Mapping[str, Any], shown: np.ndarray, texts: list[str]) -> np.ndarray:
-        masks = None
-        if self.with_masks:
-            counts = [objects["masks"][i] for i in shown]
-            masks = np.zeros((len(counts), *image.shape[:2]), np.uint8)
-            has_mask = [i for i, text in enumerate(counts) if text]
-            masks[has_mask] = decode_masks([counts[i] for i in has_mask], image.shape[:2])
-        return draw_objects(image, objects["boxes"][shown], objects["labels"][shown], texts, masks)
-
-    def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
-        """On every image, for each class the mean box (as fractions of the size) with the class's share of all
-        objects as score."""
-        boxes = [t["boxes"] / np.array([*t["size"][::-1]] * 2, np.float32) for t in truths.values()]
-        all_boxes = np.concatenate(boxes or [np.zeros((0, 4), np.float32)])
-        all_labels = np.concatenate([t["labels"] for t in truths.values()] or [np.zeros(0, np.int64)])
-        counts = np.bincount(all_labels, minlength=len(self.data.classes) + 1)
-        labels = np.argsort(-counts, kind="stable")
-        labels = labels[counts[labels] > 0]
-        means = np.array([all_boxes[all_labels == label].mean(axis=0) for label in labels], np.float32).reshape(-1, 4)
-        scores = (counts[labels] / max(1, counts.sum())).astype(np.float32)
-        return {key: self._constant_one(means, labels, scores, truth["size"]) for key, truth in truths.items()}
-
-    def _constant_one(
-        self, means: np.ndarray, labels: np.ndarray, scores: np.ndarray, size: tuple[int, int]
-    ) -> Prediction:
-        boxes = means * np.array([size[1], size[0]] * 2, np.float32)
-        prediction: Prediction = {"boxes": boxes, "labels": labels, "scores": scores, "size": size}
-        if self.with_masks:
-            prediction["masks"] = encode_masks(fill_boxes(boxes, size))
-        return prediction
-
 
 def targets_of(batch: Batch) -> list[dict[str, Tensor]]:
     """What a detector takes (`blocks/rcnn.py`): one dict an image, of views. How many objects each has is known on the
@@ -240,41 +178,3 @@ def targets_of(batch: Batch) -> list[dict[str, Tensor]]:
 def _per_image(losses: Mapping[str, Tensor], batch: Batch) -> dict[str, Mean]:
     """A detector's losses are means over what it samples of an image, so that each image counts as one."""
     return {name: Mean(total, len(batch["images"])) for name, total in losses.items()}
-
-
-def class_ap_plot(name: str, metric: str, aps: Mapping[str, float]) -> Plot:
-    """One bar a class."""
-    return Plot(name=name, kind="bar", columns=("class", metric), rows=list(aps.items()), x="class", y=metric)
-
-
-def error_plot(name: str, errors: Mapping[str, float]) -> Plot:
-    """TIDE's kinds of errors (`CocoEvaluation.errors`), as what AP50 would gain without them."""
-    meanings = {
-        "Cls": "wrong class", "Loc": "poor place", "Both": "class and place", "Dupe": "found twice",
-        "Bkg": "nothing there", "Miss": "missed", "FP": "all false positives", "FN": "all not found",
-    }  # fmt: skip
-    return Plot(
-        name=name,
-        kind="bar",
-        columns=("error", "kind", "ap50_gain"),
-        rows=[(meanings[kind], kind, gain) for kind, gain in errors.items()],
-        x="error",
-        y="ap50_gain",
-        title="What AP50 would gain if one kind of error were mended (TIDE)",
-    )
-
-
-def curve_plot(name: str, title: str, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Plot:
-    """Precision over recall, one line a class, thinned to `MAX_CURVE_POINTS` points each."""
-    rows: list[tuple[Any, ...]] = []
-    for class_name, (recall, precision) in curves.items():
-        chosen = np.unique(np.linspace(0, len(recall) - 1, min(len(recall), MAX_CURVE_POINTS)).round().astype(int))
-        rows += [(class_name, float(recall[i]), float(precision[i])) for i in chosen if len(recall)]
-    columns = ("class", "recall", "precision")
-    return Plot(
-        name=name, kind="curve", columns=columns, rows=rows, x="recall", y="precision", series="class", title=title
-    )
-
-
-def _flags(truth: Truth, index: int) -> str:
-    return " (crowd)" * bool(truth["is_crowd"][index]) + " (difficult)" * bool(truth["is_difficult"][index])

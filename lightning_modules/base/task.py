@@ -1,6 +1,7 @@
-"""What a task is: the one contract between records, models, metrics and pictures.
+"""What a task is: the one contract between records, models and metrics.
 
 A file `lightning_modules/tasks/<name>.py` holds one class `Task(BaseTask)`; the file name is its name in params.yaml.
+What is drawn of it stands beside it, in `lightning_modules/reports/<name>.py`.
 The task never builds its model: `params.yaml` joins the two, and `spec()` is all that the model is told.
 """
 
@@ -8,13 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import numpy as np
 from torch import Tensor, nn
 
+from contracts.errors import ConfigError
 from contracts.records import DataSpec, Record
+from contracts.text import Vocabulary
 from lightning_modules.base.families import Spec
 from lightning_modules.metrics.measurement import Measurement, values_of
 
@@ -39,32 +40,18 @@ class Mean(NamedTuple):
         return self.total / max(1, self.count)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plot:
-    """A table that `evaluate` writes as CSV (for `dvc plots`) and draws as PNG.
-
-    `kind` "curve": one line per value of column `series` (if any) over `x`, `y`. "confusion": columns are
-    `truth`, `predicted`, `count`. "bar": `x` names, `y` values.
-    """
-
-    name: str
-    kind: Literal["curve", "confusion", "bar"]
-    columns: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
-    x: str
-    y: str
-    series: str | None = None
-    title: str = ""
-
-
 class BaseTask(ABC):
-    """One kind of problem: how a record becomes tensors, what is minimised, what is measured, what is drawn.
+    """One kind of problem: how a record becomes tensors, what is minimised, what is predicted and measured.
 
     Class attributes:
         Config: frozen keyword-only dataclass with the task's own settings.
         requires: columns of the shard index that must be positive for a sample to be used by this task, of
             `num_captions`, `num_objects`, `num_masks`, `num_questions`, `num_labels`, `has_semantic`.
         eval_requires: the same for validation and test (a detector is also measured on images without objects).
+        texts: what it reads or writes of words, files of `lightning_modules/texts`, and how each is cut into tokens (a
+            key of `TOKENIZERS`; None: not at all): `data.vocabulary` has them, counted.
+        length_column: the column of the shard index by which training batches are made of samples of similar length,
+            `length` for texts; None: of any.
         spec_class: of the spec that it makes; it can train the models that name the same one (`families.py`).
         metric: the name (a key of `score`) by which the best checkpoint and the champion are chosen by default.
         metric_mode: "max" or "min".
@@ -73,6 +60,8 @@ class BaseTask(ABC):
     Config: ClassVar[type]
     requires: ClassVar[tuple[str, ...]] = ()
     eval_requires: ClassVar[tuple[str, ...]] = ()
+    texts: ClassVar[Mapping[str, str | None]] = {}
+    length_column: ClassVar[str | None] = None
     spec_class: ClassVar[type[Spec]]
     metric: ClassVar[str]
     metric_mode: ClassVar[Literal["max", "min"]] = "max"
@@ -80,6 +69,28 @@ class BaseTask(ABC):
     def __init__(self, config: Any, data: DataSpec):
         self.config = config
         self.data = data
+
+    def counted(self, text: str) -> list[list[Any]]:
+        """[token, count] of one of `texts`, most frequent first.
+
+        Raises:
+            ConfigError: the data set has none.
+        """
+        counted = self.data.vocabulary.get(text)
+        if not counted:
+            raise ConfigError(
+                f"the data set has no {text}",
+                value=self.data.dataset,
+                where="runs.<run>.dataset",
+                fix=f"choose a data set with {text}, or add the source that brings them to this one",
+            )
+        return counted
+
+    def read_vocabulary(self, text: str, *, min_count: int = 1) -> Vocabulary:
+        """The tokens of one of `texts` that the training split has at least `min_count` times."""
+        tokenizer = self.texts[text]
+        assert tokenizer is not None, f"{text} are not cut into tokens"
+        return Vocabulary.of_counts(tokenizer, self.counted(text), min_count=min_count)
 
     @abstractmethod
     def spec(self) -> Spec:
@@ -125,7 +136,7 @@ class BaseTask(ABC):
 
     @abstractmethod
     def truth(self, record: Record) -> Truth:
-        """What `score` and `picture` compare a prediction with: plain values and numpy arrays, nothing large."""
+        """What `score` and a report compare a prediction with: plain values and numpy arrays, nothing large."""
 
     @abstractmethod
     def measure(
@@ -144,25 +155,5 @@ class BaseTask(ABC):
         return values_of(self.measure(predictions, truths))
 
     @abstractmethod
-    def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
-        """The best prediction that ignores the image (most frequent answer, background, mean box): the score that
-        a trained model must be compared with."""
-
-    @abstractmethod
     def answer(self, prediction: Prediction) -> dict[str, Any]:
         """The prediction as JSON values, for `pipeline.predicting.predict` and the registered model."""
-
-    @abstractmethod
-    def picture(self, image: np.ndarray, prediction: Prediction, truth: Truth | None) -> np.ndarray:
-        """The prediction drawn on the image (and the truth beside it, if known).
-
-        Args:
-            image: (H, W, 3) uint8 RGB, the original.
-
-        Returns:
-            (h, w, 3) uint8 RGB; may be larger than the image.
-        """
-
-    def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
-        """Curves and confusion matrices for `evaluate`."""
-        return []

@@ -1,13 +1,12 @@
 """Image captioning: one image, several reference captions; measured by coco-caption's metrics.
 
-Batch: `images` (B, 3, S, S) uint8; `tokens` (K, T) int64, `<bos>` words `<eos>`, padded with 0; `caption_image` (K,)
+Batch: `images` (B, 3, S, S) uint8; `tokens` (K, T) int64, `BEGIN` words `END`, padded with 0; `caption_image` (K,)
 int64, the image of each caption; `counts`, predicted tokens and captions. B images, K captions of all images, T tokens,
 L = h * w places of a feature grid, V words. The CNN runs once an image, however many captions it has.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -17,25 +16,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contracts.errors import ConfigError
 from contracts.ranges import AMOUNT, COUNT, SHARE, check_ranges
 from contracts.records import DataSpec, Record
-from contracts.text import BOS, EOS, PAD, UNK, Vocabulary, joined, words
+from contracts.text import BEGIN, END, PAD, UNKNOWN, joined
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.mirror import check_flip, draw_mirror, mirror_text
 from lightning_modules.base.families import Captioner, CaptionerSpec
-from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
+from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
 from lightning_modules.blocks.decoding import beam_search, repeat_rows
 from lightning_modules.blocks.pixels import stack_images
-from lightning_modules.drawing import text as draw
 from lightning_modules.metrics.captions import CaptionMetrics
 from lightning_modules.metrics.captions_java import measure_java
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.ptb_tokenizer import comparable_tokens
 
 MAX_EVAL_CAPTIONS = 5  # COCO has five; the few images with more must not weigh more
-_NUM_CONSTANT_CANDIDATES = 50
-_NUM_PLOTTED_WORDS = 30
 _AUGMENT = AugmentConfig(scale=0.15, shift=0.06, rotate=8.0, saturation=0.1)  # nothing that changes what words say
 
 
@@ -76,21 +71,14 @@ class Task(BaseTask):
     Config: ClassVar[type] = CaptioningConfig
     requires: ClassVar[tuple[str, ...]] = ("num_captions",)
     eval_requires: ClassVar[tuple[str, ...]] = ("num_captions",)
+    texts: ClassVar[Mapping[str, str | None]] = {"captions": "words"}
     spec_class = CaptionerSpec
     metric: ClassVar[str] = "Bleu_4"
     config: CaptioningConfig
 
     def __init__(self, config: CaptioningConfig, data: DataSpec):
         super().__init__(config, data)
-        if not data.vocabulary.get("captions"):
-            raise ConfigError(
-                "the data set has no captions",
-                value=data.dataset,
-                where="runs.<run>.dataset",
-                fix="choose a data set with captions, such as COCO, or add the captions' source to this one",
-            )
-        self.vocabulary = Vocabulary(data.vocabulary["captions"], min_count=config.min_word_count)
-        self._ids = {name: self.vocabulary.ids[name] for name in (PAD, UNK, BOS, EOS)}
+        self.vocabulary = self.read_vocabulary("captions", min_count=config.min_word_count)
         self._augment = Augment(config.augment, size=config.image_size)
 
     def spec(self) -> CaptionerSpec:
@@ -112,11 +100,11 @@ class Task(BaseTask):
 
     def _tokens(self, text: str) -> np.ndarray:
         ids = self.vocabulary.encode(text, max_length=self.config.max_words)
-        return np.array([self._ids[BOS], *ids, self._ids[EOS]], np.int64)
+        return np.array([BEGIN, *ids, END], np.int64)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         sentences = [tokens for example in examples for tokens in example["tokens"]]
-        padded = np.zeros((len(sentences), max((len(s) for s in sentences), default=2)), np.int64)
+        padded = np.full((len(sentences), max((len(s) for s in sentences), default=2)), PAD, np.int64)
         for row, sentence in zip(padded, sentences, strict=True):
             row[: len(sentence)] = sentence
         counts = torch.tensor([len(example["tokens"]) for example in examples])
@@ -125,7 +113,7 @@ class Task(BaseTask):
             "tokens": torch.from_numpy(padded),
             "caption_image": torch.repeat_interleave(counts),
             "counts": {
-                "cross_entropy": sum(len(sentence) - 1 for sentence in sentences),  # all but `<bos>` are predicted
+                "cross_entropy": sum(len(sentence) - 1 for sentence in sentences),  # all but `BEGIN` are predicted
                 "attention": len(sentences),
             },
         }
@@ -152,8 +140,8 @@ class Task(BaseTask):
         logits, attention = model.decode(features, inputs, batch["caption_image"])
         with torch.autocast(logits.device.type, enabled=False):
             logits, counts = logits.float().flatten(0, 1), batch["counts"]
-            cross_entropy = F.cross_entropy(logits, targets.flatten(), ignore_index=0, reduction="sum")
-            is_word = (targets != 0).unsqueeze(-1)
+            cross_entropy = F.cross_entropy(logits, targets.flatten(), ignore_index=PAD, reduction="sum")
+            is_word = (targets != PAD).unsqueeze(-1)
             seen = (attention.float() * is_word).sum(dim=1)  # (K, L)
             stochastic = self.config.attention_weight * (1 - seen).square().mean(dim=1).sum()
         return {
@@ -168,12 +156,12 @@ class Task(BaseTask):
         decoded = beam_search(
             lambda tokens, state: model.step(memory, state, tokens),
             repeat_rows(state, beam),
-            num_images=len(features),
+            num_inputs=len(features),
             beam_size=beam,
             max_length=self.config.max_words + 1,
-            bos=self._ids[BOS],
-            eos=self._ids[EOS],
-            banned=(self._ids[PAD], self._ids[UNK], self._ids[BOS]),
+            begin=BEGIN,
+            end=END,
+            banned=(PAD, UNKNOWN, BEGIN),
             length_power=self.config.length_power,
         )
         height, width = features.shape[-2:]
@@ -201,100 +189,20 @@ class Task(BaseTask):
         self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
     ) -> list[Measurement]:
         """On the official tokens, not the model's words. METEOR and SPICE, where they can be had, only if thorough."""
-        keys, references = _references(truths)
+        keys, references = references_of(truths)
         hypotheses = [predictions[key]["caption"] for key in keys]
         measurements = [CaptionMetrics(references).measure(comparable_tokens(hypotheses))]
         if thorough:
             measurements += measure_java([truths[key]["captions"] for key in keys], hypotheses)
         return measurements
 
-    def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
-        """The reference caption that scores the best BLEU-4 if written for every image, of the most frequent ones."""
-        keys, references = _references(truths)
-        counts = Counter(tuple(words(text)) for key in keys for text in truths[key]["captions"])
-        candidates = [list(caption) for caption, _ in counts.most_common(_NUM_CONSTANT_CANDIDATES)]
-        metrics = CaptionMetrics(references)
-        best = max(candidates, key=lambda caption: metrics.bleu([caption] * len(keys))["Bleu_4"], default=[])
-        prediction = {
-            "caption": joined(best),
-            "words": best,
-            "log_prob": 0.0,
-            "attention": np.full((len(best), 1, 1), 1, np.float16),
-        }
-        return dict.fromkeys(truths, prediction)
-
-    def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
-        return [_length_plot(predictions, truths), _word_plot(predictions, truths)]
-
-    # showing
-
     def answer(self, prediction: Prediction) -> dict[str, Any]:
         return {"caption": prediction["caption"], "log_prob": prediction["log_prob"]}
 
-    def picture(self, image: np.ndarray, prediction: Prediction, truth: Truth | None) -> np.ndarray:
-        """The image with its caption (and two references), below it one tile per word: where the model looked."""
-        tile_width, columns = 104, 6
-        width = columns * (tile_width + 4)
-        paragraphs = [(prediction["caption"] or "(no word)", draw.BLUE)]
-        if truth is not None:
-            paragraphs += [(text, draw.GREY) for text in truth["captions"][:2]]
-        parts = [draw.fit(image, width // 2), draw.text_block(paragraphs, width)]
-        small = draw.fit(image, tile_width)
-        tiles = [
-            np.concatenate([draw.overlay(small, weights), draw.text_block([(word, draw.BLACK)], tile_width)])
-            for word, weights in zip(prediction["words"], prediction["attention"], strict=True)
-        ]
-        if tiles:
-            parts.append(draw.grid(tiles, columns))
-        return draw.stack(parts)
 
-
-def _references(truths: Mapping[str, Truth]) -> tuple[list[str], list[list[list[str]]]]:
+def references_of(truths: Mapping[str, Truth]) -> tuple[list[str], list[list[list[str]]]]:
     """Keys in order and their captions' official tokens; a caption without a token, and an image with no other, cannot
     be compared with."""
     kept = {key: [r for r in comparable_tokens(truths[key]["captions"]) if r] for key in sorted(truths)}
     keys = [key for key, references in kept.items() if references]
     return keys, [kept[key] for key in keys]
-
-
-def _length_plot(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> Plot:
-    lengths = {
-        "predicted": Counter(len(p["words"]) for p in predictions.values()),
-        "reference": Counter(len(words(text)) for truth in truths.values() for text in truth["captions"]),
-    }
-    longest = max((n for counts in lengths.values() for n in counts), default=0)
-    rows = [
-        (n, counts[n] / max(1, counts.total()), name) for name, counts in lengths.items() for n in range(longest + 1)
-    ]
-    return Plot(
-        name="caption_length",
-        kind="curve",
-        columns=("num_words", "share", "captions"),
-        rows=rows,
-        x="num_words",
-        y="share",
-        series="captions",
-        title="Words per caption",
-    )
-
-
-def _word_plot(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> Plot:
-    """Of the images whose references all use a word, the share whose prediction uses it."""
-    expected: Counter[str] = Counter()
-    found: Counter[str] = Counter()
-    for key, truth in truths.items():
-        if not truth["captions"]:
-            continue
-        common = set.intersection(*(set(words(text)) for text in truth["captions"]))
-        expected.update(common)
-        found.update(common & set(predictions[key]["words"]))
-    rows = [(word, found[word] / count) for word, count in expected.most_common(_NUM_PLOTTED_WORDS)]
-    return Plot(
-        name="word_recall",
-        kind="bar",
-        columns=("word", "recall"),
-        rows=rows,
-        x="word",
-        y="recall",
-        title="Words that all references of an image use: share of images whose caption has them",
-    )

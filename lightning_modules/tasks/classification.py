@@ -7,7 +7,6 @@ Prediction: `probs` (C,) float32. Truth: `label`, 0..C-1.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,15 +21,12 @@ from contracts.ranges import Range, check_ranges
 from contracts.records import DataSpec, Record
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.base.families import ClassifierSpec
-from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
+from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
 from lightning_modules.blocks.pixels import stack_images
-from lightning_modules.drawing import text as draw
 from lightning_modules.metrics.classification import measure_classification
 from lightning_modules.metrics.measurement import Measurement
 
 _NUM_TOP = 5
-_NUM_CONFUSED = 20
-_PICTURE_PX = 420
 
 
 class Task(BaseTask):
@@ -122,9 +118,9 @@ class Task(BaseTask):
     def measure(
         self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
     ) -> list[Measurement]:
-        return [measure_classification(*self._columns(predictions, truths))]
+        return [measure_classification(*self.columns(predictions, truths))]
 
-    def _columns(
+    def columns(
         self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Scores (N, C) and labels (N,), in the keys' order."""
@@ -134,51 +130,11 @@ class Task(BaseTask):
             scores[i], labels[i] = predictions[key]["probs"], truth["label"]
         return scores, labels
 
-    def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
-        """The most frequent class, then the next: each class's share of the images."""
-        counts = np.bincount([truth["label"] for truth in truths.values()], minlength=len(self.data.classes))
-        probs = (counts / max(1, len(truths))).astype(np.float32)
-        return {key: {"probs": probs} for key in truths}
-
-    def _top(self, prediction: Prediction) -> list[tuple[str, float]]:
+    def top(self, prediction: Prediction) -> list[tuple[str, float]]:
         """Names and probabilities of the best classes, the best first; of equal ones the first in the class list."""
         best = np.argsort(-prediction["probs"], kind="stable")[:_NUM_TOP]
         return [(self.data.classes[i], float(prediction["probs"][i])) for i in best]
 
     def answer(self, prediction: Prediction) -> dict[str, Any]:
-        top = self._top(prediction)
+        top = self.top(prediction)
         return {"class": top[0][0], "top": [{"class": name, "probability": round(p, 6)} for name, p in top]}
-
-    def picture(self, image: np.ndarray, prediction: Prediction, truth: Truth | None) -> np.ndarray:
-        """The image over its best classes: green right, red wrong, blue where the truth is unknown."""
-        top, colour, title = self._top(prediction), draw.BLUE, ""
-        if truth is not None:
-            title = self.data.classes[truth["label"]]
-            colour = draw.GREEN if top[0][0] == title else draw.RED
-        bars = [(name, probability, draw.GREY if i else colour) for i, (name, probability) in enumerate(top)]
-        parts = [draw.fit(image, _PICTURE_PX), draw.bars(bars, _PICTURE_PX)]
-        if title:
-            parts.insert(1, draw.text_block([(f"truth: {title}", draw.BLACK)], _PICTURE_PX))
-        return draw.stack(parts)
-
-    def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
-        """Accuracy of each class, and the classes taken for one another, of the most frequent ones."""
-        scores, labels = self._columns(predictions, truths)
-        names, predicted = self.data.classes, scores.argmax(axis=1)
-        frequent = [label for label, _ in Counter(labels.tolist()).most_common(_NUM_CONFUSED)]
-        pairs = Counter(zip(labels.tolist(), predicted.tolist(), strict=True))
-        shown: Counter[tuple[str, str]] = Counter()
-        for (label, guess), count in pairs.items():
-            if label in frequent:
-                shown[names[label], names[guess] if guess in frequent else "(other)"] += count
-        return [
-            Plot(
-                name="confusion", kind="confusion", columns=("truth", "predicted", "count"),
-                rows=[(*pair, count) for pair, count in sorted(shown.items())],
-                x="predicted", y="truth", title="Most frequent classes",
-            ),
-            Plot(
-                name="class_accuracy", kind="bar", columns=("class", "accuracy"), x="class", y="accuracy",
-                rows=[(names[i], float((predicted[labels == i] == i).mean())) for i in frequent],
-            ),
-        ]  # fmt: skip

@@ -24,18 +24,11 @@ from contracts.records import IGNORE_INDEX, DataSpec, Record
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.images import decode_semantic
 from lightning_modules.base.families import SegmenterSpec
-from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
+from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
 from lightning_modules.blocks.pixels import stack, stack_images
-from lightning_modules.drawing.shapes import draw_label_map, enlarge, enlargement, legend, panels
 from lightning_modules.metrics.measurement import Measurement
-from lightning_modules.metrics.segmentation import (
-    BOUNDARY_PX,
-    ERROR_KINDS,
-    class_ious,
-    confusion_matrix,
-    count_errors,
-    measure_segmentation,
-)
+from lightning_modules.metrics.segmentation import measure_segmentation
+from lightning_modules.metrics.segmentation_scores import confusion_matrix
 
 
 class Task(BaseTask):
@@ -124,7 +117,7 @@ class Task(BaseTask):
             content = scores[None, :, : int(size[0]), : int(size[1])]
             resized = F.interpolate(content, size=tuple(original), mode="bilinear", align_corners=False)
             label_map = resized[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
-            out.append({"label_map": _encode_png(label_map)})
+            out.append({"label_map": encode_label_map(label_map)})
         return out
 
     # what a user sees
@@ -132,12 +125,7 @@ class Task(BaseTask):
     def measure(
         self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
     ) -> list[Measurement]:
-        return [measure_segmentation(self._confusions(predictions, truths))]
-
-    def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
-        """Background everywhere."""
-        shapes = {key: decode_semantic(truth["label_map"]).shape for key, truth in truths.items()}
-        return {key: {"label_map": _encode_png(np.zeros(shape, np.uint8))} for key, shape in shapes.items()}
+        return [measure_segmentation(self.confusions(predictions, truths))]
 
     def answer(self, prediction: Prediction) -> dict[str, Any]:
         """Each class's share of the pixels; the map itself is in the picture."""
@@ -152,64 +140,7 @@ class Task(BaseTask):
             },
         }
 
-    def picture(self, image: np.ndarray, prediction: Prediction, truth: Truth | None) -> np.ndarray:
-        maps = [decode_semantic(prediction["label_map"])]
-        titles = ["image", "predicted"]
-        if truth is not None:
-            maps.append(decode_semantic(truth["label_map"]))
-            titles.append("truth (grey: ignored)")
-        drawn = [enlarge(image, enlargement(image)), *(draw_label_map(image, m, IGNORE_INDEX) for m in maps)]
-        picture = panels(drawn, titles)
-        shown = sorted({int(label) for m in maps for label in np.unique(m)} - {0, IGNORE_INDEX})
-        strip = legend(picture.shape[1], [(label, self.class_names[label]) for label in shown])
-        return np.concatenate([picture, strip])
-
-    def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
-        matrix = self._confusions(predictions, truths).sum(axis=0)
-        names = self.class_names
-        return [
-            Plot(
-                name="confusion",
-                kind="confusion",
-                columns=("truth", "predicted", "count"),
-                rows=[(t, p, int(matrix[i, j])) for i, t in enumerate(names) for j, p in enumerate(names)],
-                x="predicted",
-                y="truth",
-                title="pixels",
-            ),
-            Plot(
-                name="class_iou",
-                kind="bar",
-                columns=("class", "iou"),
-                rows=[(n, float(v)) for n, v in zip(names, class_ious(matrix), strict=True) if not np.isnan(v)],
-                x="class",
-                y="iou",
-            ),
-            self._error_plot(predictions, truths, int(matrix.sum())),
-        ]
-
-    @staticmethod
-    def _error_plot(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], num_pixels: int) -> Plot:
-        counts = np.zeros((len(ERROR_KINDS), 2), np.int64)
-        for key, truth in truths.items():
-            predicted = decode_semantic(predictions[key]["label_map"])
-            counts += count_errors(decode_semantic(truth["label_map"]), predicted)
-        places = (f"within {BOUNDARY_PX} px", "farther")
-        return Plot(
-            name="errors",
-            kind="bar",
-            columns=("error", "share"),
-            rows=[
-                (f"{kind}, {place}", int(counts[i, j]) / max(1, num_pixels))
-                for i, kind in enumerate(ERROR_KINDS)
-                for j, place in enumerate(places)
-            ],
-            x="error",
-            y="share",
-            title="Wrong pixels by kind and distance from a boundary, as a share of all",
-        )
-
-    def _confusions(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> np.ndarray:
+    def confusions(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> np.ndarray:
         """One matrix an image, in the keys' order: (I, K, K) int64."""
         num_classes = len(self.class_names)
         matrices = np.zeros((len(truths), num_classes, num_classes), np.int64)
@@ -219,5 +150,6 @@ class Task(BaseTask):
         return matrices
 
 
-def _encode_png(label_map: np.ndarray) -> bytes:
+def encode_label_map(label_map: np.ndarray) -> bytes:
+    """(H, W) uint8 labels -> PNG, the inverse of `decode_semantic`."""
     return cv2.imencode(".png", label_map)[1].tobytes()

@@ -9,7 +9,6 @@ B images, Q questions of all images, T words, K answers. The CNN runs once an im
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -19,31 +18,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contracts.errors import ConfigError
 from contracts.ranges import COUNT, SHARE, check_ranges
 from contracts.records import DataSpec, Question, Record
-from contracts.text import Vocabulary
+from contracts.text import PAD, UNKNOWN
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.mirror import check_flip, draw_mirror, mirror_text
 from lightning_modules.base.families import AnswererSpec
-from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Plot, Prediction, Truth
+from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
 from lightning_modules.blocks.pixels import stack_images
-from lightning_modules.drawing import text as draw
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.vqa_accuracy import (
     Answered,
     answer_scores,
     measure_vqa,
-    most_frequent_form,
     normalise_answer,
-    question_accuracy,
-    strip_blanks,
 )
 
-_UNKNOWN_WORD = 1  # `<unk>`: a question without a single word still has one token
 _NUM_TOP = 5
-_NUM_PLOTTED = 30
-_NUM_CONFUSED = 12
 _AUGMENT = AugmentConfig(scale=0.15, shift=0.06, rotate=8.0, saturation=0.1)  # nothing that changes what words say
 
 
@@ -81,21 +72,15 @@ class Task(BaseTask):
     Config: ClassVar[type] = VQAConfig
     requires: ClassVar[tuple[str, ...]] = ("num_questions",)
     eval_requires: ClassVar[tuple[str, ...]] = ("num_questions",)
+    texts: ClassVar[Mapping[str, str | None]] = {"questions": "words", "answers": None}
     spec_class = AnswererSpec
     metric: ClassVar[str] = "overall"
     config: VQAConfig
 
     def __init__(self, config: VQAConfig, data: DataSpec):
         super().__init__(config, data)
-        if not (data.vocabulary.get("questions") and data.vocabulary.get("answers")):
-            raise ConfigError(
-                "the data set has no questions with answers",
-                value=data.dataset,
-                where="runs.<run>.dataset",
-                fix="choose a data set with the `vqa` source, or add that source to this one",
-            )
-        self.vocabulary = Vocabulary(data.vocabulary["questions"], min_count=config.min_word_count)
-        self.answers = [answer for answer, _ in data.vocabulary["answers"][: config.num_answers]]
+        self.vocabulary = self.read_vocabulary("questions", min_count=config.min_word_count)
+        self.answers = [answer for answer, _ in self.counted("answers")[: config.num_answers]]
         self._answer_ids = {normalise_answer(answer): i for i, answer in enumerate(self.answers)}
         self._augment = Augment(config.augment, size=config.image_size)
 
@@ -125,7 +110,8 @@ class Task(BaseTask):
         }
 
     def _words(self, text: str) -> list[int]:
-        return self.vocabulary.encode(text, max_length=self.config.max_words) or [_UNKNOWN_WORD]
+        ids = self.vocabulary.encode(text, max_length=self.config.max_words)
+        return ids or [UNKNOWN]  # a question without a single word still has one token
 
     def _targets(self, question: Question) -> np.ndarray:
         targets = np.zeros(len(self.answers), np.float32)
@@ -139,7 +125,7 @@ class Task(BaseTask):
             return [value for example in examples for value in example[name]]
 
         questions = joined("questions")
-        padded = np.zeros((len(questions), max(map(len, questions), default=1)), np.int64)
+        padded = np.full((len(questions), max(map(len, questions), default=1)), PAD, np.int64)
         for row, question in zip(padded, questions, strict=True):
             row[: len(question)] = question
         targets, has_answers = joined("targets"), joined("has_answers")
@@ -221,34 +207,9 @@ class Task(BaseTask):
         self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
     ) -> list[Measurement]:
         """By question type only if thorough: VQA v2 has 65 of them."""
-        result = _accuracy(predictions, truths)
+        result = accuracy(predictions, truths)
         shown = {n: v for n, v in result.values.items() if thorough or not n.startswith("perQuestionType/")}
         return [replace(result, values=shown)]
-
-    def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
-        """The single most frequent answer, as it is most often written, for every question."""
-        forms: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        for truth in truths.values():
-            for answer in (a for question in truth.values() for a in question["answers"]):
-                forms[normalise_answer(answer)][strip_blanks(answer)] += 1
-        best = most_frequent_form(max(forms.values(), key=Counter.total)) if forms else ""
-        return {
-            key: {question_id: {"question": "", "answer": best, "top": [(best, 1.0)]} for question_id in truth}
-            for key, truth in truths.items()
-        }
-
-    def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
-        values = _accuracy(predictions, truths).values
-        counts = Counter(q["question_type"] for truth in truths.values() for q in truth.values() if q["question_type"])
-        frequent = [f"perQuestionType/{name}" for name, _ in counts.most_common(_NUM_PLOTTED)]
-        by_answer = [name for name in values if name.startswith("perAnswerType/")]
-        return [
-            _bar("answer_type", [(name.partition("/")[2], values[name]) for name in by_answer]),
-            _bar("question_type", [(name.partition("/")[2], values[name]) for name in frequent if name in values]),
-            _confusion_plot(predictions, truths),
-        ]
-
-    # showing
 
     def answer(self, prediction: Prediction) -> dict[str, Any]:
         return {
@@ -263,22 +224,6 @@ class Task(BaseTask):
             ]
         }
 
-    def picture(self, image: np.ndarray, prediction: Prediction, truth: Truth | None) -> np.ndarray:
-        """The image with its questions and the top answers: green right, red wrong, blue where the truth is unknown."""
-        width = 420
-        parts = [draw.fit(image, width)]
-        for question_id, p in prediction.items():
-            annotations = [] if truth is None else truth.get(question_id, {}).get("answers", [])
-            colour, note = draw.BLUE, ""
-            if annotations:
-                accuracy = question_accuracy(p["answer"], annotations)
-                colour = draw.GREEN if accuracy >= 0.5 else draw.RED
-                note = f" [{Counter(annotations).most_common(1)[0][0]}]"
-            parts.append(draw.text_block([(p["question"] + note, draw.BLACK)], width))
-            shown = p["top"][:3]
-            parts.append(draw.bars([(a, v, draw.GREY if i else colour) for i, (a, v) in enumerate(shown)], width))
-        return draw.stack(parts)
-
 
 def _mirrored(question: Question) -> Question:
     answers = tuple(mirror_text(answer) for answer in question.answers)
@@ -289,7 +234,7 @@ def _logits(model: nn.Module, batch: Batch) -> Tensor:
     return model(batch["images"], batch["questions"], batch["lengths"], batch["question_image"])
 
 
-def _accuracy(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> Measurement:
+def accuracy(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> Measurement:
     """Over all questions that have annotators' answers; one that was not predicted counts as wrong."""
     items: list[Answered] = []
     images: list[str] = []
@@ -301,39 +246,3 @@ def _accuracy(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]
                 items.append(Answered(answer=given, annotations=question["answers"], **types))
                 images.append(key)
     return measure_vqa(items, images)
-
-
-def _bar(name: str, rows: list[tuple[Any, ...]]) -> Plot:
-    return Plot(
-        name=f"accuracy_by_{name}",
-        kind="bar",
-        columns=(name, "accuracy"),
-        rows=rows,
-        x=name,
-        y="accuracy",
-        title=f"Accuracy by {name.replace('_', ' ')}",
-    )
-
-
-def _confusion_plot(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> Plot:
-    """Most frequent human answer against the prediction, for the most frequent answers; the rest is "(other)"."""
-    pairs: list[tuple[str, str]] = []
-    for key, truth in truths.items():
-        for question_id, question in truth.items():
-            if question["answers"] and question_id in predictions[key]:
-                majority = Counter(map(normalise_answer, question["answers"])).most_common(1)[0][0]
-                pairs.append((majority, normalise_answer(predictions[key][question_id]["answer"])))
-    shown = {answer for answer, _ in Counter(truth for truth, _ in pairs).most_common(_NUM_CONFUSED)}
-    counts: dict[tuple[str, str], int] = defaultdict(int)
-    for truth_answer, predicted in pairs:
-        if truth_answer in shown:
-            counts[truth_answer, predicted if predicted in shown else "(other)"] += 1
-    return Plot(
-        name="answer_confusion",
-        kind="confusion",
-        columns=("truth", "predicted", "count"),
-        rows=[(t, p, n) for (t, p), n in sorted(counts.items())],
-        x="predicted",
-        y="truth",
-        title="Most frequent answers",
-    )

@@ -1,4 +1,4 @@
-"""A task's `Plot` as CSV (for `dvc plots`) and as PNG, drawn with Matplotlib's object API: no global state, no display.
+"""A report's `Plot` as CSV (for `dvc plots`) and as PNG, drawn with Matplotlib's object API: no global state.
 
 Colours are Okabe and Ito's, which stay apart for colour-blind eyes; lines differ by dash as well. Equal plots give
 equal bytes.
@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from contracts.errors import DataError
-from lightning_modules.base.task import Plot
+from lightning_modules.reports._plots import Plot
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")

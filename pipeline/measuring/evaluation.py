@@ -12,7 +12,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from lightning_modules.augment.images import decode_record
 from lightning_modules.base.module import TaskModule
 from lightning_modules.blocks.pixels import to_channels_last
 from lightning_modules.metrics.bootstrap import percentile_intervals, replicates
@@ -26,6 +25,7 @@ from pipeline.system.disk import renewed, write_lines
 from pipeline.system.project import write_json
 from pipeline.training.checkpoints import file_sha256, load_module
 from pipeline.training.fit import quiet_lightning
+from pipeline.training.reports import build_report
 
 
 class Evaluation:
@@ -82,9 +82,10 @@ class Evaluation:
             for name, value in trainer.callback_metrics.items()
             if name.removeprefix(prefix) in module.loss_names
         }
+        self.report = build_report(run, module.task)
         task, truths = module.task, module.truths
         self.measured = task.measure(module.predictions, truths, thorough=True)
-        self.measured_constant = task.measure(task.constant(truths), truths)
+        self.measured_constant = task.measure(self.report.constant(truths), truths)
         self.metrics = values_of(self.measured)
         self.constant = values_of(self.measured_constant)
 
@@ -164,7 +165,7 @@ class Evaluation:
         answers = ({"key": key, **task.answer(prediction)} for key, prediction in self.module.predictions.items())
         write_lines(predictions, (json.dumps(answer, ensure_ascii=False) for answer in answers))
         with renewed(plots, inside=plots.parent) as folder:
-            for plot in task.plots(self.module.predictions, self.module.truths):
+            for plot in self.report.plots(self.module.predictions, self.module.truths):
                 write_plot(plot, folder)
             for key, picture in self.pictures(num_pictures).items():
                 _write_png(folder / "pictures" / f"{key}.png", picture)
@@ -174,9 +175,7 @@ class Evaluation:
         """The first `count` images of the split, drawn with prediction and truth."""
         module = self.module
         return {
-            key: module.task.picture(
-                decode_record(self.data.record(self.split, key)), module.predictions[key], module.truths[key]
-            )
+            key: self.report.picture(self.data.record(self.split, key), module.predictions[key], module.truths[key])
             for key in list(module.predictions)[:count]
         }
 

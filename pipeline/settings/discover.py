@@ -16,7 +16,9 @@ KINDS = {
     "source": "pipeline.ingest.sources",
     "world": "pipeline.ingest.worlds",
     "task": "lightning_modules.tasks",
+    "report": "lightning_modules.reports",
     "model": "lightning_modules.models",
+    "text": "lightning_modules.texts",
     "scorer": "pipeline.measuring.scorers",
     "format": "pipeline.shards.formats",
 }

@@ -57,9 +57,10 @@ class Run:
     def weight_settings(self) -> dict[str, Any]:
         """What weights depend on: not how data is read, nor what is drawn, noted and saved meanwhile."""
         plain = self.to_dict()
-        window = plain.pop("loader")["window"]
+        loader = plain.pop("loader")
         plain["train"] = {key: value for key, value in plain["train"].items() if key not in BESIDE}
-        return {**plain, "window": window}
+        stages = {"stages": loader["stages"]} if self.loader.stages.names else {}
+        return {**plain, "window": loader["window"], **stages}
 
 
 class Params:

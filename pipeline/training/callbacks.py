@@ -20,6 +20,7 @@ from lightning_modules.ops.gather import broadcast_from_first
 from pipeline.training.checkpoints import BEST, publish_state, save_best, weights_digest
 from pipeline.training.events import EventLogger
 from pipeline.training.ledger import LedgerFile
+from pipeline.training.reports import build_report
 from pipeline.training.state_copier import StateCopier
 from pipeline.training.stopping import Stopped, StopRequest, Wish
 
@@ -214,18 +215,17 @@ class StateWriter(pl.Callback):
 class PictureWriter(pl.Callback):
     """After each validation draws the same images with their predictions, so that runs compare by eye."""
 
-    def __init__(self, events: EventLogger, count: int):
-        self.events, self.count = events, count
+    def __init__(self, events: EventLogger, count: int, run: Mapping[str, Any]):
+        self.events, self.count, self.run = events, count, run
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TaskModule)
         if not trainer.is_global_zero:
             return
-        from lightning_modules.augment.images import decode_record
-
+        report = build_report(self.run, pl_module.task)
         for key in list(pl_module.predictions)[: self.count]:
             record = trainer.datamodule.record("val", key)  # type: ignore[attr-defined]
-            picture = pl_module.task.picture(decode_record(record), pl_module.predictions[key], pl_module.truths[key])
+            picture = report.picture(record, pl_module.predictions[key], pl_module.truths[key])
             self.events.image(f"val/{key}", picture, trainer.global_step)
 
 

@@ -225,7 +225,8 @@ def make_trainer(
 ) -> pl.Trainer:
     monitor, mode = module.monitor, module.mode
     events = EventLogger(folder / EVENTS)
-    callbacks: list[pl.Callback] = [ProgressLines(run["name"], monitor), PictureWriter(events, train.num_pictures)]
+    pictures = PictureWriter(events, train.num_pictures, run)
+    callbacks: list[pl.Callback] = [ProgressLines(run["name"], monitor), pictures]
     if placement.still_s is not None:
         callbacks.append(Heartbeat(placement.still_s))
     if train.ledger:

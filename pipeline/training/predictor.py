@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from contracts.records import Question, Record
-from lightning_modules.augment.images import decode_image
 from lightning_modules.base.module import TaskModule
 from lightning_modules.base.task import Prediction
 from pipeline.ingest.door import upright_image
 from pipeline.training.checkpoints import load_module
+from pipeline.training.reports import build_report
 
 
 @dataclass
@@ -33,17 +33,7 @@ class Predictor:
         Raises:
             DataError: the bytes are no image that can be decoded.
         """
-        clean = upright_image(image)
-        questions = (Question(question_id=0, text=question),) if question is not None else ()
-        record = Record(
-            key="image",
-            image_id=0,
-            width=clean.width,
-            height=clean.height,
-            image=clean.data,
-            image_format=clean.format,
-            questions=questions,
-        )
+        record = _record(image, question)
         task = self.module.task
         batch = task.collate([task.encode(record, None)])
         batch["keys"] = [record.key]
@@ -55,7 +45,20 @@ class Predictor:
 
     def picture(self, image: bytes, prediction: Prediction) -> Any:
         """(h, w, 3) uint8 RGB drawing of the prediction."""
-        return self.module.task.picture(decode_image(upright_image(image).data), prediction, None)
+        return build_report(self.run, self.module.task).picture(_record(image), prediction, None)
+
+
+def _record(image: bytes, question: str | None = None) -> Record:
+    clean = upright_image(image)
+    return Record(
+        key="image",
+        image_id=0,
+        width=clean.width,
+        height=clean.height,
+        image=clean.data,
+        image_format=clean.format,
+        questions=(Question(question_id=0, text=question),) if question is not None else (),
+    )
 
 
 def load_predictor(checkpoint: Path) -> Predictor:

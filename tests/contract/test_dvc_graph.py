@@ -43,9 +43,10 @@ BESIDE_TRAINING = {
     "contracts/errors.py",
     "contracts/names.py",
     "contracts/ranges.py",
+    "contracts/raw.py",
     "contracts/redact.py",
-    "lightning_modules/drawing/shapes.py",
-    "lightning_modules/drawing/text.py",
+    "lightning_modules/reports/_plots.py",
+    "lightning_modules/reports/_report.py",
     *(
         f"lightning_modules/metrics/{name}.py"
         for name in (
@@ -55,15 +56,18 @@ BESIDE_TRAINING = {
             "coco_map",
             "coco_matches",
             "coco_resample",
+            "item_metric",
             "measurement",
             "objects",
             "ptb_tables",
             "ptb_tokenizer",
             "segmentation",
+            "segmentation_scores",
             "voc_map",
         )
     ),
     "pipeline/training/callbacks.py",
+    "pipeline/training/reports.py",
     "pipeline/shards/manifest.py",
     "pipeline/stages/train.py",
 }
@@ -152,20 +156,33 @@ def test_nothing_is_declared_to_be_beside_training_that_is_not_imported(root):
     assert imported >= BESIDE_TRAINING
 
 
-def test_the_imports_of_every_task_and_model_are_covered(root, graph):
-    """They are found by name, so that no import leads from the stage to them."""
-    deps = graph["train"]["do"]["deps"]
-    for kind in ("task", "model"):
-        for name in discover.names(kind):
-            found = closure(root, root / f"lightning_modules/{kind}s/{name}.py") - BESIDE_TRAINING
-            found -= {f"lightning_modules/{kind}s/{name}.py"}
-            assert not [
-                file
-                for file in found
-                if not file.startswith(PLUMBING)
-                if not file.endswith("__init__.py")
-                if not any(file == dep or file.startswith(f"{dep}/") for dep in deps)
-            ], name
+@pytest.mark.parametrize(("stage", "kind"), [("train", "task"), ("train", "model"), ("evaluate", "report")])
+def test_the_imports_of_what_is_found_by_name_are_covered(root, graph, stage, kind):
+    """No import leads from the stage to them."""
+    beside = BESIDE_TRAINING if stage == "train" else set()
+    for name in discover.names(kind):
+        deps = [dep.replace("${item.task.name}", name) for dep in graph[stage]["do"]["deps"]]
+        found = closure(root, root / f"lightning_modules/{kind}s/{name}.py") - beside
+        found -= {f"lightning_modules/{kind}s/{name}.py"}
+        assert not [
+            file
+            for file in found
+            if not file.startswith(PLUMBING)
+            if not file.endswith("__init__.py")
+            if not any(file == dep or file.startswith(f"{dep}/") for dep in deps)
+        ], name
+
+
+def test_what_draws_trains_nothing(root, graph):
+    """No report is among the dependencies of training, and no task could bring one in."""
+    assert not [dep for dep in graph["train"]["do"]["deps"] if "reports" in dep or "drawing" in dep]
+    for stage in ("evaluate", "register"):
+        assert "lightning_modules/reports/${item.task.name}.py" in graph[stage]["do"]["deps"]
+    for task in discover.names("task"):
+        found = closure(root, root / f"lightning_modules/tasks/{task}.py")
+        assert not [
+            file for file in found if file.startswith(("lightning_modules/reports", "lightning_modules/drawing"))
+        ]
 
 
 def test_the_fingerprint_counts_the_code_that_the_train_stage_depends_on(root, graph):

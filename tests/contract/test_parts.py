@@ -15,6 +15,7 @@ from contracts.errors import ConfigError
 from contracts.records import DataSpec
 from lightning_modules.base.families import Spec
 from lightning_modules.base.optimizer import OptimizerConfig, PartConfig
+from lightning_modules.reports._report import BaseReport
 from pipeline.settings import discover
 from pipeline.settings.params import Params, load_params
 from pipeline.settings.parse import parse
@@ -30,6 +31,7 @@ from pipeline.settings.train_config import StageConfig, TrainConfig
 from pipeline.shards.reader import SplitReader
 from pipeline.system.project import Project
 from pipeline.training.checkpoints import build_module
+from pipeline.training.reports import build_report
 from pipeline.training.runs import RunData, load_run
 from tests.conftest import FLAGS
 from tests.shipped import SHIPPED
@@ -42,7 +44,7 @@ def config_class(kind: str, name: str) -> type:
     return module.Task.Config if kind == "task" else module.Config
 
 
-CONFIGURED = [kind for kind in discover.KINDS if kind not in ("scorer", "format")]  # they have a command line instead
+CONFIGURED = [kind for kind in discover.KINDS if kind not in ("scorer", "format", "report", "text")]  # nothing to set
 PARTS = [(kind, name) for kind in CONFIGURED for name in discover.names(kind)]
 
 
@@ -135,6 +137,12 @@ def test_every_task_has_a_model_and_every_model_a_task():
     assert made == taken == set(Spec.__subclasses__())
 
 
+def test_every_task_has_its_report_and_every_report_a_task():
+    assert discover.names("report") == discover.names("task")
+    for name in discover.names("report"):
+        assert issubclass(discover.load("report", name, where="test").Report, BaseReport)
+
+
 def test_every_task_and_model_is_in_a_shipped_run(root):
     """Or in one of those that the tests train."""
     documents = (load_params(root).document, FLAGS)
@@ -177,13 +185,15 @@ def test_a_batch_goes_all_the_way(request, project, run):
     truths = {record.key: task.truth(record) for record in records}
     scores = task.score({r.key: p for r, p in zip(records, predictions, strict=True)}, truths)
     assert task.metric in scores
-    constant = task.constant(truths)
+    report = build_report(data.run.to_dict(), task)
+    constant = report.constant(truths)
     assert constant.keys() == truths.keys()
     assert task.metric in task.score(constant, truths)
     json.dumps(task.answer(predictions[0]), allow_nan=False)
-    picture = task.picture(np.zeros((records[0].height, records[0].width, 3), np.uint8), predictions[0], None)
-    assert picture.dtype == np.uint8
-    for plot in task.plots(dict(zip(truths, predictions, strict=True)), truths):
+    for truth in (None, truths[records[0].key]):
+        picture = report.picture(records[0], predictions[0], truth)
+        assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
+    for plot in report.plots(dict(zip(truths, predictions, strict=True)), truths):
         assert all(len(row) == len(plot.columns) for row in plot.rows)
 
 

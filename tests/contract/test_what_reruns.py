@@ -96,6 +96,7 @@ BESIDE = [
     "lightning_modules/drawing/shapes.py",
     "lightning_modules/drawing/text.py",
     "lightning_modules/metrics/segmentation.py",
+    "lightning_modules/reports/_plots.py",
     "lightning_modules/metrics/coco_map.py",
     "contracts/errors.py",
     "pipeline/training/callbacks.py",
@@ -113,6 +114,7 @@ BESIDE = [
         (BESIDE, set(), ALL),
         (["lightning_modules/base/module.py"], ALL, ALL),
         (["lightning_modules/tasks/vqa.py"], {"vqa_lstm"}, {"vqa_lstm"}),
+        (["lightning_modules/reports/vqa.py"], set(), {"vqa_lstm"}),
         (["lightning_modules/models/fcn.py"], {"segmentation_fcn"}, {"segmentation_fcn"}),
     ],
 )

@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 
 from contracts.errors import DataError
-from contracts.records import RawRecord
+from contracts.raw import RawRecord
 from pipeline.ingest.door import DoorConfig, admit
 from pipeline.shards.writing import write_shard
 from pipeline.system.project import Project

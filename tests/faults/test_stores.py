@@ -198,7 +198,7 @@ def test_the_store_is_cleaned_of_what_no_revision_names_and_of_nothing_else(proj
     for each in outside:
         each.parent.mkdir(exist_ok=True)
         each.write_text("precious")
-    lone = objects / "voc" / f"voc-train-v2-000099-{'0' * 64}.tar"  # of a killed stage
+    lone = objects / "voc" / f"voc-train-v3-000099-{'0' * 64}.tar"  # of a killed stage
     part = objects / "voc" / f"{lone.name}.{'1' * 32}.part"
     for each in (lone, part):
         each.write_text("left")

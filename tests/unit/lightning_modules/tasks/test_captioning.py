@@ -10,6 +10,7 @@ from contracts.records import Caption, DataSpec, Record
 from contracts.text import words
 from lightning_modules.augment.augment import AugmentConfig
 from lightning_modules.models import soft_attention
+from lightning_modules.reports.captioning import Report
 from lightning_modules.tasks.captioning import CaptioningConfig, Task
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (30, 60, 220), "white": (250, 250, 250)}
@@ -170,7 +171,7 @@ def test_an_image_whose_captions_hold_no_word_does_not_break_the_score(task):
     truths = {record.key: task.truth(record) for record in records}
     right = {key: _said(f"one {key} box in the dark") for key in truths}
     assert task.score(right, truths)["Bleu_4"] == pytest.approx(1)
-    assert task.constant(truths).keys() == truths.keys()
+    assert Report(task).constant(truths).keys() == truths.keys()
 
 
 def test_constant_is_the_caption_that_scores_best_everywhere(task):
@@ -179,7 +180,7 @@ def test_constant_is_the_caption_that_scores_best_everywhere(task):
         "b": {"captions": ["A red box on a table.", "It is."]},
         "c": {"captions": ["A red box on a shelf.", "It is."]},
     }
-    constant = task.constant(truths)
+    constant = Report(task).constant(truths)
     assert {p["caption"] for p in constant.values()} == {"a red box on a table"}  # not the more frequent "it is"
     assert task.score(constant, truths)["Bleu_4"] > 0.5
 
@@ -187,16 +188,15 @@ def test_constant_is_the_caption_that_scores_best_everywhere(task):
 def test_plots_count_words(task):
     truths = {"a": task.truth(RECORDS[0]), "b": task.truth(RECORDS[1])}
     predictions = {"a": _said("a red box"), "b": _said("a box")}
-    length, recall = task.plots(predictions, truths)
+    length, recall = Report(task).plots(predictions, truths)
     assert (3, 0.5, "predicted") in length.rows
     assert dict(recall.rows) == {"box": 1.0, "red": 1.0, "green": 0.0}
 
 
 def test_picture_has_a_tile_per_word(task):
-    image = np.full((48, 60, 3), 128, np.uint8)
     prediction = {"words": ["a"] * 7, "caption": "a " * 7, "attention": np.full((7, 4, 4), 1 / 16, np.float16)}
-    tall = task.picture(image, prediction, task.truth(RECORDS[0]))
-    short = task.picture(image, {"words": [], "caption": "", "attention": np.zeros((0, 4, 4))}, None)
+    tall = Report(task).picture(RECORDS[0], prediction, task.truth(RECORDS[0]))
+    short = Report(task).picture(RECORDS[0], {"words": [], "caption": "", "attention": np.zeros((0, 4, 4))}, None)
     assert tall.dtype == np.uint8
     assert tall.shape[2] == 3
     assert tall.shape[0] > short.shape[0] + 150  # two rows of tiles

@@ -13,6 +13,7 @@ from contracts.records import DataSpec
 from lightning_modules.augment.augment import AugmentConfig
 from lightning_modules.metrics.bootstrap import intervals
 from lightning_modules.models import image_classifier
+from lightning_modules.reports.classification import Report
 from lightning_modules.tasks.classification import Task
 from pipeline.measuring.evaluation import Evaluation
 from pipeline.shards.reader import SplitReader
@@ -70,7 +71,7 @@ def test_scores_are_torchmetrics(task):
 
 def test_constant_predictor_is_the_most_frequent_class(task):
     truths = {str(i): {"label": label} for i, label in enumerate([3] * 5 + [1] * 3 + [0, 2, 4, 5])}
-    constant = task.constant(truths)
+    constant = Report(task).constant(truths)
     assert task.answer(constant["0"])["class"] == "d"
     assert task.score(constant, truths) == pytest.approx({"top1": 5 / 12, "top5": 11 / 12})
 
@@ -81,12 +82,11 @@ def test_answer_picture_and_plots(task, records):
     assert json.loads(json.dumps(answer))["top"][:2] == [
         {"class": "b", "probability": 0.5}, {"class": "e", "probability": 0.25},
     ]  # fmt: skip
-    image = np.zeros((48, 64, 3), np.uint8)
-    right, wrong = (task.picture(image, {"probs": probs}, {"label": label}) for label in (1, 0))
+    right, wrong = (Report(task).picture(records[0], {"probs": probs}, {"label": label}) for label in (1, 0))
     assert right.shape == wrong.shape and (right != wrong).any()
-    assert len(task.picture(image, {"probs": probs}, None)) < len(right)
+    assert len(Report(task).picture(records[0], {"probs": probs}, None)) < len(right)
     truths = {record.key: task.truth(record) for record in records}
-    confusion, accuracy = task.plots({key: {"probs": probs} for key in truths}, truths)
+    confusion, accuracy = Report(task).plots({key: {"probs": probs} for key in truths}, truths)
     assert sorted(confusion.rows) == [("a", "(other)", 2), ("c", "(other)", 1), ("h", "(other)", 1)]
     assert sorted(accuracy.rows) == [("a", 0.0), ("c", 0.0), ("h", 0.0)]
 

@@ -14,6 +14,7 @@ from lightning_modules.augment.augment import AugmentConfig
 from lightning_modules.augment.images import decode_semantic
 from lightning_modules.models.fcn import Config as FcnConfig
 from lightning_modules.models.fcn import Model
+from lightning_modules.reports.segmentation import Report
 from lightning_modules.tasks.segmentation import Task
 
 
@@ -88,11 +89,11 @@ def test_scores_of_perfect_and_constant_predictions(task, make_record):
         for key, m in maps.items()
     }
     assert set(task.score(perfect, truths).values()) == {1.0}
-    constant = task.score(task.constant(truths), truths)
+    constant = task.score(Report(task).constant(truths), truths)
     background = np.mean([(m[m != 255] == 0).mean() for m in maps.values()])
     assert constant["pixel_accuracy"] == pytest.approx(background)
     assert constant["mean_iou"] == pytest.approx(background / 3)
-    plots = task.plots(perfect, truths)
+    plots = Report(task).plots(perfect, truths)
     assert [p.kind for p in plots] == ["confusion", "bar", "bar"]
     assert sum(count for *_, count in plots[0].rows) == sum(int((m != 255).sum()) for m in maps.values())
 
@@ -124,12 +125,11 @@ def test_overfitting_four_images(task, make_record):
 def test_answer_and_picture(task, make_record):
     record = make_record(0)
     truth = task.truth(record)
-    prediction = task.constant({record.key: truth})[record.key]
+    prediction = Report(task).constant({record.key: truth})[record.key]
     assert json.loads(json.dumps(task.answer(prediction))) == {"size": [48, 64], "classes": {"background": 1.0}}
-    image = np.full((48, 64, 3), 100, np.uint8)
-    picture = task.picture(image, prediction, truth)
+    picture = Report(task).picture(record, prediction, truth)
     assert picture.dtype == np.uint8 and picture.shape[1] > 3 * 300
-    assert task.picture(image, prediction, None).shape[1] < picture.shape[1]
+    assert Report(task).picture(record, prediction, None).shape[1] < picture.shape[1]
 
 
 def test_settings_that_cannot_work(data):

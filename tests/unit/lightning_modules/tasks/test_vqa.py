@@ -8,6 +8,7 @@ from contracts.errors import ConfigError
 from contracts.records import DataSpec, Question, Record
 from lightning_modules.metrics.vqa_accuracy import question_accuracy
 from lightning_modules.models import lstm_vqa
+from lightning_modules.reports.vqa import Report
 from lightning_modules.tasks.vqa import Task, VQAConfig
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (30, 60, 220), "white": (250, 250, 250)}
@@ -208,7 +209,7 @@ def test_questions_without_annotators_are_not_scored(task):
 
 def test_constant_is_the_most_frequent_answer(task):
     truths = {record.key: task.truth(record) for record in RECORDS}
-    constant = task.constant(truths)
+    constant = Report(task).constant(truths)
     assert {p["answer"] for image in constant.values() for p in image.values()} == {"no"}
     assert task.score(constant, truths)["overall"] == pytest.approx(100 * 3 / 8)
 
@@ -224,9 +225,9 @@ def test_answers_are_given_in_the_form_that_annotators_use():
     logits = torch.tensor([[9.0, 0], [0, 9.0], [0, 9.0]])
     (prediction,) = task._predictions(logits, task.collate([task.encode(record, None)]))
     assert task.score({"x": prediction}, truths)["overall"] == 100
-    (confusion,) = (plot for plot in task.plots({"x": prediction}, truths) if plot.kind == "confusion")
+    (confusion,) = (plot for plot in Report(task).plots({"x": prediction}, truths) if plot.kind == "confusion")
     assert {(truth, predicted) for truth, predicted, _ in confusion.rows} == {("1 way", "1 way"), ("yes", "yes")}
-    constant = task.constant(truths)
+    constant = Report(task).constant(truths)
     assert constant["x"][1]["answer"] == "Yes", "of the eleven answers that are yes ten are written so"
 
 
@@ -240,7 +241,7 @@ def test_one_answer_a_question_is_learned(model, loss):
 
 def test_plots(task):
     truths, predictions = _truths_and_predictions(task)
-    answer_type, question_type, confusion = task.plots(predictions, truths)
+    answer_type, question_type, confusion = Report(task).plots(predictions, truths)
     assert dict(answer_type.rows) == {"other": 50, "yes/no": 50}
     assert dict(question_type.rows) == {"what color": 50, "is this": 50}
     assert ("green", "(other)", 1) in confusion.rows  # "blue" is no frequent true answer here
@@ -248,11 +249,11 @@ def test_plots(task):
 
 
 def test_picture_tells_right_from_wrong_by_colour(task):
-    image = np.full((48, 60, 3), 255, np.uint8)
+    record = _record("x", (255, 255, 255), [])
 
     def drawn(answer, truth):
         prediction = {7: {"question": "Is it a café?", "answer": answer, "top": [(answer, 0.7), ("blue", 0.1)]}}
-        return np.unique(task.picture(image, prediction, truth).reshape(-1, 3), axis=0).tolist()
+        return np.unique(Report(task).picture(record, prediction, truth).reshape(-1, 3), axis=0).tolist()
 
     truth = {7: {"answers": ["yes"] * 10, "answer_type": "yes/no", "question_type": ""}}
     green, red, blue = [0, 130, 60], [200, 30, 30], [60, 110, 200]

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from contracts.errors import DataError
-from pipeline.ingest import archives
 from pipeline.ingest.extract import extract
 from tests.zips import zip_bytes
 
@@ -83,7 +82,7 @@ def test_bombs_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "a").write_bytes(out.getvalue())
     with pytest.raises(DataError, match="not safe"):
         extract(tmp_path / "a", tmp_path / "out", lambda _: None)
-    monkeypatch.setattr(archives, "_MAX_FILES", 1)
+    monkeypatch.setattr("pipeline.ingest.extract._MAX_FILES", 1)
     (tmp_path / "b").write_bytes(zip_bytes(x=b"1", y=b"1"))
     with pytest.raises(DataError, match="not safe"):
         extract(tmp_path / "b", tmp_path / "out", lambda _: None)

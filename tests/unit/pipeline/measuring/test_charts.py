@@ -8,7 +8,7 @@ import cv2
 import pytest
 
 from contracts.errors import DataError
-from lightning_modules.base.task import Plot
+from lightning_modules.reports._plots import Plot
 from pipeline.measuring.charts import draw, write_plot
 
 CURVE = Plot(

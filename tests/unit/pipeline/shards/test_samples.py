@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 
 import pytest
 
 from contracts.errors import DataError
-from contracts.records import Record
+from contracts.records import Objects, Record
 from pipeline.shards.samples import parse_sample, sample_pieces, tar_member
 
 RECORD = Record(key="a-1", image_id=1, width=3, height=2, image=b"jpeg", image_format="jpg", semantic_mask=b"png")
+COLUMNS: dict[str, list] = {field.name: [] for field in dataclasses.fields(Objects)}
 IMAGE, ANNOTATION = tar_member("a-1.jpg", b"jpeg"), tar_member("a-1.json", RECORD.annotation_json())
 MASK = tar_member("a-1.semantic.png", b"png")
 
@@ -64,9 +66,14 @@ def test_a_sample_with_and_without_a_mask():
         (joined(IMAGE, ANNOTATION) + b"x", "where a tar member should start"),
         (annotated(lambda d: d.update(key="a-2")), "belongs to another sample"),
         (annotated(lambda d: d.update(schema=1)), "schema 1 in place of"),
-        (annotated(lambda d: d.update(width=0)), "without pixels"),
-        (annotated(lambda d: d["objects"]["labels"].append(1)), "differ in length"),
-        (annotated(lambda d: d.pop("captions")), "KeyError: 'captions'"),
+        (annotated(lambda d: d.update(width=0)), "that is 0 x 2"),
+        (annotated(lambda d: d.update(objects=COLUMNS | {"labels": [1]})), "differ in length"),
+        (annotated(lambda d: d.update(objects={**COLUMNS, "ids": [1]})), "differ in length"),
+        (annotated(lambda d: d.update(objects={})), "differ in length"),
+        (annotated(lambda d: d.update(objects={name: [1] for name in COLUMNS})), "no text"),
+        (annotated(lambda d: d.update(caption=[])), "KeyError: 'caption'"),
+        (annotated(lambda d: d.pop("key")), "TypeError"),
+        (annotated(lambda d: d.update(image_id=1.5)), "no whole number"),
         (joined(IMAGE, tar_member("a-1.json", b'{"schema": ')), "JSONDecodeError"),
         (joined(IMAGE, tar_member("a-1.json", b"\xff\xff\xff")), "UnicodeDecodeError"),
         (joined(IMAGE, tar_member("a-1.json", b"")), "JSONDecodeError"),

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from contracts.errors import ConfigError, DataError
-from contracts.records import Caption, ImagePart, Problem, Question, RawObject, RawRecord
+from contracts.raw import ImagePart, Problem, RawObject, RawRecord
+from contracts.records import Caption, Question
 from pipeline.ingest.sources import OpenSource, joined_classes, joined_splits, read_joined
 from pipeline.ingest.sources._files import Unread
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import ConfigError, DataError
-from contracts.records import Problem, RawRecord
+from contracts.raw import Problem, RawRecord
 from pipeline.ingest.sources import (
     Draw,
     OpenSource,
@@ -145,7 +145,7 @@ def test_problems_are_counted_once_with_train(tmp_path: Path) -> None:
 def test_what_cannot_be_drawn(tmp_path: Path) -> None:
     write(tmp_path / "all.json", ["a.jpg"])
     opened = source(tmp_path, images=".", instances="all.json")
-    with pytest.raises(DataError, match=r"too few images.*1 images"):
+    with pytest.raises(DataError, match=r"too few records.*1 records"):
         draw_from(opened, Draw(tmp_path, 0, False, {"val": 0.1}))
     with pytest.raises(DataError, match="too few folders"):
         draw_from(opened, Draw(tmp_path, 0, True, {"val": 0.1}))

@@ -1,0 +1,104 @@
+"""The tables that reports draw, and the makers of the usual ones. `pipeline.measuring.charts` writes and draws them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+MAX_CURVE_POINTS = 200
+OTHER = "(other)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """A table that `evaluate` writes as CSV (for `dvc plots`) and draws as PNG.
+
+    `kind` "curve": one line per value of column `series` (if any) over `x`, `y`. "confusion": columns are
+    `truth`, `predicted`, `count`. "bar": `x` names, `y` values.
+    """
+
+    name: str
+    kind: Literal["curve", "confusion", "bar"]
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    x: str
+    y: str
+    series: str | None = None
+    title: str = ""
+
+
+def bar(name: str, columns: Sequence[str], rows: Iterable[tuple[Any, ...]], *, title: str = "") -> Plot:
+    """One bar a row: the first column names it, the last is its length."""
+    return Plot(
+        name=name, kind="bar", columns=tuple(columns), rows=list(rows), x=columns[0], y=columns[-1], title=title
+    )
+
+
+def confusion(name: str, rows: Iterable[tuple[str, str, int]], *, title: str = "") -> Plot:
+    """Rows (truth, predicted, count)."""
+    return Plot(
+        name=name,
+        kind="confusion",
+        columns=("truth", "predicted", "count"),
+        rows=list(rows),
+        x="predicted",
+        y="truth",
+        title=title,
+    )
+
+
+def confusion_of_matrix(name: str, labels: Sequence[str], matrix: np.ndarray, *, title: str = "") -> Plot:
+    """matrix (K, K): rows truth, columns prediction."""
+    rows = [(t, p, int(matrix[i, j])) for i, t in enumerate(labels) for j, p in enumerate(labels)]
+    return confusion(name, rows, title=title)
+
+
+def confusion_of_pairs(name: str, pairs: Sequence[tuple[str, str]], *, shown: int, title: str = "") -> Plot:
+    """Pairs (truth, predicted) of the `shown` most frequent truths; what else was predicted is `OTHER`."""
+    frequent = {truth for truth, _ in Counter(truth for truth, _ in pairs).most_common(shown)}
+    counts = Counter((t, p if p in frequent else OTHER) for t, p in pairs if t in frequent)
+    return confusion(name, [(*pair, count) for pair, count in sorted(counts.items())], title=title)
+
+
+def precision_recall(name: str, title: str, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Plot:
+    """Precision over recall, one line a class, thinned to `MAX_CURVE_POINTS` points each.
+
+    Args:
+        curves: class -> recall (P,) and precision (P,).
+    """
+    rows: list[tuple[Any, ...]] = []
+    for class_name, (recall, precision) in curves.items():
+        chosen = np.unique(np.linspace(0, len(recall) - 1, min(len(recall), MAX_CURVE_POINTS)).round().astype(int))
+        rows += [(class_name, float(recall[i]), float(precision[i])) for i in chosen if len(recall)]
+    return Plot(
+        name=name,
+        kind="curve",
+        columns=("class", "recall", "precision"),
+        rows=rows,
+        x="recall",
+        y="precision",
+        series="class",
+        title=title,
+    )
+
+
+def length_histogram(name: str, lengths: Mapping[str, Iterable[int]], *, series: str, title: str) -> Plot:
+    """Share of texts with so many words, one line a kind of text.
+
+    Args:
+        lengths: kind -> number of words of each of its texts.
+        series: what the kinds are called.
+    """
+    counted = {kind: Counter(numbers) for kind, numbers in lengths.items()}
+    longest = max((n for counts in counted.values() for n in counts), default=0)
+    rows = [
+        (n, counts[n] / max(1, counts.total()), kind) for kind, counts in counted.items() for n in range(longest + 1)
+    ]
+    columns = ("num_words", "share", series)
+    return Plot(
+        name=name, kind="curve", columns=columns, rows=rows, x="num_words", y="share", series=series, title=title
+    )

@@ -1,0 +1,81 @@
+"""Captioning: how long captions are, which words they find, and where the model looked for each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+from contracts.records import Record
+from contracts.text import joined, words
+from lightning_modules.augment.images import decode_record
+from lightning_modules.base.task import Prediction, Truth
+from lightning_modules.drawing import text as draw
+from lightning_modules.metrics.captions import CaptionMetrics
+from lightning_modules.reports import _plots
+from lightning_modules.reports._plots import Plot
+from lightning_modules.reports._report import BaseReport
+from lightning_modules.tasks.captioning import Task, references_of
+
+_NUM_CONSTANT_CANDIDATES = 50
+_NUM_PLOTTED_WORDS = 30
+_TILE_PX, _NUM_COLUMNS = 104, 6
+
+
+class Report(BaseReport[Task]):
+    def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
+        """The reference caption that scores the best BLEU-4 if written for every image, of the most frequent ones."""
+        keys, references = references_of(truths)
+        counts = Counter(tuple(words(text)) for key in keys for text in truths[key]["captions"])
+        candidates = [list(caption) for caption, _ in counts.most_common(_NUM_CONSTANT_CANDIDATES)]
+        metrics = CaptionMetrics(references)
+        best = max(candidates, key=lambda caption: metrics.bleu([caption] * len(keys))["Bleu_4"], default=[])
+        prediction = {
+            "caption": joined(best),
+            "words": best,
+            "log_prob": 0.0,
+            "attention": np.full((len(best), 1, 1), 1, np.float16),
+        }
+        return dict.fromkeys(truths, prediction)
+
+    def picture(self, record: Record, prediction: Prediction, truth: Truth | None) -> np.ndarray:
+        """The image with its caption (and two references), below it one tile per word: where the model looked."""
+        image, width = decode_record(record), _NUM_COLUMNS * (_TILE_PX + 4)
+        paragraphs = [(prediction["caption"] or "(no word)", draw.BLUE)]
+        if truth is not None:
+            paragraphs += [(text, draw.GREY) for text in truth["captions"][:2]]
+        parts = [draw.fit(image, width // 2), draw.text_block(paragraphs, width)]
+        small = draw.fit(image, _TILE_PX)
+        tiles = [
+            np.concatenate([draw.overlay(small, weights), draw.text_block([(word, draw.BLACK)], _TILE_PX)])
+            for word, weights in zip(prediction["words"], prediction["attention"], strict=True)
+        ]
+        if tiles:
+            parts.append(draw.grid(tiles, _NUM_COLUMNS))
+        return draw.stack(parts)
+
+    def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
+        lengths = {
+            "predicted": [len(p["words"]) for p in predictions.values()],
+            "reference": [len(words(text)) for truth in truths.values() for text in truth["captions"]],
+        }
+        return [
+            _plots.length_histogram("caption_length", lengths, series="captions", title="Words per caption"),
+            _word_plot(predictions, truths),
+        ]
+
+
+def _word_plot(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> Plot:
+    """Of the images whose references all use a word, the share whose prediction uses it."""
+    expected: Counter[str] = Counter()
+    found: Counter[str] = Counter()
+    for key, truth in truths.items():
+        if not truth["captions"]:
+            continue
+        common = set.intersection(*(set(words(text)) for text in truth["captions"]))
+        expected.update(common)
+        found.update(common & set(predictions[key]["words"]))
+    rows = [(word, found[word] / count) for word, count in expected.most_common(_NUM_PLOTTED_WORDS)]
+    title = "Words that all references of an image use: share of images whose caption has them"
+    return _plots.bar("word_recall", ("word", "recall"), rows, title=title)

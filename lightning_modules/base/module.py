@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from contracts.errors import DataError
 from contracts.seeds import derive_seed
 from lightning_modules.base.finite import StepWatch
-from lightning_modules.base.optimizer import OptimizerConfig, warmup_cosine
+from lightning_modules.base.optimizer import Phase
 from lightning_modules.base.task import BaseTask, Batch, Item, Mean, Prediction, Truth
+from lightning_modules.base.updates import freeze, hold_norms, make_optimizer, make_schedules, step_plateau
 from lightning_modules.blocks.norms import unmoved
 from lightning_modules.ops.gather import broadcast_from_first, gather_to_first, sum_over_ranks
 
@@ -23,7 +26,10 @@ Row = tuple[Item, Prediction, Truth]
 
 
 class TaskModule(pl.LightningModule):
-    """Joins a task and a model; owns optimiser, schedule, logging and the check that losses and gradients are finite.
+    """Joins a task and a model; owns optimizers, schedules, logging and the check that losses and gradients are finite.
+
+    Each phase of training has its own optimizer and schedule. `monitor` and `mode`, a name among the metrics of a
+    validation, and "max" or "min", are what the plateau schedule follows.
 
     Validation collects (item, prediction, truth), gathers them once on one process, drops what stand-ins delivered
     twice, asserts that every item of every record of the split is there once, and scores the split as a whole.
@@ -38,12 +44,24 @@ class TaskModule(pl.LightningModule):
         DataError: validation did not see each sample of the split, or there is not one prediction for each item.
     """
 
-    def __init__(self, task: BaseTask, model: nn.Module, optimizer: OptimizerConfig, seed: int = 0):
+    def __init__(
+        self,
+        task: BaseTask,
+        model: nn.Module,
+        phases: Sequence[Phase],
+        *,
+        monitor: str = "loss",
+        mode: Literal["max", "min"] = "min",
+        seed: int = 0,
+    ):
         super().__init__()
         self.task = task
         self.model = model
-        self.optimizer_config = optimizer
+        self.phases = tuple(phases)
+        self.monitor, self.mode = monitor, mode
         self.seed = seed
+        self._phase = 0
+        self._trainable = self._find_trainable()
         self.split_name = "val"
         self.items: dict[str, list[Item]] = {}
         self.predictions: dict[str, Prediction] = {}
@@ -56,6 +74,36 @@ class TaskModule(pl.LightningModule):
         self._losses: dict[str, tuple[float, int]] = {}  # sum and count of the validation so far
 
     # training
+
+    def _find_trainable(self) -> list[nn.Parameter]:
+        """What any phase trains. The rest needs no gradient from the start, so that DDP leaves it out; what is frozen
+        in some phases only is known to it, as it takes in nothing later."""
+        given = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        trained: set[int] = set()
+        for phase in self.phases:
+            freeze(self.model, phase, given)
+            trained |= {id(parameter) for parameter in given if parameter.requires_grad}
+        for parameter in given:
+            parameter.requires_grad_(id(parameter) in trained)
+        return [parameter for parameter in given if parameter.requires_grad]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["phase"] = self._phase
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._phase = checkpoint["phase"]  # Lightning asks for the optimizer before it knows the epoch
+
+    def on_train_start(self) -> None:
+        hold_norms(self.model, self.phases[self._phase])  # also where it goes on inside an epoch
+
+    def on_train_epoch_start(self) -> None:
+        ends = list(accumulate(phase.epochs for phase in self.phases))
+        phase = min(bisect_right(ends, self.current_epoch), len(ends) - 1)
+        if phase != self._phase:
+            hold_norms(self.model, self.phases[self._phase], held=False)
+            self._phase = phase
+            self.trainer.strategy.setup_optimizers(self.trainer)
+        hold_norms(self.model, self.phases[self._phase])
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self.keys = batch["keys"]
@@ -109,29 +157,19 @@ class TaskModule(pl.LightningModule):
         if gradient_clip_val:
             nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        c = self.optimizer_config
-        decay = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]
-        plain = [p for p in self.model.parameters() if p.requires_grad and p.ndim <= 1]  # biases and norms: no decay
-        groups = [{"params": decay, "weight_decay": c.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        optimizer: torch.optim.Optimizer
-        if c.name == "adamw":
-            optimizer = torch.optim.AdamW(groups, lr=c.lr)
-        else:
-            optimizer = torch.optim.SGD(groups, lr=c.lr, momentum=c.momentum)
+    def configure_optimizers(self) -> Any:
+        phase = self.phases[self._phase]
+        freeze(self.model, phase, self._trainable)
+        optimizer = make_optimizer(self.model, phase.optimizer)
         # Not trainer.estimated_stepping_batches: it builds the loader before a checkpoint's loader position is known,
         # and Lightning then never restores that position.
-        total_steps = self.trainer.datamodule.steps_per_epoch * (self.trainer.max_epochs or 1)  # type: ignore[attr-defined]
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: warmup_cosine(
-                step,
-                total_steps=total_steps,
-                warmup_fraction=c.warmup_fraction,
-                final_fraction=c.final_lr_fraction,
-            ),
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        steps: int = self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
+        schedules = make_schedules(optimizer, phase, steps_per_epoch=steps, monitor=self.monitor, mode=self.mode)
+        return [optimizer], schedules
+
+    def on_validation_end(self) -> None:
+        schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        step_plateau(schedulers, self.trainer.callback_metrics, self.monitor)
 
     # validation and test
 

@@ -68,7 +68,8 @@ def write_settings(params: Params, folder: Path) -> None:
         for name in params.document["runs"]:
             run = params.run(name)
             stages = own.digests(run.loader.stages, Project.here().root)
-            write_json(new / name / "train.json", run.weight_settings() | ({"own_code": stages} if stages else {}))
+            settings = params.train_settings(name) | ({"own_code": stages} if stages else {})
+            write_json(new / name / "train.json", settings)
             write_json(new / name / "evaluate.json", {"num_pictures": run.train.num_pictures})
 
 

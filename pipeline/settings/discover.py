@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +28,11 @@ KINDS = {
 def names(kind: str) -> list[str]:
     """Sorted names of the components of a kind, found without importing them."""
     return sorted(path.stem for path in (_CODE / KINDS[kind].replace(".", "/")).glob("[!_]*.py"))
+
+
+def digest(kind: str, name: str) -> str:
+    """sha256 of the file of a component that exists, without importing it."""
+    return hashlib.sha256((_CODE / KINDS[kind].replace(".", "/") / f"{name}.py").read_bytes()).hexdigest()
 
 
 def load(kind: str, name: str, *, where: str) -> ModuleType:

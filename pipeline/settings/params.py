@@ -18,7 +18,7 @@ from pipeline.settings import discover
 from pipeline.settings.document import read_document, shown
 from pipeline.settings.parse import Problems, merged, nearest, parse, raise_if
 from pipeline.settings.sections import DatasetConfig, LoaderConfig
-from pipeline.settings.train_config import TrainConfig
+from pipeline.settings.train_config import InitConfig, TrainConfig, train_section
 
 # Of `train`: what happens beside the steps.
 BESIDE = {
@@ -48,6 +48,7 @@ class Run:
     model: dict[str, Any]
     train: TrainConfig
     loader: LoaderConfig
+    init: InitConfig | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what is stored in a checkpoint and sent to workers."""
@@ -162,7 +163,7 @@ class Params:
         if not isinstance(entry, Mapping):
             problems.append(f"{where}: must be a mapping (is {shown(entry)})")
             return None
-        known = ("dataset", "loader", "model", "task", "train")
+        known = ("dataset", "init", "loader", "model", "task", "train")
         problems += [f"{where}.{key}: unknown key; {nearest(key, known, 'known keys')}" for key in entry.keys() - known]
         dataset, datasets = entry.get("dataset"), list(self.document["datasets"])
         if dataset not in datasets and not any(m.startswith(_NO_DATASETS) for m in self.mistakes):
@@ -172,6 +173,10 @@ class Params:
         task_name, task = self._named_part("task", entry.get("task"), f"{where}.task", problems)
         model_name, model = self._named_part("model", entry.get("model"), f"{where}.model", problems)
         problems += unfit(task_name, model_name, f"{where}.model")
+        init = None
+        if entry.get("init") is not None:
+            init = parse(InitConfig, entry["init"], f"{where}.init", problems)
+            problems += self._no_start(name)
         if len(problems) > before:
             return None
         assert train is not None and loader is not None
@@ -184,7 +189,39 @@ class Params:
             model=dataclasses.asdict(model),
             train=train,
             loader=loader,
+            init=init,
         )
+
+    def train_settings(self, name: str) -> dict[str, Any]:
+        """All settings that the weights of run `name` depend on, with those of the run that it starts from."""
+        run = self.run(name)
+        settings = run.weight_settings()
+        if run.init is not None:
+            other = self.run(run.init.run)
+            settings["starts_from"] = {
+                "run": self.train_settings(other.name),
+                "dataset": self.document["datasets"][other.dataset],
+                "shards": self.document.get("shards"),
+                "task": discover.digest("task", other.task_name),
+                "model": discover.digest("model", other.model_name),
+            }
+        return settings
+
+    def _no_start(self, name: str) -> Problems:
+        """What is wrong with the runs that run `name` starts from, one after the other."""
+        runs, chain = self.document["runs"], [name]
+        while True:
+            entry = runs[chain[-1]]
+            init = entry.get("init") if isinstance(entry, Mapping) else None
+            other = init.get("run") if isinstance(init, Mapping) else None
+            if other is None or not isinstance(other, str):
+                return []
+            if other not in runs:
+                others = [run for run in runs if run != name]
+                return [f"runs.{chain[-1]}.init.run: no such run (is {shown(other)}); {nearest(other, others)}"]
+            if other in chain:
+                return [f"runs.{name}.init.run: it would start from itself: {' <- '.join([*chain, other])}"]
+            chain.append(other)
 
     def require(self, section: Literal["datasets", "runs"], name: str) -> None:
         """Raise ConfigError unless `name` is one of the data sets or runs: all that a stage may be asked for."""
@@ -218,7 +255,8 @@ class Params:
                 section = section[part]
             return ".".join([f"{where}.{key}" if own else key, *keys])
 
-        return parse(cls, merged(self.document.get(key, {}), own), at, problems)
+        lay = train_section if cls is TrainConfig else merged
+        return parse(cls, lay(self.document.get(key, {}), own), at, problems)
 
     def _named_part(self, kind: str, section: Any, where: str, problems: Problems) -> tuple[str, Any]:
         """Name and Config of the component that `section` names."""

@@ -13,6 +13,7 @@ from pipeline.settings.code import code_digest
 from pipeline.settings.params import Params, Run
 from pipeline.shards.manifest import digest_of, load_manifest
 from pipeline.system.project import Project, read_json
+from pipeline.training.run_files import trained
 
 TokenCount = Annotated[list[str | int], Len(2, 2)]
 Vocabulary = dict[str, list[TokenCount]]
@@ -26,6 +27,7 @@ class RunData:
     manifest: dict[str, Any]
     spec: DataSpec
     code: str  # digest of what trains it
+    start: str | None = None  # sha256 of the checkpoint of another run that it starts from
 
     @property
     def fingerprint(self) -> str:
@@ -35,12 +37,17 @@ class RunData:
             "manifest": self.manifest["digest"],
             "data": self.spec.to_dict(),
             "code": self.code,
+            "start": self.start,
         }
         return digest_of(document)
 
 
 def load_run(project: Project, params: Params, name: str) -> RunData:
-    """The run `name` of params.yaml with its manifest and the texts that its task reads."""
+    """The run `name` of params.yaml with its manifest, the texts that its task reads, and what it starts from.
+
+    Raises:
+        DataError: one of them is not there yet, or damaged.
+    """
     run = params.run(name)
     manifest = load_manifest(project.shards(run.dataset), run.dataset)
     vocabulary = project.vocabulary(run.dataset)
@@ -52,7 +59,8 @@ def load_run(project: Project, params: Params, name: str) -> RunData:
         texts = discover.load("task", run.task_name, where=f"runs.{name}.task").Task.texts
         words = {text: counted[text] for text in texts if text in counted}
     spec = DataSpec(dataset=run.dataset, classes=tuple(manifest["classes"]), vocabulary=words)
-    return RunData(run, manifest, spec, code_of_run(project, run))
+    start = None if run.init is None else trained(project, run.init.run)["checkpoint_sha256"]
+    return RunData(run, manifest, spec, code_of_run(project, run), start)
 
 
 def code_of_run(project: Project, run: Run) -> str:

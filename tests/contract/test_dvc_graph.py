@@ -28,6 +28,7 @@ PLUMBING = (
             "heartbeat",
             "ledger",
             "resume",
+            "starting",
             "state_copier",
             "state_file",
             "state_mirror",

@@ -16,7 +16,7 @@ from contracts.errors import ConfigError
 from contracts.inputs import inputs_of
 from contracts.records import DataSpec
 from lightning_modules.base.families import Spec
-from lightning_modules.base.optimizer import OptimizerConfig
+from lightning_modules.base.optimizer import OptimizerConfig, PartConfig
 from lightning_modules.metrics.measurement import values_of
 from lightning_modules.reports._report import BaseReport
 from pipeline.settings import discover
@@ -30,7 +30,7 @@ from pipeline.settings.sections import (
     TrackingConfig,
     WorkerRange,
 )
-from pipeline.settings.train_config import TrainConfig
+from pipeline.settings.train_config import StageConfig, TrainConfig
 from pipeline.shards.reader import SplitReader
 from pipeline.system.project import Project
 from pipeline.training.checkpoints import build_module
@@ -109,6 +109,8 @@ SECTION_CONFIGS = (
     TrackingConfig,
     TrainConfig,
     OptimizerConfig,
+    PartConfig,
+    StageConfig,
 )
 
 
@@ -125,7 +127,7 @@ def number_fields(cls: type) -> list[str]:
 )
 def test_every_number_has_a_range(cls):
     """NaN fails every comparison, so that only a range that says what is allowed refuses it."""
-    good = {"min": 1, "max": 2} if cls is WorkerRange else {}
+    good = {WorkerRange: {"min": 1, "max": 2}, StageConfig: {"epochs": 1}}.get(cls, {})
     for name in number_fields(cls):
         several = "tuple" in str(get_type_hints(cls)[name])
         for number in (math.nan, -math.inf, -1_000_000):

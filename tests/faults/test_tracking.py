@@ -78,6 +78,7 @@ def open_run(project: Project, config: TrackingConfig = QUIET) -> str:
         "code": "0" * 64,
         "manifest_digest": load_manifest(project.shards("voc"))["digest"],
         "checkpoint_sha256": file_sha256(folder / BEST),
+        "fingerprint": "0" * 64,
     }
     write_json(folder / "run.json", record)
     return run.run_id

@@ -16,7 +16,7 @@ import torch.multiprocessing as mp
 from contracts.errors import DataError
 from contracts.seeds import derive_seed
 from lightning_modules.base.module import TaskModule
-from lightning_modules.base.optimizer import OptimizerConfig
+from lightning_modules.base.optimizer import OptimizerConfig, Phase
 from lightning_modules.base.task import BaseTask, Batch, Item, Mean
 from pipeline.loading.datamodule import TarDataModule
 from pipeline.settings.params import Params, load_params
@@ -63,7 +63,7 @@ def build(project: Project, run: str):
 
 
 def module_of(task, keys: list[str]) -> tuple[TaskModule, list[dict[str, float]]]:
-    module = TaskModule(Replay(task), torch.nn.Identity(), OptimizerConfig())  # type: ignore[arg-type]
+    module = TaskModule(Replay(task), torch.nn.Identity(), [Phase(1, OptimizerConfig())])  # type: ignore[arg-type]
     module._trainer = SimpleNamespace(datamodule=SimpleNamespace(eval_keys=lambda split: keys))
     logged: list[dict[str, float]] = []
     module.log_dict = lambda values, **_: logged.append(dict(values))

@@ -252,8 +252,8 @@ def end_s(times_s: Sequence[float]) -> float:
 class DataSpec:
     """What a task may know of its data set besides the records; kept in the checkpoint as a plain dict.
 
-    `classes[i]` is the name of label i + 1. `vocabulary` is the vocab stage's document: for each of `captions`,
-    `questions` (words) and `answers` (normalised answers) the list of [token, count], most frequent first.
+    `classes[i]` is the name of label i + 1. `vocabulary` holds what the vocab stage counted of the task's `texts`: by
+    their names, [token, count], most frequent first.
     """
 
     dataset: str

@@ -103,17 +103,19 @@ class ObjectTask(BaseTask):
             **{name: torch.from_numpy(np.concatenate([e[name] for e in examples])) for name in names},
         }
 
-    def truth(self, record: Record) -> Truth:
+    def truths(self, record: Record) -> list[Truth]:
         o = record.objects
-        return {
-            "boxes": o.boxes,
-            "labels": o.labels,
-            "areas": o.areas,
-            "is_crowd": o.is_crowd,
-            "is_difficult": o.is_difficult,
-            "size": (record.height, record.width),
-            "masks": list(o.masks) if self.with_masks else [],
-        }
+        return [
+            {
+                "boxes": o.boxes,
+                "labels": o.labels,
+                "areas": o.areas,
+                "is_crowd": o.is_crowd,
+                "is_difficult": o.is_difficult,
+                "size": (record.height, record.width),
+                "masks": list(o.masks) if self.with_masks else [],
+            }
+        ]
 
     # tensors to losses and predictions
 

@@ -75,7 +75,7 @@ class Model(nn.Module):
 
         Args:
             features: (B, D, h, w) from `encode`.
-            tokens: (K, T) int64, beginning with `<bos>`.
+            tokens: (K, T) int64, beginning with `BEGIN`.
             caption_image: (K,) int64, the image of each caption.
         """
         memory, state = self.start(features)
@@ -84,7 +84,7 @@ class Model(nn.Module):
         return self.decoder(memory, state, tokens)
 
     def start(self, features: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """What is constant for an image and the state before `<bos>`, each a tuple of tensors with B rows."""
+        """What is constant for an image and the state before `BEGIN`, each a tuple of tensors with B rows."""
         return self.decoder.start(features.flatten(2).transpose(1, 2))
 
     def step(

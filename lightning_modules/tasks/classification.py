@@ -7,7 +7,7 @@ Prediction: `probs` (C,) float32. Truth: `label`, 0..C-1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +22,8 @@ from contracts.records import DataSpec, Record
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
 from lightning_modules.blocks.pixels import stack_images
-from lightning_modules.metrics.classification import measure_classification
-from lightning_modules.metrics.measurement import Measurement
+from lightning_modules.metrics.item_metric import ItemMetric
+from lightning_modules.metrics.top_accuracy import TopAccuracy
 
 _NUM_TOP = 5
 
@@ -86,8 +86,8 @@ class Task(BaseTask):
             batch["labels"] = torch.tensor([example["label"] for example in examples], dtype=torch.int64)
         return batch
 
-    def truth(self, record: Record) -> Truth:
-        return {"label": self._label(record)}
+    def truths(self, record: Record) -> list[Truth]:
+        return [{"label": self._label(record)}]
 
     # tensors to losses and predictions
 
@@ -114,20 +114,11 @@ class Task(BaseTask):
 
     # what a user sees
 
-    def measure(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
-    ) -> list[Measurement]:
-        return [measure_classification(*self.columns(predictions, truths))]
+    def metrics(self, *, thorough: bool = False) -> list[ItemMetric]:
+        return [TopAccuracy()]
 
-    def columns(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (N, C) and labels (N,), in the keys' order."""
-        scores = np.zeros((len(truths), len(self.data.classes)), np.float32)
-        labels = np.zeros(len(truths), np.int64)
-        for i, (key, truth) in enumerate(sorted(truths.items())):
-            scores[i], labels[i] = predictions[key]["probs"], truth["label"]
-        return scores, labels
+    def measurable(self, prediction: Prediction, truth: Truth) -> tuple[Prediction, Truth]:
+        return {"scores": prediction["probs"]}, truth
 
     def top(self, prediction: Prediction) -> list[tuple[str, float]]:
         """Names and probabilities of the best classes, the best first; of equal ones the first in the class list."""

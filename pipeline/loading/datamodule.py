@@ -24,7 +24,15 @@ from lightning_modules.base.task import BaseTask, Batch
 from lightning_modules.blocks.pixels import BatchRows, written_to
 from pipeline.loading.batch_memory import BatchMemory, ahead
 from pipeline.loading.loader_process import init_worker, start_fork_server
-from pipeline.loading.sampling import Request, epoch_order, eval_requests, micro_batches, num_batches, train_requests
+from pipeline.loading.sampling import (
+    Request,
+    epoch_order,
+    eval_requests,
+    like_lengths,
+    micro_batches,
+    num_batches,
+    train_requests,
+)
 from pipeline.settings.sections import LoaderConfig
 from pipeline.shards.cache import ShardCache
 from pipeline.shards.manifest import load_manifest
@@ -78,7 +86,8 @@ class RequestDataset(Dataset):
         batch["keys"] = [record.key for record in records]
         batch["is_stand_in"], batch["num_step_images"] = ask.request.is_stand_in, ask.request.num_step_images
         if not ask.training:
-            batch["truths"] = [self.task.truth(record) for record in records]
+            batch["items"] = [item for record in records for item in self.task.items(record)]
+            batch["truths"] = [truth for record in records for truth in self.task.truths(record)]
         return batch
 
     def batch_bytes(self, ask: Ask) -> int:
@@ -328,11 +337,29 @@ class TarDataModule(pl.LightningDataModule):
         keys = self.reader(split).columns["key"]
         return self.reader(split).read(int(np.flatnonzero(keys == key.encode())[0]))
 
+    @property
+    def _train_lengths(self) -> np.ndarray | None:
+        """Of each training sample, where the task asks for batches of like length."""
+        column = self.task.length_column
+        if column is None:
+            return None
+        columns = self.reader("train").columns
+        if column not in columns:
+            raise DataError(
+                "the shards do not say how long their samples are",
+                value=f"no column {column!r}",
+                where=str(self.folder),
+                fix=f"write them anew: dvc repro --force shard@{self.manifest['dataset']}",
+            )
+        return columns[column]
+
     def train_plan(self, epoch: int) -> list[Ask]:
         """What this rank asks for in an epoch."""
         reader, usable = self.reader("train"), self._usable("train", self.task.requires)
         sizes = np.bincount(reader.columns["shard"][usable], minlength=len(reader.shards))
         order = usable[epoch_order(sizes.tolist(), seed=self.seed, epoch=epoch, window=self.config.window)]
+        if (lengths := self._train_lengths) is not None:
+            order = like_lengths(order, lengths[order], batch_size=self.batch_size, seed=self.seed, epoch=epoch)
         requests = train_requests(
             order,
             epoch=epoch,
@@ -349,7 +376,13 @@ class TarDataModule(pl.LightningDataModule):
         return num_batches(len(self._usable("train", self.task.requires)), self.batch_size)
 
     def train_dataloader(self) -> PlannedLoader:
-        self._loader.largest = max(self.train_plan(0), key=lambda ask: len(ask.request.positions))
+        lengths = self._train_lengths
+
+        def size(ask: Ask) -> tuple[int, int]:
+            positions = ask.request.positions
+            return len(positions), 0 if lengths is None else int(lengths[positions[0]])
+
+        self._loader.largest = max(self.train_plan(0), key=size)
         self._loader.per_step = self.accumulate
         return PlannedLoader(self._loader, self.train_plan, self.steps_per_epoch, per_batch=self.accumulate)
 

@@ -15,6 +15,7 @@ KINDS = {
     "task": "lightning_modules.tasks",
     "report": "lightning_modules.reports",
     "model": "lightning_modules.models",
+    "text": "lightning_modules.texts",
     "scorer": "pipeline.measuring.scorers",
     "format": "pipeline.shards.formats",
 }

@@ -1,4 +1,4 @@
-"""Whether there is something to learn, asked after shard and after vocab: a run on nothing looks like a perfect one.
+"""Whether there is something to learn, asked after shard: a run on nothing looks like a perfect one.
 
 What makes every run senseless is a DataError; what is odd and may be meant is a note. Both name the file.
 """
@@ -86,34 +86,6 @@ def missing_masks(dataset: str, splits: Mapping[str, Mapping[str, Any]]) -> list
         for name, (masks, samples) in counts.items()
         if 0 < masks < samples
     ]
-
-
-def check_vocabulary(
-    dataset: str, vocabulary: Mapping[str, Sequence[Any]], totals: Mapping[str, int], where: str
-) -> None:
-    """Raise DataError where the training split has captions or questions of which nothing can be learned.
-
-    Args:
-        vocabulary: of the vocab stage.
-        totals: the training split's entry of the manifest.
-    """
-    for name in ("captions", "questions"):
-        if totals.get(f"num_{name}") and not vocabulary[name]:
-            raise DataError(
-                f"the {name} of {dataset} hold no word",
-                value=f"{totals[f'num_{name}']} {name}",
-                where=f"{where}, split train",
-                allowed="letters or digits of any script",
-                fix="look at the texts in the annotation file",
-            )
-    if totals.get("num_questions") and not vocabulary["answers"]:
-        raise DataError(
-            f"no question of {dataset} has an answer in the training split",
-            value=f"{totals['num_questions']} questions",
-            where=f"{where}, split train",
-            fix="put the annotation file of the training split where sources.vqa.annotations says, or take the source "
-            "`vqa` out",
-        )
 
 
 def _listed(names: Sequence[str]) -> str:

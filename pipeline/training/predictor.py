@@ -38,14 +38,15 @@ class Predictor:
         batch = task.collate([task.encode(record, None)])
         batch["keys"] = [record.key]
         with torch.inference_mode():
-            return task.predict(self.module.model, batch)[0]
+            (prediction,) = task.predict(self.module.model, batch)
+            return prediction
 
     def answer(self, prediction: Prediction) -> dict[str, Any]:
         return self.module.task.answer(prediction)
 
     def picture(self, image: bytes, prediction: Prediction) -> Any:
         """(h, w, 3) uint8 RGB drawing of the prediction."""
-        return build_report(self.run, self.module.task).picture(_record(image), prediction, None)
+        return build_report(self.run, self.module.task).picture(_record(image), [prediction], None)
 
 
 def _record(image: bytes, question: str | None = None) -> Record:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from annotated_types import Len
 
 from contracts.records import DataSpec
+from pipeline.settings import discover
 from pipeline.settings.params import Params, Run
 from pipeline.shards.manifest import digest_of, load_manifest
 from pipeline.system.project import Project, read_json
 from pipeline.training.train_code import code_digest
 
 TokenCount = Annotated[list[str | int], Len(2, 2)]
-Vocabulary = dict[Literal["captions", "questions", "answers"], list[TokenCount]]
+Vocabulary = dict[str, list[TokenCount]]
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,17 @@ class RunData:
 
 
 def load_run(project: Project, params: Params, name: str) -> RunData:
-    """The run `name` of params.yaml with its manifest and vocabulary."""
+    """The run `name` of params.yaml with its manifest and the texts that its task reads."""
     run = params.run(name)
     manifest = load_manifest(project.shards(run.dataset), run.dataset)
     vocabulary = project.vocabulary(run.dataset)
     words = {}
     if vocabulary.exists():
         fix = f"dvc repro --force vocab@{run.dataset}"
-        words = read_json(vocabulary, "the vocabulary", fix, Vocabulary)
+        counted = read_json(vocabulary, "the vocabulary", fix, Vocabulary)
+        # Those of its task alone: other annotations on the same images, or a new kind of text, retrain nothing.
+        texts = discover.load("task", run.task_name, where=f"runs.{name}.task").Task.texts
+        words = {text: counted[text] for text in texts if text in counted}
     spec = DataSpec(dataset=run.dataset, classes=tuple(manifest["classes"]), vocabulary=words)
     return RunData(run, manifest, spec, code_of_run(project, run))
 

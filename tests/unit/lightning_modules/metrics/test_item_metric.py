@@ -56,8 +56,9 @@ def test_gives_the_official_numbers(all_cases, name):
     assert {n: values[n] for n in case.expected} == pytest.approx(case.expected, abs=case.within)
     measured = metric.measure()
     assert values_of(measured) == values
-    by_id = [{item["id"]: item for item in side} for side in (case.predictions, case.truths)]
-    assert values_of(metric.measure_items(*by_id)) == values, "without a state"
+    pairs = zip(case.predictions, case.truths, strict=True)
+    alone = metric.measure_items((truth["id"], truth.get("group", truth["id"]), found, truth) for found, truth in pairs)
+    assert values_of(alone) == values, "without a state"
     for measurement in measured:
         if measurement.resample is not None:
             columns = measurement.num_items if measurement.num_clusters is None else measurement.num_clusters

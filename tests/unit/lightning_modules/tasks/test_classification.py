@@ -82,10 +82,10 @@ def test_answer_picture_and_plots(task, records):
     assert json.loads(json.dumps(answer))["top"][:2] == [
         {"class": "b", "probability": 0.5}, {"class": "e", "probability": 0.25},
     ]  # fmt: skip
-    right, wrong = (Report(task).picture(records[0], {"probs": probs}, {"label": label}) for label in (1, 0))
+    right, wrong = (Report(task).picture(records[0], [{"probs": probs}], [{"label": label}]) for label in (1, 0))
     assert right.shape == wrong.shape and (right != wrong).any()
-    assert len(Report(task).picture(records[0], {"probs": probs}, None)) < len(right)
-    truths = {record.key: task.truth(record) for record in records}
+    assert len(Report(task).picture(records[0], [{"probs": probs}], None)) < len(right)
+    truths = {record.key: task.truths(record)[0] for record in records}
     confusion, accuracy = Report(task).plots({key: {"probs": probs} for key in truths}, truths)
     assert sorted(confusion.rows) == [("a", "(other)", 2), ("c", "(other)", 1), ("h", "(other)", 1)]
     assert sorted(accuracy.rows) == [("a", 0.0), ("c", 0.0), ("h", 0.0)]

@@ -82,7 +82,7 @@ def test_predict_needs_no_annotations(task, make_record):
 
 
 def test_scores_of_perfect_and_constant_predictions(task, make_record):
-    truths = {r.key: task.truth(r) for r in (make_record(i) for i in range(3))}
+    truths = {r.key: task.truths(r)[0] for r in (make_record(i) for i in range(3))}
     maps = {key: decode_semantic(truth["label_map"]) for key, truth in truths.items()}
     perfect = {
         key: {"label_map": cv2.imencode(".png", np.where(m == 255, 0, m).astype(np.uint8))[1].tobytes()}
@@ -124,12 +124,12 @@ def test_overfitting_four_images(task, make_record):
 
 def test_answer_and_picture(task, make_record):
     record = make_record(0)
-    truth = task.truth(record)
+    truth = task.truths(record)[0]
     prediction = Report(task).constant({record.key: truth})[record.key]
     assert json.loads(json.dumps(task.answer(prediction))) == {"size": [48, 64], "classes": {"background": 1.0}}
-    picture = Report(task).picture(record, prediction, truth)
+    picture = Report(task).picture(record, [prediction], [truth])
     assert picture.dtype == np.uint8 and picture.shape[1] > 3 * 300
-    assert Report(task).picture(record, prediction, None).shape[1] < picture.shape[1]
+    assert Report(task).picture(record, [prediction], None).shape[1] < picture.shape[1]
 
 
 def test_settings_that_cannot_work(data):

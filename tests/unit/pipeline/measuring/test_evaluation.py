@@ -114,4 +114,4 @@ def test_a_model_that_finds_nothing_is_told_without_an_interval(evaluation, monk
     assert f"mean_iou {evaluation.metrics['mean_iou']:.4f} (95 % interval" in evaluation.summary()
     monkeypatch.setattr(evaluation, "intervals", {})
     monkeypatch.setattr(evaluation, "metrics", {"mean_iou": math.nan})
-    assert "mean_iou nan (95 % interval nan to nan) on 11 images" in evaluation.summary()
+    assert "mean_iou nan (95 % interval nan to nan) on 11 samples" in evaluation.summary()

@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 
 from contracts.errors import DataError
-from contracts.records import Caption, Question, Record
 from pipeline.shards.bookkeeping import check_shared, unused_images
-from pipeline.shards.learnable import check_labels, check_vocabulary, missing_masks
-from pipeline.stages.vocab import count_words
+from pipeline.shards.learnable import check_labels, missing_masks
 
 NONE: dict[str, int] = {}
 
@@ -51,37 +49,6 @@ def test_images_without_a_mask_are_counted() -> None:
 
     (note,) = missing_masks("d", {"train": split(5), "val": split(8), "test": split(0)})
     assert note.startswith("d, split train: 3 of 8 images have no label mask")
-
-
-def test_captions_without_words_and_questions_without_answers_are_refused() -> None:
-    full = {"captions": [["a", 1]], "questions": [["a", 1]], "answers": [["a", 1]]}
-    totals = {**NONE, "num_captions": 3, "num_questions": 2}
-    check_vocabulary("d", full, totals, "data/shards/d")
-    check_vocabulary("d", {key: [] for key in full}, NONE, "data/shards/d")
-    for name, said in (("captions", "captions of d hold no word"), ("questions", "questions of d hold no word")):
-        with pytest.raises(DataError, match=said):
-            check_vocabulary("d", full | {name: []}, totals, "data/shards/d")
-    with pytest.raises(DataError, match=r"(?s)no question of d has an answer.*sources\.vqa\.annotations"):
-        check_vocabulary("d", full | {"answers": []}, totals, "data/shards/d")
-
-
-def test_words_and_answers_are_counted_answers_in_their_usual_form() -> None:
-    def asked(number: int, most: str, *answers: str) -> Question:
-        return Question(question_id=number, text="Größe?", answers=answers, multiple_choice_answer=most)
-
-    record = Record(
-        key="a", image_id=1, width=1, height=1, image=b"", image_format="png",
-        captions=(Caption(caption_id=1, text="A cup."),),
-        questions=(
-            asked(1, "1 way", "one way", "one way"), asked(2, "Yes", "Yes"), asked(3, "yes", "Yes", "yes", "Yes"),
-            Question(question_id=4, text="unanswered"),
-        ),
-    )  # fmt: skip
-    assert count_words([record]) == {
-        "captions": [["a", 1], ["cup", 1]],
-        "questions": [["größe", 3], ["unanswered", 1]],
-        "answers": [["Yes", 2], ["one way", 1]],
-    }
 
 
 def test_pictures_that_two_splits_share_are_told_or_refused() -> None:

@@ -2,7 +2,7 @@
 
 A file `lightning_modules/tasks/<name>.py` holds one class `Task(BaseTask)`; the file name is its name in params.yaml.
 What is drawn of it stands beside it, in `lightning_modules/reports/<name>.py`.
-The task never builds its model: `params.yaml` joins the two, and `model_args()` is all that the model is told.
+The task never builds its model: `params.yaml` joins the two, and `spec()` is all that the model is told.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from contracts.errors import ConfigError
 from contracts.records import DataSpec, Record
 from contracts.text import Vocabulary
-from lightning_modules.base.families import Family
+from lightning_modules.base.families import Spec
 from lightning_modules.metrics.item_metric import ItemMetric
 from lightning_modules.metrics.measurement import Measurement, values_of
 
@@ -72,7 +72,7 @@ class BaseTask(ABC):
             key of `TOKENIZERS`; None: not at all): `data.vocabulary` has them, counted.
         length_column: the column of the shard index by which training batches are made of samples of similar length,
             `length` for texts; None: of any.
-        family: of models that it can train (`families.py`).
+        spec_class: of the spec that it makes; it can train the models that name the same one (`families.py`).
         metric: the name (a key of `score`) by which the best checkpoint and the champion are chosen by default.
         metric_mode: "max" or "min".
     """
@@ -82,7 +82,7 @@ class BaseTask(ABC):
     eval_requires: ClassVar[tuple[str, ...]] = ()
     texts: ClassVar[Mapping[str, str | None]] = {}
     length_column: ClassVar[str | None] = None
-    family: ClassVar[Family]
+    spec_class: ClassVar[type[Spec]]
     metric: ClassVar[str]
     metric_mode: ClassVar[Literal["max", "min"]] = "max"
 
@@ -113,8 +113,8 @@ class BaseTask(ABC):
         return Vocabulary.of_counts(tokenizer, self.counted(text), min_count=min_count)
 
     @abstractmethod
-    def model_args(self) -> dict[str, Any]:
-        """Keyword arguments for the model beside its own Config, such as `num_classes` or `vocabulary_size`."""
+    def spec(self) -> Spec:
+        """What the model must know beside its own Config, such as `num_classes` or `vocabulary_size`."""
 
     @abstractmethod
     def encode(self, record: Record, seed: int | None) -> Example:

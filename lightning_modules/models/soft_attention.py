@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from contracts.ranges import COUNT, Range, check_ranges
-from lightning_modules.base.families import Family
+from lightning_modules.base.families import CaptionerSpec
 from lightning_modules.blocks.attention import AdditiveAttention
 from lightning_modules.blocks.backbones import BackboneName, build_backbone, check_backbone
 from lightning_modules.blocks.norms import NormName
@@ -50,21 +50,21 @@ class Config:
 
 
 class Model(nn.Module):
-    """Implements `Captioner` of `tasks/captioning.py`.
+    """A `Captioner` (`base/families.py`).
 
     All that does not depend on the previous step stands outside the time loop: the attention keys, the words' part
     of the LSTM gates, and, in training, the deep output layer with the product with the vocabulary.
     """
 
-    family: ClassVar[Family] = "captioner"
+    spec_class: ClassVar[type] = CaptionerSpec
 
-    def __init__(self, config: Config, *, vocabulary_size: int):
+    def __init__(self, config: Config, spec: CaptionerSpec):
         super().__init__()
         self.normalise = PixelNorm()
         self.backbone = build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
         self.level = config.features
         channels = self.backbone.channels[config.features]
-        self.decoder = Decoder(config, feature_channels=channels, vocabulary_size=vocabulary_size)
+        self.decoder = Decoder(config, feature_channels=channels, vocabulary_size=spec.vocabulary_size)
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> feature grid (B, D, h, w)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -21,30 +21,15 @@ from contracts.records import DataSpec, Record
 from contracts.text import BEGIN, END, PAD, UNKNOWN, joined
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.mirror import check_flip, draw_mirror, mirror_text
+from lightning_modules.base.families import Captioner, CaptionerSpec
 from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
-from lightning_modules.blocks.decoding import State, beam_search, repeat_rows
+from lightning_modules.blocks.decoding import beam_search, repeat_rows
 from lightning_modules.blocks.pixels import stack_images
 from lightning_modules.metrics.caption_scores import CaptionScores
 from lightning_modules.metrics.item_metric import ItemMetric
 
 MAX_EVAL_CAPTIONS = 5  # COCO has five; the few images with more must not weigh more
 _AUGMENT = AugmentConfig(scale=0.15, shift=0.06, rotate=8.0, saturation=0.1)  # nothing that changes what words say
-
-
-class Captioner(Protocol):
-    """What a captioning model offers. Rows: images in `encode` and `start`, captions or hypotheses elsewhere."""
-
-    def encode(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) uint8 -> feature grid (B, D, h, w)."""
-
-    def decode(self, features: Tensor, tokens: Tensor, caption_image: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (K, T, V) of the token after each of `tokens` (K, T), attention (K, T, L), both float32."""
-
-    def start(self, features: Tensor) -> tuple[State, State]:
-        """What stays the same for an image, and the state before `BEGIN`."""
-
-    def step(self, memory: State, state: State, tokens: Tensor) -> tuple[Tensor, State, Tensor]:
-        """Logits (N, V), next state, attention (N, L) after `tokens` (N,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +70,7 @@ class Task(BaseTask):
     requires: ClassVar[tuple[str, ...]] = ("num_captions",)
     eval_requires: ClassVar[tuple[str, ...]] = ("num_captions",)
     texts: ClassVar[Mapping[str, str | None]] = {"captions": "words"}
-    family = "captioner"
+    spec_class = CaptionerSpec
     metric: ClassVar[str] = "Bleu_4"
     config: CaptioningConfig
 
@@ -94,8 +79,8 @@ class Task(BaseTask):
         self.vocabulary = self.read_vocabulary("captions", min_count=config.min_word_count)
         self._augment = Augment(config.augment, size=config.image_size)
 
-    def model_args(self) -> dict[str, Any]:
-        return {"vocabulary_size": len(self.vocabulary)}
+    def spec(self) -> CaptionerSpec:
+        return CaptionerSpec(vocabulary_size=len(self.vocabulary))
 
     # data
 

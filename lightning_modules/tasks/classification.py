@@ -20,6 +20,7 @@ from contracts.errors import ConfigError, DataError
 from contracts.ranges import Range, check_ranges
 from contracts.records import DataSpec, Record
 from lightning_modules.augment.augment import Augment, AugmentConfig
+from lightning_modules.base.families import ClassifierSpec
 from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
 from lightning_modules.blocks.pixels import stack_images
 from lightning_modules.metrics.item_metric import ItemMetric
@@ -46,7 +47,7 @@ class Task(BaseTask):
         def __post_init__(self) -> None:
             check_ranges(self, image_size=Range(32), label_smoothing=Range(0, 1, open_high=True))
 
-    family = "classifier"
+    spec_class = ClassifierSpec
     requires = ("num_labels",)
     eval_requires = ("num_labels",)
     metric = "top1"
@@ -62,8 +63,8 @@ class Task(BaseTask):
         self._positions = {name: i for i, name in enumerate(data.classes)}
         self._augment = Augment(config.augment, size=config.image_size)
 
-    def model_args(self) -> dict[str, Any]:
-        return {"num_classes": len(self.data.classes)}
+    def spec(self) -> ClassifierSpec:
+        return ClassifierSpec(num_classes=len(self.data.classes))
 
     # records to tensors
 

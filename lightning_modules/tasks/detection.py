@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lightning_modules.base.families import DetectorSpec
 from lightning_modules.base.object_task import ObjectConfig, ObjectTask
 from lightning_modules.metrics.item_metric import ItemMetric
 from lightning_modules.metrics.mean_ap import CocoMeanAP, VOCMeanAP
@@ -19,7 +20,7 @@ class Task(ObjectTask):
 
     requires = ("num_objects",)
     eval_requires = ()
-    family = "detector"
+    spec_class = DetectorSpec
     metric = "mAP_2010"
     with_masks = False
 

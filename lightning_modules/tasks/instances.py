@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lightning_modules.base.families import InstanceSegmenterSpec
 from lightning_modules.base.object_task import ObjectConfig, ObjectTask
 from lightning_modules.metrics.item_metric import ItemMetric
 from lightning_modules.metrics.mean_ap import CocoMeanAP
@@ -22,7 +23,7 @@ class Task(ObjectTask):
 
     requires = ("num_masks",)
     eval_requires = ()
-    family = "instance segmenter"
+    spec_class = InstanceSegmenterSpec
     metric = "mask_AP50"
     with_masks = True
 

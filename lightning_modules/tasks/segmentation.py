@@ -23,6 +23,7 @@ from contracts.ranges import Range, check_ranges
 from contracts.records import IGNORE_INDEX, DataSpec, Record
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.images import decode_semantic
+from lightning_modules.base.families import SegmenterSpec
 from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
 from lightning_modules.blocks.pixels import stack, stack_images
 from lightning_modules.metrics.item_metric import ItemMetric
@@ -45,7 +46,7 @@ class Task(BaseTask):
 
     requires = ("has_semantic",)
     eval_requires = ("has_semantic",)
-    family = "segmenter"
+    spec_class = SegmenterSpec
     metric = "mean_iou"
     config: Config
 
@@ -58,8 +59,8 @@ class Task(BaseTask):
         self.class_names = ("background", *data.classes)
         self._augment = Augment(config.augment, size=config.image_size, mode="letterbox")
 
-    def model_args(self) -> dict[str, Any]:
-        return {"num_classes": len(self.class_names)}
+    def spec(self) -> SegmenterSpec:
+        return SegmenterSpec(num_classes=len(self.class_names))
 
     # records to tensors
 

@@ -23,6 +23,7 @@ from contracts.records import DataSpec, Question, Record
 from contracts.text import PAD, UNKNOWN
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.mirror import check_flip, draw_mirror, mirror_text
+from lightning_modules.base.families import AnswererSpec
 from lightning_modules.base.task import BaseTask, Batch, Example, Item, Mean, Prediction, Truth, group_of
 from lightning_modules.blocks.pixels import stack_images
 from lightning_modules.metrics.item_metric import ItemMetric
@@ -71,7 +72,7 @@ class Task(BaseTask):
     requires: ClassVar[tuple[str, ...]] = ("num_questions",)
     eval_requires: ClassVar[tuple[str, ...]] = ("num_questions",)
     texts: ClassVar[Mapping[str, str | None]] = {"questions": "words", "answers": None}
-    family = "answerer"
+    spec_class = AnswererSpec
     metric: ClassVar[str] = "overall"
     config: VQAConfig
 
@@ -82,8 +83,8 @@ class Task(BaseTask):
         self._answer_ids = {normalise_answer(answer): i for i, answer in enumerate(self.answers)}
         self._augment = Augment(config.augment, size=config.image_size)
 
-    def model_args(self) -> dict[str, Any]:
-        return {"vocabulary_size": len(self.vocabulary), "num_answers": len(self.answers)}
+    def spec(self) -> AnswererSpec:
+        return AnswererSpec(vocabulary_size=len(self.vocabulary), num_answers=len(self.answers))
 
     # data
 

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from contracts.errors import ConfigError, SightlineError
-from pipeline.settings.params import Params, read_params
+from pipeline.settings import own
+from pipeline.settings.params import Params, Run, read_params
 from pipeline.settings.parse import Problems, indented, nearest, parse, raise_if
 from pipeline.settings.sections import ClusterConfig, LoaderConfig, RegistryConfig, ShardsConfig, TrackingConfig
 from pipeline.settings.train_config import TrainConfig
@@ -28,7 +29,9 @@ def check(params: Params) -> None:
     for name in document["datasets"]:
         params.read_dataset(name, found)
     for name in document["runs"]:
-        params.read_run(name, found)
+        run = params.read_run(name, found)
+        if run is not None:
+            _check_own(run, found)
     for shared, section in ((TrainConfig, "train"), (LoaderConfig, "loader")):  # what every run lays something over
         mistakes: Problems = []
         parse(shared, document.get(section), section, mistakes)
@@ -50,13 +53,21 @@ def check(params: Params) -> None:
     raise_if([*params.mistakes, *(one for one in found if one.partition(": ")[0] not in told)], params.file)
 
 
+def _check_own(run: Run, problems: Problems) -> None:
+    try:
+        own.check(run.loader.stages, Project.here().root)
+    except ConfigError as error:
+        problems.append(f"runs.{run.name}.loader.stages: {indented(error)}")
+
+
 def write_settings(params: Params, folder: Path) -> None:
     """`<folder>/<run>/train.json` and `evaluate.json`: what each of DVC's stages depends on, so that it runs again when
     one of these changes, and not when another setting does."""
     with renewed(folder, inside=Path.cwd()) as new:
         for name in params.document["runs"]:
             run = params.run(name)
-            write_json(new / name / "train.json", run.weight_settings())
+            stages = own.digests(run.loader.stages, Project.here().root)
+            write_json(new / name / "train.json", run.weight_settings() | ({"own_code": stages} if stages else {}))
             write_json(new / name / "evaluate.json", {"num_pictures": run.train.num_pictures})
 
 

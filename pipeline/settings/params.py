@@ -56,9 +56,10 @@ class Run:
     def weight_settings(self) -> dict[str, Any]:
         """What weights depend on: not how data is read, nor what is drawn, noted and saved meanwhile."""
         plain = self.to_dict()
-        window = plain.pop("loader")["window"]
+        loader = plain.pop("loader")
         plain["train"] = {key: value for key, value in plain["train"].items() if key not in BESIDE}
-        return {**plain, "window": window}
+        stages = {"stages": loader["stages"]} if self.loader.stages.names else {}
+        return {**plain, "window": loader["window"], **stages}
 
 
 class Params:
@@ -251,19 +252,22 @@ def _with_names(source: str, section: Any, splits: Any) -> Any:
 
 def _unfit(task: str, model: str, where: str) -> Problems:
     """Why this model cannot do this task, where both exist."""
-    models = discover.names("model")
-    if task not in discover.names("task") or model not in models:
+    tasks, models = discover.names("task"), discover.names("model")
+    if task not in tasks or model not in models:
         return []
 
-    def family(name: str) -> str:
-        return discover.load("model", name, where=where).Model.family
+    def taken(name: str) -> type:
+        return discover.load("model", name, where=where).Model.spec_class
 
-    needed = discover.load("task", task, where=where).Task.family
-    if family(model) == needed:
+    def made(name: str) -> type:
+        return discover.load("task", name, where=where).Task.spec_class
+
+    if taken(model) is made(task):
         return []
-    fit = ", ".join(name for name in models if family(name) == needed) or "none"
-    said = f"task {task} needs a model of family {needed}, and {model} is of family {family(model)}"
-    return [f"{where}: {said}; models that fit: {fit}"]
+    said = f"task {task} gives its model {made(task).__name__}, and {model} takes {taken(model).__name__}"
+    fitting_models = ", ".join(name for name in models if taken(name) is made(task)) or "none"
+    fitting_tasks = ", ".join(name for name in tasks if made(name) is taken(model)) or "none"
+    return [f"{where}: {said}; models that fit {task}: {fitting_models}; tasks that fit {model}: {fitting_tasks}"]
 
 
 def read_params(root: Path) -> Params:

@@ -15,6 +15,7 @@ from contracts.errors import ConfigError
 from contracts.ranges import AMOUNT, COUNT, POSITIVE, SEED, SHARE, Range, RangeError, check_ranges
 from pipeline.settings import discover
 from pipeline.settings.archives import DownloadConfig
+from pipeline.settings.own import OwnStages
 from pipeline.settings.uris import check_tracking_uri
 
 
@@ -125,7 +126,8 @@ class ShardsConfig:
 class LoaderConfig:
     """How a training worker reads. `window`: shards that are shuffled together; memory and open files grow with it.
 
-    `cache_gib` limits the shards of an object store that a machine keeps; it should hold two windows.
+    `cache_gib` limits the shards of an object store that a machine keeps; it should hold two windows. `stages` are of
+    the user's own.
     """
 
     num_workers: int = 0
@@ -133,6 +135,7 @@ class LoaderConfig:
     start_method: Literal["fork", "forkserver", "spawn"] = "forkserver"
     window: int = 16
     cache_gib: float = 50.0
+    stages: OwnStages = field(default_factory=OwnStages)
 
     def __post_init__(self) -> None:
         check_ranges(self, num_workers=AMOUNT, prefetch=COUNT, window=COUNT, cache_gib=POSITIVE)

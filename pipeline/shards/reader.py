@@ -222,8 +222,8 @@ class SplitReader:
         shared: _SharedMemory | None = state["_shared"]
         self.__dict__.update(state if shared is None else {**shared.rest(), "columns": shared.columns(), **state})
 
-    def keys(self, positions: np.ndarray | None = None) -> list[str]:
-        chosen = self.columns["key"] if positions is None else self.columns["key"][positions]
+    def keys(self, positions: np.ndarray | Sequence[int] | None = None) -> list[str]:
+        chosen = self.columns["key"] if positions is None else self.columns["key"][np.asarray(positions, np.int64)]
         return [key.decode() for key in chosen.tolist()]
 
     def select(self, requires: Sequence[str]) -> np.ndarray:

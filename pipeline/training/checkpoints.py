@@ -37,7 +37,7 @@ def build_module(run: Mapping[str, Any], data: DataSpec) -> TaskModule:
     """Task and model of a resolved run joined in a TaskModule, weights as initialised."""
     task = build_task(run, data)
     module = discover.load("model", run["model_name"], where="model_name")
-    model = module.Model(_config(module.Config, run["model"]), **task.model_args())
+    model = module.Model(_config(module.Config, run["model"]), task.spec())
     optimizer = _config(OptimizerConfig, run["train"]["optimizer"])
     return TaskModule(task, model, optimizer, seed=run["train"]["seed"])
 

@@ -14,7 +14,7 @@ import torch
 
 from contracts.errors import ConfigError
 from contracts.records import DataSpec
-from lightning_modules.base.families import Family
+from lightning_modules.base.families import Spec
 from lightning_modules.base.optimizer import OptimizerConfig
 from lightning_modules.metrics.measurement import values_of
 from lightning_modules.reports._report import BaseReport
@@ -132,9 +132,9 @@ def test_every_number_has_a_range(cls):
 
 
 def test_every_task_has_a_model_and_every_model_a_task():
-    needed = {discover.load("task", name, where="test").Task.family for name in discover.names("task")}
-    given = {discover.load("model", name, where="test").Model.family for name in discover.names("model")}
-    assert needed == given <= set(get_args(Family))
+    made = {discover.load("task", name, where="test").Task.spec_class for name in discover.names("task")}
+    taken = {discover.load("model", name, where="test").Model.spec_class for name in discover.names("model")}
+    assert made == taken == set(Spec.__subclasses__())
 
 
 def test_every_task_has_its_report_and_every_report_a_task():

@@ -16,7 +16,8 @@ import pytest
 
 from contracts.errors import DataError
 from lightning_modules.base.task import BaseTask
-from pipeline.loading.datamodule import Ask, BatchLoader, PlannedLoader, RequestDataset
+from pipeline.loading.datamodule import BatchLoader, PlannedLoader
+from pipeline.loading.requests import Ask, RequestDataset
 from pipeline.loading.sampling import Request
 from pipeline.settings.params import LoaderConfig
 from pipeline.shards.manifest import load_manifest, manifest_digest

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.augment.augment import mask_boxes
-from lightning_modules.ops.boxes import covered_fraction, to_original, to_xywh
+from lightning_modules.ops.boxes import covered_fraction, mask_boxes, to_original, to_xywh
 from lightning_modules.ops.masks import decode_masks, encode_masks, fill_boxes, mask_targets, paste_masks
 
 

@@ -48,7 +48,7 @@ def task():
 def model(task):
     torch.manual_seed(0)
     config = soft_attention.Config(embedding_channels=32, hidden_channels=48, attention_channels=16, dropout=0.0)
-    return soft_attention.Model(config, **task.model_args())
+    return soft_attention.Model(config, task.spec())
 
 
 def test_batch_holds_each_image_once_and_all_its_captions(task):

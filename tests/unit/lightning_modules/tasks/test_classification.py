@@ -50,7 +50,7 @@ def test_batch_and_loss(task, records):
 def test_prediction_needs_no_label(task, records):
     batch = task.collate([task.encode(dataclasses.replace(record, labels=()), None) for record in records])
     assert "labels" not in batch
-    model = image_classifier.Model(image_classifier.Config(), **task.model_args()).eval()
+    model = image_classifier.Model(image_classifier.Config(), task.spec()).eval()
     with torch.inference_mode():
         predictions = task.predict(model, batch)
     np.testing.assert_allclose(predictions[0]["probs"], np.full(8, 1 / 8), rtol=1e-6)  # the last layer starts at zero

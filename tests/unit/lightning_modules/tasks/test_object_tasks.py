@@ -24,7 +24,7 @@ REPORTS = {detection: detection_report, instances: instances_report}
 def build(module, model_module, data, **config):
     task = module.Task(module.Task.Config(**SMALL, **config), data)
     torch.manual_seed(0)
-    model = model_module.Model(model_module.Config(channels=16, box_head=32), **task.model_args())
+    model = model_module.Model(model_module.Config(channels=16, box_head=32), task.spec())
     return task, model
 
 

@@ -68,7 +68,7 @@ def task():
 def model(task):
     torch.manual_seed(0)
     config = lstm_vqa.Config(embedding_channels=16, hidden_channels=32, fused_channels=32, dropout=0.0)
-    return lstm_vqa.Model(config, **task.model_args())
+    return lstm_vqa.Model(config, task.spec())
 
 
 def test_batch_holds_each_image_once_and_all_its_questions(task):

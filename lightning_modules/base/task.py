@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from torch import Tensor, nn
 
 from contracts.errors import ConfigError
+from contracts.inputs import InputName
 from contracts.records import DataSpec, Record
 from contracts.text import Vocabulary
 from lightning_modules.base.families import Spec
@@ -55,11 +56,6 @@ class Item(NamedTuple):
     group: str
 
 
-def group_of(record: Record) -> str:
-    """What a record belongs to, and with it all of its items."""
-    return record.key
-
-
 class BaseTask(ABC):
     """One kind of problem: how a record becomes tensors, what is minimised, what is predicted and measured.
 
@@ -68,6 +64,8 @@ class BaseTask(ABC):
         requires: columns of the shard index that must be positive for a sample to be used by this task, of
             `num_captions`, `num_objects`, `num_masks`, `num_questions`, `num_labels`, `has_semantic`.
         eval_requires: the same for validation and test (a detector is also measured on images without objects).
+        inputs: what a trained model is asked with (`contracts/inputs.py`): arguments of `predict`, columns of a served
+            model. A record with these alone can be encoded.
         texts: what it reads or writes of words, files of `lightning_modules/texts`, and how each is cut into tokens (a
             key of `TOKENIZERS`; None: not at all): `data.vocabulary` has them, counted.
         length_column: the column of the shard index by which training batches are made of samples of similar length,
@@ -80,6 +78,7 @@ class BaseTask(ABC):
     Config: ClassVar[type]
     requires: ClassVar[tuple[str, ...]] = ()
     eval_requires: ClassVar[tuple[str, ...]] = ()
+    inputs: ClassVar[tuple[InputName, ...]] = ("image",)
     texts: ClassVar[Mapping[str, str | None]] = {}
     length_column: ClassVar[str | None] = None
     spec_class: ClassVar[type[Spec]]
@@ -149,7 +148,7 @@ class BaseTask(ABC):
     def items(self, record: Record) -> list[Item]:
         """What is predicted of a record, in order: the record as a whole, unless a task says otherwise. An id begins
         with the record's key, so that no other record has it."""
-        return [Item(record.key, record.key, group_of(record))]
+        return [Item(record.key, record.key, record.group)]
 
     @abstractmethod
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:

@@ -18,13 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from contracts.inputs import InputName
 from contracts.ranges import COUNT, SHARE, check_ranges
 from contracts.records import DataSpec, Question, Record
 from contracts.text import PAD, UNKNOWN
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.mirror import check_flip, draw_mirror, mirror_text
 from lightning_modules.base.families import AnswererSpec
-from lightning_modules.base.task import BaseTask, Batch, Example, Item, Mean, Prediction, Truth, group_of
+from lightning_modules.base.task import BaseTask, Batch, Example, Item, Mean, Prediction, Truth
 from lightning_modules.blocks.pixels import stack_images
 from lightning_modules.metrics.item_metric import ItemMetric
 from lightning_modules.metrics.question_accuracy import VQAAccuracy
@@ -71,6 +72,7 @@ class Task(BaseTask):
     Config: ClassVar[type] = VQAConfig
     requires: ClassVar[tuple[str, ...]] = ("num_questions",)
     eval_requires: ClassVar[tuple[str, ...]] = ("num_questions",)
+    inputs: ClassVar[tuple[InputName, ...]] = ("image", "question")
     texts: ClassVar[Mapping[str, str | None]] = {"questions": "words", "answers": None}
     spec_class = AnswererSpec
     metric: ClassVar[str] = "overall"
@@ -183,8 +185,7 @@ class Task(BaseTask):
 
     def items(self, record: Record) -> list[Item]:
         """Its questions."""
-        group = group_of(record)
-        return [Item(f"{record.key}/{question.question_id}", record.key, group) for question in record.questions]
+        return [Item(f"{record.key}/{question.question_id}", record.key, record.group) for question in record.questions]
 
     def truths(self, record: Record) -> list[Truth]:
         return [

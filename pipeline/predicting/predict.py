@@ -1,4 +1,4 @@
-"""Predict for image files with a trained run or a registered model; print one JSON document, draw pictures.
+"""Predict with a trained run or a registered model; print one JSON document, draw pictures.
 
     python -m pipeline.predicting.predict segmentation_fcn photo.jpg
     python -m pipeline.predicting.predict models:/vqa_lstm@champion photo.jpg --question "what colour is the circle?"
@@ -17,11 +17,12 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from contracts.errors import ConfigError, DataError, SightlineError
+from contracts.inputs import TEXT_INPUTS
 from pipeline.system.guard import guard_process
 from pipeline.system.project import Project
 from pipeline.training import run_files
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _predict_with_uri(arguments, images)
         checkpoint = _checkpoint(Project.here(), arguments.model)
         label = arguments.label or (checkpoint.parent.name if checkpoint.suffix == ".ckpt" else arguments.model)
-        document = predict(checkpoint, images, arguments.question, arguments.out, label)
+        document = predict(checkpoint, images, _texts(arguments), arguments.out, label)
     except SightlineError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 2
@@ -56,8 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model", help="run name, models:/name@alias, models:/name/version, runs:/id/model or a .ckpt file"
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="JPEG or PNG file")
-    parser.add_argument("--question", help="the question to answer (VQA runs)")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", type=Path, help="JPEG or PNG file")
+    for name, text_input in TEXT_INPUTS.items():
+        parser.add_argument(f"--{name}", help=f"{text_input.says}, where the model takes one")
     parser.add_argument(
         "--out", type=Path, default=Path("predictions"), help="folder of the pictures (default: predictions)"
     )
@@ -68,11 +70,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def predict(checkpoint: Path, images: Sequence[Path], question: str | None, out: Path, label: str) -> dict[str, Any]:
-    """Predict for each image and draw the result as `<out>/<image stem>.<label>.png`.
+def _texts(arguments: argparse.Namespace) -> dict[str, str]:
+    given = {name: getattr(arguments, name) for name in TEXT_INPUTS}
+    return {name: text for name, text in given.items() if text is not None}
+
+
+def predict(
+    checkpoint: Path, images: Sequence[Path], texts: Mapping[str, str], out: Path, label: str
+) -> dict[str, Any]:
+    """Predict for each image with the texts, or for the texts alone, and draw it as `<out>/<image stem>.<label>.png`.
+
+    Args:
+        texts: by the name of the input, `question` and the like.
+
+    Returns:
+        JSON values: run, task and, of each image, the inputs, `answers` (one for each item of it) and `picture`.
 
     Raises:
-        ConfigError: a question is missing, or was given to a model that takes none.
+        ConfigError: an input is missing, or was given to a model that does not take it.
         DataError: a file is no image, or the checkpoint cannot be read.
     """
     import cv2
@@ -80,28 +95,22 @@ def predict(checkpoint: Path, images: Sequence[Path], question: str | None, out:
     from pipeline.training.predictor import load_predictor
 
     predictor = load_predictor(checkpoint)
-    run = f"run {predictor.run['name']} ({predictor.run['task_name']})"
-    if predictor.takes_question and not (question or "").strip():
-        raise ConfigError("a question is missing", where=run, fix='--question "how many circles are there?"')
-    if question is not None and not predictor.takes_question:
-        raise ConfigError("this model takes no question", value=question, where=run, fix="leave --question out")
-    out.mkdir(parents=True, exist_ok=True)
     file_label = re.sub(r"[^\w.-]+", "-", label.removeprefix("models:/").removeprefix("runs:/"))
     results = []
     taken: set[Path] = set()
-    for image in images:
-        data = image.read_bytes()
+    alone: Sequence[Path | None] = [None]
+    for image in images or alone:
         try:
-            prediction = predictor.predict(data, question)
+            record = predictor.record({**({} if image is None else {"image": image.read_bytes()}), **texts})
         except DataError as error:
             raise DataError(error.what, where=str(image), allowed="a whole JPEG or PNG file") from error
-        target = _free_name(out, f"{image.stem}.{file_label}", taken)
-        if not cv2.imwrite(str(target), predictor.picture(data, prediction)[..., ::-1]):
+        predictions = predictor.predict(record)
+        out.mkdir(parents=True, exist_ok=True)
+        target = _free_name(out, f"{image.stem if image else '-'.join(texts)}.{file_label}", taken)
+        if not cv2.imwrite(str(target), predictor.picture(record, predictions)[..., ::-1]):
             raise DataError("the picture cannot be written", where=str(target))
-        result: dict[str, Any] = {"image": str(image)}
-        if question is not None:
-            result["question"] = question
-        results.append({**result, "answer": predictor.answer(prediction), "picture": str(target)})
+        asked = {**({} if image is None else {"image": str(image)}), **texts}
+        results.append({**asked, "answers": predictor.answers(predictions), "picture": str(target)})
     return {"run": predictor.run["name"], "task": predictor.run["task_name"], "predictions": results}
 
 
@@ -148,12 +157,11 @@ def _predict_with_uri(arguments: argparse.Namespace, images: Sequence[Path]) -> 
     with tempfile.TemporaryDirectory() as temporary:
         folder = tracking.fetch_signed(arguments.model, client, Path(temporary), trust=arguments.trust)
         checkpoints = list((folder / "artifacts").glob("*.ckpt"))
-        if len(checkpoints) != 1 or not (folder / "code" / "pipeline" / "predict.py").is_file():
+        if len(checkpoints) != 1 or not (folder / "code" / "pipeline" / "predicting" / "predict.py").is_file():
             raise ConfigError("not a Sightline model", value=arguments.model)
         command = [sys.executable, "-P", "-m", "pipeline.predicting.predict", str(checkpoints[0]), *map(str, images)]
         command += ["--out", str(arguments.out), "--label", arguments.model]
-        if arguments.question is not None:
-            command += [f"--question={arguments.question}"]
+        command += [f"--{name}={text}" for name, text in _texts(arguments).items()]
         path = os.pathsep.join(filter(None, [str(folder / "code"), os.environ.get("PYTHONPATH")]))
         return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
 

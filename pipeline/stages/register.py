@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from contracts.errors import DataError, SightlineError
+from contracts.inputs import inputs_of
 from pipeline.settings.params import Params, Run
 from pipeline.settings.sections import RegistryConfig, TrackingConfig
 from pipeline.shards.manifest import load_manifest, split_digest
@@ -29,9 +30,8 @@ def register_run(project: Project, params: Params, name: str) -> None:
     config = params.section(RegistryConfig, "registry")
     code = code_of(project, run, record)
     reader = open_splits(folder, manifest)[score["split"]]
-    positions = reader.select(["num_questions"])
-    example = reader.read(int(positions[0]) if len(positions) else 0)
     task = discover.load("task", run.task_name, where=f"runs.{name}.task").Task
+    example = reader.read(int(reader.select(task.eval_requires)[0]))
     decision = register(
         params.section(TrackingConfig, "tracking"),
         Candidate(
@@ -52,8 +52,7 @@ def register_run(project: Project, params: Params, name: str) -> None:
             allow_dirty=config.allow_dirty,
         ),
         root=project.store_root,
-        image=example.image,
-        question=example.questions[0].text if "num_questions" in task.requires else None,
+        inputs=inputs_of(example, task.inputs),
         measure=lambda checkpoint: measure_again(checkpoint, folder, score["split"], score["metric"], run),
     )
     write_json(project.registry(name), decision)

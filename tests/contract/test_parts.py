@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from contracts.errors import ConfigError
+from contracts.inputs import inputs_of
 from contracts.records import DataSpec
 from lightning_modules.base.families import Spec
 from lightning_modules.base.optimizer import OptimizerConfig
@@ -33,6 +34,7 @@ from pipeline.settings.train_config import TrainConfig
 from pipeline.shards.reader import SplitReader
 from pipeline.system.project import Project
 from pipeline.training.checkpoints import build_module
+from pipeline.training.predictor import Predictor
 from pipeline.training.reports import build_report
 from pipeline.training.runs import RunData, load_run
 from tests.conftest import FLAGS
@@ -223,6 +225,21 @@ def test_groups_are_drawn_again_as_wholes(request, project, run):
         assert drawn.keys() == expected.keys()
         for name in expected:
             np.testing.assert_allclose(drawn[name], expected[name], rtol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize(("project", "run"), RUNS)
+def test_a_model_answers_to_its_inputs_alone(request, project, run):
+    """What it is asked with when it is served: no annotation."""
+    project, data = run_data(request, project, run)
+    predictor = Predictor(build_module(data.run.to_dict(), data.spec).eval(), data.run.to_dict())
+    reader = SplitReader(project.shards(data.run.dataset), data.manifest, "val")
+    example = reader.read(int(reader.select(predictor.module.task.eval_requires)[0]))
+    record = predictor.record(inputs_of(example, predictor.inputs))
+    assert not len(record.objects) and not record.captions and not record.labels and not record.semantic_mask
+    predictions = predictor.predict(record)
+    assert len(predictions) == len(predictor.module.task.items(record)) > 0
+    json.dumps(predictor.answers(predictions), allow_nan=False)
+    assert predictor.picture(record, predictions).dtype == np.uint8
 
 
 @pytest.mark.parametrize(("project", "run"), RUNS)

@@ -27,11 +27,11 @@ PICTURE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
 EVIL = "open({marker!r}, 'w').close()\n"
 
 
-def answer_in_process(model: Path, image: bytes, question: str | None) -> Any:
+def answer_in_process(model: Path, inputs: dict[str, Any]) -> Any:
     """Instead of `registry.probe`, whose own process takes seconds; the unit tests of the registry have that."""
     (checkpoint,) = (model / "artifacts").glob("*.ckpt")
     predictor = load_predictor(checkpoint)
-    return predictor.answer(predictor.predict(image, question))
+    return predictor.answers(predictor.predict(predictor.record(inputs)))
 
 
 def register(root: Path) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def register(root: Path) -> dict[str, Any]:
         git_commit="c",
     )
     image = cv2.imencode(".png", PICTURE)[1].tobytes()
-    return registry.register(QUIET, candidate, root=root, image=image, measure=lambda checkpoint: None)
+    return registry.register(QUIET, candidate, root=root, inputs={"image": image}, measure=lambda checkpoint: None)
 
 
 @pytest.fixture(scope="module")

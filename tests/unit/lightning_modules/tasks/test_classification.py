@@ -111,8 +111,10 @@ def test_from_class_folders_to_a_score_above_the_constant_predictors(flags_proje
     assert evaluation.metrics["top5"] == 1
     predictor = load_predictor(tmp_path / BEST)
     image = next((flags_project.root / "flags/val/lying").iterdir()).read_bytes()
-    assert predictor.answer(predictor.predict(image))["class"] in ("lying", "plain", "standing")
-    assert predictor.picture(image, predictor.predict(image)).dtype == np.uint8
+    record = predictor.record({"image": image})
+    (answer,) = predictor.answers(predictor.predict(record))
+    assert answer["class"] in ("lying", "plain", "standing")
+    assert predictor.picture(record, predictor.predict(record)).dtype == np.uint8
 
 
 def test_labels_lie_in_the_shards_by_name_and_nowhere_else(flags_project, tiny_project):

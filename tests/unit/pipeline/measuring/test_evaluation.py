@@ -88,7 +88,8 @@ def test_numbers_are_those_of_the_checkpoints_predictions_in_float64(tiny_projec
     pairs: list[np.ndarray] = []
     for key in data.eval_keys("val"):
         record = data.record("val", key)
-        predicted = decode_semantic(predictor.predict(record.image)["label_map"])
+        (prediction,) = predictor.predict(predictor.record({"image": record.image}))
+        predicted = decode_semantic(prediction["label_map"])
         np.testing.assert_array_equal(predicted, decode_semantic(evaluation.module.predictions[key]["label_map"]))
         truth = decode_semantic(record.semantic_mask)
         pairs.append(np.stack([truth[truth != 255], predicted[truth != 255]]))

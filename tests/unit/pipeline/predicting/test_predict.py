@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +12,33 @@ import cv2
 import numpy as np
 import pytest
 
-from contracts.errors import DataError
+from contracts.inputs import InputName
+from contracts.records import Record
+from lightning_modules.augment.images import decode_record
 from pipeline.predicting import predict
 from pipeline.training import predictor
+from pipeline.training.predictor import Predictor
 
 
-class FakePredictor:
-    """Stands for a trained run: answers with the image's size, draws its mean colour."""
+class FakePredictor(Predictor):
+    """A trained run that answers with the image's size and draws its mean color; its inputs are checked as any's."""
 
-    def __init__(self, takes_question: bool):
-        self.takes_question = takes_question
-        self.run = {"name": "a_run", "task_name": "vqa" if takes_question else "detection"}
+    def __init__(self, asks: bool):
+        self.run = {"name": "a_run", "task_name": "vqa" if asks else "detection"}
 
-    def predict(self, image: bytes, question: str | None = None) -> dict[str, Any]:
-        pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
-        if pixels is None:
-            raise DataError("an image cannot be decoded")
-        return {"size": pixels.shape[:2], "question": question, "mean": pixels.reshape(-1, 3).mean(0)}
+    @property
+    def inputs(self) -> tuple[InputName, ...]:
+        return ("image", "question") if self.run["task_name"] == "vqa" else ("image",)
 
-    def answer(self, prediction: dict[str, Any]) -> dict[str, Any]:
-        return {"size": list(prediction["size"]), "asked": prediction["question"]}
+    def predict(self, record: Record) -> list[dict[str, Any]]:
+        mean = decode_record(record).reshape(-1, 3).mean(0)
+        return [{"size": (record.height, record.width), "asked": [q.text for q in record.questions], "mean": mean}]
 
-    def picture(self, image: bytes, prediction: dict[str, Any]) -> np.ndarray:
-        return np.broadcast_to(prediction["mean"].astype(np.uint8), (8, 9, 3))
+    def answers(self, predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{"size": list(p["size"]), "asked": p["asked"]} for p in predictions]
+
+    def picture(self, record: Record, predictions: Sequence[dict[str, Any]]) -> np.ndarray:
+        return np.broadcast_to(predictions[0]["mean"].astype(np.uint8), (8, 9, 3))
 
 
 @pytest.fixture
@@ -59,7 +64,7 @@ def test_one_document_and_a_picture_for_each_image(folder: Path, capsys: pytest.
     assert predict.main(["a_run", "red.png", "other/red.png"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["model"], document["task"]) == ("a_run", "detection")
-    assert [item["answer"]["size"] for item in document["predictions"]] == [[20, 30]] * 2
+    assert [item["answers"][0]["size"] for item in document["predictions"]] == [[20, 30]] * 2
     pictures = [item["picture"] for item in document["predictions"]]
     assert pictures == ["predictions/red.a_run.png", "predictions/red.a_run-2.png"]
     assert cv2.imread(pictures[0])[0, 0].tolist() == [0, 0, 200]
@@ -68,7 +73,7 @@ def test_one_document_and_a_picture_for_each_image(folder: Path, capsys: pytest.
 def test_a_question_reaches_the_model(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert predict.main(["asks", "red.png", "--question", "what colour?", "--out", "here/below"]) == 0
     (item,) = json.loads(capsys.readouterr().out)["predictions"]
-    assert (item["question"], item["answer"]["asked"]) == ("what colour?", "what colour?")
+    assert (item["question"], item["answers"][0]["asked"]) == ("what colour?", ["what colour?"])
     assert (folder / item["picture"]).is_file()
 
 
@@ -79,10 +84,12 @@ def test_a_question_reaches_the_model(folder: Path, capsys: pytest.CaptureFixtur
         (["../a_run", "red.png"], ["no such trained run"]),
         (["a_run", "nosuch.png"], ["no such image file: 'nosuch.png'"]),
         (["a_run", "other"], ["no such image file: 'other'"]),
-        (["a_run", "text.jpg"], ["cannot be decoded", "text.jpg"]),
+        (["a_run", "text.jpg"], ["cannot be used", "text.jpg"]),
         (["asks", "red.png"], ["a question is missing", "--question"]),
         (["asks", "red.png", "--question", " "], ["a question is missing"]),
         (["a_run", "red.png", "--question", "why?"], ["takes no question: 'why?'"]),
+        (["asks", "--question", "why?"], ["an image is missing", "run a_run (vqa)", "image and question"]),
+        (["asks", "red.png", "--question", "why?", "--source", "ja"], ["takes no source: 'ja'"]),
     ],
 )
 def test_a_users_error_is_told_and_ends_with_2(
@@ -147,9 +154,10 @@ def test_a_registered_model_predicts_with_the_code_it_ships(
 
     def fetch(uri: str, client: Any, target: Path, *, trust: bool) -> Path:
         assert not trust
-        code = target / "model" / "code" / "pipeline"
+        code = target / "model" / "code" / "pipeline" / "predicting"
         code.mkdir(parents=True)
         (code / "__init__.py").touch()
+        (code.parent / "__init__.py").touch()
         (code / "predict.py").write_text("import sys\nprint('shipped', *sys.argv[2:])\nsys.exit(7)\n")
         (target / "model" / "artifacts").mkdir()
         (target / "model" / "artifacts" / "best.ckpt").touch()

@@ -90,9 +90,10 @@ def test_best_checkpoint_predicts_alone(unbroken, tiny_project):
 
     record = SplitReader(tiny_project.shards("voc"), data.manifest, "val").read(0)
     predictor = load_predictor(unbroken / BEST)
-    prediction = predictor.predict(record.image)
-    json.dumps(predictor.answer(prediction))
-    picture = predictor.picture(record.image, prediction)
+    asked = predictor.record({"image": record.image})
+    predictions = predictor.predict(asked)
+    json.dumps(predictor.answers(predictions))
+    picture = predictor.picture(asked, predictions)
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3
 

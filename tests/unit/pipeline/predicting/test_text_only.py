@@ -24,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # MLflow's own
 TASK = """
 from dataclasses import dataclass
 import torch
+from lightning_modules.base.families import ClassifierSpec
 from lightning_modules.base.task import BaseTask, Item
 
 class Task(BaseTask):
@@ -31,10 +32,10 @@ class Task(BaseTask):
     class Config:
         pass
 
-    inputs, family, metric = ("source",), "classifier", "right"
+    inputs, spec_class, metric = ("source",), ClassifierSpec, "right"
 
-    def model_args(self):
-        return {}
+    def spec(self):
+        return ClassifierSpec(num_classes=2)
 
     def encode(self, record, seed):
         return {"words": record.sentence("source").text.split()}
@@ -55,20 +56,21 @@ class Task(BaseTask):
 
     def losses(self, model, batch): ...
     def truths(self, record): ...
-    def measure(self, predictions, truths, groups=None, *, thorough=False): ...
+    def metrics(self, *, thorough=False): ...
 """
 MODEL = """
 from dataclasses import dataclass
 from torch import nn
+from lightning_modules.base.families import ClassifierSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     pass
 
 class Model(nn.Linear):
-    family = "classifier"
+    spec_class = ClassifierSpec
 
-    def __init__(self, config):
+    def __init__(self, config, spec):
         super().__init__(1, 1)
 """
 REPORT = """

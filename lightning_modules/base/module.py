@@ -7,22 +7,29 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric, SumMetric
 
 from contracts.errors import DataError
 from contracts.seeds import derive_seed
 from lightning_modules.base.finite import StepWatch
 from lightning_modules.base.optimizer import Phase
 from lightning_modules.base.task import BaseTask, Batch, Item, Mean, Prediction, Truth
+from lightning_modules.base.task_scores import Row, TaskScores
 from lightning_modules.base.updates import freeze, hold_norms, make_optimizer, make_schedules, step_plateau
 from lightning_modules.blocks.norms import unmoved
-from lightning_modules.ops.gather import broadcast_from_first, gather_to_first, sum_over_ranks
-
-Row = tuple[Item, Prediction, Truth]
+from lightning_modules.ops.gather import (
+    broadcast_from_first,
+    gather_tensors,
+    gather_tensors_to_first,
+    gather_to_all,
+    is_first,
+    sum_over_ranks,
+)
 
 
 class TaskModule(pl.LightningModule):
@@ -66,12 +73,12 @@ class TaskModule(pl.LightningModule):
         self.items: dict[str, list[Item]] = {}
         self.predictions: dict[str, Prediction] = {}
         self.truths: dict[str, Truth] = {}
-        self.loss_names: tuple[str, ...] = ()  # of the last validation, on rank 0
+        self.loss_names: tuple[str, ...] = ()  # of the last validation
         self.keys: list[str] = []  # of the batch that is trained on
         self._watch = StepWatch()
         self._step_counts: dict[str, Tensor] = {}  # of the losses, in the global batch that is trained on
-        self._rows: list[Row] = []  # of the validation so far
-        self._losses: dict[str, tuple[float, int]] = {}  # sum and count of the validation so far
+        self.scores = TaskScores(task)  # of the validation so far
+        self.sums = nn.ModuleDict()  # of losses and of what they count, in the validation so far
 
     # training
 
@@ -174,24 +181,44 @@ class TaskModule(pl.LightningModule):
     # validation and test
 
     def on_validation_epoch_start(self) -> None:
-        self._rows, self._losses = [], {}
+        self.scores.reset()
+        for total in self.sums.values():
+            cast(Metric, total).reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         parts, predictions = self.task.evaluate_batch(self.model, batch)
-        if not batch["is_stand_in"]:
-            for name, part in parts.items():
-                total, count = self._losses.get(name, (0.0, 0))
-                self._losses[name] = total + float(part.total), count + part.count
-        self._rows += rows_of(batch, predictions)
+        for name, part in parts.items():
+            for kind, value in (("total", part.total.detach()), ("count", part.count)):
+                self._sum_of(name, kind).update(0 if batch["is_stand_in"] else value)
+        self.scores.collect(rows_of(batch, predictions))
+
+    def _sum_of(self, loss: str, kind: str) -> Metric:
+        """Of a loss in a validation: on the device, so that nothing waits for it; in float64."""
+        name = f"{loss} {kind}"
+        if name not in self.sums:
+            total = SumMetric(nan_strategy="disable", dist_sync_fn=gather_tensors)
+            self.sums[name] = total.set_dtype(torch.float64).to(self.device)
+        return cast(Metric, self.sums[name])
 
     def on_validation_epoch_end(self) -> None:
-        gathered = gather_to_first((self._rows, self._losses))
-        metrics: dict[str, float] = {}
-        if gathered is not None:
-            metrics = self._score(gathered)
-        metrics = broadcast_from_first(metrics)
-        self._rows = []
+        losses = self._losses()
+        self.loss_names = tuple(losses)
+        with self.scores.sync_context(dist_sync_fn=gather_tensors_to_first):  # scoring takes one process, not all
+            metrics = broadcast_from_first(losses | self._score() if is_first() else losses)
+        self.scores.reset()
         self.log_dict({f"{self.split_name}/{name}": value for name, value in metrics.items()}, batch_size=1)
+
+    def _losses(self) -> dict[str, float]:
+        """Means over all items of all ranks, and their sum."""
+        losses = {}
+        for name in dict.fromkeys(name for names in gather_to_all(list(self.sums)) for name in names):
+            loss, _, kind = name.rpartition(" ")
+            if kind == "total":
+                total, count = (self._sum_of(loss, which) for which in ("total", "count"))
+                for metric in (total, count):
+                    metric.update(0)  # a rank may have had no batch
+                losses[loss] = float(total.compute()) / max(1.0, float(count.compute()))
+        return losses | ({"loss": sum(losses.values())} if losses else {})
 
     @property
     def groups(self) -> dict[str, str]:
@@ -203,9 +230,9 @@ class TaskModule(pl.LightningModule):
         ids = [item.id for item in self.items[key]]
         return [self.predictions[i] for i in ids], [self.truths[i] for i in ids]
 
-    def _score(self, gathered: list[tuple[list[Row], dict[str, tuple[float, int]]]]) -> dict[str, float]:
+    def _score(self) -> dict[str, float]:
         rows: dict[str, Row] = {}
-        for row in (row for part, _ in gathered for row in part):
+        for row in self.scores.collected():
             if rows.setdefault(row[0].id, row)[0] != row[0]:
                 keys = rows[row[0].id][0].key, row[0].key
                 raise DataError("two items have one id", value=row[0].id, where=f"records {keys[0]} and {keys[1]}")
@@ -222,14 +249,7 @@ class TaskModule(pl.LightningModule):
         ids = [item.id for items in self.items.values() for item in items]
         self.predictions = {item: rows[item][1] for item in ids}
         self.truths = {item: rows[item][2] for item in ids}
-        losses = {}
-        for name in dict.fromkeys(name for _, part in gathered for name in part):
-            totals, counts = zip(*(part.get(name, (0.0, 0)) for _, part in gathered), strict=True)
-            losses[name] = sum(totals) / max(1, sum(counts))
-        if losses:
-            losses["loss"] = sum(losses.values())
-        self.loss_names = tuple(losses)
-        return {**losses, **self.task.score(self.predictions, self.truths)}
+        return self.task.score(self.predictions, self.truths)
 
 
 def rows_of(batch: Batch, predictions: Sequence[Prediction]) -> list[Row]:

@@ -8,7 +8,7 @@ The task never builds its model: `params.yaml` joins the two, and `spec()` is al
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from contracts.inputs import InputName
 from contracts.records import Count, DataSpec, Record
 from contracts.text import Vocabulary
 from lightning_modules.base.families import Spec
+from lightning_modules.metrics.item_metric import ItemMetric
 from lightning_modules.metrics.measurement import Measurement, values_of
 
 Example = dict[str, Any]
@@ -53,11 +54,6 @@ class Item(NamedTuple):
     id: str
     key: str
     group: str
-
-
-def groups_of(ids: Iterable[str], groups: Mapping[str, str] | None) -> dict[str | int, Hashable]:
-    """The group of each item, in order, as `metrics.item_metric.by_group` wants them; None: each its own."""
-    return {item: item if groups is None else groups[item] for item in ids}
 
 
 class BaseTask(ABC):
@@ -170,6 +166,17 @@ class BaseTask(ABC):
         with, as plain values and numpy arrays, nothing large."""
 
     @abstractmethod
+    def metrics(self, *, thorough: bool = False) -> list[ItemMetric]:
+        """The official metrics of its items: anybody's `torchmetrics.Metric`.
+
+        Args:
+            thorough: also what is too slow or too much for every validation (METEOR, accuracy by question type).
+        """
+
+    def measurable(self, prediction: Prediction, truth: Truth) -> tuple[Prediction, Truth]:
+        """An item as `metrics` take it. Override where it is kept otherwise."""
+        return prediction, truth
+
     def measure(
         self,
         predictions: Mapping[str, Prediction],
@@ -178,14 +185,20 @@ class BaseTask(ABC):
         *,
         thorough: bool = False,
     ) -> list[Measurement]:
-        """The official metrics over a whole split, computed once on one process in float64.
+        """`metrics` over a whole split, computed once on one process in float64.
 
         All mappings are keyed by item id and have the same keys.
 
         Args:
             groups: what is drawn again as a whole (`Item.group`); None: each item by itself.
-            thorough: also what is too slow or too much for every validation (METEOR, accuracy by question type).
+            thorough: as of `metrics`.
         """
+
+        def items() -> Iterator[tuple[str, str, Prediction, Truth]]:
+            for item, truth in truths.items():
+                yield item, item if groups is None else groups[item], *self.measurable(predictions[item], truth)
+
+        return [m for metric in self.metrics(thorough=thorough) for m in metric.measure_items(items())]
 
     def score(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> dict[str, float]:
         """Values of `measure` by name, without those that have nothing to measure."""

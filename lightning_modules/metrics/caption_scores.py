@@ -6,12 +6,12 @@ the official code does it. An image whose references have no token is left out: 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from lightning_modules.metrics.captions import CaptionMetrics
 from lightning_modules.metrics.captions_java import measure_java
-from lightning_modules.metrics.item_metric import Id, Item, ItemMetric, by_group, text, texts
+from lightning_modules.metrics.item_metric import Id, Item, ItemMetric, by_groups, text, texts
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.ptb_tokenizer import comparable_tokens
 
@@ -34,10 +34,17 @@ class CaptionScores(ItemMetric):
     def measure_kept(
         self, kept: Mapping[Id, tuple[str, list[str]]], groups: Mapping[Id, Hashable]
     ) -> list[Measurement]:
-        tokens = {key: [t for t in comparable_tokens(captions) if t] for key, (_, captions) in kept.items()}
-        keys = [key for key, references in tokens.items() if references]
+        keys, references = references_of({key: captions for key, (_, captions) in kept.items()})
         hypotheses = [kept[key][0] for key in keys]
-        measured = [CaptionMetrics([tokens[key] for key in keys]).measure(comparable_tokens(hypotheses))]
+        measured = [CaptionMetrics(references).measure(comparable_tokens(hypotheses))]
         if self.java:
             measured += measure_java([kept[key][1] for key in keys], hypotheses)
-        return by_group(measured, {key: groups[key] for key in keys})
+        return by_groups(measured, {key: groups[key] for key in keys})
+
+
+def references_of(captions: Mapping[Any, Sequence[str]]) -> tuple[list[Any], list[list[list[str]]]]:
+    """Ids in order and their captions' official tokens; a caption without a token, and an image with no other, cannot
+    be compared with."""
+    tokens = {image: [r for r in comparable_tokens(captions[image]) if r] for image in sorted(captions)}
+    ids = [image for image, references in tokens.items() if references]
+    return ids, [tokens[image] for image in ids]

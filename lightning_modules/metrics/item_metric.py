@@ -24,7 +24,8 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from contracts.errors import ConfigError, DataError
-from lightning_modules.metrics.measurement import Measurement, drawn_by_group
+from lightning_modules.metrics.groups import by_group
+from lightning_modules.metrics.measurement import Measurement
 
 Id = str | int
 Item = Mapping[str, Any]
@@ -119,16 +120,20 @@ class ItemMetric(Metric, ABC):
     def ids(self) -> list[Id]:
         """Of all items that all ranks have, once each, in order. Gathers: every rank calls it."""
         with self._gathered():
-            return list(self._rows())
+            return list(self._by_id())
 
     def expect(self, ids: Collection[Id] | None) -> None:
         """Let `compute` and `measure` refuse other items than these; None: any will do."""
         self._expected = None if ids is None else frozenset(ids)
 
-    def measure_items(self, predictions: Mapping[Id, Item], truths: Mapping[Id, Item]) -> list[Measurement]:
-        """What `measure` says of these items alone, by id, on this process; the state is not looked at."""
-        rows = (self._row({**predictions[key], "id": key}, {**truths[key], "id": key}) for key in truths)
-        return self._measured_rows({row[0]: row for row in rows})
+    def measure_items(self, items: Iterable[tuple[Id, Hashable, Item, Item]]) -> list[Measurement]:
+        """What `measure` says of these items alone, (id, group, prediction, truth) each, on this process. The state is
+        not looked at; items are seen one by one."""
+        rows = {
+            key: (key, group, self.keep({**prediction, "id": key}, {**truth, "id": key}))
+            for key, group, prediction, truth in items
+        }
+        return self._measured_rows({key: rows[key] for key in sorted(rows, key=_order)})
 
     def _number(self, value: float) -> Tensor:
         exact = torch.float32 if self.device.type == "mps" else torch.float64
@@ -159,14 +164,20 @@ class ItemMetric(Metric, ABC):
         self.encoded = [own.to(self.device) if through_backend else own]
         super()._sync_dist(dist_sync_fn, process_group)  # type: ignore[no-untyped-call]
 
-    def _rows(self) -> dict[Id, _Row]:
-        """Of this rank or, between sync and unsync, of all, by rising id; numbers before texts."""
+    def rows(self) -> Iterator[tuple[Id, Hashable, Any]]:
+        """Id, group and what was kept of all that was delivered to this rank, however often; between `sync` and
+        `unsync`, to all."""
         encoded = self.encoded if isinstance(self.encoded, list) else [self.encoded]  # a synced state is one tensor
-        rows = {row[0]: row for one in encoded for row in _decoded(one)}
-        return {key: rows[key] for key in sorted(rows, key=lambda key: (isinstance(key, str), key))}
+        for one in encoded:
+            yield from _decoded(one)
+
+    def _by_id(self) -> dict[Id, _Row]:
+        """Each once, by rising id."""
+        rows = {row[0]: row for row in self.rows()}
+        return {key: rows[key] for key in sorted(rows, key=_order)}
 
     def _measured(self) -> list[Measurement]:
-        rows = self._rows()
+        rows = self._by_id()
         if self._expected is not None and self._expected != rows.keys():
             raise DataError(
                 f"{type(self).__name__} saw {len(rows)} of {len(self._expected)} items",
@@ -181,11 +192,9 @@ class ItemMetric(Metric, ABC):
         )
 
 
-def by_group(measurements: Iterable[Measurement], groups: Mapping[Id, Hashable]) -> list[Measurement]:
-    """Measurements whose resampling is by item -> by the items' groups, where these are not the items themselves."""
-    if all(key == group for key, group in groups.items()):
-        return list(measurements)
-    return [drawn_by_group(one, list(groups.values())) for one in measurements]
+def by_groups(measurements: Iterable[Measurement], groups: Mapping[Id, Hashable]) -> list[Measurement]:
+    """Each drawn again by the groups of the items, which `groups` has in the order of its columns."""
+    return [by_group(measurement, list(groups), groups) for measurement in measurements]
 
 
 def part(item: Item, name: str, side: Literal["prediction", "truth"]) -> Any:
@@ -259,4 +268,9 @@ def _decoded(encoded: Tensor) -> Iterator[_Row]:
 
 
 def _named(ids: Collection[Id]) -> list[Id]:
-    return sorted(ids, key=lambda key: (isinstance(key, str), key))[:_NUM_NAMED]
+    return sorted(ids, key=_order)[:_NUM_NAMED]
+
+
+def _order(item_id: Id) -> tuple[bool, Id]:
+    """Numbers before texts."""
+    return isinstance(item_id, str), item_id

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from contracts.errors import DataError
-from lightning_modules.metrics.item_metric import Id, Item, ItemMetric, array, by_group, part
+from lightning_modules.metrics.item_metric import Id, Item, ItemMetric, array, by_groups, part
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.objects import IouType, coco_evaluation, voc_curves
 from lightning_modules.metrics.voc_map import measure_voc
@@ -73,7 +73,9 @@ class CocoMeanAP(ObjectMetric):
             for side, item in (("prediction", found[key]), ("truth", objects[key])):
                 if len(item["masks"]) != len(item["labels"]):
                     raise DataError(f"a {side} without a mask for each box", where=f"item {key!r}")
-        return by_group([coco_evaluation(found, objects, self.class_names, self.iou_type).measure(self.prefix)], groups)
+        return by_groups(
+            [coco_evaluation(found, objects, self.class_names, self.iou_type).measure(self.prefix)], groups
+        )
 
 
 class VOCMeanAP(ObjectMetric):
@@ -91,7 +93,7 @@ class VOCMeanAP(ObjectMetric):
     def measure_kept(self, kept: Mapping[Id, tuple[Item, Item]], groups: Mapping[Id, Hashable]) -> list[Measurement]:
         found, objects = _by_side(kept)
         curves = voc_curves(found, objects, self.class_names, iou_threshold=self.iou_threshold)
-        return by_group([measure_voc(curves, list(objects), iou_threshold=self.iou_threshold)], groups)
+        return by_groups([measure_voc(curves, list(objects), iou_threshold=self.iou_threshold)], groups)
 
 
 def _columns(item: Item, side: _Side) -> dict[str, Any]:

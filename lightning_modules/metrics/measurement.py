@@ -7,8 +7,8 @@ often each resample holds each image; a row of ones is the split itself and must
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -51,18 +51,3 @@ def ratio_of_sums(weights: np.ndarray, parts: np.ndarray, totals: np.ndarray) ->
     """Sum of `parts` over sum of `totals` in each resample: (B, I), (I,), (I,) -> (B,); NaN over an empty total."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return (weights @ parts.astype(np.float64)) / (weights @ totals.astype(np.float64))
-
-
-def drawn_by_group(measurement: Measurement, groups: Sequence[Hashable]) -> Measurement:
-    """The same numbers, resampled by whole groups (videos, documents) instead of by item.
-
-    Args:
-        measurement: its `resample` takes (B, I) weights of items. groups: (I,) of each, in that order; the columns of
-            the new weights (B, G) are the groups in sorted order.
-    """
-    resample = measurement.resample
-    if resample is None:
-        return measurement
-    columns = {group: i for i, group in enumerate(sorted(set(groups), key=str))}
-    column = np.array([columns[group] for group in groups], np.int64)
-    return replace(measurement, num_clusters=len(columns), resample=lambda weights: resample(weights[:, column]))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_modules.metrics.item_metric import Id, Item, ItemMetric, array, by_group
+from lightning_modules.metrics.item_metric import Id, Item, ItemMetric, array, by_groups
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.proposals import measure_proposals
 
@@ -42,4 +42,4 @@ class ProposalRecall(ItemMetric):
             counts=self.counts,
             labels=labels or None,
         )
-        return by_group([measured], groups)
+        return by_groups([measured], groups)

@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from contracts.errors import DataError
 from contracts.records import IGNORE_INDEX
-from lightning_modules.metrics.item_metric import Id, Item, ItemMetric, array, by_group
+from lightning_modules.metrics.item_metric import Id, Item, ItemMetric, array, by_groups
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.segmentation import measure_segmentation
 
@@ -83,4 +83,4 @@ class SegmentationScores(ItemMetric):
         matrices = np.zeros((len(kept), self.num_classes, self.num_classes), np.int64)
         for matrix, (cells, counts) in zip(matrices, kept.values(), strict=True):
             matrix.flat[cells] = counts
-        return by_group([measure_segmentation(matrices, ignored=self.ignored)], groups)
+        return by_groups([measure_segmentation(matrices, ignored=self.ignored)], groups)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any, Literal
 
-from lightning_modules.metrics.item_metric import Id, Item, ItemMetric, by_group, text, texts
+from lightning_modules.metrics.item_metric import Id, Item, ItemMetric, by_groups, text, texts
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.text import measure_recognition, measure_translation
 
@@ -24,7 +24,7 @@ class TranslationScores(ItemMetric):
         self, kept: Mapping[Id, tuple[str, list[str]]], groups: Mapping[Id, Hashable]
     ) -> list[Measurement]:
         pairs = kept.values()
-        return by_group(measure_translation([given for given, _ in pairs], [wanted for _, wanted in pairs]), groups)
+        return by_groups(measure_translation([given for given, _ in pairs], [wanted for _, wanted in pairs]), groups)
 
 
 class RecognitionScores(ItemMetric):
@@ -50,4 +50,4 @@ class RecognitionScores(ItemMetric):
     def measure_kept(self, kept: Mapping[Id, tuple[str, str]], groups: Mapping[Id, Hashable]) -> list[Measurement]:
         pairs = kept.values()
         measured = measure_recognition([read for read, _ in pairs], [wanted for _, wanted in pairs], case=self.case)
-        return by_group([measured], groups)
+        return by_groups([measured], groups)

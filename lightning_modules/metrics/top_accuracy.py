@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lightning_modules.metrics.classification import measure_classification
-from lightning_modules.metrics.item_metric import Id, Item, ItemMetric, array, by_group
+from lightning_modules.metrics.item_metric import Id, Item, ItemMetric, array, by_groups
 from lightning_modules.metrics.measurement import Measurement
 
 
@@ -38,4 +38,4 @@ class TopAccuracy(ItemMetric):
         labels = np.array([label for _, label in kept.values()], np.int64)
         if self.videos:
             return [measure_classification(scores, labels, groups=list(groups.values()))]
-        return by_group([measure_classification(scores.reshape(len(kept), -1), labels)], groups)
+        return by_groups([measure_classification(scores.reshape(len(kept), -1), labels)], groups)

@@ -28,6 +28,11 @@ def _cpu_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
     return group
 
 
+def is_first() -> bool:
+    """Whether this is rank 0, or the only process."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
 def gather_to_first(item: T) -> list[T] | None:
     """Every rank's `item` in rank order on rank 0, None elsewhere; `[item]` without a process group."""
     if not (dist.is_available() and dist.is_initialized()):

@@ -42,8 +42,9 @@ class Report(BaseReport[Task]):
         return draw.stack(parts)
 
     def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
-        scores, labels = self.task.columns(predictions, truths)
-        names, predicted = self.task.data.classes, scores.argmax(axis=1)
+        names, keys = self.task.data.classes, sorted(truths)
+        predicted = np.array([predictions[key]["probs"].argmax() for key in keys], np.int64)
+        labels = np.array([truths[key]["label"] for key in keys], np.int64)
         pairs = [(names[t], names[p]) for t, p in zip(labels.tolist(), predicted.tolist(), strict=True)]
         frequent = [label for label, _ in Counter(labels.tolist()).most_common(_NUM_CONFUSED)]
         accuracies = [(names[i], float((predicted[labels == i] == i).mean())) for i in frequent]

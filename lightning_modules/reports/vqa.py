@@ -20,7 +20,7 @@ from lightning_modules.metrics.vqa_accuracy import (
 from lightning_modules.reports import _plots
 from lightning_modules.reports._plots import Plot
 from lightning_modules.reports._report import BaseReport
-from lightning_modules.tasks.vqa import Task, accuracy
+from lightning_modules.tasks.vqa import Task
 
 _NUM_PLOTTED = 30
 _NUM_CONFUSED = 12
@@ -54,7 +54,7 @@ class Report(BaseReport[Task]):
         return draw.stack(parts)
 
     def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
-        values = accuracy(predictions, truths).values
+        values = self.task.measure(predictions, truths, thorough=True)[0].values
         counts = Counter(truth["question_type"] for truth in truths.values() if truth["question_type"])
         frequent = [f"perQuestionType/{name}" for name, _ in counts.most_common(_NUM_PLOTTED)]
         by_answer = [name for name in values if name.startswith("perAnswerType/")]

@@ -22,14 +22,11 @@ from contracts.text import BEGIN, END, PAD, UNKNOWN, joined
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.mirror import check_flip, draw_mirror, mirror_text
 from lightning_modules.base.families import Captioner, CaptionerSpec
-from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth, groups_of
+from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
 from lightning_modules.blocks.decoding import beam_search, repeat_rows
 from lightning_modules.blocks.pixels import stack_images
-from lightning_modules.metrics.captions import CaptionMetrics
-from lightning_modules.metrics.captions_java import measure_java
-from lightning_modules.metrics.item_metric import by_group
-from lightning_modules.metrics.measurement import Measurement
-from lightning_modules.metrics.ptb_tokenizer import comparable_tokens
+from lightning_modules.metrics.caption_scores import CaptionScores
+from lightning_modules.metrics.item_metric import ItemMetric
 
 MAX_EVAL_CAPTIONS = 5  # COCO has five; the few images with more must not weigh more
 _AUGMENT = AugmentConfig(scale=0.15, shift=0.06, rotate=8.0, saturation=0.1)  # nothing that changes what words say
@@ -186,29 +183,9 @@ class Task(BaseTask):
     def truths(self, record: Record) -> list[Truth]:
         return [{"captions": [caption.text for caption in record.captions]}]
 
-    def measure(
-        self,
-        predictions: Mapping[str, Prediction],
-        truths: Mapping[str, Truth],
-        groups: Mapping[str, str] | None = None,
-        *,
-        thorough: bool = False,
-    ) -> list[Measurement]:
+    def metrics(self, *, thorough: bool = False) -> list[ItemMetric]:
         """On the official tokens, not the model's words. METEOR and SPICE, where they can be had, only if thorough."""
-        ids, references = references_of(truths)
-        hypotheses = [predictions[image]["caption"] for image in ids]
-        measurements = [CaptionMetrics(references).measure(comparable_tokens(hypotheses))]
-        if thorough:
-            measurements += measure_java([truths[image]["captions"] for image in ids], hypotheses)
-        return by_group(measurements, groups_of(ids, groups))
+        return [CaptionScores(java=thorough)]
 
     def answer(self, prediction: Prediction) -> dict[str, Any]:
         return {"caption": prediction["caption"], "log_prob": prediction["log_prob"]}
-
-
-def references_of(truths: Mapping[str, Truth]) -> tuple[list[str], list[list[list[str]]]]:
-    """Ids in order and their captions' official tokens; a caption without a token, and an image with no other, cannot
-    be compared with."""
-    kept = {image: [r for r in comparable_tokens(truths[image]["captions"]) if r] for image in sorted(truths)}
-    ids = [image for image, references in kept.items() if references]
-    return ids, [kept[image] for image in ids]

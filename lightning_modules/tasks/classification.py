@@ -7,7 +7,7 @@ Prediction: `probs` (C,) float32. Truth: `label`, 0..C-1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,11 +21,10 @@ from contracts.ranges import Range, check_ranges
 from contracts.records import DataSpec, Record
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.base.families import ClassifierSpec
-from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth, groups_of
+from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
 from lightning_modules.blocks.pixels import stack_images
-from lightning_modules.metrics.classification import measure_classification
-from lightning_modules.metrics.item_metric import by_group
-from lightning_modules.metrics.measurement import Measurement
+from lightning_modules.metrics.item_metric import ItemMetric
+from lightning_modules.metrics.top_accuracy import TopAccuracy
 
 _NUM_TOP = 5
 
@@ -121,26 +120,11 @@ class Task(BaseTask):
 
     # what a user sees
 
-    def measure(
-        self,
-        predictions: Mapping[str, Prediction],
-        truths: Mapping[str, Truth],
-        groups: Mapping[str, str] | None = None,
-        *,
-        thorough: bool = False,
-    ) -> list[Measurement]:
-        measured = measure_classification(*self.columns(predictions, truths))
-        return by_group([measured], groups_of(sorted(truths), groups))
+    def metrics(self, *, thorough: bool = False) -> list[ItemMetric]:
+        return [TopAccuracy()]
 
-    def columns(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (N, C) and labels (N,), in the order of sorted ids."""
-        scores = np.zeros((len(truths), len(self.data.classes)), np.float32)
-        labels = np.zeros(len(truths), np.int64)
-        for i, (image, truth) in enumerate(sorted(truths.items())):
-            scores[i], labels[i] = predictions[image]["probs"], truth["label"]
-        return scores, labels
+    def measurable(self, prediction: Prediction, truth: Truth) -> tuple[Prediction, Truth]:
+        return {"scores": prediction["probs"]}, truth
 
     def top(self, prediction: Prediction) -> list[tuple[str, float]]:
         """Names and probabilities of the best classes, the best first; of equal ones the first in the class list."""

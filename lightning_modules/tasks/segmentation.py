@@ -8,7 +8,7 @@ Prediction: `label_map`, a PNG of labels (H, W) as bytes, small enough to be gat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,12 +24,10 @@ from contracts.records import IGNORE_INDEX, DataSpec, Record
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.images import decode_semantic
 from lightning_modules.base.families import SegmenterSpec
-from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth, groups_of
+from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
 from lightning_modules.blocks.pixels import stack, stack_images
-from lightning_modules.metrics.item_metric import by_group
-from lightning_modules.metrics.measurement import Measurement
-from lightning_modules.metrics.segmentation import measure_segmentation
-from lightning_modules.metrics.segmentation_scores import confusion_matrix
+from lightning_modules.metrics.item_metric import ItemMetric
+from lightning_modules.metrics.segmentation_scores import SegmentationScores
 
 
 class Task(BaseTask):
@@ -123,16 +121,13 @@ class Task(BaseTask):
 
     # what a user sees
 
-    def measure(
-        self,
-        predictions: Mapping[str, Prediction],
-        truths: Mapping[str, Truth],
-        groups: Mapping[str, str] | None = None,
-        *,
-        thorough: bool = False,
-    ) -> list[Measurement]:
-        measured = measure_segmentation(self.confusions(predictions, truths))
-        return by_group([measured], groups_of(sorted(truths), groups))
+    def metrics(self, *, thorough: bool = False) -> list[ItemMetric]:
+        return [SegmentationScores(len(self.class_names))]
+
+    def measurable(self, prediction: Prediction, truth: Truth) -> tuple[Prediction, Truth]:
+        return {"label_map": decode_semantic(prediction["label_map"])}, {
+            "label_map": decode_semantic(truth["label_map"])
+        }
 
     def answer(self, prediction: Prediction) -> dict[str, Any]:
         """Each class's share of the pixels; the map itself is in the picture."""
@@ -146,15 +141,6 @@ class Task(BaseTask):
                 if count
             },
         }
-
-    def confusions(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> np.ndarray:
-        """One matrix an image, in the order of sorted ids: (I, K, K) int64."""
-        num_classes = len(self.class_names)
-        matrices = np.zeros((len(truths), num_classes, num_classes), np.int64)
-        for matrix, (image, truth) in zip(matrices, sorted(truths.items()), strict=True):
-            predicted = decode_semantic(predictions[image]["label_map"])
-            matrix[:] = confusion_matrix(decode_semantic(truth["label_map"]), predicted, num_classes)
-        return matrices
 
 
 def encode_label_map(label_map: np.ndarray) -> bytes:

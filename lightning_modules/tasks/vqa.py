@@ -25,13 +25,12 @@ from contracts.text import PAD, UNKNOWN
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.mirror import check_flip, draw_mirror, mirror_text
 from lightning_modules.base.families import AnswererSpec
-from lightning_modules.base.task import BaseTask, Batch, Example, Item, Mean, Prediction, Truth, groups_of
+from lightning_modules.base.task import BaseTask, Batch, Example, Item, Mean, Prediction, Truth
 from lightning_modules.blocks.pixels import stack_images
-from lightning_modules.metrics.measurement import Measurement
+from lightning_modules.metrics.item_metric import ItemMetric
+from lightning_modules.metrics.question_accuracy import VQAAccuracy
 from lightning_modules.metrics.vqa_accuracy import (
-    Answered,
     answer_scores,
-    measure_vqa,
     normalise_answer,
 )
 
@@ -199,18 +198,9 @@ class Task(BaseTask):
             for q in record.questions
         ]
 
-    def measure(
-        self,
-        predictions: Mapping[str, Prediction],
-        truths: Mapping[str, Truth],
-        groups: Mapping[str, str] | None = None,
-        *,
-        thorough: bool = False,
-    ) -> list[Measurement]:
+    def metrics(self, *, thorough: bool = False) -> list[ItemMetric]:
         """By question type only if thorough: VQA v2 has 65 of them."""
-        result = accuracy(predictions, truths, groups)
-        shown = {n: v for n, v in result.values.items() if thorough or not n.startswith("perQuestionType/")}
-        return [replace(result, values=shown)]
+        return [VQAAccuracy(question_types=thorough)]
 
     def answer(self, prediction: Prediction) -> dict[str, Any]:
         top = [{"answer": answer, "probability": probability} for answer, probability in prediction["top"]]
@@ -224,20 +214,3 @@ def _mirrored(question: Question) -> Question:
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:
     return model(batch["images"], batch["questions"], batch["lengths"], batch["question_image"])
-
-
-def accuracy(
-    predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], groups: Mapping[str, str] | None = None
-) -> Measurement:
-    """Over all questions that have annotators' answers."""
-    counted = {question: truth for question, truth in truths.items() if truth["answers"]}
-    answered = [
-        Answered(
-            answer=predictions[question]["answer"],
-            annotations=truth["answers"],
-            answer_type=truth["answer_type"],
-            question_type=truth["question_type"],
-        )
-        for question, truth in counted.items()
-    ]
-    return measure_vqa(answered, list(groups_of(counted, groups).values()))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,10 +24,11 @@ import webdataset as wds
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from contracts.errors import ConfigError, DataError
+from contracts.records import COUNTS
 from pipeline.settings.params import load_params
 from pipeline.shards.cache import ShardCache
-from pipeline.shards.manifest import COUNTS, heal, index_name, load_manifest, parse_index, stored_name
-from pipeline.shards.samples import parse_sample, sample_counts, tar_member
+from pipeline.shards.manifest import heal, index_name, load_manifest, parse_index, stored_name
+from pipeline.shards.samples import parse_sample, tar_member
 from pipeline.system.guard import UMASK_HELP, ended_plainly, guard_process
 from pipeline.system.progress import progress_bar
 from pipeline.system.project import Project
@@ -92,7 +94,7 @@ def verify_dataset(project: Project, dataset: str, splits: Sequence[str] | None 
 
 def verify_split(folder: Path, manifest: Mapping[str, Any], split: str) -> Iterator[Damage | None]:
     """Each damage of a split, and None for each sample that is whole."""
-    totals = dict.fromkeys(COUNTS, 0)
+    totals: Counter[str] = Counter()
     is_whole = True
     for shard in manifest["splits"][split]["shards"]:
         try:
@@ -101,11 +103,12 @@ def verify_split(folder: Path, manifest: Mapping[str, Any], split: str) -> Itera
             is_whole = False
             yield Damage(shard["name"], "", str(error))
             continue
-        for name in COUNTS:
-            totals[name] += int(columns[name].sum())
+        totals.update({name: int(columns[name].sum()) for name in COUNTS if name in columns})
         yield from _verify_tar(tar, shard["name"], columns)
-    if is_whole and totals != manifest["splits"][split]["totals"]:
-        yield Damage(split, "", f"the manifest counts {manifest['splits'][split]['totals']}, its indices {totals}")
+    if is_whole and dict(totals) != manifest["splits"][split]["totals"]:
+        yield Damage(
+            split, "", f"the manifest counts {manifest['splits'][split]['totals']}, its indices {dict(totals)}"
+        )
 
 
 def _index_and_tar(
@@ -172,10 +175,12 @@ def _sample_damage(sample: Mapping[str, Any], shard: str, columns: Mapping[str, 
         return Damage(shard, key, error.what)
     if record.annotation_json() != sample["json"]:
         return Damage(shard, key, "its annotation is written otherwise when it is read and written again")
-    counts = sample_counts(record)
-    wrong = {name: (int(columns[name][row]), counts[name]) for name in COUNTS if columns[name][row] != counts[name]}
+    counts = record.counts()
+    indexed = {name: int(columns[name][row]) for name in COUNTS if name in columns}
+    both = {name: (indexed.get(name, 0), counts.get(name, 0)) for name in COUNTS}
+    wrong = {name: (said, found) for name, (said, found) in both.items() if said != found}
     if wrong:
-        told = ", ".join(f"{name} {indexed} (it has {found})" for name, (indexed, found) in wrong.items())
+        told = ", ".join(f"{name} {said} (it has {found})" for name, (said, found) in wrong.items())
         return Damage(shard, key, f"the index counts {told}")
     return None
 

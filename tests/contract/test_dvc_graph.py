@@ -50,19 +50,25 @@ BESIDE_TRAINING = {
     *(
         f"lightning_modules/metrics/{name}.py"
         for name in (
+            "caption_scores",
             "captions",
             "captions_java",
             "classification",
             "coco_map",
             "coco_matches",
             "coco_resample",
+            "groups",
             "item_metric",
+            "mean_ap",
             "measurement",
             "objects",
             "ptb_tables",
             "ptb_tokenizer",
+            "question_accuracy",
             "segmentation",
             "segmentation_scores",
+            "top_accuracy",
+            "visual7w",
             "voc_map",
         )
     ),

@@ -35,7 +35,7 @@ class Replay:
     """A task whose predictions and losses stand in the batch."""
 
     def __init__(self, task: BaseTask):
-        self.score = task.score
+        self.score, self.measure = task.score, task.measure
 
     def evaluate_batch(self, model: torch.nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Any]]:
         totals, counts = (sum(column) for column in zip(*batch["losses"], strict=True))
@@ -180,3 +180,42 @@ def test_predictions_are_kept_by_item_and_found_by_record(cases):
     predictions, truths = module.of_record(keys[0])
     assert [p["question_id"] for p in predictions] == [t["question_id"] for t in truths]
     assert truths == [truth for item, _, truth in items if item.key == keys[0]], "in the record's order"
+
+
+def test_the_tasks_scores_are_a_metric_of_what_was_collected(cases):
+    task, items, keys = cases["vqa_lstm"]
+    module, _ = module_of(task, keys)
+    module.scores.collect(items)
+    (measured,) = module.scores.measure()
+    assert measured.num_clusters == len(keys), "images are drawn with all their questions"
+    expected = task.score({i.id: p for i, p, _ in items}, {i.id: t for i, _, t in items})
+    assert {name: float(value) for name, value in module.scores.compute().items()} == expected
+    assert not module.state_dict(), "a checkpoint holds weights"
+
+
+@pytest.mark.parametrize(("losses", "mean"), [([(0.0, 0)], 0.0), ([(float("nan"), 3)], float("nan"))])
+def test_a_loss_of_nothing_is_0_and_one_that_is_not_finite_is_told(cases, losses, mean):
+    task, items, keys = next(iter(cases.values()))
+    module, logged = module_of(task, keys)
+    for _ in range(2):  # one validation does not add to the next
+        module.on_validation_epoch_start()
+        batch = {"items": [i for i, _, _ in items], "predictions": [p for _, p, _ in items], "is_stand_in": False}
+        module.validation_step({**batch, "truths": [t for _, _, t in items], "keys": keys, "losses": losses}, 0)
+        module.on_validation_epoch_end()
+    for values in logged:
+        assert values["val/part"] == pytest.approx(mean, nan_ok=True)
+
+
+def test_sums_of_losses_are_exact(cases):
+    """In float32 a million and one would be lost in it."""
+    task, items, keys = next(iter(cases.values()))
+    module, logged = module_of(task, keys)
+    module.on_validation_epoch_start()
+    first, rest = items[:1], items[1:]
+    for part, losses in ((first, (2.0**24, 1)), (rest, (1.0, 1))):
+        batch = {"items": [i for i, _, _ in part], "predictions": [p for _, p, _ in part], "is_stand_in": False}
+        keys_of_part = [i.key for i, _, _ in part]
+        batch |= {"truths": [t for _, _, t in part], "keys": keys_of_part, "losses": [losses]}
+        module.validation_step(batch, 0)
+    module.on_validation_epoch_end()
+    assert logged[0]["val/part"] == (2**24 + 1) / 2

@@ -13,6 +13,7 @@ from torchmetrics.text import CharErrorRate, SacreBLEUScore, WordErrorRate
 
 from contracts.errors import ConfigError, DataError
 from lightning_modules.metrics.bootstrap import intervals
+from lightning_modules.metrics.caption_scores import CaptionScores
 from lightning_modules.metrics.item_metric import ItemMetric
 from lightning_modules.metrics.mean_ap import CocoMeanAP, VOCMeanAP
 from lightning_modules.metrics.measurement import values_of
@@ -56,8 +57,9 @@ def test_gives_the_official_numbers(all_cases, name):
     assert {n: values[n] for n in case.expected} == pytest.approx(case.expected, abs=case.within)
     measured = metric.measure()
     assert values_of(measured) == values
-    by_id = [{item["id"]: item for item in side} for side in (case.predictions, case.truths)]
-    assert values_of(metric.measure_items(*by_id)) == values, "without a state"
+    pairs = zip(case.predictions, case.truths, strict=True)
+    alone = metric.measure_items((truth["id"], truth.get("group", truth["id"]), found, truth) for found, truth in pairs)
+    assert values_of(alone) == values, "without a state"
     for measurement in measured:
         if measurement.resample is not None:
             columns = measurement.num_items if measurement.num_clusters is None else measurement.num_clusters
@@ -233,6 +235,17 @@ def test_masks_are_taken_as_arrays_and_boxes_of_nothing_in_any_shape():
     metric.update([{"id": 3, **box, "scores": np.ones(1)}], [{"id": 3, **box, "masks": mask}])
     with pytest.raises(DataError, match=r"a prediction without a mask for each box\n  where: item 3"):
         metric.compute()
+
+
+def test_what_needs_java_says_why_it_is_not_there(all_cases, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    case = all_cases["captions"]
+    metric = CaptionScores(java=True)
+    metric.update(case.predictions[:3], [*case.truths[:2], {**case.truths[2], "captions": ["."]}])
+    own, meteor, spice = metric.measure()
+    assert own.num_items == 2, "an image whose references have no token is left out"
+    assert "no Java" in meteor.not_computed["METEOR"] and "SPICE" in spice.not_computed
+    assert set(metric.compute()) == set(own.values)
 
 
 def test_nothing_in_a_strangers_state_is_run():

@@ -48,7 +48,7 @@ def look(case: Any, rank: int, world: int, dist_sync_fn: Any) -> dict[str, float
     values = {name: float(value) for name, value in metric.compute().items()}
     assert values_of(metric.measure()) == values
     assert len(metric.ids()) == min(MOST, len(case.truths))
-    assert set(metric._rows()) == {case.truths[i]["id"] for i in mine}, "its own again"
+    assert set(metric._by_id()) == {case.truths[i]["id"] for i in mine}, "its own again"
     metric.expect([*metric.ids(), "missing"])
     with pytest.raises(DataError, match=r"missing \['missing'\], unexpected \[\]"):
         metric.measure()
@@ -72,7 +72,7 @@ def work(rank: int, folder: str) -> None:
         metric = made["classes"].build(sync_on_compute=False)
         metric.update(*some(made["classes"], [rank]))
         metric.sync(dist_sync_fn=gather_tensors_to_first)
-        results[world, "first"] = list(metric._rows())
+        results[world, "first"] = list(metric._by_id())
         metric.unsync()
         nothing = made["classes"].build()
         results[world, "nothing"] = nothing.ids()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.errors import DataError
+from contracts.errors import ConfigError
 from contracts.text import pieces
 from pipeline.loading.datamodule import TarDataModule
 from pipeline.loading.sampling import POOL, epoch_order, like_lengths, num_batches, train_requests
@@ -140,6 +140,6 @@ def test_two_ranks_go_on_where_one_stopped(tiny_project):
         assert list(chain.from_iterable(ranks[rank][2 * b + a] for a in range(2) for rank in range(2))) == keys
 
 
-def test_shards_without_the_column_are_told(tiny_project):
-    with pytest.raises(DataError, match=r"(?s)how long their samples are.*'num_words'.*shard@"):
+def test_a_length_that_no_record_tells_is_refused_by_name(tiny_project):
+    with pytest.raises(ConfigError, match=r"(?s)nothing of a record is counted.*'num_words'.*length.*length_column"):
         module(tiny_project, column="num_words").train_plan(0)

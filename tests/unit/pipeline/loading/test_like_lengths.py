@@ -140,6 +140,6 @@ def test_two_ranks_go_on_where_one_stopped(tiny_project):
         assert list(chain.from_iterable(ranks[rank][2 * b + a] for a in range(2) for rank in range(2))) == keys
 
 
-def test_a_column_that_no_record_has_is_told(tiny_project):
-    with pytest.raises(ConfigError, match=r"(?s)nothing of a record is counted.*num_words.*length"):
+def test_a_length_that_no_record_tells_is_refused_by_name(tiny_project):
+    with pytest.raises(ConfigError, match=r"(?s)nothing of a record is counted.*'num_words'.*length.*length_column"):
         module(tiny_project, column="num_words").train_plan(0)

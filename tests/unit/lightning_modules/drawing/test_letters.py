@@ -50,6 +50,7 @@ def test_letters_have_the_form_that_their_neighbours_give_them():
         ("\u0627 3-4", "4-3 \ufe8d"),  # after Arabic letters the minus parts two numbers (W2)
         ("\u05d0 3-4", "3-4 \u05d0"),
         ("\u05d0\u200f!", "!\u05d0"),
+        ("a 1 2 \u05d0", "a 1 2 \u05d0"),
         ("", ""),
     ],
 )

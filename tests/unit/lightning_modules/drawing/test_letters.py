@@ -50,6 +50,7 @@ def test_letters_have_the_form_that_their_neighbours_give_them():
         ("\u0627 3-4", "4-3 \ufe8d"),  # after Arabic letters the minus parts two numbers (W2)
         ("\u05d0 3-4", "3-4 \u05d0"),
         ("\u05d0\u200f!", "!\u05d0"),
+        ("a 1 2 \u05d0", "a 1 2 \u05d0"),
         ("", ""),
     ],
 )
@@ -122,3 +123,11 @@ def test_letters_stand_on_the_line_and_are_cut_at_the_borders():
     for x, baseline in ((500, 20), (4, -30), (4, 90)):
         assert ink("Hamburg", x=x, baseline=baseline).sum() == 0
     assert np.array_equal(ink("a\nb\u2028c\x00\ud800"), ink("a b c  "))
+
+
+def test_lines_are_shaped_before_they_are_measured_and_drawn():
+    text = "لا كتاب"
+    image = Image.new("L", (260, 32))
+    ImageDraw.Draw(image).text((4, 20), visual(text), font=letters._font(), fill=255, anchor="ls")
+    np.testing.assert_allclose(ink(text), np.asarray(image) / 255, atol=1e-6)
+    assert letters.text_width(text) < letters._font().getlength(text) - 5  # lam and alef are one, and letters join

@@ -72,8 +72,10 @@ COUNTS: tuple[Count, ...] = get_args(Count)
 def check_counts(names: Sequence[str], where: str = "") -> None:
     """Raise ConfigError unless each of `names` can be counted of a record."""
     if unknown := [name for name in names if name not in COUNTS]:
-        raise ConfigError("nothing of a record is counted by this name", value=unknown, where=where,
-                          allowed=", ".join(COUNTS), fix="correct `requires` or `length_column` of the task")  # fmt: skip
+        raise ConfigError(
+            "nothing of a record is counted by this name", value=unknown, where=where, allowed=", ".join(COUNTS),
+            fix="correct `requires` or `length_column` of the task",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -224,6 +224,18 @@ def heal(
     return run(outputs or (), remove_them=yes)
 
 
+@command("verify")
+def verify(
+    dataset: Dataset,
+    split: Annotated[list[str] | None, Option(help="train, val or test; all of them if it is not given")] = None,
+) -> None:
+    """Read the shards of a data set with webdataset, as a second opinion, and tell each damage."""
+    from pipeline.shards.verify import verify_dataset
+    from pipeline.system.project import Project
+
+    verify_dataset(Project.here(), dataset, split)
+
+
 @command("convert")
 def convert(
     dataset: Dataset,

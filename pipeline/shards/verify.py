@@ -1,7 +1,6 @@
 """A second opinion on a data set's shards: plain webdataset reads them, and what it finds is compared with ours.
 
-    python -m pipeline.shards.verify coco
-    python -m pipeline.shards.verify coco --split val
+    sightline verify coco --split val
 
 Compared are the keys in their order, the members of each sample, every byte of it (by the index's CRC-32), what its
 annotation says (parsed, and written again), and the counts of index and manifest. Nothing stops at the first damage:
@@ -10,7 +9,6 @@ each is told with its shard and key.
 
 from __future__ import annotations
 
-import argparse
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +27,6 @@ from pipeline.settings.params import load_params
 from pipeline.shards.cache import ShardCache
 from pipeline.shards.manifest import heal, index_name, load_manifest, parse_index, stored_name
 from pipeline.shards.samples import parse_sample, tar_member
-from pipeline.system.guard import UMASK_HELP, ended_plainly, guard_process
 from pipeline.system.progress import progress_bar
 from pipeline.system.project import Project
 
@@ -46,18 +43,6 @@ class Damage:
 
     def __str__(self) -> str:
         return f"{self.shard}{f', sample {self.key}' if self.key else ''}: {self.what}"
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=UMASK_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("dataset", help="a data set of params.yaml, sharded")
-    parser.add_argument("--split", action="append", help="train, val or test; all of them if it is not given")
-    arguments = parser.parse_args(argv)
-    with ended_plainly():
-        guard_process()
-        verify_dataset(Project.here(), arguments.dataset, arguments.split)
 
 
 def verify_dataset(project: Project, dataset: str, splits: Sequence[str] | None = None) -> None:
@@ -183,7 +168,3 @@ def _sample_damage(sample: Mapping[str, Any], shard: str, columns: Mapping[str, 
         told = ", ".join(f"{name} {said} (it has {found})" for name, (said, found) in wrong.items())
         return Damage(shard, key, f"the index counts {told}")
     return None
-
-
-if __name__ == "__main__":
-    main()

@@ -7,7 +7,6 @@ date before: DVC lets go of the project while a stage's command runs, and afterw
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from contracts.errors import DataError
 from pipeline.settings.params import Params
+from pipeline.system.disk import publish
 from pipeline.system.project import Project
 from pipeline.training.checkpoints import BEST, file_sha256
 from pipeline.training.run_files import START, trained
@@ -64,4 +64,4 @@ def lay_start(project: Project, data: RunData, state: Path) -> None:
     shutil.copyfile(source, part)
     if file_sha256(part) != data.start:
         raise DataError("the checkpoint to start from has changed meanwhile", where=str(source), fix="run this again")
-    os.replace(part, state / START)
+    publish(part, state / START)

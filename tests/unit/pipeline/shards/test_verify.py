@@ -16,6 +16,7 @@ from contracts.errors import ConfigError, DataError
 from pipeline.shards import verify
 from pipeline.shards.manifest import load_manifest, manifest_digest
 from pipeline.system.project import Project
+from tests.command import sightline
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_a_flipped_byte_of_an_image_is_told(project, shard):
     assert (found.shard, found.key) == (shard.name, index["key"][3]) and "CRC-32" in found.what
     with pytest.raises(DataError, match="webdataset finds 1 damages") as caught:
         verify.verify_dataset(project, "voc")
-    assert f"{shard.name}, sample {index['key'][3]}" in str(caught.value) and "system.heal" in caught.value.fix
+    assert f"{shard.name}, sample {index['key'][3]}" in str(caught.value) and "sightline heal" in caught.value.fix
 
 
 def test_a_flipped_byte_of_a_header_is_told(project, shard):
@@ -144,18 +145,18 @@ def test_a_member_that_is_missing_is_told(project, shard):
 
 def test_counts_that_are_not_the_samples_are_told(project, shard):
     def change(index: dict[str, Any]) -> None:
-        index["num_captions"][4] += 1
+        index["counts"]["num_objects"][4] += 1
 
     resign(shard, change)
     by_key = {damage.key: damage.what for damage in damages(project)}
-    assert "num_captions 1 (it has 0)" in by_key[index_of(shard)["key"][4]]
+    assert "num_objects 2 (it has 1)" in by_key[index_of(shard)["key"][4]]
     assert "the manifest counts" in by_key[""]
 
     def back(index: dict[str, Any]) -> None:
-        index["num_captions"][4] -= 1
+        index["counts"]["num_objects"][4] -= 1
 
     def totals(split: Any) -> None:
-        split["totals"]["num_captions"] += 1
+        split["totals"]["num_objects"] += 1
 
     resign(shard, back, totals)
     (found,) = damages(project)
@@ -198,8 +199,7 @@ def test_an_unknown_split_or_data_set_is_told(project):
 
 def test_the_command(project, monkeypatch, capsys):
     monkeypatch.chdir(project.root)
-    verify.main(["voc", "--split", "val"])
+    assert sightline("verify", ["voc", "--split", "val"]) == 0
     assert "11 samples of val" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as ended:
-        verify.main(["voc", "--split", "tset"])
-    assert ended.value.code == 2 and "no such split" in capsys.readouterr().err
+    assert sightline("verify", ["voc", "--split", "tset"]) == 2
+    assert "no such split" in capsys.readouterr().err

@@ -11,23 +11,23 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
 
-setup: $(VENV)/.ready  ## make .venv and install the locked requirements
+setup: $(VENV)/.ready  ## make .venv: the locked requirements, and the command `sightline`
 
-$(VENV)/.ready: requirements.txt
+$(VENV)/.ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
 	@touch $@
 
 repro: setup  ## run the whole pipeline: data, shards, training, evaluation, registration
-	$(BIN)/python -m pipeline.settings.check
-	umask $(or $(SIGHTLINE_UMASK),077); PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro  # DVC's cache is the user's, too
+	$(BIN)/sightline repro
 
 check: setup  ## check params.yaml, every section, without running anything
-	$(BIN)/python -m pipeline.settings.check
+	$(BIN)/sightline check
 
 heal: setup  ## find damaged data that DVC takes for whole (YES=1 removes it; then `dvc pull` or `make repro`)
-	$(BIN)/python -m pipeline.system.heal $(if $(YES),--yes)
+	$(BIN)/sightline heal $(if $(YES),--yes)
 
 test: setup  ## run the tests; those that start Ray mostly wait, so the others run beside them
 	@$(call beside,$(filter-out $(DVC_TESTS),$(wildcard tests/integration/test_*.py)),tests/contract tests/field tests/unit $(DVC_TESTS))
@@ -63,15 +63,15 @@ type: setup  ## static types
 	$(BIN)/mypy
 
 ui: setup  ## open the MLflow UI on what was trained (http://127.0.0.1:5000, PORT=... for another)
-	$(BIN)/python -m pipeline.tracking.ui --port $(or $(PORT),5000)
+	$(BIN)/sightline ui --port $(or $(PORT),5000)
 
 lock: setup  ## write requirements.txt anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
 	  --no-emit-index-url --no-header --no-annotate --strip-extras --output-file requirements.txt
 
 clean:  ## remove everything that was generated, but not .venv nor the DVC cache
-	rm -rf data/checked.json data/settings data/raw data/shards data/vocab data/quarantine artifacts predictions plots registry state mlflow.db mlartifacts
+	rm -rf data/checked.json data/settings data/code data/raw data/shards data/vocab data/quarantine artifacts predictions plots registry state mlflow.db mlartifacts
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 clean-state: setup  ## remove training states that no run goes on from, and extracted downloads (DRY=1 only lists them)
-	$(BIN)/python -m pipeline.training.clean_state $(if $(DRY),--dry-run)
+	$(BIN)/sightline clean-state $(if $(DRY),--dry-run)

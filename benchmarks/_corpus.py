@@ -22,7 +22,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from contracts.errors import DataError
-from contracts.records import Caption, RawObject, RawRecord
+from contracts.raw import RawObject, RawRecord
+from contracts.records import Caption
 from pipeline.ingest.door import DoorConfig, Shrink
 from pipeline.shards.manifest import load_manifest, shard_name, write_manifest
 from pipeline.shards.writing import split_manifest, write_shard

@@ -16,7 +16,7 @@ from lightning_modules.models.soft_attention import Config, Decoder
 
 IMAGES, PLACES, CHANNELS, HIDDEN, WORDS, LENGTH, BEAM = 32, 49, 2048, 512, 10_000, 20, 5
 TEXTBOOK_IMAGES = 4
-BOS, EOS = 1, 2
+BEGIN, END = 1, 2
 TOLERANCE = 1e-4
 
 
@@ -127,26 +127,26 @@ def _search(decoder: Decoder, features: Tensor) -> Tensor:
     return beam_search(
         lambda tokens, state: decoder.step(memory, state, tokens),
         repeat_rows(state, BEAM),
-        num_images=len(features),
+        num_inputs=len(features),
         beam_size=BEAM,
         max_length=LENGTH,
-        bos=BOS,
-        eos=EOS,
-        banned=(EOS,),  # all captions have the full length, so all searches do the same number of steps
+        begin=BEGIN,
+        end=END,
+        banned=(END,),  # all captions have the full length, so all searches do the same number of steps
     ).tokens
 
 
 @torch.no_grad()
 def _textbook(decoder: Decoder, image: Tensor) -> Tensor:
     """Each hypothesis is a list of words that is extended alone; the keys are computed again for every step."""
-    beam: list[tuple[float, list[int], tuple[Tensor, ...]]] = [(0.0, [BOS], decoder.start(image)[1])]
+    beam: list[tuple[float, list[int], tuple[Tensor, ...]]] = [(0.0, [BEGIN], decoder.start(image)[1])]
     for _ in range(LENGTH):
         extended = []
         for log_prob, words, state in beam:
             memory = (image, decoder.attention.keys(image))
             logits, after, _ = decoder.step(memory, state, torch.tensor(words[-1:]))
             log_probs = torch.log_softmax(logits[0], dim=-1)
-            log_probs[EOS] = -torch.inf
+            log_probs[END] = -torch.inf
             values, best = log_probs.topk(BEAM)
             extended += [
                 (log_prob + value, [*words, word], after)

@@ -18,9 +18,9 @@ from contracts.records import Caption, DataSpec, Record
 from lightning_modules.tasks.captioning import CaptioningConfig, Task
 from pipeline.loading.datamodule import TarDataModule
 from pipeline.settings.sections import LoaderConfig
-from pipeline.shards.manifest import COUNTS, index_name, shard_name, write_manifest
-from pipeline.shards.samples import sample_counts, sample_pieces
-from pipeline.shards.writing import ShardResult, split_manifest
+from pipeline.shards.manifest import index_name, shard_name, write_manifest
+from pipeline.shards.samples import sample_pieces
+from pipeline.shards.writing import ShardResult, index_of, split_manifest
 
 NUM_SAMPLES, SHARD_SAMPLES, BATCH = 100_000, 1000, 32
 REPEATS = 3
@@ -88,22 +88,21 @@ def _write_shards(folder: Path) -> None:
     png = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
     results = []
     for i in range(NUM_SAMPLES // SHARD_SAMPLES):
-        rows, parts, offset = [], [], 0
+        rows, parts, offset, totals = [], [], 0, Counter[str]()
         for j in range(i * SHARD_SAMPLES, (i + 1) * SHARD_SAMPLES):
             record = Record(
                 key=f"{j:08d}", image_id=j, width=8, height=8, image=png, image_format="png",
                 captions=(Caption(caption_id=j, text="a word"),),
             )  # fmt: skip
             data = b"".join(sample_pieces(record))
-            rows.append(
-                {"key": record.key, "offset": offset, "size": len(data), "crc": zlib.crc32(data)}
-                | sample_counts(record)
-            )
+            counts = record.counts()
+            totals.update(counts)
+            rows.append({"key": record.key, "offset": offset, "size": len(data), "crc": zlib.crc32(data), **counts})
             parts.append(data)
             offset += len(data)
         name = shard_name("tiny", "train", i)
         tar = b"".join([*parts, b"\0" * 1024])
-        index = json.dumps({column: [row[column] for row in rows] for column in rows[0]})
+        index = json.dumps(index_of(rows))
         (folder / name).write_bytes(tar)
         (folder / index_name(name)).write_text(index)
         entry = {
@@ -113,6 +112,5 @@ def _write_shards(folder: Path) -> None:
             "sha256": hashlib.sha256(tar).hexdigest(),
             "index_sha256": hashlib.sha256(index.encode()).hexdigest(),
         }
-        totals = Counter({name: sum(row[name] for row in rows) for name in COUNTS})
         results.append(ShardResult(shard=entry, num_source=SHARD_SAMPLES, totals=totals))
     write_manifest(folder, "tiny", (), {"train": split_manifest(results, [])})

@@ -31,7 +31,7 @@ from benchmarks import Figure
 from benchmarks._project import make_project
 from contracts.records import DataSpec
 from lightning_modules.base.module import TaskModule
-from lightning_modules.base.optimizer import OptimizerConfig, warmup_cosine
+from lightning_modules.base.optimizer import OptimizerConfig, Phase, lr_factor
 from lightning_modules.base.task import Batch, Mean
 from lightning_modules.blocks.pixels import to_channels_last
 from lightning_modules.tasks import segmentation
@@ -40,7 +40,8 @@ from pipeline.loading.datamodule import TarDataModule
 from pipeline.settings.sections import ClusterConfig, LoaderConfig
 from pipeline.settings.train_config import TrainConfig
 from pipeline.training.checkpoints import build_module
-from pipeline.training.fit import EVENTS, Placement, make_trainer, quiet_lightning
+from pipeline.training.fit import Placement, make_trainer, quiet_lightning
+from pipeline.training.run_files import EVENTS
 from pipeline.training.runs import RunData, load_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,7 +121,9 @@ def _tiny_step(kind: str) -> float:
     data = DataSpec(dataset="tiny", classes=("a",), vocabulary={})
     # Two epochs, so that our Trainer does not ask for the metric of a validation after the first, the only one.
     train = TrainConfig(max_epochs=2, validate_every_epochs=2, precision="32-true")
-    module = TaskModule(_Numbers(segmentation.Task.Config(), data), torch.nn.Linear(8, 1), OptimizerConfig())
+    module = TaskModule(
+        _Numbers(segmentation.Task.Config(), data), torch.nn.Linear(8, 1), [Phase(2, OptimizerConfig())]
+    )
     memory = _Memory()
     plain: dict[str, Any] = {"accelerator": "cpu", "gradient_clip_val": train.gradient_clip_norm, "max_epochs": 2}
     lean = {f"enable_{name}": False for name in ("checkpointing", "progress_bar", "model_summary")} | {"logger": False}
@@ -172,7 +175,7 @@ def _bare(data: RunData, shards: Path) -> list[float]:
     batches = list(loader)
     optimizer = torch.optim.AdamW(module.parameters(), lr=train.optimizer.lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warmup_cosine(step, total_steps=STEPS, warmup_fraction=0.05, final_fraction=0.01)
+        optimizer, lambda step: lr_factor(OptimizerConfig(), step, total_steps=STEPS, steps_per_epoch=STEPS)
     )
     module.train()
     times = []

@@ -1,198 +1,192 @@
-"""Records: what is known of one image, before (`RawRecord`) and after (`Record`) validation.
+"""Records: one sample with all that is known of it. Its parts (`annotations.py`) are imported from here, too.
 
-Shapes: N objects of an image of height H and width W.
+Shapes: N objects of an image of height H and width W; T frames of a clip.
 Boxes are float32 `(x1, y1, x2, y2)` in absolute pixels, `0 <= x1 < x2 <= W`, `0 <= y1 < y2 <= H`.
 Labels are int64 in `1..C`, the position in the data set's class list plus one; 0 is background.
 Semantic masks hold the same labels; `IGNORE_INDEX` marks pixels that count neither for loss nor for metric.
-Masks are COCO compressed run lengths: the `counts` string of a `{"size": [H, W], "counts": str}`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import numpy as np
+from contracts import by_name
+from contracts.annotations import (
+    ROLES,
+    Alignment,
+    Box,
+    Caption,
+    Direction,
+    Objects,
+    Proposals,
+    Question,
+    Role,
+    Segment,
+    Sentence,
+    Transcript,
+)
+from contracts.errors import ConfigError, DataError
+from contracts.text import pieces
 
-from contracts.errors import DataError
+__all__ = [
+    "COUNTS",
+    "IGNORE_INDEX",
+    "ROLES",
+    "SCHEMA_VERSION",
+    "Alignment",
+    "Box",
+    "Caption",
+    "Count",
+    "DataSpec",
+    "Direction",
+    "Objects",
+    "Proposals",
+    "Question",
+    "Record",
+    "Role",
+    "Segment",
+    "Sentence",
+    "Transcript",
+    "check_counts",
+    "end_s",
+]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 IGNORE_INDEX = 255
 
-ItemKind = Literal["record", "object", "caption", "question", "answer", "label"]
-Color = tuple[int, int, int]  # red, green, blue, each 0..255
+# What can be counted of a record: columns of a shard's index, totals of a manifest, and what a task may require.
+# `num_sources`, `num_targets` and `num_texts` are sentences of that role, `num_choices` questions with candidates of
+# which one is known to be right, `num_frame_labels` frames that have a class, `has_*` 0 or 1. `length` is what
+# sequences are sorted by: the frames of a clip, else the words and marks of the longest text or the letters to read.
+Count = Literal[
+    "num_objects", "num_masks", "num_captions", "num_questions", "num_choices", "num_labels", "has_semantic",
+    "num_frames", "num_segments", "num_frame_labels", "num_sentences", "num_sources", "num_targets", "num_texts",
+    "has_alignment", "has_transcript", "num_proposals", "length",
+]  # fmt: skip
+COUNTS: tuple[Count, ...] = get_args(Count)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """One thing in the raw data that cannot be used: a line of `data/quarantine/<dataset>.jsonl`.
-
-    `reason` is a short fixed identifier such as `zero_area_box`, and is what the manifest counts by.
-    """
-
-    reason: str
-    kind: ItemKind
-    file: str
-    item_id: str
-    key: str = ""
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawObject:
-    """One object as the annotation file has it, unchecked.
-
-    `box` is already `(x1, y1, x2, y2)`, four NaNs where there is none but a mask; `segmentation` is COCO polygons (list
-    of flat x, y lists), a COCO RLE dict (compressed or not), or None. `category` is the class name, or `#<id>` for an
-    id without a name. With `is_relative`, box and polygons are shares of the width and height of the upright image.
-    """
-
-    object_id: str
-    category: str
-    box: tuple[float, float, float, float]
-    segmentation: Any = None
-    area: float | None = None
-    is_crowd: bool = False
-    is_difficult: bool = False
-    is_truncated: bool = False
-    is_relative: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caption:
-    caption_id: int | str
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """A VQA question. `answers` has the annotators' answers as written (ten in VQA v2), empty for a test split."""
-
-    question_id: int | str
-    text: str
-    answers: tuple[str, ...] = ()
-    multiple_choice_answer: str = ""
-    question_type: str = ""
-    answer_type: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImagePart:
-    """Where in a larger file an encoded image stands: `size` bytes from byte `offset` on, such as a tar's member.
-
-    `is_base64`: they are what stands between the quotes of a JSON text, the image in base64.
-    """
-
-    offset: int
-    size: int
-    is_base64: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawRecord:
-    """One image with all that a source knows of it, unchecked. Two sources of one data set are joined by `key`.
-
-    `width` and `height` are what the annotation claims (0: it claims nothing); the door compares them with the file.
-    `semantic_mask` is the file of class ids; the source says how file values become labels through `label_map`
-    (missing: the value is already the label, 255 is ignored), or how colors do through `label_colors`. `instance_mask`
-    is a VOC SegmentationObject PNG: pixel value i is the i-th object. `labels` are names of classes that the whole
-    image belongs to. `image_part` is set where `image` is a file that holds more than the image. `fixes` names what the
-    source changed, once for each change.
-    """
-
-    key: str
-    image_id: int | str
-    image: Path
-    annotation_file: str
-    image_part: ImagePart | None = None
-    width: int = 0
-    height: int = 0
-    objects: Sequence[RawObject] = ()
-    captions: Sequence[Caption] = ()
-    questions: Sequence[Question] = ()
-    labels: tuple[str, ...] = ()
-    semantic_mask: Path | None = None
-    instance_mask: Path | None = None
-    label_map: Mapping[int, int] | None = None
-    label_colors: Mapping[Color, int] | None = None
-    fixes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Objects:
-    """The valid objects of one image, in columns. `masks[i]` is "" where object i has no mask."""
-
-    ids: list[str] = field(default_factory=list)
-    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))  # (N, 4) float32
-    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (N,) int64, 1..C
-    areas: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float64))  # (N,) square pixels, of the mask if any
-    is_crowd: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
-    is_difficult: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
-    is_truncated: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
-    masks: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.labels)
+def check_counts(names: Sequence[str], where: str = "") -> None:
+    """Raise ConfigError unless each of `names` can be counted of a record."""
+    if unknown := [name for name in names if name not in COUNTS]:
+        raise ConfigError(
+            "nothing of a record is counted by this name", value=unknown, where=where, allowed=", ".join(COUNTS),
+            fix="correct `requires` or `length_column` of the task",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One valid image with all that is known of it: what a tar sample holds and what a task encodes.
+    """One valid sample with all that is known of it: what a tar sample holds and what a task encodes.
 
-    `image` is an encoded RGB or grey JPEG or PNG, upright (no EXIF rotation left to apply). It has the aspect of
-    `height` x `width` and may have fewer pixels (`shards.short_side`); boxes, areas, masks and `semantic_mask` are
-    always in the coordinates of `height` x `width`, the original image.
+    It has an `image`; or `frames`, JPEGs of one size, T of them with `times_s` (seconds from the clip's start,
+    ascending); or neither, only texts. `media` says which. `group` names what belongs together (a video, a document, a
+    patient): what is drawn when scores are resampled, and what is never in two splits; by default the record alone.
+
+    `image` is an encoded RGB or grey JPEG or PNG, upright (no EXIF rotation left to apply). Image and frames have the
+    aspect of `height` x `width` and may have fewer pixels (`shards.short_side`); boxes, areas, masks and
+    `semantic_mask` are always in the coordinates of `height` x `width`, the original image; both are 0 without pixels.
     `semantic_mask` is an encoded 8-bit single-channel PNG of labels, `height` x `width` pixels, or b"".
-    `labels` are names of classes, of the data set's list, that the whole image belongs to.
+    `labels` are names of classes, of the data set's list, that the whole image or clip belongs to; `frame_labels` has
+    those of each frame (T tuples, or none at all). `proposals` is None where nobody looked for any.
     """
 
     key: str
     image_id: int | str
-    width: int
-    height: int
-    image: bytes
-    image_format: Literal["jpg", "png"]
+    group: str = ""
+    width: int = 0
+    height: int = 0
+    image: bytes = b""
+    image_format: Literal["jpg", "png", ""] = ""
+    frames: tuple[bytes, ...] = ()
+    times_s: tuple[float, ...] = ()
     objects: Objects = field(default_factory=Objects)
     captions: tuple[Caption, ...] = ()
     questions: tuple[Question, ...] = ()
     labels: tuple[str, ...] = ()
+    frame_labels: tuple[tuple[str, ...], ...] = ()
+    segments: tuple[Segment, ...] = ()
+    sentences: tuple[Sentence, ...] = ()
+    alignment: Alignment | None = None
+    transcript: Transcript | None = None
+    proposals: Proposals | None = None
     semantic_mask: bytes = b""
 
-    def annotation_json(self) -> bytes:
-        """Everything but the pixels as canonical JSON: equal records give equal bytes."""
-        o = self.objects
-        document: dict[str, Any] = {
-            "schema": SCHEMA_VERSION,
-            "key": self.key,
-            "image_id": self.image_id,
-            "width": self.width,
-            "height": self.height,
-            "objects": {
-                "ids": o.ids,
-                "boxes": o.boxes.tolist(),
-                "labels": o.labels.tolist(),
-                "areas": o.areas.tolist(),
-                "is_crowd": o.is_crowd.tolist(),
-                "is_difficult": o.is_difficult.tolist(),
-                "is_truncated": o.is_truncated.tolist(),
-                "masks": o.masks,
-            },
-            "captions": [[c.caption_id, c.text] for c in self.captions],
-            "questions": [
-                [q.question_id, q.text, list(q.answers), q.multiple_choice_answer, q.question_type, q.answer_type]
-                for q in self.questions
-            ],
+    def __post_init__(self) -> None:
+        if not self.group:
+            object.__setattr__(self, "group", self.key)
+
+    @property
+    def media(self) -> Literal["image", "clip", "text"]:
+        return "image" if self.image_format else "clip" if self.frames else "text"
+
+    def sentence(self, role: Role) -> Sentence | None:
+        """The first sentence of this role."""
+        return next((sentence for sentence in self.sentences if sentence.role == role), None)
+
+    def labels_by_frame(self) -> tuple[tuple[str, ...], ...]:
+        """The classes of each frame (T tuples): `frame_labels`, else those of the segments that its time is in."""
+        if self.frame_labels:
+            return self.frame_labels
+        return tuple(
+            tuple(dict.fromkeys(s.label for s in self.segments if s.start_s <= time < s.end_s)) for time in self.times_s
+        )
+
+    def counts(self) -> dict[str, int]:
+        """What can be counted of the record, without what is 0. Crowds do not count as objects."""
+        usable = ~self.objects.is_crowd
+        roles = [sentence.role for sentence in self.sentences]
+        counts = {
+            "num_objects": int(usable.sum()),
+            "num_masks": sum(1 for mask, keep in zip(self.objects.masks, usable, strict=True) if mask and keep),
+            "num_captions": len(self.captions),
+            "num_questions": len(self.questions),
+            "num_choices": sum(question.answer_index is not None for question in self.questions),
+            "num_labels": len(self.labels),
+            "has_semantic": int(bool(self.semantic_mask)),
+            "num_frames": len(self.frames),
+            "num_segments": len(self.segments),
+            "num_frame_labels": sum(map(bool, self.labels_by_frame())),
+            "num_sentences": len(roles),
+            "num_sources": roles.count("source"),
+            "num_targets": roles.count("target"),
+            "num_texts": roles.count("text"),
+            "has_alignment": int(self.alignment is not None),
+            "has_transcript": int(self.transcript is not None),
+            "num_proposals": len(self.proposals.boxes) if self.proposals is not None else 0,
+            "length": len(self.frames) or self._longest_text(),
         }
-        if self.labels:
-            document["labels"] = list(self.labels)
+        return {name: count for name, count in counts.items() if count}
+
+    def _longest_text(self) -> int:
+        """In tokens: sorted by characters, batches of sentences in two languages have twice as much padding."""
+        texts = [part.text for parts in (self.sentences, self.captions, self.questions) for part in parts]
+        return max([*map(len, map(pieces, texts)), len(self.transcript.text) if self.transcript else 0])
+
+    def annotation_json(self) -> bytes:
+        """Everything but the pixels as canonical JSON, by name, absent parts absent: equal records give equal bytes."""
+        document: dict[str, Any] = {"schema": SCHEMA_VERSION, "key": self.key, "image_id": self.image_id}
+        if self.group != self.key:
+            document["group"] = self.group
+        if self.media != "text":
+            document["width"], document["height"] = self.width, self.height
+        for name in _PARTS:
+            if value := getattr(self, name):
+                document[name] = by_name.as_plain(value)
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
     @staticmethod
     def from_parts(
-        annotation: bytes, image: bytes, image_format: str, semantic_mask: bytes = b"", *, where: str = ""
+        annotation: bytes,
+        image: bytes = b"",
+        image_format: Literal["jpg", "png", ""] = "",
+        semantic_mask: bytes = b"",
+        *,
+        frames: tuple[bytes, ...] = (),
+        where: str = "",
     ) -> Record:
         """The inverse of `annotation_json`, with the pixels' bytes put beside it.
 
@@ -201,9 +195,15 @@ class Record:
         """
         try:
             d = json.loads(annotation)
-            if d["schema"] != SCHEMA_VERSION:
-                raise ValueError(f"schema {d['schema']} in place of {SCHEMA_VERSION}")
-            return _from_document(d, image, image_format, semantic_mask)
+            if (version := d.pop("schema")) != SCHEMA_VERSION:
+                raise ValueError(f"schema {version} in place of {SCHEMA_VERSION}")
+            head = {name: read(d.pop(name)) for name, read in _HEAD.items() if name in d}
+            parts = {name: _PARTS[name](value) for name, value in d.items()}
+            record = Record(
+                **head, **parts, image=image, image_format=image_format, frames=frames, semantic_mask=semantic_mask
+            )
+            _check(record)
+            return record
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise DataError(
                 "an annotation is not one that was written here",
@@ -213,49 +213,51 @@ class Record:
             ) from None
 
 
-def _from_document(d: Mapping[str, Any], image: bytes, image_format: str, semantic_mask: bytes) -> Record:
-    o = d["objects"]
-    if len({len(column) for column in o.values()}) != 1:
-        raise ValueError("the columns of objects differ in length")
-    if not isinstance(d["key"], str) or min(d["width"], d["height"]) < 1:
-        raise ValueError("no key, or an image without pixels")
-    if not all(isinstance(name, str) for name in d.get("labels", ())):
-        raise ValueError("a label that is no name")
-    return Record(
-        key=d["key"],
-        image_id=d["image_id"],
-        width=d["width"],
-        height=d["height"],
-        image=image,
-        image_format="png" if image_format == "png" else "jpg",
-        objects=Objects(
-            ids=o["ids"],
-            boxes=np.asarray(o["boxes"], np.float32).reshape(-1, 4),
-            labels=np.asarray(o["labels"], np.int64),
-            areas=np.asarray(o["areas"], np.float64),
-            is_crowd=np.asarray(o["is_crowd"], bool),
-            is_difficult=np.asarray(o["is_difficult"], bool),
-            is_truncated=np.asarray(o["is_truncated"], bool),
-            masks=o["masks"],
-        ),
-        captions=tuple(Caption(caption_id=i, text=t) for i, t in d["captions"]),
-        questions=tuple(
-            Question(
-                question_id=i, text=t, answers=tuple(a), multiple_choice_answer=m, question_type=qt, answer_type=at
-            )
-            for i, t, a, m, qt, at in d["questions"]
-        ),
-        labels=tuple(d.get("labels", ())),
-        semantic_mask=semantic_mask,
-    )
+_HEAD: dict[str, Callable[[Any], Any]] = {
+    "key": by_name.text,
+    "image_id": by_name.identifier,
+    "group": by_name.text,
+    "width": by_name.whole,
+    "height": by_name.whole,
+}
+# The parts of an annotation in the order in which they are written, and how each is read.
+_PARTS: dict[str, Callable[[Any], Any]] = {
+    "times_s": by_name.numbers,
+    "objects": Objects.read,
+    "captions": by_name.many(by_name.item(Caption)),
+    "questions": by_name.many(by_name.item(Question)),
+    "labels": by_name.texts,
+    "frame_labels": by_name.many(by_name.texts),
+    "segments": by_name.many(by_name.item(Segment)),
+    "sentences": by_name.many(by_name.item(Sentence)),
+    "alignment": by_name.item(Alignment),
+    "transcript": by_name.item(Transcript),
+    "proposals": Proposals.read,
+}
+
+
+def _check(record: Record) -> None:
+    """Raise ValueError where pixels and annotation contradict each other."""
+    sides = (record.width, record.height)
+    if min(sides) < 1 if record.media != "text" else any(sides):
+        raise ValueError(f"a sample of kind {record.media} that is {record.width} x {record.height}")
+    if len(record.times_s) != len(record.frames) or len(record.frame_labels) not in (0, len(record.frames)):
+        raise ValueError(f"{len(record.frames)} frames, their times or labels are another number")
+
+
+def end_s(times_s: Sequence[float]) -> float:
+    """Where a clip ends: its last frame lasts as long as the others do on average; a single frame lasts one second."""
+    if len(times_s) < 2:
+        return times_s[0] + 1.0
+    return times_s[-1] + (times_s[-1] - times_s[0]) / (len(times_s) - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSpec:
     """What a task may know of its data set besides the records; kept in the checkpoint as a plain dict.
 
-    `classes[i]` is the name of label i + 1. `vocabulary` is the vocab stage's document: for each of `captions`,
-    `questions` (words) and `answers` (normalised answers) the list of [token, count], most frequent first.
+    `classes[i]` is the name of label i + 1. `vocabulary` holds what the vocab stage counted of the task's `texts`: by
+    their names, [token, count], most frequent first.
     """
 
     dataset: str

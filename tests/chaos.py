@@ -28,8 +28,8 @@ import psutil
 import yaml
 
 from pipeline.training.ledger import FOLDER as LEDGER
-from pipeline.training.ledger import main as check_ledger
 from pipeline.training.ledger import merge
+from tests.command import sightline
 from tests.local_training import drawn_voc, mlflow_statuses
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -237,7 +237,7 @@ def differences(folder: Path, reference: Path) -> list[str]:
     if merge(folder / f"artifacts/{RUN}/{LEDGER}") != merge(reference / f"artifacts/{RUN}/{LEDGER}"):
         out.append("other samples in some step")
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as told:
-        if check_ledger([RUN]):
+        if sightline("ledger", [RUN]):
             out.append(f"the ledger is not exact:\n{told.getvalue()}")
     if (statuses := mlflow_statuses(folder)) != ["FINISHED"]:
         out.append(f"MLflow runs {statuses} in place of one that is FINISHED")

@@ -22,12 +22,12 @@ os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 # Models that tests register are signed with a key of their own, not with the user's.
 os.environ.setdefault("SIGHTLINE_SIGNING_KEY", f"{tempfile.gettempdir()}/sightline-tests-{os.getuid()}/signing.key")
 
+from pipeline.settings.code import PACKAGES
 from pipeline.settings.params import load_params
 from pipeline.stages.fetch import fetch
 from pipeline.stages.shard import shard
 from pipeline.stages.vocab import vocab
 from pipeline.system.project import Project
-from pipeline.training.train_code import PACKAGES
 from tests.shipped import tiny_datasets
 
 if TYPE_CHECKING:

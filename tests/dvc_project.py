@@ -40,6 +40,8 @@ def make(root: Path, folder: Path, params: Mapping[str, Any]) -> Path:
         shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copyfile(root / name, folder / name)
+    (folder / "data").mkdir()
+    shutil.copyfile(root / "data" / ".gitignore", folder / "data" / ".gitignore")
     (folder / "params.yaml").write_text(yaml.safe_dump(dict(params)))
     for command in (["git", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-qm", "start"]):
         run(folder, *command)

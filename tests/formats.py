@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from contracts.records import Problem, Record
+from contracts.raw import Problem
+from contracts.records import Record
 from pipeline.ingest.door import RULES, admit
 from pipeline.ingest.sources import OpenSource, joined_classes, joined_splits, read_joined
 

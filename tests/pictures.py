@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from contracts.records import RawRecord
+from contracts.raw import RawRecord
 from pipeline.ingest.door import RULES, Admission, admit
 
 HEIGHT, WIDTH = 20, 30

@@ -1,77 +1,47 @@
-"""Random changes of one image with its boxes, masks and labels, and resizing, in one pass over the pixels.
+"""Random changes of an image or a clip with all that lies on it, and resizing, in one pass over the pixels.
+
+Two steps: `draw` says what happens to a sample, all random numbers of it; `apply` does it to pixels and annotations.
 
 Shapes: N boxes (N, 4) float32 `(x1, y1, x2, y2)` in pixels of the frame, the record's height H and width W; N masks
-(N, H, W) uint8 0/1; semantic (H, W) uint8 labels, 255 ignored. Output size h x w.
+(N, H, W) uint8 0/1; semantic (H, W) uint8 labels, 255 ignored; Q quads (Q, 4, 2) float32, the corners of texts, x
+before y; P proposals (P, 4). T frames of a clip. Output size h x w.
 
-Everything that moves pixels is one map (`View`) and everything that changes colours is one matrix, so a JPEG is
-decoded no larger than needed, and each pixel is interpolated once.
+Everything of ours that moves pixels is one map (`View`) and everything that changes colors is one matrix, so a JPEG is
+decoded no larger than needed, and each pixel is interpolated once. albumentations' transforms follow, one by one.
 
 Filters. Without a seed: exact decoding, and the area of an output pixel is averaged where the image shrinks
 (antialiased). With a seed: decoded at 1/2, 1/4 or 1/8 as long as that is no smaller than what is shown (which
-averages), and then bilinear, not antialiased, for the factor below 2 that is left. Labels and masks: nearest neighbour.
+averages), and then bilinear, not antialiased, for the factor below 2 that is left. Labels and masks: nearest neighbor.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
 
-from contracts.errors import ConfigError
-from contracts.ranges import Range, check_ranges
+from contracts.errors import DataError
+from lightning_modules.augment.config import AugmentConfig, ResizeMode
+from lightning_modules.augment.draw import Draw, centers_inside, content_size, draw_sample
 from lightning_modules.augment.images import decode_image, image_size
+from lightning_modules.augment.named import NEEDS_MASK, make_transforms
+from lightning_modules.augment.shown import (
+    NO_BOXES,
+    Annotations,
+    chosen,
+    given_annotations,
+    under_transform,
+    under_view,
+)
 from lightning_modules.augment.view import Motion, Size, View
 from lightning_modules.blocks.pixels import new_row
+from lightning_modules.ops.boxes import mask_boxes
 
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, of RGB
-_YIQ = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])  # brightness, and two axes of colour
-_NUM_DRAWS = 14
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """Random changes in training. Each number is a limit (0: off) except the two flips, which are probabilities.
-
-    Attributes:
-        horizontal_flip, vertical_flip: probability. Keep at 0 where the text speaks of left and right.
-        crop: largest fraction of the width or height cut off at each side, below 0.5.
-        scale: zoom by a factor in [1 - scale, 1 + scale], below 1.
-        shift: move by up to this fraction of the size.
-        rotate: degrees.
-        brightness_contrast: brightness by up to this fraction of the full range, contrast by a factor of 1 +- it.
-        hue: degrees of the colour circle, to 180; colour words become wrong above about 10.
-        saturation: distance from grey by a factor of 1 +- it.
-        min_visibility: an object with less than this fraction of its box left is neither learnt nor background.
-        albumentations: further transforms of the pixels alone, by albumentations' names and arguments, such as
-            `{name: GaussianBlur, p: 0.2}`; each draws from a seed of its own.
-    """
-
-    horizontal_flip: float = 0.0
-    vertical_flip: float = 0.0
-    crop: float = 0.0
-    scale: float = 0.0
-    shift: float = 0.0
-    rotate: float = 0.0
-    brightness_contrast: float = 0.1
-    hue: float = 0.0
-    saturation: float = 0.0
-    min_visibility: float = 0.1
-    albumentations: tuple[dict[str, Any], ...] = ()
-
-    def __post_init__(self) -> None:
-        limits = {"crop": 0.5, "scale": 1.0, "rotate": 180.0, "hue": 180.0}
-        names = self.__dataclass_fields__.keys() - {"albumentations"}
-        check_ranges(self, **{n: Range(0, limits.get(n, 1.0), open_high=n in ("crop", "scale")) for n in sorted(names)})
-        _pixel_transforms(self.albumentations)  # their mistakes, too, are told before any work
-
-
-ResizeMode = Literal["stretch", "letterbox"]
+_NOWHERE = np.arange(0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +50,16 @@ class Augmented:
     K objects show too little to be told and too much to be background.
 
     Attributes:
-        image: (h, w, 3) uint8.
+        image: (h, w, 3) uint8; of a clip (T, h, w, 3).
         boxes: (M, 4) float32, `0 <= x1 < x2 <= w`, M <= N.
         masks: (M, h, w) uint8, or None if none were given.
         semantic: (h, w) uint8, or None.
         indices: (M,) int64, which of the N inputs each one is: look ids, labels and flags up by it.
         hidden: (K, 4) float32, what shows of those, as `boxes`.
-        content_size: (height, width) of the part that is image; the rest is padding (letterbox).
+        quads: (M', 4, 2) float32, not cut: corners may lie outside. Their order stays, in a mirrored image too.
+        quad_indices: (M',) int64, which of the Q.
+        proposals: (M'', 4) float32, as `boxes`; proposal_indices: (M'',) int64, which of the P.
+        content_size: (height, width) of the part that is image where nothing was moved; the rest is padding.
     """
 
     image: np.ndarray
@@ -95,17 +68,11 @@ class Augmented:
     semantic: np.ndarray | None
     indices: np.ndarray
     hidden: np.ndarray
-    content_size: tuple[int, int]
-
-
-def mask_boxes(masks: np.ndarray) -> np.ndarray:
-    """Tight boxes of masks: (N, H, W) -> (N, 4) float32; zeros where a mask is empty."""
-    boxes = np.zeros((len(masks), 4), np.float32)
-    for box, mask in zip(boxes, masks, strict=True):
-        columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-        if len(columns):
-            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    return boxes
+    quads: np.ndarray
+    quad_indices: np.ndarray
+    proposals: np.ndarray
+    proposal_indices: np.ndarray
+    content_size: Size
 
 
 class Augment:
@@ -114,18 +81,26 @@ class Augment:
     Args:
         config: what may change at random.
         size: height and width of the output, or one number for both.
-        mode: "stretch" to exactly that size; "letterbox" keeps the aspect ratio, fills right and below with grey.
+        mode: "stretch" to exactly that size; "letterbox" keeps the aspect ratio, fills right and below with grey;
+            "cover" shows the middle: without a random crop, `center` of the largest part with the output's aspect;
+            "line" is for text: that height, the width by the aspect up to the output's, grey to the right.
+        center: share of the sides, in mode "cover"; 0.875 is 224 of 256.
     """
 
-    def __init__(self, config: AugmentConfig, *, size: int | Size, mode: ResizeMode = "stretch"):
+    def __init__(self, config: AugmentConfig, *, size: int | Size, mode: ResizeMode = "stretch", center: float = 0.875):
         self.config = config
         self.size = (size, size) if isinstance(size, int) else size
         self.mode = mode
-        self._further = _pixel_transforms(config.albumentations)
+        self.center = center
+
+    @cached_property
+    def _transforms(self) -> list[Any]:
+        # Made when the first is needed: validation and serving never import the library.
+        return make_transforms(self.config.albumentations)
 
     def __call__(
         self,
-        image: bytes,
+        image: bytes | Sequence[bytes],
         frame: Size,
         *,
         seed: int | None,
@@ -133,106 +108,139 @@ class Augment:
         boxes: np.ndarray | None = None,
         masks: np.ndarray | None = None,
         semantic: np.ndarray | None = None,
+        quads: np.ndarray | None = None,
+        proposals: np.ndarray | None = None,
+    ) -> Augmented:
+        """`draw` and `apply` at once; their arguments."""
+        draw = self.draw(seed, frame, mirror=mirror, boxes=boxes)
+        return self.apply(draw, image, boxes=boxes, masks=masks, semantic=semantic, quads=quads, proposals=proposals)
+
+    def draw(
+        self, seed: int | None, frame: Size, *, mirror: bool | None = None, boxes: np.ndarray | None = None
+    ) -> Draw:
+        """What happens to the sample of this seed.
+
+        Args:
+            seed: None resizes only and drops no object.
+            frame: the record's (height, width).
+            mirror: whether left and right are exchanged, for a caller who must know; None: as `horizontal_flip` says.
+            boxes: (N, 4), for a crop that shall meet objects.
+        """
+        return draw_sample(
+            self.config, seed, frame, size=self.size, mode=self.mode, center=self.center, mirror=mirror,
+            boxes=NO_BOXES if boxes is None else boxes,
+        )  # fmt: skip
+
+    def apply(
+        self,
+        draw: Draw,
+        image: bytes | Sequence[bytes],
+        *,
+        boxes: np.ndarray | None = None,
+        masks: np.ndarray | None = None,
+        semantic: np.ndarray | None = None,
+        quads: np.ndarray | None = None,
+        proposals: np.ndarray | None = None,
     ) -> Augmented:
         """
         Args:
-            image: encoded, as in a record; frame: the record's (height, width).
-            seed: None resizes only and drops no object.
-            mirror: whether left and right are exchanged, for a caller who must know; None: as `horizontal_flip` says.
+            image: encoded, as in a record; of a clip the frames, which all change alike. Annotations of any of the
+                frames may be given together: `indices` says which are left.
             masks: need `boxes` of the same length.
 
         Raises:
-            DataError: the image cannot be decoded.
+            DataError: an image cannot be decoded, or the frames of a clip differ in size.
         """
-        if boxes is None:
-            boxes = np.zeros((0, 4), np.float32)
-        assert masks is None or len(masks) == len(boxes), "masks need boxes of the same length"
-        draws = [] if seed is None else np.random.default_rng(seed).random(_NUM_DRAWS).tolist()
-        motion = Motion(mirror=bool(mirror)) if seed is None else self._draw_motion(draws, mirror)
-        left, top, right, bottom = motion.crop
-        content = self.content_size(frame[0] * (bottom - top), frame[1] * (right - left))
-        shrink = 1 if seed is None else _shrink(motion, image_size(image), content)
-        stored = decode_image(image, shrink=shrink)
-        # Not the array's size, whose last pixels may be partial.
-        height, width = stored.shape[:2] if shrink == 1 else (length / shrink for length in image_size(image))
-        view = View(motion, frame=frame, stored=(height, width), content=content, output=self.size)
-        pixels = new_row((*self.size, 3), np.uint8)
-        view.show_image(stored, pixels, antialias=seed is None)
-        if seed is not None:
-            self._recolour(pixels, draws)
-            for i, transform in enumerate(self._further):
-                transform.set_random_seed((seed + i) % 2**32)  # its own state is of unknown age
-                pixels[:] = transform(image=pixels)["image"]
-        boxes, shown, indices, hidden = self._objects(view, boxes, masks, drop=seed is not None)
-        return Augmented(
-            image=pixels,
-            boxes=boxes,
-            masks=shown,
-            semantic=None if semantic is None else self._show_semantic(view, semantic),
-            indices=indices,
-            hidden=hidden,
-            content_size=self.content_size(*frame),
-        )
+        frames = [image] if isinstance(image, bytes) else list(image)
+        view, shrink = self._view(draw, frames)
+        pixels = new_row((*([] if isinstance(image, bytes) else [len(frames)]), *self.size, 3), np.uint8)
+        shown = pixels[None] if isinstance(image, bytes) else pixels
+        for data, out in zip(frames, shown, strict=True):
+            view.show_image(decode_image(data, shrink=shrink), out, antialias=not draw.is_random)
+            if draw.colors:
+                cv2.transform(out, np.array(draw.colors), dst=out)
+        given = given_annotations(boxes, masks, semantic, quads, proposals)
+        on = under_view(view, given, clip=draw.is_random)
+        if draw.is_random and self.config.object_crop:
+            left, top, right, bottom = draw.motion.crop
+            height, width = draw.frame
+            window = np.array([left * width, top * height, right * width, bottom * height])
+            on.box_shares[~centers_inside(given.boxes, window)] = -1
+        if draw.seeds:
+            on = self._transform(draw, shown, on)
+        return self._choose(draw, pixels, on)
 
     def content_size(self, height: float, width: float) -> Size:
         """(height, width) that an image of this size has in the output before it is moved; the rest is padding."""
-        if self.mode == "stretch":
-            return self.size
-        scale = min(self.size[0] / height, self.size[1] / width)
-        return max(1, round(height * scale)), max(1, round(width * scale))
+        return content_size((height, width), (0, 0, 1, 1), self.size, self.mode)
 
-    def _draw_motion(self, draws: Sequence[float], mirror: bool | None) -> Motion:
-        # Every knob has draws of its own: turning one does not move what others do.
-        c = self.config
-        left, top, right, bottom = (c.crop * draw for draw in draws[2:6])
-        zoom, x, y, angle = (2 * draw - 1 for draw in draws[6:10])
-        return Motion(
-            crop=(left, top, 1 - right, 1 - bottom),
-            mirror=draws[0] < c.horizontal_flip if mirror is None else mirror,
-            upside_down=draws[1] < c.vertical_flip,
-            zoom=1 + c.scale * zoom,
-            shift=(c.shift * x, c.shift * y),
-            angle=math.radians(c.rotate * angle),
+    def _view(self, draw: Draw, frames: Sequence[bytes]) -> tuple[View, int]:
+        """Where stored pixels go, and how much smaller the images are decoded."""
+        stored = image_size(frames[0])
+        if other := [size for size in map(image_size, frames[1:]) if size != stored]:
+            raise DataError(
+                "the frames of a clip differ in size", value=[stored, other[0]], allowed="one height and width",
+                fix="run the shard stage again on frames of one size",
+            )  # fmt: skip
+        shrink = _shrink(draw.motion, stored, draw.content) if draw.is_random else 1
+        # Not the decoded array's size, whose last pixels may be partial.
+        height, width = stored[0] / shrink, stored[1] / shrink
+        view = View(draw.motion, frame=draw.frame, stored=(height, width), content=draw.content, output=self.size)
+        return view, shrink
+
+    def _transform(self, draw: Draw, shown: np.ndarray, on: Annotations) -> Annotations:
+        """albumentations' transforms, in their order, on pixels (T, h, w, 3), which are written to."""
+        frames = shown
+        for seed, transform in zip(draw.seeds, self._transforms, strict=True):
+            transform.set_random_seed(seed)  # its own state is of unknown age
+            if not hasattr(transform, "apply_to_bboxes"):  # it changes no more than pixels
+                data = {"image": frames[0]} | ({"images": frames[1:]} if len(frames) > 1 else {})
+                out = transform(**data)
+                frames = out["image"][None] if len(frames) == 1 else np.concatenate([out["image"][None], out["images"]])
+                continue
+            name = type(transform).__name__
+            frames, on = under_transform(transform, frames, on, needs_mask=name in NEEDS_MASK)
+        size = frames.shape[1:3]
+        if size == self.size:
+            shown[:] = frames
+            return on
+        # It came back in another size: fitted to the output as an image is.
+        view = View(Motion(), frame=size, stored=size, content=self.content_size(*size), output=self.size)
+        for frame, out in zip(frames, shown, strict=True):
+            view.show_image(frame, out, antialias=False)
+        return under_view(view, on, clip=True)
+
+    def _choose(self, draw: Draw, pixels: np.ndarray, on: Annotations) -> Augmented:
+        """What is left; without a seed all of it. The boxes of objects hardly seen are told apart."""
+        boxes, hidden, least = on.boxes, on.boxes[:0], self.config.min_visibility
+        kept, quads, proposals = (_places(len(each)) for each in (on.boxes, on.quads, on.proposals))
+        if draw.is_random and len(kept):
+            enough = chosen(on.boxes, on.box_shares, least)
+            if on.masks is not None:
+                boxes = mask_boxes(on.masks)  # around what is seen of it; a box that was turned is larger
+            there = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+            kept, hidden = np.flatnonzero(enough & there), boxes[there & ~enough]
+        if draw.is_random and len(quads):
+            quads = np.flatnonzero((on.quad_shares > 0) & (on.quad_shares >= least))
+        if draw.is_random and len(proposals):
+            proposals = np.flatnonzero(chosen(on.proposals, on.proposal_shares, least))
+        return Augmented(
+            image=pixels,
+            boxes=boxes[kept] if len(kept) < len(boxes) else boxes,
+            masks=on.masks[kept] if on.masks is not None and len(kept) < len(boxes) else on.masks,
+            semantic=on.semantic,
+            indices=kept,
+            hidden=hidden,
+            quads=on.quads[quads] if len(quads) else on.quads[:0],
+            quad_indices=quads,
+            proposals=on.proposals[proposals] if len(proposals) else on.proposals[:0],
+            proposal_indices=proposals,
+            content_size=self.content_size(*draw.frame),
         )
 
-    def _recolour(self, image: np.ndarray, draws: Sequence[float]) -> None:
-        """Hue and saturation, then contrast and brightness, as one affine map of RGB, rounded once, in place."""
-        c = self.config
-        if not (c.brightness_contrast or c.hue or c.saturation):
-            return
-        brightness, contrast, hue, saturation = (2 * draw - 1 for draw in draws[10:14])
-        colours = _colour_matrix(math.radians(c.hue * hue), 1 + c.saturation * saturation)
-        offset = np.full((3, 1), 255 * c.brightness_contrast * brightness)
-        cv2.transform(image, np.hstack([(1 + c.brightness_contrast * contrast) * colours, offset]), dst=image)
 
-    def _show_semantic(self, view: View, semantic: np.ndarray) -> np.ndarray:
-        # Ignored (255) is 0 on the way, so that what is filled in from outside is ignored too.
-        out = new_row(self.size, np.uint8)
-        view.show_labels(semantic + np.uint8(1), out)
-        out -= np.uint8(1)
-        return out
-
-    def _objects(
-        self, view: View, boxes: np.ndarray, masks: np.ndarray | None, *, drop: bool
-    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray]:
-        """Boxes and masks where they are shown, and which objects they are; with `drop`, without those hardly seen,
-        whose boxes come last."""
-        shown = None
-        if masks is not None:
-            shown = np.empty((len(masks), *self.size), np.uint8)
-            for mask, out in zip(masks, shown, strict=True):
-                view.show_labels(mask, out)
-        seen, whole = view.move_boxes(boxes, clip=drop), view.move_boxes(boxes, clip=False)
-        if not drop:
-            return seen, shown, np.arange(len(boxes)), seen[:0]
-        sides, whole_sides = seen[:, 2:] - seen[:, :2], whole[:, 2:] - whole[:, :2]
-        share = sides.prod(axis=1) / np.maximum(whole_sides.prod(axis=1), 1e-9)
-        enough = (sides >= 1).all(axis=1) & (share >= self.config.min_visibility)
-        if shown is not None:
-            seen = mask_boxes(shown)  # around what is seen of it; a box that was turned is larger
-        there = (seen[:, 2:] > seen[:, :2]).all(axis=1)
-        kept = np.flatnonzero(enough & there)
-        return seen[kept], None if shown is None else shown[kept], kept, seen[there & ~enough]
+def _places(count: int) -> np.ndarray:
+    return np.arange(count) if count else _NOWHERE
 
 
 def _shrink(motion: Motion, stored: Size, content: Size) -> int:
@@ -242,46 +250,3 @@ def _shrink(motion: Motion, stored: Size, content: Size) -> int:
         stored[0] * (bottom - top) / (content[0] * motion.zoom), stored[1] * (right - left) / (content[1] * motion.zoom)
     )
     return next(k for k in (8, 4, 2, 1) if k == 1 or spare >= k)
-
-
-def _colour_matrix(hue: float, saturation: float) -> np.ndarray:
-    """(3, 3) for RGB: colour turned by `hue` radians about grey and scaled by `saturation`, brightness kept."""
-    cosine, sine = saturation * math.cos(hue), saturation * math.sin(hue)
-    turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
-    return np.linalg.solve(_YIQ, turn @ _YIQ)
-
-
-def _pixel_transforms(sections: Sequence[dict[str, Any]]) -> list[Any]:
-    """albumentations' transforms of these names and arguments.
-
-    Raises:
-        ConfigError: there is none that changes pixels alone under this name, or an argument is wrong.
-    """
-    if not sections:
-        return []  # importing it takes seconds
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing it asks the network for its newest version
-    import albumentations
-
-    transforms = []
-    for i, section in enumerate(sections):
-        where = f"augment.albumentations.{i}"
-        arguments = dict(section)
-        name = arguments.pop("name", None)
-        kind = getattr(albumentations, str(name), None)
-        if not (isinstance(kind, type) and issubclass(kind, albumentations.ImageOnlyTransform)):
-            raise ConfigError(
-                "no transform of albumentations that changes pixels alone",
-                value=name,
-                where=f"{where}.name",
-                allowed="such as GaussianBlur, GaussNoise, ImageCompression, CLAHE, ToGray",
-                fix="what moves pixels is in crop, scale, shift, rotate and the flips, which move annotations too",
-            )
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # an unknown argument is only a warning there
-                transforms.append(kind(**arguments))
-        except (TypeError, ValueError, UserWarning) as error:
-            raise ConfigError(
-                f"wrong arguments for {name}", value=arguments, where=where, allowed=str(error)
-            ) from error
-    return transforms

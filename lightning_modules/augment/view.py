@@ -18,6 +18,7 @@ import numpy as np
 FILL_RGB = (124, 116, 104)  # ImageNet's mean colour: zero after normalisation
 
 Size = tuple[int, int]
+Span = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class Motion:
     """What is done to the picture. The default does nothing.
 
     Attributes:
-        crop: left, top, right, bottom of what is kept, as fractions.
+        crop: left, top, right, bottom of what is shown, as fractions; below 0 or above 1 there is no picture.
         mirror, upside_down: exchange left and right, top and bottom.
         zoom: factor about the middle.
         shift: x and y, as fractions of the size.
@@ -65,13 +66,15 @@ class View:
         whole = [max(1, int(length)) for length in stored]
         self._rotated = motion.angle != 0
         axes = ((1, left, right), (0, top, bottom))
+        self._parts = _picture_parts(motion)
+        kept = [(d, max(lo, 0.0) * stored[d], min(hi, 1.0) * stored[d]) for d, lo, hi in axes]
         if self._rotated:
-            ranges = [_pixels(lo * stored[d], hi * stored[d], whole[d]) for d, lo, hi in axes]
+            ranges = [_pixels(lo, hi, whole[d]) for d, lo, hi in kept]
             self._target = ((0, output[1]), (0, output[0]))
         else:
             shown = [
-                _shown(motion, i, (lo * stored[d], hi * stored[d]), whole[d], content[d], output[d])
-                for i, (d, lo, hi) in enumerate(axes)
+                _shown(motion, i, (lo, hi), whole[d], content[d], self._parts[i], output[d])
+                for i, (d, lo, hi) in enumerate(kept)
             ]
             ranges = [source for source, _ in shown]
             self._target = (shown[0][1], shown[1][1])
@@ -82,7 +85,7 @@ class View:
     @cached_property
     def _stored_to_output(self) -> np.ndarray:
         if self._rotated:
-            return _rotation(self._motion, self._source, self._content)
+            return _rotation(self._motion, self._source, self._parts, self._content)
         return _rectangles(self._source, self._target, self._motion.flips)
 
     @cached_property
@@ -122,12 +125,18 @@ class View:
         if clip:
             for axis, ((lo, hi), scale) in enumerate(zip(self._source, self._per_pixel, strict=True)):
                 boxes[:, axis::2] = boxes[:, axis::2].clip(lo * scale, hi * scale)
-        corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
-        moved = corners @ self._frame_to_output[:2, :2].T + self._frame_to_output[:2, 2]
+        moved = self._moved(boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2))
         out = np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1)
         if clip:
             out = out.clip(0, [*self.output[::-1]] * 2)
         return out.astype(np.float32)
+
+    def move_points(self, points: np.ndarray) -> np.ndarray:
+        """(.., 2) x and y in the frame -> (.., 2) float32 in the output, also where that lies outside of it."""
+        return self._moved(points.astype(np.float64)).astype(np.float32)
+
+    def _moved(self, points: np.ndarray) -> np.ndarray:
+        return points @ self._frame_to_output[:2, :2].T + self._frame_to_output[:2, 2]
 
     @property
     def _shrinks(self) -> bool:
@@ -153,6 +162,17 @@ class View:
             cv2.resize(part, (u1 - u0, v1 - v0), dst=target, interpolation=how)
 
 
+def _picture_parts(motion: Motion) -> tuple[Span, Span]:
+    """Where the picture lies in the content along x and y, as fractions: all of it unless the crop is larger."""
+    left, top, right, bottom = motion.crop
+    if min(left, top) >= 0 and max(right, bottom) <= 1:
+        return (0.0, 1.0), (0.0, 1.0)
+    x, y = (
+        ((max(lo, 0.0) - lo) / (hi - lo), (min(hi, 1.0) - lo) / (hi - lo)) for lo, hi in ((left, right), (top, bottom))
+    )
+    return (1 - x[1], 1 - x[0]) if motion.mirror else x, (1 - y[1], 1 - y[0]) if motion.upside_down else y
+
+
 def _pixels(lo: float, hi: float, length: int) -> tuple[int, int]:
     """The whole pixels nearest to [lo, hi] of an axis, at least one."""
     first = min(max(0, round(lo)), length - 1)
@@ -160,21 +180,26 @@ def _pixels(lo: float, hi: float, length: int) -> tuple[int, int]:
 
 
 def _shown(
-    motion: Motion, axis: int, kept: tuple[float, float], stored: int, content: int, output: int
+    motion: Motion, axis: int, kept: Span, stored: int, content: int, part: Span, output: int
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Along one axis, the stored pixels that are shown and the output's pixels that show them."""
+    """Along one axis, the stored pixels that are shown and the output's pixels that show them.
+
+    Args:
+        kept: the stored pixels within the crop; part: where these lie in the content, as fractions.
+    """
     middle, half = content * (0.5 + motion.shift[axis]), content * motion.zoom / 2
-    target = _pixels(middle - half, middle + half, output)
-    per_pixel = (kept[1] - kept[0]) / (2 * half)
-    lo, hi = (kept[0] + (edge - (middle - half)) * per_pixel for edge in target)
+    first, last = middle - half, middle + half
+    if part != (0, 1):
+        first, last = first + 2 * half * part[0], first + 2 * half * part[1]
+    target = _pixels(first, last, output)
+    per_pixel = (kept[1] - kept[0]) / (2 * half if part == (0, 1) else last - first)
+    lo, hi = (kept[0] + (edge - first) * per_pixel for edge in target)
     if motion.flips[axis]:
         lo, hi = kept[0] + kept[1] - hi, kept[0] + kept[1] - lo
     return _pixels(lo, hi, stored), target
 
 
-def _rectangles(
-    source: tuple[tuple[int, int], ...], target: tuple[tuple[int, int], ...], flip: tuple[bool, bool]
-) -> np.ndarray:
+def _rectangles(source: tuple[tuple[int, int], ...], target: tuple[Span, ...], flip: tuple[bool, bool]) -> np.ndarray:
     matrix = np.eye(3)
     for axis, ((x0, x1), (u0, u1)) in enumerate(zip(source, target, strict=True)):
         scale = (u1 - u0) / (x1 - x0)
@@ -185,9 +210,12 @@ def _rectangles(
     return matrix
 
 
-def _rotation(motion: Motion, source: tuple[tuple[int, int], ...], content: Size) -> np.ndarray:
+def _rotation(
+    motion: Motion, source: tuple[tuple[int, int], ...], parts: tuple[Span, ...], content: Size
+) -> np.ndarray:
     width, height = content[1], content[0]
-    onto_content = _rectangles(source, ((0, width), (0, height)), motion.flips)
+    target = tuple((length * lo, length * hi) for length, (lo, hi) in zip((width, height), parts, strict=True))
+    onto_content = _rectangles(source, target, motion.flips)
     cosine, sine = motion.zoom * math.cos(motion.angle), motion.zoom * math.sin(motion.angle)
     turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1.0]])
     there = _move(width * (0.5 + motion.shift[0]), height * (0.5 + motion.shift[1]))

@@ -1,18 +1,152 @@
-"""What joins a task and a model, which never import each other: how the one is called by the other.
+"""What joins a task and a model, which never import each other: what the one tells the other, and how it is called.
 
-A task names the family it needs (`Task.family`), a model the one it belongs to (`Model.family`), and `make check`
-compares the two of a run before anything is done.
+A task makes a spec (`Task.spec()`) and a model is built from one (`Model(config, spec)`). Each names the class of it,
+`spec_class`; a run joins two that name the same, which `make check` compares before anything is done. The spec's
+`protocol` says how the model is called.
 
-    captioner    `encode(images)`, `decode(..)`, `start(..)`, `step(..)`: `Captioner` of `tasks/captioning.py`
-    answerer     `model(images, questions, lengths, question_image)` -> answer logits (Q, K)
-    classifier   `model(images)` -> class logits (B, C)
-    segmenter    `model(images)` -> class logits (B, K, H, W)
-    detector     `model(images, targets, sizes=.., detect=..)` -> losses, boxes: `RCNN` of `blocks/rcnn.py`
-    instance segmenter    the same, with masks in targets and detections
+Shapes: B images (B, 3, H, W) uint8, normalised by the model; C classes without and K with background; V words.
+
+This file imports no torch, so that checking settings is quick.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
-Family = Literal["captioner", "answerer", "classifier", "segmenter", "detector", "instance segmenter"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    State = tuple[Tensor, ...]
+
+
+class Classifier(Protocol):
+    def __call__(self, images: Tensor) -> Tensor:
+        """Class logits (B, C) float32."""
+        ...
+
+
+class Segmenter(Protocol):
+    def __call__(self, images: Tensor) -> Tensor:
+        """Class logits (B, K, H, W) float32, for images of any sides."""
+        ...
+
+
+class Detector(Protocol):
+    """Finds objects; an instance segmenter is called in the same way, with masks in targets and detections."""
+
+    def __call__(
+        self,
+        images: Tensor | Sequence[Tensor],
+        targets: Sequence[Mapping[str, Tensor]] | None = None,
+        *,
+        sizes: Sequence[tuple[int, int]] | None = None,
+        detect: bool = False,
+    ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+        """Losses if there are targets, detections if asked for.
+
+        Args:
+            images: (B, 3, H, W) uint8, or B tensors (3, H, W) uint8 of any sizes.
+            targets: of each image `boxes` (N, 4) float32, `labels` (N,) int64 in 1..C, `ignored` (M, 4) float32, and
+                where masks are learnt `masks` (N, H, W) uint8.
+            sizes: (height, width) of each image's content, from its upper left corner; the whole image by default.
+            detect: whether to return detections.
+
+        Returns:
+            losses: float32 scalars, each a sum over images of that image's mean; empty without targets.
+            detections: per image `boxes` (D, 4) float32 in input pixels, `labels` (D,) int64, `scores` (D,) float32
+                falling, and where masks are learnt `masks` (D, 1, M, M) probabilities on the boxes.
+        """
+        ...
+
+
+class Captioner(Protocol):
+    """Writes words. Rows: images in `encode` and `start`, captions or hypotheses elsewhere; L places of the image."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Feature grid (B, D, h, w)."""
+        ...
+
+    def decode(self, features: Tensor, tokens: Tensor, caption_image: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, T, V) of the token after each of `tokens` (N, T), attention (N, T, L), both float32.
+
+        `caption_image` (N,) int64 is the image of each caption."""
+        ...
+
+    def start(self, features: Tensor) -> tuple[State, State]:
+        """What stays the same for an image, and the state before `<bos>`."""
+        ...
+
+    def step(self, memory: State, state: State, tokens: Tensor) -> tuple[Tensor, State, Tensor]:
+        """Logits (N, V), next state, attention (N, L) after `tokens` (N,)."""
+        ...
+
+
+class Answerer(Protocol):
+    def __call__(self, images: Tensor, questions: Tensor, lengths: Sequence[int], question_image: Tensor) -> Tensor:
+        """Answer logits (Q, A) float32 of Q questions.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+            questions: (Q, T) int64, padded at the end.
+            lengths: words of each question, Q numbers.
+            question_image: (Q,) int64, the image that each question is about.
+        """
+        ...
+
+
+class Spec:
+    """What a task tells its model. `protocol` is how the model is called."""
+
+    protocol: ClassVar[type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSpec(Spec):
+    protocol: ClassVar[type] = Classifier
+    num_classes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterSpec(Spec):
+    """`num_classes` counts background."""
+
+    protocol: ClassVar[type] = Segmenter
+    num_classes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorSpec(Spec):
+    """`num_foreground_classes` leaves background out, which is label 0; images are about `image_size` px wide and
+    high, which anchors follow."""
+
+    protocol: ClassVar[type] = Detector
+    num_foreground_classes: int
+    image_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceSegmenterSpec(Spec):
+    """As `DetectorSpec`, for models that also learn and give a mask for each box."""
+
+    protocol: ClassVar[type] = Detector
+    num_foreground_classes: int
+    image_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionerSpec(Spec):
+    """`vocabulary_size` is V, special tokens counted; 0 pads."""
+
+    protocol: ClassVar[type] = Captioner
+    vocabulary_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswererSpec(Spec):
+    """`vocabulary_size` of the questions, special tokens counted; 0 pads."""
+
+    protocol: ClassVar[type] = Answerer
+    vocabulary_size: int
+    num_answers: int

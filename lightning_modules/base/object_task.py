@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from contracts.ranges import SHARE, Range, check_ranges
 from contracts.records import DataSpec, Objects, Record
 from lightning_modules.augment.augment import Augment, AugmentConfig
+from lightning_modules.base.families import DetectorSpec, InstanceSegmenterSpec, Spec
 from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
 from lightning_modules.blocks.pixels import stack_images
 from lightning_modules.ops.boxes import to_original
@@ -48,14 +49,15 @@ class ObjectTask(BaseTask):
     """Base of the tasks that find objects. `with_masks` says whether masks are learnt and predicted."""
 
     with_masks: ClassVar[bool]
+    spec_class: ClassVar[type[DetectorSpec | InstanceSegmenterSpec]]
     config: ObjectConfig
 
     def __init__(self, config: ObjectConfig, data: DataSpec):
         super().__init__(config, data)
         self._augment = Augment(config.augment, size=config.image_size, mode="letterbox")
 
-    def model_args(self) -> dict[str, Any]:
-        return {"num_classes": len(self.data.classes), "image_size": self.config.image_size}
+    def spec(self) -> Spec:
+        return self.spec_class(num_foreground_classes=len(self.data.classes), image_size=self.config.image_size)
 
     # records to tensors
 
@@ -103,17 +105,19 @@ class ObjectTask(BaseTask):
             **{name: torch.from_numpy(np.concatenate([e[name] for e in examples])) for name in names},
         }
 
-    def truth(self, record: Record) -> Truth:
+    def truths(self, record: Record) -> list[Truth]:
         o = record.objects
-        return {
-            "boxes": o.boxes,
-            "labels": o.labels,
-            "areas": o.areas,
-            "is_crowd": o.is_crowd,
-            "is_difficult": o.is_difficult,
-            "size": (record.height, record.width),
-            "masks": list(o.masks) if self.with_masks else [],
-        }
+        return [
+            {
+                "boxes": o.boxes,
+                "labels": o.labels,
+                "areas": o.areas,
+                "is_crowd": o.is_crowd,
+                "is_difficult": o.is_difficult,
+                "size": (record.height, record.width),
+                "masks": list(o.masks) if self.with_masks else [],
+            }
+        ]
 
     # tensors to losses and predictions
 

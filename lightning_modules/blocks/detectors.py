@@ -6,6 +6,7 @@ Defaults suit images of 96 to 160 px on a CPU; COCO at 800 px wants the paper's:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,16 @@ from torchvision.ops.poolers import initLevelMapper
 
 from contracts.errors import ConfigError
 from contracts.ranges import COUNT, POSITIVE, SHARE, check_ranges
-from lightning_modules.blocks.backbones import LEVELS, BackboneName, build_backbone, check_backbone
-from lightning_modules.blocks.fpn import PyramidBackbone, check_levels
+from lightning_modules.base.families import DetectorSpec, InstanceSegmenterSpec
+from lightning_modules.blocks.backbones import LEVELS, Backbone, BackboneName, build_backbone, check_backbone
+from lightning_modules.blocks.fpn import Pyramid, check_levels
 from lightning_modules.blocks.norms import NormName
+from lightning_modules.ops.box_coding import Weights
 
 # Boxes from this side on, as a fraction of the image size, are read from c4: the paper's 224 px at its 800 px. The
 # anchors scale with the image, so this must, too, or every box of a small image is read from the finest level.
 CANONICAL_SIDE = 224 / 800
+BOX_WEIGHTS: Weights = (10.0, 10.0, 5.0, 5.0)  # of the box head's deltas, so that they are about 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +102,19 @@ class RCNNConfig:
         check_backbone(self.backbone, pretrained=self.pretrained, norm=self.norm)
 
 
-def detector_arguments(config: RCNNConfig, *, num_classes: int, image_size: int) -> dict[str, Any]:
-    """Keyword arguments of torchvision's `FasterRCNN` and `MaskRCNN` for C classes and images of `image_size` px."""
-    backbone = build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
-    pyramid = PyramidBackbone(backbone, config.levels, config.channels)
+def rcnn_backbone(config: RCNNConfig) -> Backbone:
+    return build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
+
+
+def detector_arguments(
+    config: RCNNConfig, in_channels: Mapping[str, int], spec: DetectorSpec | InstanceSegmenterSpec
+) -> dict[str, Any]:
+    """Keyword arguments of torchvision's `FasterRCNN` and `MaskRCNN` on a backbone with `in_channels` by level.
+
+    What is a backbone to torchvision is the pyramid alone here: `RCNN` has the one before it.
+    """
+    pyramid = Pyramid(in_channels, config.levels, config.channels)
+    image_size = spec.image_size
     share = len(config.anchors) // len(config.levels)
     sizes = [fraction * image_size for fraction in config.anchors]
     level_sizes = tuple(tuple(sizes[i : i + share]) for i in range(0, len(sizes), share))
@@ -113,11 +126,10 @@ def detector_arguments(config: RCNNConfig, *, num_classes: int, image_size: int)
         "rpn_post_nms_top_n_train": config.rpn_post_nms_train,
         "rpn_post_nms_top_n_test": config.rpn_post_nms_eval,
         "rpn_nms_thresh": config.rpn_nms_threshold,
-        "rpn_batch_size_per_image": config.rpn_batch,
         "box_roi_pool": roi_pool(config, config.roi_size, image_size),
         "box_head": TwoMLPHead(config.channels * config.roi_size**2, config.box_head),
-        "box_predictor": FastRCNNPredictor(config.box_head, num_classes + 1),
-        "box_batch_size_per_image": config.roi_batch,
+        "box_predictor": FastRCNNPredictor(config.box_head, spec.num_foreground_classes + 1),
+        "bbox_reg_weights": BOX_WEIGHTS,
         "box_score_thresh": config.score_threshold,
         "box_nms_thresh": config.nms_threshold,
         "box_detections_per_img": config.max_detections,

@@ -22,9 +22,13 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference
 from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
 
+from lightning_modules.blocks.backbones import Backbone
+from lightning_modules.blocks.detectors import BOX_WEIGHTS, RCNNConfig
 from lightning_modules.blocks.pixels import PixelNorm, pad_to_stride
 from lightning_modules.blocks.rcnn_losses import box_head_losses, mask_loss, rpn_losses
-from lightning_modules.ops.boxes import covered_fraction
+from lightning_modules.ops.box_coding import decode_boxes, encode_boxes
+from lightning_modules.ops.matching import MatchRule, assign
+from lightning_modules.ops.sampling import sample_balanced
 
 Target = dict[str, Tensor]
 Detection = dict[str, Tensor]
@@ -32,7 +36,9 @@ Losses = dict[str, Tensor]
 Features = OrderedDict[str, Tensor]
 Sizes = list[tuple[int, int]]
 
-IGNORED_COVER = 0.5  # a background anchor or proposal covered this much by an ignored region is not sampled
+# 1506.01497, 3.1.2 and 1504.08083, 2.3, whose lower limit of 0.1 for background later work left out.
+RPN_MATCH, RPN_POSITIVES = MatchRule(high=0.7, low=0.3, keep_best=True), 0.5
+ROI_MATCH, ROI_POSITIVES = MatchRule(high=0.5, low=0.5), 0.25
 
 
 class RCNN(nn.Module):
@@ -42,10 +48,12 @@ class RCNN(nn.Module):
     lie in one (half of their own area) and match no object are neither positive nor negative.
     """
 
-    def __init__(self, detector: FasterRCNN):
+    def __init__(self, config: RCNNConfig, backbone: Backbone, detector: FasterRCNN):
         super().__init__()
         self.pixel_norm = PixelNorm()
-        self.backbone = detector.backbone
+        self.rpn_batch, self.roi_batch = config.rpn_batch, config.roi_batch
+        self.backbone = backbone
+        self.pyramid = detector.backbone
         self.rpn = cast(RegionProposalNetwork, detector.rpn)
         self.roi_heads = cast(RoIHeads, detector.roi_heads)
 
@@ -73,7 +81,8 @@ class RCNN(nn.Module):
                 (and `masks` (D, 1, 28, 28) probabilities on the boxes); empty if not asked for.
         """
         batch = self._batch(images, sizes)
-        features = OrderedDict((name, x.float()) for name, x in self.backbone(batch.tensors).items())
+        maps = self.pyramid(self.backbone(batch.tensors))
+        features = OrderedDict((name, x.float()) for name, x in maps.items())
         losses: Losses = {}
         detections: list[Detection] = []
         with contextlib.ExitStack() as stack:
@@ -109,15 +118,20 @@ class RCNN(nn.Module):
             anchors = rpn.anchor_generator(batch, maps)
             per_level = [x[0].numel() for x in objectness_maps]
             objectness, deltas = concat_box_prediction_layers(objectness_maps, delta_maps)
-            boxes = rpn.box_coder.decode(deltas.detach(), anchors).view(len(anchors), -1, 4)
+            boxes = decode_boxes(deltas.detach(), torch.cat(anchors)).view(len(anchors), -1, 4)
             proposals, _ = rpn.filter_proposals(boxes, objectness, batch.image_sizes, per_level)
             if targets is None:
                 return proposals, {}
-            labels, matched = rpn.assign_targets_to_anchors(anchors, targets)
-            for label, anchor, target in zip(labels, anchors, targets, strict=True):
-                label[(label == 0) & (covered_fraction(anchor, target["ignored"]) >= IGNORED_COVER)] = -1
-            regression = rpn.box_coder.encode(matched, anchors)
-            objectness_loss, box_loss = rpn_losses(rpn, objectness, deltas, labels, regression)
+            matches = [
+                assign(one, target["boxes"], target["ignored"], RPN_MATCH)
+                for one, target in zip(anchors, targets, strict=True)
+            ]
+            samples = [sample_balanced(match, self.rpn_batch, RPN_POSITIVES) for match in matches]
+            wanted = [
+                encode_boxes(_matched(target["boxes"], match), one)
+                for one, target, match in zip(anchors, targets, matches, strict=True)
+            ]
+            objectness_loss, box_loss = rpn_losses(objectness, deltas, samples, wanted)
         return proposals, {"loss_objectness": objectness_loss, "loss_rpn_box_reg": box_loss}
 
     def _classify(self, features: Features, boxes: list[Tensor], sizes: Sizes) -> tuple[Tensor, Tensor]:
@@ -150,20 +164,21 @@ class RCNN(nn.Module):
     def _sample(
         self, proposals: list[Tensor], targets: list[Target]
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
-        """torchvision's `select_training_samples`, with ignored regions: boxes, their objects, labels and deltas."""
-        roi = self.roi_heads
-        truth = [target["boxes"] for target in targets]
-        boxes = roi.add_gt_proposals(proposals, truth)
-        matches, labels = roi.assign_targets_to_proposals(boxes, truth, [target["labels"] for target in targets])
-        for label, box, target in zip(labels, boxes, targets, strict=True):
-            label[(label == 0) & (covered_fraction(box, target["ignored"]) >= IGNORED_COVER)] = -1
-        matched: list[Tensor] = []
-        for i, chosen in enumerate(roi.subsample(labels)):
-            boxes[i], matches[i], labels[i] = boxes[i][chosen], matches[i][chosen], labels[i][chosen]
-            # An image without objects has only background, whose deltas count in no loss.
-            objects = truth[i] if len(truth[i]) else truth[i].new_zeros((1, 4))
-            matched.append(objects[matches[i]])
-        return boxes, matches, labels, list(roi.box_coder.encode(matched, boxes))
+        """Of proposals and true boxes, those that the heads learn from: boxes, their objects, labels and deltas."""
+        boxes, matches, labels, wanted = [], [], [], []
+        for found, target in zip(proposals, targets, strict=True):
+            candidates = torch.cat([found, target["boxes"]])
+            match = assign(candidates, target["boxes"], target["ignored"], ROI_MATCH)
+            positive, negative = sample_balanced(match, self.roi_batch, ROI_POSITIVES)
+            chosen = torch.where(positive | negative)[0]
+            box, match = candidates[chosen], match[chosen]
+            label = torch.zeros_like(match)
+            label[match >= 0] = target["labels"][match[match >= 0]]
+            boxes.append(box)
+            matches.append(match)
+            labels.append(label)
+            wanted.append(encode_boxes(_matched(target["boxes"], match), box, BOX_WEIGHTS))
+        return boxes, matches, labels, wanted
 
     def _detect(self, features: Features, proposals: list[Tensor], sizes: Sizes) -> list[Detection]:
         logits, deltas = self._classify(features, proposals, sizes)
@@ -176,6 +191,11 @@ class RCNN(nn.Module):
             for detection, masks in zip(detections, probs, strict=True):
                 detection["masks"] = masks
         return detections
+
+
+def _matched(objects: Tensor, matches: Tensor) -> Tensor:
+    """The object (A, 4) of each match; any box where there is none, whose deltas count in no loss."""
+    return (objects if len(objects) else objects.new_tensor([[0.0, 0.0, 1.0, 1.0]]))[matches.clamp(min=0)]
 
 
 def _full_precision(device: torch.device) -> torch.autocast:

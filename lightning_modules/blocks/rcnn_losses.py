@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from lightning_modules.ops.masks import mask_targets
 
@@ -22,21 +21,21 @@ _BETA = 1 / 9  # where smooth L1 turns from quadratic to linear, torchvision's
 
 
 def rpn_losses(
-    rpn: RegionProposalNetwork, objectness: Tensor, deltas: Tensor, labels: list[Tensor], regression: Sequence[Tensor]
+    objectness: Tensor, deltas: Tensor, samples: Sequence[tuple[Tensor, Tensor]], wanted: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Objectness and box loss over the anchors that `rpn` samples.
+    """Objectness and box loss over sampled anchors.
 
     Args:
         objectness: (B * A, 1) logits. deltas: (B * A, 4).
-        labels: B x (A,) float, 1 object, 0 background, -1 neither. regression: B x (A, 4), wanted deltas.
+        samples: B x positive and negative, (A,) bool each. wanted: B x (A, 4), deltas to the matched objects.
     """
-    positives, negatives = rpn.fg_bg_sampler(labels)
-    shares = _shares([positive | negative for positive, negative in zip(positives, negatives, strict=True)])
-    sampled, positive = torch.where(shares > 0)[0], torch.where(torch.cat(positives))[0]
+    shares = _shares([positive | negative for positive, negative in samples])
+    is_positive = torch.cat([positive for positive, _ in samples])
+    sampled, positive = torch.where(shares > 0)[0], torch.where(is_positive)[0]
     objectness_losses = F.binary_cross_entropy_with_logits(
-        objectness.flatten()[sampled], torch.cat(labels)[sampled], reduction="none"
+        objectness.flatten()[sampled], is_positive[sampled].float(), reduction="none"
     )
-    box_losses = F.smooth_l1_loss(deltas[positive], torch.cat(list(regression))[positive], beta=_BETA, reduction="none")
+    box_losses = F.smooth_l1_loss(deltas[positive], torch.cat(list(wanted))[positive], beta=_BETA, reduction="none")
     return (objectness_losses * shares[sampled]).sum(), (box_losses.sum(dim=1) * shares[positive]).sum()
 
 

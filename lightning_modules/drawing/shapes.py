@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from lightning_modules.drawing.letters import text_width, write
+
 MIN_PANEL_PX = 384  # shorter images are enlarged by a whole factor up to about this width
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_FONT_SCALE = 0.4
 _BAR_PX = 20
 _WHITE, _DARK, _GREY = (255, 255, 255), (24, 24, 24), (200, 200, 200)
 
@@ -80,7 +80,7 @@ def panels(images: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndarray:
     columns = []
     for image, title in zip(images, titles, strict=True):
         bar = np.full((_BAR_PX, image.shape[1], 3), _DARK, np.uint8)
-        cv2.putText(bar, title, (4, 14), _FONT, _FONT_SCALE, _WHITE, 1, cv2.LINE_AA)
+        write(bar, title, 4, 14, _WHITE)
         columns.append(np.concatenate([bar, image]))
     gap = np.full((columns[0].shape[0], 4, 3), 255, np.uint8)
     parts = [part for column in columns for part in (column, gap)]
@@ -92,7 +92,7 @@ def legend(width: int, names: Sequence[tuple[int, str]]) -> np.ndarray:
     rows: list[list[tuple[int, str, int]]] = [[]]
     x = 4
     for label, name in names:
-        needed = 22 + _text_width(name)
+        needed = 22 + text_width(name)
         if x + needed > width and rows[-1]:
             rows.append([])
             x = 4
@@ -103,22 +103,18 @@ def legend(width: int, names: Sequence[tuple[int, str]]) -> np.ndarray:
         y = i * _BAR_PX
         for label, name, left in row:
             cv2.rectangle(strip, (left, y + 4), (left + 12, y + 16), class_color(label), -1)
-            cv2.putText(strip, name, (left + 16, y + 14), _FONT, _FONT_SCALE, _DARK, 1, cv2.LINE_AA)
+            write(strip, name, left + 16, y + 14, _DARK)
     return strip
-
-
-def _text_width(text: str) -> int:
-    return int(cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)[0][0])
 
 
 def _tag(canvas: np.ndarray, text: str, x: int, y: int, color: tuple[int, int, int]) -> None:
     """The text on its colour, above the point if there is room, always inside the canvas."""
-    width, height = _text_width(text) + 4, 14
+    width, height = text_width(text) + 4, 14
     x = max(0, min(x, canvas.shape[1] - width))
     top = y - height if y >= height else y
     cv2.rectangle(canvas, (x, top), (x + width, top + height), color, -1)
     dark_text = 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2] > 140
-    cv2.putText(canvas, text, (x + 2, top + 11), _FONT, _FONT_SCALE, _DARK if dark_text else _WHITE, 1, cv2.LINE_AA)
+    write(canvas, text, x + 2, top + 11, _DARK if dark_text else _WHITE)
 
 
 def _blend_mask(canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> None:

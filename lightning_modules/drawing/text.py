@@ -1,7 +1,4 @@
-"""Pictures of words: text blocks, bars and attention overlays, with OpenCV and numpy only.
-
-Images are (H, W, 3) uint8 RGB. OpenCV's fonts hold ASCII; any other character is drawn as "?".
-"""
+"""Pictures of words: text blocks, bars and attention overlays. Images are (H, W, 3) uint8 RGB."""
 
 from __future__ import annotations
 
@@ -9,6 +6,8 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+
+from lightning_modules.drawing.letters import text_width, write
 
 Colour = tuple[int, int, int]
 
@@ -19,8 +18,6 @@ GREEN: Colour = (0, 130, 60)
 RED: Colour = (200, 30, 30)
 BLUE: Colour = (60, 110, 200)
 
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_SCALE = 0.42
 LINE_PX = 17  # height of one text line
 _MARGIN_PX = 6
 
@@ -32,14 +29,10 @@ def fit(image: np.ndarray, width: int) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=method)
 
 
-def text_width(text: str) -> int:
-    return cv2.getTextSize(text, _FONT, _SCALE, 1)[0][0]
-
-
 def wrap(text: str, width: int) -> list[str]:
     """`text` in lines of at most `width` pixels; a word that is longer alone gets its own line."""
     lines: list[str] = []
-    for word in text.encode("ascii", "replace").decode().split():
+    for word in text.split():
         if lines and text_width(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
         else:
@@ -49,8 +42,7 @@ def wrap(text: str, width: int) -> list[str]:
 
 def put_text(canvas: np.ndarray, text: str, x: int, y: int, colour: Colour) -> None:
     """Draws one line on `canvas` in place, its upper left corner at (x, y)."""
-    ascii_text = text.encode("ascii", "replace").decode()
-    cv2.putText(canvas, ascii_text, (x, y + LINE_PX - 5), _FONT, _SCALE, colour, 1, cv2.LINE_AA)
+    write(canvas, text, x, y + LINE_PX - 5, colour)
 
 
 def text_block(paragraphs: Sequence[tuple[str, Colour]], width: int) -> np.ndarray:

@@ -19,6 +19,7 @@ Shapes: P proposals and N objects of an image, M objects of the split, K counts,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -32,11 +33,11 @@ _COCO_IOUS = np.linspace(0.5, 0.95, 10)
 
 
 def measure_proposals(
-    proposals: Mapping[str, np.ndarray],
-    objects: Mapping[str, np.ndarray],
+    proposals: Mapping[Any, np.ndarray],
+    objects: Mapping[Any, np.ndarray],
     *,
     counts: Sequence[int] = (10, 100, 1000),
-    labels: Mapping[str, np.ndarray] | None = None,
+    labels: Mapping[Any, np.ndarray] | None = None,
 ) -> Measurement:
     """Fractions in 0..1 over the best k proposals of every image, for each k of `counts`: `recall_50@k`,
     `recall_70@k`, `AR@k`, `coco_AR@k`, and `MABO@k` or, without labels, `ABO@k`. NaN without objects.
@@ -90,7 +91,7 @@ def measure_proposals(
 
 
 def _overlaps(
-    proposals: Mapping[str, np.ndarray], objects: Mapping[str, np.ndarray], keys: Sequence[str], counts: Sequence[int]
+    proposals: Mapping[Any, np.ndarray], objects: Mapping[Any, np.ndarray], keys: Sequence[Any], counts: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of every object (M, K): IoU with its own proposal (0 below 0.5), best IoU, share of COCO's thresholds found."""
     matched, best, coco = ([np.zeros((0, len(counts)))] for _ in range(3))
@@ -158,7 +159,7 @@ def _class_means(weights: np.ndarray, image: np.ndarray, best: np.ndarray, class
 
 
 def _check(
-    proposals: Mapping[str, np.ndarray], objects: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray] | None
+    proposals: Mapping[Any, np.ndarray], objects: Mapping[Any, np.ndarray], labels: Mapping[Any, np.ndarray] | None
 ) -> None:
     for name, keys in (
         ("proposals", proposals.keys()),

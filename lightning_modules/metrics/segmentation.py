@@ -1,6 +1,7 @@
 """Semantic segmentation metrics from one confusion matrix over the whole split, as VOC's VOCevalseg counts.
 
-Shapes: K classes with background, labels 0..K-1; matrix (K, K) int64, rows truth, columns prediction.
+Shapes: K classes with background, labels 0..K-1; matrix (K, K) int64, rows truth, columns prediction, made by
+`segmentation_scores.py`.
 """
 
 from __future__ import annotations
@@ -8,34 +9,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from contracts.errors import DataError
 from contracts.records import IGNORE_INDEX
 from lightning_modules.metrics.measurement import SOURCE, Measurement
-
-
-def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts of (truth, predicted) over the pixels whose truth is not ignored: two (H, W) maps -> (K, K) int64.
-
-    Raises:
-        DataError: different sizes, or a label that is neither a class nor (in the truth) ignored.
-    """
-    if truth.shape != predicted.shape:
-        raise DataError(
-            "a predicted label map must have the size of its truth",
-            value=predicted.shape,
-            allowed=str(truth.shape),
-            fix="resize the logits, not the labels",
-        )
-    counted = truth != IGNORE_INDEX
-    rows, columns = truth[counted].astype(np.int64), predicted[counted].astype(np.int64)
-    for name, labels in (("truth", rows), ("prediction", columns)):
-        if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
-            raise DataError(
-                f"a label of the {name} is not a class id",
-                value=int(labels.max() if labels.max() >= num_classes else labels.min()),
-                allowed=f"0..{num_classes - 1}" + (f" or {IGNORE_INDEX}" if name == "truth" else ""),
-            )
-    return np.bincount(rows * num_classes + columns, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def class_ious(matrix: np.ndarray) -> np.ndarray:

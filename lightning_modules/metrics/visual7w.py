@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +20,10 @@ _NUM_NAMED = 5  # ids that an error lists
 
 
 def measure_visual7w(
-    truth: Mapping[int, tuple[str, str]],
-    chosen: Mapping[int, str],
+    truth: Mapping[Any, tuple[str, str]],
+    chosen: Mapping[Any, str],
     *,
-    images: Mapping[int, Hashable] | None = None,
+    images: Mapping[Any, Hashable] | None = None,
 ) -> Measurement:
     """Fractions in 0..1 of questions answered right: `overall` and one per question type; NaN without questions.
 
@@ -69,7 +70,7 @@ def measure_visual7w(
     )
 
 
-def _check_ids(ids: Iterable[int], what: str) -> None:
+def _check_ids(ids: Iterable[Any], what: str) -> None:
     wrong = sorted(ids)
     if wrong:
         raise DataError(

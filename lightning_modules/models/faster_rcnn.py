@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 
-from lightning_modules.base.families import Family
-from lightning_modules.blocks.detectors import RCNNConfig, detector_arguments
+from lightning_modules.base.families import DetectorSpec
+from lightning_modules.blocks.detectors import RCNNConfig, detector_arguments, rcnn_backbone
 from lightning_modules.blocks.rcnn import RCNN
 
 
@@ -18,9 +18,10 @@ class Config(RCNNConfig):
 
 
 class Model(RCNN):
-    """Boxes of `num_classes` classes (background not counted) in images of about `image_size` px."""
+    """Boxes with class and score."""
 
-    family: ClassVar[Family] = "detector"
+    spec_class: ClassVar[type] = DetectorSpec
 
-    def __init__(self, config: Config, *, num_classes: int, image_size: int):
-        super().__init__(FasterRCNN(**detector_arguments(config, num_classes=num_classes, image_size=image_size)))
+    def __init__(self, config: Config, spec: DetectorSpec):
+        backbone = rcnn_backbone(config)
+        super().__init__(config, backbone, FasterRCNN(**detector_arguments(config, backbone.channels, spec)))

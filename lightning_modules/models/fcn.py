@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from contracts.ranges import COUNT, Range, check_ranges
-from lightning_modules.base.families import Family
+from lightning_modules.base.families import SegmenterSpec
 from lightning_modules.blocks.backbones import BackboneName, build_backbone, check_backbone
 from lightning_modules.blocks.norms import NormName
 from lightning_modules.blocks.pixels import PixelNorm, pad_to_stride
@@ -60,13 +60,13 @@ def _zero_scores(in_channels: int, num_classes: int) -> nn.Conv2d:
 class Model(nn.Module):
     """FCN on a backbone of ours. The skips' scores start at zero, as in the paper, so an 8s starts as a 32s."""
 
-    family: ClassVar[Family] = "segmenter"
+    spec_class: ClassVar[type] = SegmenterSpec
 
-    def __init__(self, config: Config, *, num_classes: int):
+    def __init__(self, config: Config, spec: SegmenterSpec):
         super().__init__()
         self.pixel_norm = PixelNorm()
         self.backbone = build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
-        channels, width = self.backbone.channels, config.head_channels
+        channels, width, num_classes = self.backbone.channels, config.head_channels, spec.num_classes
         self.head = nn.Sequential(
             nn.Conv2d(channels["c5"], width, 3, 1, 1),
             nn.ReLU(inplace=True),

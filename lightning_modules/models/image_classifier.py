@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from contracts.ranges import Range, check_ranges
-from lightning_modules.base.families import Family
+from lightning_modules.base.families import ClassifierSpec
 from lightning_modules.blocks.backbones import BackboneName, build_backbone, check_backbone
 from lightning_modules.blocks.norms import NormName
 from lightning_modules.blocks.pixels import PixelNorm
@@ -35,14 +35,14 @@ class Config:
 class Model(nn.Module):
     """Class scores of whole images; the linear layer starts at zero, so that training starts from equal scores."""
 
-    family: ClassVar[Family] = "classifier"
+    spec_class: ClassVar[type] = ClassifierSpec
 
-    def __init__(self, config: Config, *, num_classes: int):
+    def __init__(self, config: Config, spec: ClassifierSpec):
         super().__init__()
         self.pixel_norm = PixelNorm()
         self.backbone = build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
         self.dropout = nn.Dropout(config.dropout)
-        self.classify = nn.Linear(self.backbone.channels["c5"], num_classes)
+        self.classify = nn.Linear(self.backbone.channels["c5"], spec.num_classes)
         nn.init.zeros_(self.classify.weight)
         nn.init.zeros_(self.classify.bias)
 

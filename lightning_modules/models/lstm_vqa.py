@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contracts.ranges import COUNT, Range, check_ranges
-from lightning_modules.base.families import Family
+from lightning_modules.base.families import AnswererSpec
 from lightning_modules.blocks.attention import AdditiveAttention
 from lightning_modules.blocks.backbones import BackboneName, build_backbone, check_backbone
 from lightning_modules.blocks.language import LSTMEncoder
@@ -55,16 +55,16 @@ class Config:
 class Model(nn.Module):
     """Image and question each become a vector of F channels; their product goes through an MLP to the answers."""
 
-    family: ClassVar[Family] = "answerer"
+    spec_class: ClassVar[type] = AnswererSpec
 
-    def __init__(self, config: Config, *, vocabulary_size: int, num_answers: int):
+    def __init__(self, config: Config, spec: AnswererSpec):
         super().__init__()
         self.normalise = PixelNorm()
         self.backbone = build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
         self.level = config.features
         channels = self.backbone.channels[config.features]
         self.question = LSTMEncoder(
-            vocabulary_size,
+            spec.vocabulary_size,
             embedding=config.embedding_channels,
             hidden=config.hidden_channels,
             layers=config.num_layers,
@@ -84,7 +84,7 @@ class Model(nn.Module):
             nn.Linear(fused, fused),
             nn.Tanh(),
             nn.Dropout(config.dropout),
-            nn.Linear(fused, num_answers),
+            nn.Linear(fused, spec.num_answers),
         )
 
     def forward(self, images: Tensor, questions: Tensor, lengths: Sequence[int], question_image: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from torchvision.models.detection.mask_rcnn import MaskRCNN, MaskRCNNHeads, Mask
 
 from contracts.errors import ConfigError
 from contracts.ranges import COUNT, check_ranges
-from lightning_modules.base.families import Family
-from lightning_modules.blocks.detectors import RCNNConfig, detector_arguments, roi_pool
+from lightning_modules.base.families import InstanceSegmenterSpec
+from lightning_modules.blocks.detectors import RCNNConfig, detector_arguments, rcnn_backbone, roi_pool
 from lightning_modules.blocks.rcnn import RCNN
 
 
@@ -30,17 +30,16 @@ class Config(RCNNConfig):
 
 
 class Model(RCNN):
-    """Boxes and masks of `num_classes` classes (background not counted) in images of about `image_size` px."""
+    """Boxes with class, score and mask."""
 
-    family: ClassVar[Family] = "instance segmenter"
+    spec_class: ClassVar[type] = InstanceSegmenterSpec
 
-    def __init__(self, config: Config, *, num_classes: int, image_size: int):
-        last = config.mask_channels[-1]
-        super().__init__(
-            MaskRCNN(
-                **detector_arguments(config, num_classes=num_classes, image_size=image_size),
-                mask_roi_pool=roi_pool(config, config.mask_roi_size, image_size),
-                mask_head=MaskRCNNHeads(config.channels, list(config.mask_channels), dilation=1),
-                mask_predictor=MaskRCNNPredictor(last, last, num_classes + 1),
-            )
+    def __init__(self, config: Config, spec: InstanceSegmenterSpec):
+        backbone, last = rcnn_backbone(config), config.mask_channels[-1]
+        detector = MaskRCNN(
+            **detector_arguments(config, backbone.channels, spec),
+            mask_roi_pool=roi_pool(config, config.mask_roi_size, spec.image_size),
+            mask_head=MaskRCNNHeads(config.channels, list(config.mask_channels), dilation=1),
+            mask_predictor=MaskRCNNPredictor(last, last, spec.num_foreground_classes + 1),
         )
+        super().__init__(config, backbone, detector)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from contracts.ranges import COUNT, Range, check_ranges
-from lightning_modules.base.families import Family
+from lightning_modules.base.families import CaptionerSpec
 from lightning_modules.blocks.attention import AdditiveAttention
 from lightning_modules.blocks.backbones import BackboneName, build_backbone, check_backbone
 from lightning_modules.blocks.norms import NormName
@@ -50,21 +50,21 @@ class Config:
 
 
 class Model(nn.Module):
-    """Implements `Captioner` of `tasks/captioning.py`.
+    """A `Captioner` (`base/families.py`).
 
     All that does not depend on the previous step stands outside the time loop: the attention keys, the words' part
     of the LSTM gates, and, in training, the deep output layer with the product with the vocabulary.
     """
 
-    family: ClassVar[Family] = "captioner"
+    spec_class: ClassVar[type] = CaptionerSpec
 
-    def __init__(self, config: Config, *, vocabulary_size: int):
+    def __init__(self, config: Config, spec: CaptionerSpec):
         super().__init__()
         self.normalise = PixelNorm()
         self.backbone = build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
         self.level = config.features
         channels = self.backbone.channels[config.features]
-        self.decoder = Decoder(config, feature_channels=channels, vocabulary_size=vocabulary_size)
+        self.decoder = Decoder(config, feature_channels=channels, vocabulary_size=spec.vocabulary_size)
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> feature grid (B, D, h, w)."""
@@ -75,7 +75,7 @@ class Model(nn.Module):
 
         Args:
             features: (B, D, h, w) from `encode`.
-            tokens: (K, T) int64, beginning with `<bos>`.
+            tokens: (K, T) int64, beginning with `BEGIN`.
             caption_image: (K,) int64, the image of each caption.
         """
         memory, state = self.start(features)
@@ -84,7 +84,7 @@ class Model(nn.Module):
         return self.decoder(memory, state, tokens)
 
     def start(self, features: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """What is constant for an image and the state before `<bos>`, each a tuple of tensors with B rows."""
+        """What is constant for an image and the state before `BEGIN`, each a tuple of tensors with B rows."""
         return self.decoder.start(features.flatten(2).transpose(1, 2))
 
     def step(

@@ -46,3 +46,57 @@ def pairwise_ious(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     intersections = (high - low).clip(min=0).prod(axis=2)
     areas = [(b[:, 2:] - b[:, :2]).prod(axis=1) for b in (first, second)]
     return intersections / np.maximum(areas[0][:, None] + areas[1][None, :] - intersections, 1e-12)
+
+
+def box_areas(boxes: np.ndarray) -> np.ndarray:
+    """(N, 4) -> (N,) in square pixels."""
+    return (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+
+
+def clip_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """What of the boxes (N, 4) lies in an image of `size` (height, width); no area where nothing does."""
+    return boxes.clip(0, [size[1], size[0]] * 2).astype(np.float32)
+
+
+def mask_boxes(masks: np.ndarray) -> np.ndarray:
+    """Tight boxes of masks: (N, H, W) -> (N, 4) float32; zeros where a mask is empty."""
+    boxes = np.zeros((len(masks), 4), np.float32)
+    for box, mask in zip(boxes, masks, strict=True):
+        columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+        if len(columns):
+            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return boxes
+
+
+def quad_boxes(quads: np.ndarray) -> np.ndarray:
+    """The least boxes around quads: (Q, 4, 2), x before y -> (Q, 4) float32."""
+    return np.concatenate([quads.min(axis=1), quads.max(axis=1)], axis=1).astype(np.float32)
+
+
+def quad_areas(quads: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+    """(Q, 4, 2) -> (Q,) float32 in square pixels.
+
+    Args:
+        size: only what lies in an image of this (height, width) counts.
+    """
+    areas = np.zeros(len(quads), np.float32)
+    for i, quad in enumerate(quads.astype(np.float64)):
+        polygon = quad if size is None else _clip_polygon(quad, size)
+        x, y = polygon[:, 0], polygon[:, 1]
+        areas[i] = abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()) / 2
+    return areas
+
+
+def _clip_polygon(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Sutherland's and Hodgman's: (K, 2) -> (K', 2), cut at the image's four sides, one after the other."""
+    for axis, limit, sign in ((0, 0, 1), (0, size[1], -1), (1, 0, 1), (1, size[0], -1)):
+        inside = sign * (points[:, axis] - limit)  # 0 or more: within
+        kept = []
+        for i, (point, depth) in enumerate(zip(points, inside, strict=True)):
+            before, depth_before = points[i - 1], inside[i - 1]
+            if (depth >= 0) != (depth_before >= 0):
+                kept.append(before + (point - before) * (depth_before / (depth_before - depth)))
+            if depth >= 0:
+                kept.append(point)
+        points = np.array(kept).reshape(-1, 2)
+    return points

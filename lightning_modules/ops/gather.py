@@ -28,6 +28,11 @@ def _cpu_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
     return group
 
 
+def is_first() -> bool:
+    """Whether this is rank 0, or the only process."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
 def gather_to_first(item: T) -> list[T] | None:
     """Every rank's `item` in rank order on rank 0, None elsewhere; `[item]` without a process group."""
     if not (dist.is_available() and dist.is_initialized()):
@@ -37,13 +42,30 @@ def gather_to_first(item: T) -> list[T] | None:
     return parts
 
 
-def gather_to_all(item: T) -> list[T]:
-    """Every rank's `item` in rank order, on every rank; `[item]` without a process group."""
+def gather_to_all(item: T, group: dist.ProcessGroup | None = None) -> list[T]:
+    """Every rank's `item` in rank order, on every rank of `group` (None: all); `[item]` without a process group."""
     if not (dist.is_available() and dist.is_initialized()):
         return [item]
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, item, group=_group())
+    group = group or _group()
+    parts: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(parts, item, group=group)
     return parts
+
+
+def gather_tensors(tensor: Tensor, group: dist.ProcessGroup | None = None) -> list[Tensor]:
+    """`gather_to_all` for a tensor of any size on each rank, where it lies: a `dist_sync_fn` of `torchmetrics.Metric`.
+
+    Args:
+        group: torchmetrics', if a metric was given one.
+    """
+    return [part.to(tensor.device) for part in gather_to_all(tensor.cpu(), group)]
+
+
+def gather_tensors_to_first(tensor: Tensor, group: dist.ProcessGroup | None = None) -> list[Tensor]:
+    """The same on rank 0 alone, for a metric that is computed there; elsewhere `[tensor]`."""
+    assert group is None, "of all ranks"
+    parts = gather_to_first(tensor.cpu())
+    return [tensor] if parts is None else [part.to(tensor.device) for part in parts]
 
 
 def broadcast_from_first(item: T) -> T:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,15 @@ from lightning_modules.reports._report import BaseReport
 
 
 class ObjectReport(BaseReport[ObjectTask]):
-    def picture(self, record: Record, prediction: Prediction, truth: Truth | None) -> np.ndarray:
+    def picture(self, record: Record, predictions: Sequence[Prediction], truths: Sequence[Truth] | None) -> np.ndarray:
+        (prediction,) = predictions
         task, image = self.task, decode_record(record)
         shown = np.flatnonzero(prediction["scores"] >= task.config.picture_score)
         texts = [f"{task.class_name(prediction['labels'][i])} {prediction['scores'][i]:.2f}" for i in shown]
         drawn = [self._draw(image, prediction, shown, texts)]
         titles = [f"predicted (score >= {task.config.picture_score:g})"]
-        if truth is not None:
+        if truths is not None:
+            (truth,) = truths
             texts = [task.class_name(label) + _flags(truth, i) for i, label in enumerate(truth["labels"])]
             drawn.append(self._draw(image, truth, np.arange(len(texts)), texts))
             titles.append("truth")

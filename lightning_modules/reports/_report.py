@@ -7,7 +7,7 @@ depend on nothing here, so that another color trains nothing again.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -20,7 +20,7 @@ AnyTask = TypeVar("AnyTask", bound=BaseTask)
 
 
 class BaseReport(ABC, Generic[AnyTask]):
-    """The constant predictor, the pictures and the plots of one task."""
+    """The constant predictor, the pictures and the plots of one task. Mappings are keyed by item id."""
 
     def __init__(self, task: AnyTask):
         self.task = task
@@ -31,8 +31,12 @@ class BaseReport(ABC, Generic[AnyTask]):
         a trained model must be compared with."""
 
     @abstractmethod
-    def picture(self, record: Record, prediction: Prediction, truth: Truth | None) -> np.ndarray:
-        """The prediction drawn on what it was made from (and the truth beside it, if known).
+    def picture(self, record: Record, predictions: Sequence[Prediction], truths: Sequence[Truth] | None) -> np.ndarray:
+        """The predictions of a record's items drawn on what they were made from (and the truths beside them).
+
+        Args:
+            predictions: one per item of the record, in the order of `BaseTask.items`.
+            truths: the same; None where they are not known.
 
         Returns:
             (h, w, 3) uint8 RGB, of any size.

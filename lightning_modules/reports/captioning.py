@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,11 +12,12 @@ from contracts.text import joined, words
 from lightning_modules.augment.images import decode_record
 from lightning_modules.base.task import Prediction, Truth
 from lightning_modules.drawing import text as draw
+from lightning_modules.metrics.caption_scores import references_of
 from lightning_modules.metrics.captions import CaptionMetrics
 from lightning_modules.reports import _plots
 from lightning_modules.reports._plots import Plot
 from lightning_modules.reports._report import BaseReport
-from lightning_modules.tasks.captioning import Task, references_of
+from lightning_modules.tasks.captioning import Task
 
 _NUM_CONSTANT_CANDIDATES = 50
 _NUM_PLOTTED_WORDS = 30
@@ -26,7 +27,7 @@ _TILE_PX, _NUM_COLUMNS = 104, 6
 class Report(BaseReport[Task]):
     def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
         """The reference caption that scores the best BLEU-4 if written for every image, of the most frequent ones."""
-        keys, references = references_of(truths)
+        keys, references = references_of({key: truth["captions"] for key, truth in truths.items()})
         counts = Counter(tuple(words(text)) for key in keys for text in truths[key]["captions"])
         candidates = [list(caption) for caption, _ in counts.most_common(_NUM_CONSTANT_CANDIDATES)]
         metrics = CaptionMetrics(references)
@@ -39,11 +40,13 @@ class Report(BaseReport[Task]):
         }
         return dict.fromkeys(truths, prediction)
 
-    def picture(self, record: Record, prediction: Prediction, truth: Truth | None) -> np.ndarray:
+    def picture(self, record: Record, predictions: Sequence[Prediction], truths: Sequence[Truth] | None) -> np.ndarray:
         """The image with its caption (and two references), below it one tile per word: where the model looked."""
+        (prediction,) = predictions
         image, width = decode_record(record), _NUM_COLUMNS * (_TILE_PX + 4)
         paragraphs = [(prediction["caption"] or "(no word)", draw.BLUE)]
-        if truth is not None:
+        if truths is not None:
+            (truth,) = truths
             paragraphs += [(text, draw.GREY) for text in truth["captions"][:2]]
         parts = [draw.fit(image, width // 2), draw.text_block(paragraphs, width)]
         small = draw.fit(image, _TILE_PX)
@@ -74,7 +77,7 @@ def _word_plot(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth
         if not truth["captions"]:
             continue
         common = set.intersection(*(set(words(text)) for text in truth["captions"]))
-        expected.update(common)
+        expected.update(sorted(common))  # of equally frequent words the first stand first
         found.update(common & set(predictions[key]["words"]))
     rows = [(word, found[word] / count) for word, count in expected.most_common(_NUM_PLOTTED_WORDS)]
     title = "Words that all references of an image use: share of images whose caption has them"

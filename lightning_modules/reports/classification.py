@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -27,10 +27,12 @@ class Report(BaseReport[Task]):
         probs = (counts / max(1, len(truths))).astype(np.float32)
         return {key: {"probs": probs} for key in truths}
 
-    def picture(self, record: Record, prediction: Prediction, truth: Truth | None) -> np.ndarray:
+    def picture(self, record: Record, predictions: Sequence[Prediction], truths: Sequence[Truth] | None) -> np.ndarray:
         """The image over its best classes: green right, red wrong, blue where the truth is unknown."""
+        (prediction,) = predictions
         top, color, title = self.task.top(prediction), draw.BLUE, ""
-        if truth is not None:
+        if truths is not None:
+            (truth,) = truths
             title = self.task.data.classes[truth["label"]]
             color = draw.GREEN if top[0][0] == title else draw.RED
         bars = [(name, probability, draw.GREY if i else color) for i, (name, probability) in enumerate(top)]
@@ -40,8 +42,9 @@ class Report(BaseReport[Task]):
         return draw.stack(parts)
 
     def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
-        scores, labels = self.task.columns(predictions, truths)
-        names, predicted = self.task.data.classes, scores.argmax(axis=1)
+        names, keys = self.task.data.classes, sorted(truths)
+        predicted = np.array([predictions[key]["probs"].argmax() for key in keys], np.int64)
+        labels = np.array([truths[key]["label"] for key in keys], np.int64)
         pairs = [(names[t], names[p]) for t, p in zip(labels.tolist(), predicted.tolist(), strict=True)]
         frequent = [label for label, _ in Counter(labels.tolist()).most_common(_NUM_CONFUSED)]
         accuracies = [(names[i], float((predicted[labels == i] == i).mean())) for i in frequent]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from lightning_modules.augment.images import decode_record, decode_semantic
 from lightning_modules.base.task import Prediction, Truth
 from lightning_modules.drawing.shapes import draw_label_map, enlarge, enlargement, legend, panels
 from lightning_modules.metrics.segmentation import BOUNDARY_PX, ERROR_KINDS, class_ious, count_errors
+from lightning_modules.metrics.segmentation_scores import confusion_matrix
 from lightning_modules.reports import _plots
 from lightning_modules.reports._plots import Plot
 from lightning_modules.reports._report import BaseReport
@@ -23,11 +24,13 @@ class Report(BaseReport[Task]):
         shapes = {key: decode_semantic(truth["label_map"]).shape for key, truth in truths.items()}
         return {key: {"label_map": encode_label_map(np.zeros(shape, np.uint8))} for key, shape in shapes.items()}
 
-    def picture(self, record: Record, prediction: Prediction, truth: Truth | None) -> np.ndarray:
+    def picture(self, record: Record, predictions: Sequence[Prediction], truths: Sequence[Truth] | None) -> np.ndarray:
+        (prediction,) = predictions
         image = decode_record(record)
         maps = [decode_semantic(prediction["label_map"])]
         titles = ["image", "predicted"]
-        if truth is not None:
+        if truths is not None:
+            (truth,) = truths
             maps.append(decode_semantic(truth["label_map"]))
             titles.append("truth (grey: ignored)")
         drawn = [enlarge(image, enlargement(image)), *(draw_label_map(image, m, IGNORE_INDEX) for m in maps)]
@@ -37,7 +40,11 @@ class Report(BaseReport[Task]):
         return np.concatenate([picture, strip])
 
     def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
-        names, matrix = self.task.class_names, self.task.confusions(predictions, truths).sum(axis=0)
+        names = self.task.class_names
+        matrix = np.zeros((len(names), len(names)), np.int64)
+        for key, truth in truths.items():
+            predicted = decode_semantic(predictions[key]["label_map"])
+            matrix += confusion_matrix(decode_semantic(truth["label_map"]), predicted, len(names))
         ious = [(n, float(v)) for n, v in zip(names, class_ious(matrix), strict=True) if not np.isnan(v)]
         return [
             _plots.confusion_of_matrix("confusion", names, matrix, title="pixels"),

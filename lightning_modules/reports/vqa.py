@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from lightning_modules.metrics.vqa_accuracy import (
 from lightning_modules.reports import _plots
 from lightning_modules.reports._plots import Plot
 from lightning_modules.reports._report import BaseReport
-from lightning_modules.tasks.vqa import Task, accuracy
+from lightning_modules.tasks.vqa import Task
 
 _NUM_PLOTTED = 30
 _NUM_CONFUSED = 12
@@ -31,32 +31,31 @@ class Report(BaseReport[Task]):
     def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
         """The single most frequent answer, as it is most often written, for every question."""
         forms: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        for truth in truths.values():
-            for answer in (a for question in truth.values() for a in question["answers"]):
-                forms[normalise_answer(answer)][strip_blanks(answer)] += 1
+        for answer in (answer for truth in truths.values() for answer in truth["answers"]):
+            forms[normalise_answer(answer)][strip_blanks(answer)] += 1
         best = most_frequent_form(max(forms.values(), key=Counter.total)) if forms else ""
         return {
-            key: {question_id: {"question": "", "answer": best, "top": [(best, 1.0)]} for question_id in truth}
-            for key, truth in truths.items()
+            question: {"question_id": truth["question_id"], "question": "", "answer": best, "top": [(best, 1.0)]}
+            for question, truth in truths.items()
         }
 
-    def picture(self, record: Record, prediction: Prediction, truth: Truth | None) -> np.ndarray:
+    def picture(self, record: Record, predictions: Sequence[Prediction], truths: Sequence[Truth] | None) -> np.ndarray:
         """The image with its questions and the top answers: green right, red wrong, blue where the truth is unknown."""
         parts = [draw.fit(decode_record(record), _PICTURE_PX)]
-        for question_id, p in prediction.items():
-            annotations = [] if truth is None else truth.get(question_id, {}).get("answers", [])
+        known = [[]] * len(predictions) if truths is None else [truth["answers"] for truth in truths]
+        for p, given in zip(predictions, known, strict=True):
             color, note = draw.BLUE, ""
-            if annotations:
-                color = draw.GREEN if question_accuracy(p["answer"], annotations) >= 0.5 else draw.RED
-                note = f" [{Counter(annotations).most_common(1)[0][0]}]"
+            if given:
+                color = draw.GREEN if question_accuracy(p["answer"], given) >= 0.5 else draw.RED
+                note = f" [{Counter(given).most_common(1)[0][0]}]"
             parts.append(draw.text_block([(p["question"] + note, draw.BLACK)], _PICTURE_PX))
             bars = [(answer, value, draw.GREY if i else color) for i, (answer, value) in enumerate(p["top"][:3])]
             parts.append(draw.bars(bars, _PICTURE_PX))
         return draw.stack(parts)
 
     def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
-        values = accuracy(predictions, truths).values
-        counts = Counter(q["question_type"] for truth in truths.values() for q in truth.values() if q["question_type"])
+        values = self.task.measure(predictions, truths, thorough=True)[0].values
+        counts = Counter(truth["question_type"] for truth in truths.values() if truth["question_type"])
         frequent = [f"perQuestionType/{name}" for name, _ in counts.most_common(_NUM_PLOTTED)]
         by_answer = [name for name in values if name.startswith("perAnswerType/")]
         return [
@@ -74,9 +73,8 @@ def _bar(kind: str, values: Mapping[str, float], names: list[str]) -> Plot:
 def _confusion(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> Plot:
     """Most frequent human answer against the prediction, for the most frequent answers."""
     pairs: list[tuple[str, str]] = []
-    for key, truth in truths.items():
-        for question_id, question in truth.items():
-            if question["answers"] and question_id in predictions[key]:
-                majority = Counter(map(normalise_answer, question["answers"])).most_common(1)[0][0]
-                pairs.append((majority, normalise_answer(predictions[key][question_id]["answer"])))
+    for question, truth in truths.items():
+        if truth["answers"]:
+            majority = Counter(map(normalise_answer, truth["answers"])).most_common(1)[0][0]
+            pairs.append((majority, normalise_answer(predictions[question]["answer"])))
     return _plots.confusion_of_pairs("answer_confusion", pairs, shown=_NUM_CONFUSED, title="Most frequent answers")

@@ -1,6 +1,6 @@
 """Image captioning: one image, several reference captions; measured by coco-caption's metrics.
 
-Batch: `images` (B, 3, S, S) uint8; `tokens` (K, T) int64, `<bos>` words `<eos>`, padded with 0; `caption_image` (K,)
+Batch: `images` (B, 3, S, S) uint8; `tokens` (K, T) int64, `BEGIN` words `END`, padded with 0; `caption_image` (K,)
 int64, the image of each caption; `counts`, predicted tokens and captions. B images, K captions of all images, T tokens,
 L = h * w places of a feature grid, V words. The CNN runs once an image, however many captions it has.
 """
@@ -9,45 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contracts.errors import ConfigError
 from contracts.ranges import AMOUNT, COUNT, SHARE, check_ranges
 from contracts.records import DataSpec, Record
-from contracts.text import BOS, EOS, PAD, UNK, Vocabulary, joined
+from contracts.text import BEGIN, END, PAD, UNKNOWN, joined
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.mirror import check_flip, draw_mirror, mirror_text
+from lightning_modules.base.families import Captioner, CaptionerSpec
 from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
-from lightning_modules.blocks.decoding import State, beam_search, repeat_rows
+from lightning_modules.blocks.decoding import beam_search, repeat_rows
 from lightning_modules.blocks.pixels import stack_images
-from lightning_modules.metrics.captions import CaptionMetrics
-from lightning_modules.metrics.captions_java import measure_java
-from lightning_modules.metrics.measurement import Measurement
-from lightning_modules.metrics.ptb_tokenizer import comparable_tokens
+from lightning_modules.metrics.caption_scores import CaptionScores
+from lightning_modules.metrics.item_metric import ItemMetric
 
 MAX_EVAL_CAPTIONS = 5  # COCO has five; the few images with more must not weigh more
 _AUGMENT = AugmentConfig(scale=0.15, shift=0.06, rotate=8.0, saturation=0.1)  # nothing that changes what words say
-
-
-class Captioner(Protocol):
-    """What a captioning model offers. Rows: images in `encode` and `start`, captions or hypotheses elsewhere."""
-
-    def encode(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) uint8 -> feature grid (B, D, h, w)."""
-
-    def decode(self, features: Tensor, tokens: Tensor, caption_image: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (K, T, V) of the token after each of `tokens` (K, T), attention (K, T, L), both float32."""
-
-    def start(self, features: Tensor) -> tuple[State, State]:
-        """What stays the same for an image, and the state before `<bos>`."""
-
-    def step(self, memory: State, state: State, tokens: Tensor) -> tuple[Tensor, State, Tensor]:
-        """Logits (N, V), next state, attention (N, L) after `tokens` (N,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,25 +69,18 @@ class Task(BaseTask):
     Config: ClassVar[type] = CaptioningConfig
     requires: ClassVar[tuple[str, ...]] = ("num_captions",)
     eval_requires: ClassVar[tuple[str, ...]] = ("num_captions",)
-    family = "captioner"
+    texts: ClassVar[Mapping[str, str | None]] = {"captions": "words"}
+    spec_class = CaptionerSpec
     metric: ClassVar[str] = "Bleu_4"
     config: CaptioningConfig
 
     def __init__(self, config: CaptioningConfig, data: DataSpec):
         super().__init__(config, data)
-        if not data.vocabulary.get("captions"):
-            raise ConfigError(
-                "the data set has no captions",
-                value=data.dataset,
-                where="runs.<run>.dataset",
-                fix="choose a data set with captions, such as COCO, or add the captions' source to this one",
-            )
-        self.vocabulary = Vocabulary(data.vocabulary["captions"], min_count=config.min_word_count)
-        self._ids = {name: self.vocabulary.ids[name] for name in (PAD, UNK, BOS, EOS)}
+        self.vocabulary = self.read_vocabulary("captions", min_count=config.min_word_count)
         self._augment = Augment(config.augment, size=config.image_size)
 
-    def model_args(self) -> dict[str, Any]:
-        return {"vocabulary_size": len(self.vocabulary)}
+    def spec(self) -> CaptionerSpec:
+        return CaptionerSpec(vocabulary_size=len(self.vocabulary))
 
     # data
 
@@ -123,11 +98,11 @@ class Task(BaseTask):
 
     def _tokens(self, text: str) -> np.ndarray:
         ids = self.vocabulary.encode(text, max_length=self.config.max_words)
-        return np.array([self._ids[BOS], *ids, self._ids[EOS]], np.int64)
+        return np.array([BEGIN, *ids, END], np.int64)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         sentences = [tokens for example in examples for tokens in example["tokens"]]
-        padded = np.zeros((len(sentences), max((len(s) for s in sentences), default=2)), np.int64)
+        padded = np.full((len(sentences), max((len(s) for s in sentences), default=2)), PAD, np.int64)
         for row, sentence in zip(padded, sentences, strict=True):
             row[: len(sentence)] = sentence
         counts = torch.tensor([len(example["tokens"]) for example in examples])
@@ -136,7 +111,7 @@ class Task(BaseTask):
             "tokens": torch.from_numpy(padded),
             "caption_image": torch.repeat_interleave(counts),
             "counts": {
-                "cross_entropy": sum(len(sentence) - 1 for sentence in sentences),  # all but `<bos>` are predicted
+                "cross_entropy": sum(len(sentence) - 1 for sentence in sentences),  # all but `BEGIN` are predicted
                 "attention": len(sentences),
             },
         }
@@ -163,8 +138,8 @@ class Task(BaseTask):
         logits, attention = model.decode(features, inputs, batch["caption_image"])
         with torch.autocast(logits.device.type, enabled=False):
             logits, counts = logits.float().flatten(0, 1), batch["counts"]
-            cross_entropy = F.cross_entropy(logits, targets.flatten(), ignore_index=0, reduction="sum")
-            is_word = (targets != 0).unsqueeze(-1)
+            cross_entropy = F.cross_entropy(logits, targets.flatten(), ignore_index=PAD, reduction="sum")
+            is_word = (targets != PAD).unsqueeze(-1)
             seen = (attention.float() * is_word).sum(dim=1)  # (K, L)
             stochastic = self.config.attention_weight * (1 - seen).square().mean(dim=1).sum()
         return {
@@ -179,12 +154,12 @@ class Task(BaseTask):
         decoded = beam_search(
             lambda tokens, state: model.step(memory, state, tokens),
             repeat_rows(state, beam),
-            num_images=len(features),
+            num_inputs=len(features),
             beam_size=beam,
             max_length=self.config.max_words + 1,
-            bos=self._ids[BOS],
-            eos=self._ids[EOS],
-            banned=(self._ids[PAD], self._ids[UNK], self._ids[BOS]),
+            begin=BEGIN,
+            end=END,
+            banned=(PAD, UNKNOWN, BEGIN),
             length_power=self.config.length_power,
         )
         height, width = features.shape[-2:]
@@ -205,27 +180,12 @@ class Task(BaseTask):
 
     # measuring
 
-    def truth(self, record: Record) -> Truth:
-        return {"captions": [caption.text for caption in record.captions]}
+    def truths(self, record: Record) -> list[Truth]:
+        return [{"captions": [caption.text for caption in record.captions]}]
 
-    def measure(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
-    ) -> list[Measurement]:
+    def metrics(self, *, thorough: bool = False) -> list[ItemMetric]:
         """On the official tokens, not the model's words. METEOR and SPICE, where they can be had, only if thorough."""
-        keys, references = references_of(truths)
-        hypotheses = [predictions[key]["caption"] for key in keys]
-        measurements = [CaptionMetrics(references).measure(comparable_tokens(hypotheses))]
-        if thorough:
-            measurements += measure_java([truths[key]["captions"] for key in keys], hypotheses)
-        return measurements
+        return [CaptionScores(java=thorough)]
 
     def answer(self, prediction: Prediction) -> dict[str, Any]:
         return {"caption": prediction["caption"], "log_prob": prediction["log_prob"]}
-
-
-def references_of(truths: Mapping[str, Truth]) -> tuple[list[str], list[list[list[str]]]]:
-    """Keys in order and their captions' official tokens; a caption without a token, and an image with no other, cannot
-    be compared with."""
-    kept = {key: [r for r in comparable_tokens(truths[key]["captions"]) if r] for key in sorted(truths)}
-    keys = [key for key, references in kept.items() if references]
-    return keys, [kept[key] for key in keys]

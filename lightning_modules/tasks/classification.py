@@ -7,9 +7,9 @@ Prediction: `probs` (C,) float32. Truth: `label`, 0..C-1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,10 +20,11 @@ from contracts.errors import ConfigError, DataError
 from contracts.ranges import Range, check_ranges
 from contracts.records import DataSpec, Record
 from lightning_modules.augment.augment import Augment, AugmentConfig
+from lightning_modules.base.families import ClassifierSpec
 from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
 from lightning_modules.blocks.pixels import stack_images
-from lightning_modules.metrics.classification import measure_classification
-from lightning_modules.metrics.measurement import Measurement
+from lightning_modules.metrics.item_metric import ItemMetric
+from lightning_modules.metrics.top_accuracy import TopAccuracy
 
 _NUM_TOP = 5
 
@@ -36,17 +37,22 @@ class Task(BaseTask):
         """
         Attributes:
             image_size: images are resized to a square of this side, in pixels.
+            resize: "stretch" the whole image, or "cover" the square with its middle: where no `random_crop` draws, with
+                `center` of the short side (0.875 is 224 of 256).
             label_smoothing: share of the target that is spread over all classes (1512.00567).
         """
 
         image_size: int = 128
+        resize: Literal["stretch", "cover"] = "stretch"
+        center: float = 0.875
         label_smoothing: float = 0.0
         augment: AugmentConfig = field(default=AugmentConfig(horizontal_flip=0.5, scale=0.15, shift=0.06))
 
         def __post_init__(self) -> None:
-            check_ranges(self, image_size=Range(32), label_smoothing=Range(0, 1, open_high=True))
+            share = Range(0, 1, open_low=True)
+            check_ranges(self, image_size=Range(32), center=share, label_smoothing=Range(0, 1, open_high=True))
 
-    family = "classifier"
+    spec_class = ClassifierSpec
     requires = ("num_labels",)
     eval_requires = ("num_labels",)
     metric = "top1"
@@ -60,10 +66,10 @@ class Task(BaseTask):
                 allowed="two classes or more", fix="choose a data set with a source of labels, such as `image_folder`",
             )  # fmt: skip
         self._positions = {name: i for i, name in enumerate(data.classes)}
-        self._augment = Augment(config.augment, size=config.image_size)
+        self._augment = Augment(config.augment, size=config.image_size, mode=config.resize, center=config.center)
 
-    def model_args(self) -> dict[str, Any]:
-        return {"num_classes": len(self.data.classes)}
+    def spec(self) -> ClassifierSpec:
+        return ClassifierSpec(num_classes=len(self.data.classes))
 
     # records to tensors
 
@@ -86,8 +92,8 @@ class Task(BaseTask):
             batch["labels"] = torch.tensor([example["label"] for example in examples], dtype=torch.int64)
         return batch
 
-    def truth(self, record: Record) -> Truth:
-        return {"label": self._label(record)}
+    def truths(self, record: Record) -> list[Truth]:
+        return [{"label": self._label(record)}]
 
     # tensors to losses and predictions
 
@@ -114,20 +120,11 @@ class Task(BaseTask):
 
     # what a user sees
 
-    def measure(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
-    ) -> list[Measurement]:
-        return [measure_classification(*self.columns(predictions, truths))]
+    def metrics(self, *, thorough: bool = False) -> list[ItemMetric]:
+        return [TopAccuracy()]
 
-    def columns(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (N, C) and labels (N,), in the keys' order."""
-        scores = np.zeros((len(truths), len(self.data.classes)), np.float32)
-        labels = np.zeros(len(truths), np.int64)
-        for i, (key, truth) in enumerate(sorted(truths.items())):
-            scores[i], labels[i] = predictions[key]["probs"], truth["label"]
-        return scores, labels
+    def measurable(self, prediction: Prediction, truth: Truth) -> tuple[Prediction, Truth]:
+        return {"scores": prediction["probs"]}, truth
 
     def top(self, prediction: Prediction) -> list[tuple[str, float]]:
         """Names and probabilities of the best classes, the best first; of equal ones the first in the class list."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lightning_modules.base.families import DetectorSpec
 from lightning_modules.base.object_task import ObjectConfig, ObjectTask
-from lightning_modules.base.task import Prediction, Truth
-from lightning_modules.metrics.measurement import Measurement
-from lightning_modules.metrics.objects import coco_evaluation, voc_curves
-from lightning_modules.metrics.voc_map import measure_voc
+from lightning_modules.metrics.item_metric import ItemMetric
+from lightning_modules.metrics.mean_ap import CocoMeanAP, VOCMeanAP
 
 
 class Task(ObjectTask):
@@ -22,13 +20,9 @@ class Task(ObjectTask):
 
     requires = ("num_objects",)
     eval_requires = ()
-    family = "detector"
+    spec_class = DetectorSpec
     metric = "mAP_2010"
     with_masks = False
 
-    def measure(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
-    ) -> list[Measurement]:
-        curves = voc_curves(predictions, truths, self.data.classes)
-        coco = coco_evaluation(predictions, truths, self.data.classes, "bbox")
-        return [measure_voc(curves, sorted(truths)), coco.measure()]
+    def metrics(self, *, thorough: bool = False) -> list[ItemMetric]:
+        return [VOCMeanAP(self.data.classes), CocoMeanAP(self.data.classes)]

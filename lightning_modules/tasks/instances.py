@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lightning_modules.base.families import InstanceSegmenterSpec
 from lightning_modules.base.object_task import ObjectConfig, ObjectTask
-from lightning_modules.base.task import Prediction, Truth
-from lightning_modules.metrics.measurement import Measurement
-from lightning_modules.metrics.objects import IouType, coco_evaluation
+from lightning_modules.metrics.item_metric import ItemMetric
+from lightning_modules.metrics.mean_ap import CocoMeanAP
+from lightning_modules.metrics.objects import IouType
 
 KINDS: dict[str, IouType] = {"box": "bbox", "mask": "segm"}
 
@@ -23,14 +23,9 @@ class Task(ObjectTask):
 
     requires = ("num_masks",)
     eval_requires = ()
-    family = "instance segmenter"
+    spec_class = InstanceSegmenterSpec
     metric = "mask_AP50"
     with_masks = True
 
-    def measure(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
-    ) -> list[Measurement]:
-        return [
-            coco_evaluation(predictions, truths, self.data.classes, iou_type).measure(f"{kind}_")
-            for kind, iou_type in KINDS.items()
-        ]
+    def metrics(self, *, thorough: bool = False) -> list[ItemMetric]:
+        return [CocoMeanAP(self.data.classes, iou_type, prefix=f"{kind}_") for kind, iou_type in KINDS.items()]

@@ -8,7 +8,7 @@ Prediction: `label_map`, a PNG of labels (H, W) as bytes, small enough to be gat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,13 +23,11 @@ from contracts.ranges import Range, check_ranges
 from contracts.records import IGNORE_INDEX, DataSpec, Record
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.images import decode_semantic
+from lightning_modules.base.families import SegmenterSpec
 from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
 from lightning_modules.blocks.pixels import stack, stack_images
-from lightning_modules.metrics.measurement import Measurement
-from lightning_modules.metrics.segmentation import (
-    confusion_matrix,
-    measure_segmentation,
-)
+from lightning_modules.metrics.item_metric import ItemMetric
+from lightning_modules.metrics.segmentation_scores import SegmentationScores
 
 
 class Task(BaseTask):
@@ -48,7 +46,7 @@ class Task(BaseTask):
 
     requires = ("has_semantic",)
     eval_requires = ("has_semantic",)
-    family = "segmenter"
+    spec_class = SegmenterSpec
     metric = "mean_iou"
     config: Config
 
@@ -61,8 +59,8 @@ class Task(BaseTask):
         self.class_names = ("background", *data.classes)
         self._augment = Augment(config.augment, size=config.image_size, mode="letterbox")
 
-    def model_args(self) -> dict[str, Any]:
-        return {"num_classes": len(self.class_names)}
+    def spec(self) -> SegmenterSpec:
+        return SegmenterSpec(num_classes=len(self.class_names))
 
     # records to tensors
 
@@ -89,8 +87,8 @@ class Task(BaseTask):
             batch["counts"] = {"cross_entropy": sum(np.count_nonzero(e["labels"] != IGNORE_INDEX) for e in examples)}
         return batch
 
-    def truth(self, record: Record) -> Truth:
-        return {"label_map": record.semantic_mask}
+    def truths(self, record: Record) -> list[Truth]:
+        return [{"label_map": record.semantic_mask}]
 
     # tensors to losses and predictions
 
@@ -123,10 +121,13 @@ class Task(BaseTask):
 
     # what a user sees
 
-    def measure(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
-    ) -> list[Measurement]:
-        return [measure_segmentation(self.confusions(predictions, truths))]
+    def metrics(self, *, thorough: bool = False) -> list[ItemMetric]:
+        return [SegmentationScores(len(self.class_names))]
+
+    def measurable(self, prediction: Prediction, truth: Truth) -> tuple[Prediction, Truth]:
+        return {"label_map": decode_semantic(prediction["label_map"])}, {
+            "label_map": decode_semantic(truth["label_map"])
+        }
 
     def answer(self, prediction: Prediction) -> dict[str, Any]:
         """Each class's share of the pixels; the map itself is in the picture."""
@@ -140,15 +141,6 @@ class Task(BaseTask):
                 if count
             },
         }
-
-    def confusions(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> np.ndarray:
-        """One matrix an image, in the keys' order: (I, K, K) int64."""
-        num_classes = len(self.class_names)
-        matrices = np.zeros((len(truths), num_classes, num_classes), np.int64)
-        for matrix, (key, truth) in zip(matrices, sorted(truths.items()), strict=True):
-            predicted = decode_semantic(predictions[key]["label_map"])
-            matrix[:] = confusion_matrix(decode_semantic(truth["label_map"]), predicted, num_classes)
-        return matrices
 
 
 def encode_label_map(label_map: np.ndarray) -> bytes:

@@ -18,23 +18,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contracts.errors import ConfigError
+from contracts.inputs import InputName
 from contracts.ranges import COUNT, SHARE, check_ranges
 from contracts.records import DataSpec, Question, Record
-from contracts.text import Vocabulary
+from contracts.text import PAD, UNKNOWN
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.mirror import check_flip, draw_mirror, mirror_text
-from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
+from lightning_modules.base.families import AnswererSpec
+from lightning_modules.base.task import BaseTask, Batch, Example, Item, Mean, Prediction, Truth
 from lightning_modules.blocks.pixels import stack_images
-from lightning_modules.metrics.measurement import Measurement
+from lightning_modules.metrics.item_metric import ItemMetric
+from lightning_modules.metrics.question_accuracy import VQAAccuracy
 from lightning_modules.metrics.vqa_accuracy import (
-    Answered,
     answer_scores,
-    measure_vqa,
     normalise_answer,
 )
 
-_UNKNOWN_WORD = 1  # `<unk>`: a question without a single word still has one token
 _NUM_TOP = 5
 _AUGMENT = AugmentConfig(scale=0.15, shift=0.06, rotate=8.0, saturation=0.1)  # nothing that changes what words say
 
@@ -73,26 +72,21 @@ class Task(BaseTask):
     Config: ClassVar[type] = VQAConfig
     requires: ClassVar[tuple[str, ...]] = ("num_questions",)
     eval_requires: ClassVar[tuple[str, ...]] = ("num_questions",)
-    family = "answerer"
+    inputs: ClassVar[tuple[InputName, ...]] = ("image", "question")
+    texts: ClassVar[Mapping[str, str | None]] = {"questions": "words", "answers": None}
+    spec_class = AnswererSpec
     metric: ClassVar[str] = "overall"
     config: VQAConfig
 
     def __init__(self, config: VQAConfig, data: DataSpec):
         super().__init__(config, data)
-        if not (data.vocabulary.get("questions") and data.vocabulary.get("answers")):
-            raise ConfigError(
-                "the data set has no questions with answers",
-                value=data.dataset,
-                where="runs.<run>.dataset",
-                fix="choose a data set with the `vqa` source, or add that source to this one",
-            )
-        self.vocabulary = Vocabulary(data.vocabulary["questions"], min_count=config.min_word_count)
-        self.answers = [answer for answer, _ in data.vocabulary["answers"][: config.num_answers]]
+        self.vocabulary = self.read_vocabulary("questions", min_count=config.min_word_count)
+        self.answers = [answer for answer, _ in self.counted("answers")[: config.num_answers]]
         self._answer_ids = {normalise_answer(answer): i for i, answer in enumerate(self.answers)}
         self._augment = Augment(config.augment, size=config.image_size)
 
-    def model_args(self) -> dict[str, Any]:
-        return {"vocabulary_size": len(self.vocabulary), "num_answers": len(self.answers)}
+    def spec(self) -> AnswererSpec:
+        return AnswererSpec(vocabulary_size=len(self.vocabulary), num_answers=len(self.answers))
 
     # data
 
@@ -117,7 +111,8 @@ class Task(BaseTask):
         }
 
     def _words(self, text: str) -> list[int]:
-        return self.vocabulary.encode(text, max_length=self.config.max_words) or [_UNKNOWN_WORD]
+        ids = self.vocabulary.encode(text, max_length=self.config.max_words)
+        return ids or [UNKNOWN]  # a question without a single word still has one token
 
     def _targets(self, question: Question) -> np.ndarray:
         targets = np.zeros(len(self.answers), np.float32)
@@ -131,7 +126,7 @@ class Task(BaseTask):
             return [value for example in examples for value in example[name]]
 
         questions = joined("questions")
-        padded = np.zeros((len(questions), max(map(len, questions), default=1)), np.int64)
+        padded = np.full((len(questions), max(map(len, questions), default=1)), PAD, np.int64)
         for row, question in zip(padded, questions, strict=True):
             row[: len(question)] = question
         targets, has_answers = joined("targets"), joined("has_answers")
@@ -155,8 +150,6 @@ class Task(BaseTask):
         return self._losses(_logits(model, batch), batch)
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
-        if not batch["question_ids"]:
-            return [{} for _ in range(len(batch["images"]))]
         return self._predictions(_logits(model, batch), batch)
 
     def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
@@ -178,57 +171,40 @@ class Task(BaseTask):
 
     @torch.no_grad()
     def _predictions(self, logits: Tensor, batch: Batch) -> list[Prediction]:
-        """Per image `{question_id: {"question": str, "answer": str, "top": [(answer, probability), ..]}}`."""
+        """Per question `{"question_id", "question": str, "answer": str, "top": [(answer, probability), ..]}`."""
         probs = torch.softmax(logits.float(), dim=1) if self.config.loss == "softmax" else torch.sigmoid(logits.float())
         top_probs, top = probs.topk(min(_NUM_TOP, len(self.answers)), dim=1)
-        predictions: list[dict[Any, Any]] = [{} for _ in range(len(batch["images"]))]
-        rows = zip(
-            batch["question_image"].tolist(),
-            batch["question_ids"],
-            batch["question_texts"],
-            top.tolist(),
-            top_probs.tolist(),
-            strict=True,
-        )
-        for image, question_id, text, ids, values in rows:
+        predictions: list[Prediction] = []
+        rows = zip(batch["question_ids"], batch["question_texts"], top.tolist(), top_probs.tolist(), strict=True)
+        for question_id, text, ids, values in rows:
             answers = [(self.answers[i], value) for i, value in zip(ids, values, strict=True)]
-            predictions[image][question_id] = {"question": text, "answer": answers[0][0], "top": answers}
+            predictions.append({"question_id": question_id, "question": text, "answer": answers[0][0], "top": answers})
         return predictions
 
     # measuring
 
-    def truth(self, record: Record) -> Truth:
-        """`{question_id: {"answers": [str], "answer_type": str, "question_type": str}}`."""
-        questions: dict[Any, Any] = {
-            q.question_id: {
+    def items(self, record: Record) -> list[Item]:
+        """Its questions."""
+        return [Item(f"{record.key}/{question.question_id}", record.key, record.group) for question in record.questions]
+
+    def truths(self, record: Record) -> list[Truth]:
+        return [
+            {
+                "question_id": q.question_id,
                 "answers": list(q.answers),
                 "answer_type": q.answer_type,
                 "question_type": q.question_type,
             }
             for q in record.questions
-        }
-        return questions
+        ]
 
-    def measure(
-        self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth], *, thorough: bool = False
-    ) -> list[Measurement]:
+    def metrics(self, *, thorough: bool = False) -> list[ItemMetric]:
         """By question type only if thorough: VQA v2 has 65 of them."""
-        result = accuracy(predictions, truths)
-        shown = {n: v for n, v in result.values.items() if thorough or not n.startswith("perQuestionType/")}
-        return [replace(result, values=shown)]
+        return [VQAAccuracy(question_types=thorough)]
 
     def answer(self, prediction: Prediction) -> dict[str, Any]:
-        return {
-            "answers": [
-                {
-                    "question_id": question_id,
-                    "question": p["question"],
-                    "answer": p["answer"],
-                    "top": [{"answer": answer, "probability": probability} for answer, probability in p["top"]],
-                }
-                for question_id, p in prediction.items()
-            ]
-        }
+        top = [{"answer": answer, "probability": probability} for answer, probability in prediction["top"]]
+        return {**{name: prediction[name] for name in ("question_id", "question", "answer")}, "top": top}
 
 
 def _mirrored(question: Question) -> Question:
@@ -238,17 +214,3 @@ def _mirrored(question: Question) -> Question:
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:
     return model(batch["images"], batch["questions"], batch["lengths"], batch["question_image"])
-
-
-def accuracy(predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> Measurement:
-    """Over all questions that have annotators' answers; one that was not predicted counts as wrong."""
-    items: list[Answered] = []
-    images: list[str] = []
-    for key, truth in sorted(truths.items()):
-        for question_id, question in truth.items():
-            if question["answers"]:
-                given = predictions[key].get(question_id, {"answer": ""})["answer"]
-                types = {"answer_type": question["answer_type"], "question_type": question["question_type"]}
-                items.append(Answered(answer=given, annotations=question["answers"], **types))
-                images.append(key)
-    return measure_vqa(items, images)

@@ -1,17 +1,21 @@
-"""How workers on one machine find each other: by a file, not by torch's server.
+"""Ray Train on a cluster of our own: workers find each other by a file, and no process watches over what ends with it.
 
-That server (TCPStore) listens on all addresses and serves whoever connects. Imports Ray Train and torch.
+torch's own server (TCPStore) listens on all addresses and serves whoever connects. Imports Ray Train and torch.
 """
 
 from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train.torch import TorchConfig
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 
 @dataclass
@@ -23,6 +27,15 @@ class FileTorchConfig(TorchConfig):
     @property
     def backend_cls(self) -> type:
         return _FileBackend
+
+
+def torch_config(private: Path | None, timeout_s: int) -> TorchConfig:
+    """For workers that see the folder `private`; None: that may be anywhere."""
+    return (
+        TorchConfig(timeout_s=timeout_s)
+        if private is None
+        else FileTorchConfig(timeout_s=timeout_s, folder=str(private))
+    )
 
 
 class _FileBackend(_TorchBackend):
@@ -44,3 +57,26 @@ class _FileBackend(_TorchBackend):
             for rank in range(world)
         ]
         ray.get(started)
+
+
+class Trainer(TorchTrainer):
+    """Without the processes of Ray Train that nothing here needs: each imports for seconds what it never uses.
+
+    Ray Data hands out no data sets here, ours are read from shards. Where the cluster ends with this process, nothing
+    must free what a dead controller had reserved: the cleaner asks a dashboard each second, eight processes more.
+    """
+
+    def __init__(self, is_private: bool, *arguments: Any, **options: Any):
+        self._unused = (DatasetsCallback, PlacementGroupCleanerCallback) if is_private else (DatasetsCallback,)
+        super().__init__(*arguments, **options)
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]
+        return [callback for callback in callbacks if not isinstance(callback, self._unused)]
+
+
+def clear_room() -> None:
+    """Free what an earlier try reserved whose controller died. For a cluster that is ours alone."""
+    for number, group in placement_group_table().items():
+        if group["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(number))))

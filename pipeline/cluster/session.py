@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ _PRIVATE_ENV = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN_PATH": None,
     "RAY_task_oom_retries": "3",  # for ever by default
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that asks whether a cloud takes this machine away
+    "RAY_prestart_worker_first_driver": "0",  # processes without our runtime environment, which nothing would use
 }
 _FOLDER = "slray-"
 _LONGEST_BASE = 20  # characters: a socket's path may have 107, and Ray puts some 68 below its folder
@@ -85,11 +87,11 @@ def cluster_address(config: ClusterConfig) -> str | None:
 
 
 @contextmanager
-def session(config: ClusterConfig, root: Path, *, dashboard: bool = False) -> Iterator[Path | None]:
+def session(config: ClusterConfig, root: Path, *, own_code: Sequence[Path] = ()) -> Iterator[Path | None]:
     """A Ray session: on `cluster.address` / RAY_ADDRESS, else on a fresh cluster of this machine's resources.
 
-    Ray Train asks the dashboard's State API each second and complains where it is missing; plain tasks start
-    faster without it.
+    Args:
+        own_code: files and folders of the user's own that workers import, besides the project's packages.
 
     Yields:
         The private folder of a cluster of our own, which all its workers see; None on a joined one.
@@ -107,7 +109,8 @@ def session(config: ClusterConfig, root: Path, *, dashboard: bool = False) -> It
         if address:
             variables = WORKER_ENV | told(stack.enter_context(joined(address)))
             # Other nodes may not have the project installed: its packages travel with the job.
-            modules = [str(root / name) for name in ("contracts", "lightning_modules", "pipeline")]
+            packages = [root / name for name in ("contracts", "lightning_modules", "pipeline")]
+            modules = [str(path) for path in (*packages, *own_code)]
             stack.enter_context(_started(address, {"env_vars": variables, "py_modules": modules, **hook}, {}))
             yield None
             return
@@ -115,7 +118,7 @@ def session(config: ClusterConfig, root: Path, *, dashboard: bool = False) -> It
         folder, head = stack.enter_context(_private())
         runtime_env = {"env_vars": {**WORKER_ENV, **told(head), "PYTHONPATH": path}, **hook}
         # ray.data is unused: the object store only carries annotations and results.
-        options = {"include_dashboard": dashboard, "object_store_memory": 200 * 2**20, "_temp_dir": str(folder / "ray")}
+        options = {"include_dashboard": False, "object_store_memory": 200 * 2**20, "_temp_dir": str(folder / "ray")}
         stack.enter_context(_started(None, runtime_env, options))
         yield folder
 

@@ -18,6 +18,7 @@ from pipeline.cluster.join import environment
 from pipeline.cluster.room import Nodes, Plan, decide_gpu, no_gpu, plan_workers, too_small
 from pipeline.cluster.session import WORKER_ENV, session
 from pipeline.cluster.watch import Watch, reason, watched
+from pipeline.settings import own
 from pipeline.settings.sections import ClusterConfig
 from pipeline.shards.stores import PATIENCE_S
 from pipeline.system.removal import remove_tree
@@ -68,7 +69,7 @@ def run_training(arguments: dict[str, Any], config: ClusterConfig, root: Path) -
     # A process that answers nothing for this long is dead to Ray: 10 minutes by default.
     with (
         environment({"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(config.collective_timeout_s)}),
-        session(config, root, dashboard=True) as private,
+        session(config, root, own_code=_own_code(arguments, root)) as private,
     ):
         use_gpu = decide_gpu(config.use_gpu, cluster_nodes(), decided(folder).get("use_gpu"))
         failures, reached = 0, _newest(folder)
@@ -95,6 +96,10 @@ def run_training(arguments: dict[str, Any], config: ClusterConfig, root: Path) -
                     where=f"{failures} tries without a new state; cluster.max_failures",
                     fix="what the workers printed last is above; the same command goes on from the last state",
                 )
+
+
+def _own_code(arguments: Mapping[str, Any], root: Path) -> list[Path]:
+    return own.packages(own.OwnStages(**arguments["run"]["loader"]["stages"]), root)
 
 
 def _train_here(arguments: dict[str, Any], config: ClusterConfig, folder: Path) -> None:
@@ -193,17 +198,19 @@ def _train_once(
     """
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    from pipeline.cluster.backend import FileTorchConfig
+    from pipeline.cluster.backend import Trainer, clear_room, torch_config
 
     use_gpu, timeout_s = plan.share.use_gpu, config.collective_timeout_s
     threads = str(config.cpus_per_worker)
     variables = {**WORKER_ENV, "OMP_NUM_THREADS": threads, "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(timeout_s)}
     storage = folder / "ray"
     remove_tree(storage, inside=folder)  # a run name found in its storage would be resumed by Ray
-    trainer = TorchTrainer(
+    if private is not None:
+        clear_room()
+    trainer = Trainer(
+        private is not None,
         _train_worker,
         train_loop_config={**arguments, "use_gpu": use_gpu, "still_s": timeout_s + PATIENCE_S},
         scaling_config=ScalingConfig(
@@ -212,11 +219,7 @@ def _train_once(
             use_gpu=use_gpu,
             resources_per_worker=plan.share.resources,
         ),
-        torch_config=(
-            TorchConfig(timeout_s=timeout_s)
-            if private is None
-            else FileTorchConfig(timeout_s=timeout_s, folder=str(private))
-        ),
+        torch_config=torch_config(private, timeout_s),
         run_config=RunConfig(  # type: ignore[call-arg]  # typed as of Train V1
             name=f"attempt-{attempt}",
             storage_path=str(storage),

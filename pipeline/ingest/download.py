@@ -21,6 +21,7 @@ import urllib3
 from contracts.errors import DataError
 from pipeline.ingest.extract import extract
 from pipeline.settings.archives import ARCHIVES, Archive, DownloadConfig
+from pipeline.system.disk import publish, write_text
 from pipeline.system.progress import progress_bar
 from pipeline.system.reading import on_this_host
 
@@ -59,9 +60,7 @@ def download(
         file = fetch(name, archive, cache, config.mirrors, progress)
         with progress(f"extract {name}", None) as advance:
             files = extract(file, root / archive.folder, advance)
-        part = marker.with_suffix(".part")
-        part.write_text(json.dumps({**_identity(archive), "files": files}))
-        os.replace(part, marker)
+        write_text(marker, json.dumps({**_identity(archive), "files": files}))
 
 
 def keep_extracted(old: Path, new: Path, archives: Sequence[str]) -> None:
@@ -116,7 +115,7 @@ def fetch(name: str, archive: Archive, cache: Path, mirrors: Sequence[str], prog
             except _Failed as failed:
                 failures.append(f"{url}: {failed}")
                 continue
-            os.replace(transfer.part, file)
+            publish(transfer.part, file)
             transfer.state.unlink(missing_ok=True)
             return file
     raise DataError(

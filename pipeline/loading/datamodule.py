@@ -1,101 +1,42 @@
-"""Manifest -> records -> task.encode -> task.collate. Knows no task.
+"""The data of one run as Lightning's loaders of batches. Knows no task.
 
 The loaders follow `pipeline.loading.sampling`: every rank and any number of loader workers see the same global batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset
+import webdataset as wds
 
 from contracts.errors import ConfigError, DataError, SightlineError
 from contracts.records import Record
-from contracts.seeds import derive_seed
 from lightning_modules.base.task import BaseTask, Batch
-from lightning_modules.blocks.pixels import BatchRows, written_to
 from pipeline.loading.batch_memory import BatchMemory, ahead
 from pipeline.loading.loader_process import init_worker, start_fork_server
-from pipeline.loading.sampling import Request, epoch_order, eval_requests, micro_batches, num_batches, train_requests
+from pipeline.loading.requests import Ask, RequestDataset
+from pipeline.loading.sampling import (
+    epoch_order,
+    eval_requests,
+    like_lengths,
+    micro_batches,
+    num_batches,
+    train_requests,
+)
 from pipeline.settings.sections import LoaderConfig
 from pipeline.shards.cache import ShardCache
 from pipeline.shards.manifest import load_manifest
 from pipeline.shards.reader import SplitReader, open_splits
 
-_SPARE_BYTES = 64 << 10  # a slot's room for small tensors that the first sample says little of
 _BATCHES_IN_USE = 3  # the one that is trained on, the one before, whose tensors die late, and the next
-
-
-class Ask(NamedTuple):
-    """What a loader worker is asked for: a request of a split, for training or not, and where to put its tensors."""
-
-    split: str
-    training: bool
-    request: Request
-    slot: int | None = None
-
-
-class RequestDataset(Dataset):
-    """Turns an `Ask` into a batch; what a loader worker runs.
-
-    Args:
-        seed: of what is random in training.
-    """
-
-    def __init__(self, readers: Mapping[str, SplitReader], task: BaseTask, *, seed: int):
-        self.readers = readers
-        self.task = task
-        self.seed = seed
-        self.memory: BatchMemory | None = None
-
-    def __getitem__(self, ask: Ask) -> tuple[Batch | SightlineError, int | None]:
-        """The batch of a request. What is wrong with the data is handed over like one: a loader would raise it anew
-        with its worker's traceback in the text."""
-        try:
-            return self._batch(ask), ask.slot
-        except SightlineError as error:
-            return error, ask.slot
-
-    def _batch(self, ask: Ask) -> Batch:
-        records = [self.readers[ask.split].read(position) for position in ask.request.positions]
-
-        def make() -> Batch:
-            return self.task.collate([self._encode(record, ask) for record in records])
-
-        if self.memory is not None and ask.slot is not None:
-            batch = self.memory.fill(make, ask.slot, len(records))
-        else:
-            with written_to(BatchRows(len(records))):
-                batch = make()
-        batch["keys"] = [record.key for record in records]
-        batch["is_stand_in"], batch["num_step_images"] = ask.request.is_stand_in, ask.request.num_step_images
-        if not ask.training:
-            batch["truths"] = [self.task.truth(record) for record in records]
-        return batch
-
-    def batch_bytes(self, ask: Ask) -> int:
-        """What the tensors of this batch take, judged by its first sample; texts may be twice as long."""
-        rows = BatchRows(1)
-        with written_to(rows):
-            batch = self.task.collate([self._encode(self.readers[ask.split].read(ask.request.positions[0]), ask)])
-        small = sum(value.nbytes for value in batch.values() if isinstance(value, torch.Tensor)) - rows.num_bytes
-        return len(ask.request.positions) * (rows.num_bytes + 2 * max(0, small)) + _SPARE_BYTES
-
-    def _encode(self, record: Record, ask: Ask) -> Any:
-        seed = derive_seed(self.seed, ask.request.epoch, record.key) if ask.training else None
-        try:
-            return self.task.encode(record, seed)
-        except Exception as error:
-            error.add_note(f"while sample {record.key!r} was encoded")
-            raise
 
 
 class _Asks:
@@ -149,15 +90,15 @@ class BatchLoader:
         self._turn = 0
 
     @cached_property
-    def _loader(self) -> DataLoader:
+    def _loader(self) -> wds.WebLoader:
         config, workers = self._config, self._config.num_workers
         prefetch = max(config.prefetch, -(-self.per_step // workers) if workers else 0)  # a step's are taken at once
         if workers and self.largest is not None:
             slots = workers * prefetch + self.per_step - 1 + _BATCHES_IN_USE
             self.dataset.memory = self._asks.memory = BatchMemory(slots, self.dataset.batch_bytes(self.largest))
-        return DataLoader(
+        return wds.WebLoader(
             self.dataset,
-            sampler=self._asks,  # type: ignore[arg-type]
+            sampler=self._asks,
             batch_size=None,
             collate_fn=_identity,
             num_workers=workers,
@@ -172,7 +113,8 @@ class BatchLoader:
         """The batches of `asks`, in order. Who asks next takes the processes over."""
         self._turn += 1
         self._asks.pending = asks
-        sent = iter(self._loader)  # here: only the main thread hears at once of a process that died
+        # Started here: only the main thread hears at once of a process that died.
+        sent = self._loader.iterator1()
         batches: Iterator[Batch] = islice(self._received(sent, self._turn, len(asks)), len(asks))
         if self._pin_memory and self._asks.memory is not None:
             # Cut to its length: the thread must not look for a next one while validation takes the processes over.
@@ -192,9 +134,12 @@ class BatchLoader:
 
     def close(self) -> None:
         """End the processes: references to a loader live in cycles, until the next garbage collection."""
-        loader = self.__dict__.pop("_loader", None)
-        if loader is not None and self._config.num_workers and loader._iterator is not None:
-            loader._iterator._shutdown_workers()
+        pipeline = self.__dict__.pop("_loader", None)
+        if pipeline is None or not self._config.num_workers:
+            return
+        workers = pipeline.stage(0)._iterator
+        if workers is not None:
+            workers._shutdown_workers()
 
 
 class PlannedLoader:
@@ -299,7 +244,7 @@ class TarDataModule(pl.LightningDataModule):
     @cached_property
     def _loader(self) -> BatchLoader:
         """One for training and validation: a second set of processes would cost as much again."""
-        dataset = RequestDataset(self._readers, self.task, seed=self.seed)
+        dataset = RequestDataset(self._readers, self.task, seed=self.seed, stages=self.config.stages)
         return BatchLoader(dataset, self.config, pin_memory=torch.cuda.is_available())
 
     def close(self) -> None:
@@ -328,11 +273,19 @@ class TarDataModule(pl.LightningDataModule):
         keys = self.reader(split).columns["key"]
         return self.reader(split).read(int(np.flatnonzero(keys == key.encode())[0]))
 
+    @property
+    def _train_lengths(self) -> np.ndarray | None:
+        """Of each training sample, where the task asks for batches of like length."""
+        column = self.task.length_column
+        return None if column is None else self.reader("train").count(column)
+
     def train_plan(self, epoch: int) -> list[Ask]:
         """What this rank asks for in an epoch."""
         reader, usable = self.reader("train"), self._usable("train", self.task.requires)
         sizes = np.bincount(reader.columns["shard"][usable], minlength=len(reader.shards))
         order = usable[epoch_order(sizes.tolist(), seed=self.seed, epoch=epoch, window=self.config.window)]
+        if (lengths := self._train_lengths) is not None:
+            order = like_lengths(order, lengths[order], batch_size=self.batch_size, seed=self.seed, epoch=epoch)
         requests = train_requests(
             order,
             epoch=epoch,
@@ -349,7 +302,13 @@ class TarDataModule(pl.LightningDataModule):
         return num_batches(len(self._usable("train", self.task.requires)), self.batch_size)
 
     def train_dataloader(self) -> PlannedLoader:
-        self._loader.largest = max(self.train_plan(0), key=lambda ask: len(ask.request.positions))
+        lengths = self._train_lengths
+
+        def size(ask: Ask) -> tuple[int, int]:
+            positions = ask.request.positions
+            return len(positions), 0 if lengths is None else int(lengths[positions[0]])
+
+        self._loader.largest = max(self.train_plan(0), key=size)
         self._loader.per_step = self.accumulate
         return PlannedLoader(self._loader, self.train_plan, self.steps_per_epoch, per_batch=self.accumulate)
 

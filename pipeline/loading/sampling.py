@@ -1,6 +1,7 @@
 """Which sample is read by whom and when: pure functions of numbers.
 
-The order of an epoch depends on (seed, epoch, shard sizes) alone. Global batch b takes samples [bB, (b+1)B) of it.
+The order of an epoch depends on (seed, epoch, shard sizes) alone, and, where a task asks for batches of like length, on
+lengths and batch size. Global batch b takes samples [bB, (b+1)B) of it.
 World size, rank, accumulation and loader workers only decide who reads which part, so any number of them sees
 the same batches, and a position is one number.
 """
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from contracts.seeds import derive_seed
+
+POOL = 20  # batches that are sorted by length together
 
 
 def split_range(length: int, parts: int, index: int) -> tuple[int, int]:
@@ -39,6 +42,30 @@ def epoch_order(shard_sizes: Sequence[int], *, seed: int, epoch: int, window: in
         )
         parts.append(rng.permutation(positions))
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def like_lengths(order: np.ndarray, lengths: np.ndarray, *, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """The same samples in an order whose global batches are of similar length, so that little of them is padding.
+
+    `POOL` batches at a time are sorted by length together, as 1409.0473 does, cut up, and put in a random order.
+    Samples stay near their place in `order`, so reading stays nearly sequential; those of equal length keep its order,
+    which is random. Inside a batch they ascend, so its micro-batches are of still more similar length. A short batch
+    stays the last one, with lengths of a random place of its pool: the longest are not always in it.
+
+    Args:
+        order: (N,) int64, an epoch's.
+        lengths: (N,) int64, of the samples in `order`.
+    """
+    rng = np.random.default_rng(derive_seed("like_lengths", seed, epoch))
+    parts = []
+    for first in range(0, len(order), POOL * batch_size):
+        pool = np.s_[first : first + POOL * batch_size]
+        ranked = order[pool][np.argsort(lengths[pool], kind="stable")]
+        num_full, num_left = divmod(len(ranked), batch_size)
+        cut = batch_size * int(rng.integers(num_full + 1))
+        full = np.delete(ranked, np.s_[cut : cut + num_left]).reshape(num_full, batch_size)
+        parts += [rng.permutation(full).ravel(), ranked[cut : cut + num_left]]
+    return np.concatenate(parts) if parts else order
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,9 @@ class Evaluation:
     """One pass over `split` with the checkpoint's weights, in this process.
 
     Attributes:
-        metrics: of the model, by name. constant: of the best predictor that ignores the image. losses: means.
-        intervals: 95 % bootstrap intervals over images. gain_intervals: of the difference to the constant predictor,
-            both measured on the same resamples.
+        metrics: of the model, by name. constant: of the best predictor that ignores the input. losses: means.
+        intervals: 95 % bootstrap intervals over groups, such as images. gain_intervals: of the difference to the
+            constant predictor, both measured on the same resamples.
 
     Args:
         now: the run as params.yaml has it, which says how data is read and in which batches; None: as it was trained.
@@ -83,9 +83,9 @@ class Evaluation:
             if name.removeprefix(prefix) in module.loss_names
         }
         self.report = build_report(run, module.task)
-        task, truths = module.task, module.truths
-        self.measured = task.measure(module.predictions, truths, thorough=True)
-        self.measured_constant = task.measure(self.report.constant(truths), truths)
+        task, truths, groups = module.task, module.truths, module.groups
+        self.measured = task.measure(module.predictions, truths, groups, thorough=True)
+        self.measured_constant = task.measure(self.report.constant(truths), truths, groups)
         self.metrics = values_of(self.measured)
         self.constant = values_of(self.measured_constant)
 
@@ -110,7 +110,8 @@ class Evaluation:
             "run": run,
             "dataset": self.data.manifest["dataset"],
             "split": self.split,
-            "num_samples": len(self.module.truths),
+            "num_samples": len(self.module.items),
+            "num_items": len(self.module.truths),
             "manifest_digest": self.data.manifest["digest"],
             "checkpoint_sha256": self.checkpoint_sha256,
             "metric": task.metric,
@@ -153,7 +154,7 @@ class Evaluation:
         value, constant = (numbers.get(metric, float("nan")) for numbers in (self.metrics, self.constant))
         low, high = self.intervals.get(metric, (float("nan"), float("nan")))
         return (
-            f"{metric} {value:.4f} (95 % interval {low:.4f} to {high:.4f}) on {len(self.module.truths)} images of "
+            f"{metric} {value:.4f} (95 % interval {low:.4f} to {high:.4f}) on {len(self.module.items)} samples of "
             f"{self.split} (a constant predictor: {constant:.4f})"
         )
 
@@ -162,7 +163,8 @@ class Evaluation:
         from pipeline.measuring.charts import write_plot
 
         task = self.module.task
-        answers = ({"key": key, **task.answer(prediction)} for key, prediction in self.module.predictions.items())
+        items = [item for items in self.module.items.values() for item in items]
+        answers = ({"id": i.id, "key": i.key, **task.answer(self.module.predictions[i.id])} for i in items)
         write_lines(predictions, (json.dumps(answer, ensure_ascii=False) for answer in answers))
         with renewed(plots, inside=plots.parent) as folder:
             for plot in self.report.plots(self.module.predictions, self.module.truths):
@@ -172,11 +174,10 @@ class Evaluation:
         write_json(metrics, self.document(run))
 
     def pictures(self, count: int) -> Mapping[str, np.ndarray]:
-        """The first `count` images of the split, drawn with prediction and truth."""
-        module = self.module
+        """The first `count` records of the split, drawn with predictions and truths, by key."""
         return {
-            key: self.report.picture(self.data.record(self.split, key), module.predictions[key], module.truths[key])
-            for key in list(module.predictions)[:count]
+            key: self.report.picture(self.data.record(self.split, key), *self.module.of_record(key))
+            for key in list(self.module.items)[:count]
         }
 
 

@@ -1,7 +1,7 @@
 """Score anybody's predictions in an official result format; print one JSON document.
 
-    python -m pipeline.measuring.score vqa --truth annotations.json --questions questions.json --predictions out.json
-    python -m pipeline.measuring.score voc-boxes --truth VOCdevkit/VOC2012 --predictions results/ --bootstrap 1000
+    sightline score vqa --truth annotations.json --questions questions.json --predictions out.json
+    sightline score voc-boxes --truth VOCdevkit/VOC2012 --predictions results/ --bootstrap 1000
 
 The document has every metric under its official name, what it is measured on (`num_items` of `unit`), which variant
 it is and what computed it; a metric that cannot be computed here says why. Nothing else goes to stdout.
@@ -9,56 +9,96 @@ it is and what computed it; a metric that cannot be computed here says why. Noth
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import difflib
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from contracts.errors import ConfigError, DataError, SightlineError
+from contracts.errors import ConfigError, DataError
 from lightning_modules.metrics.measurement import Measurement
 from pipeline.measuring.scorers import Inputs, Scores
 from pipeline.settings import discover
 from pipeline.system import progress
-from pipeline.system.guard import guard_process
 from pipeline.system.project import write_json
 
 _OF_ONE_TASK = dict.fromkeys(("ignore_index", "num_classes", "class_names"), "segmentation") | {"iou": "voc-boxes"}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0, 2 for what the user can mend (told without a traceback), 130 when interrupted."""
-    arguments = _parser().parse_args(argv)
-    try:
-        guard_process()
-        _check(arguments)
-        with contextlib.redirect_stdout(sys.stderr):  # some libraries print
-            document = score(
-                arguments.task,
-                Inputs(
-                    truth=arguments.truth,
-                    predictions=arguments.predictions,
-                    questions=arguments.questions,
-                    use_java=not arguments.no_java,
-                    iou=0.5 if arguments.iou is None else arguments.iou,
-                    ignore_index=arguments.ignore_index,
-                    class_names=arguments.class_names or (),
-                    num_classes=arguments.num_classes,
-                ),
-                num_resamples=arguments.bootstrap,
-            )
-        if arguments.out is not None:
-            _write(arguments.out, document)
-    except SightlineError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line says, as it says it."""
+
+    task: str
+    truth: Path | None
+    predictions: Path | None
+    questions: Path | None
+    out: Path | None
+    bootstrap: int
+    iou: float | None
+    ignore_index: str | None
+    num_classes: int | None
+    class_names: str | None
+    no_java: bool
+
+    @property
+    def ignored(self) -> int | Literal["none"] | None:
+        """The label that does not count.
+
+        Raises:
+            ConfigError: neither a label nor `none`.
+        """
+        text = self.ignore_index
+        if text is None:
+            return None
+        if text == "none":
+            return "none"
+        label = int(text) if re.fullmatch("[0-9]{1,9}", text) else text
+        if not isinstance(label, int) or label > 255:
+            raise ConfigError("no label", value=label, where="--ignore-index", allowed="0 to 255, or none")
+        return label
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Class names, of the file or the list that was given."""
+        if self.class_names is None:
+            return None
+        path = Path(self.class_names)
+        parts = path.read_text("utf-8-sig").splitlines() if path.is_file() else self.class_names.split(",")
+        return tuple(part.strip() for part in parts if part.strip())
+
+
+def run(request: Request) -> int:
+    """The command: one JSON document on stdout, and nothing else there.
+
+    Raises:
+        ConfigError, DataError: options that do not go together; files that cannot be scored.
+    """
+    _check(request)
+    assert request.truth is not None and request.predictions is not None
+    with contextlib.redirect_stdout(sys.stderr):  # some libraries print
+        document = score(
+            request.task,
+            Inputs(
+                truth=request.truth,
+                predictions=request.predictions,
+                questions=request.questions,
+                use_java=not request.no_java,
+                iou=0.5 if request.iou is None else request.iou,
+                ignore_index=request.ignored,
+                class_names=request.names or (),
+                num_classes=request.num_classes,
+            ),
+            num_resamples=request.bootstrap,
+        )
+    if request.out is not None:
+        _write(request.out, document)
     try:
         print(json.dumps(document, indent=1), flush=True)  # in ASCII, whatever the terminal's encoding is
     except BrokenPipeError:  # `| head` has seen enough
@@ -66,54 +106,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.measuring.score",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("task", metavar="TASK", help=", ".join(tasks()))
-    parser.add_argument("--truth", metavar="PATH", type=Path, help="annotation file or folder")
-    parser.add_argument("--predictions", metavar="PATH", type=Path, help="result file or folder")
-    parser.add_argument("--questions", metavar="PATH", type=Path, help="question file (vqa only)")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="write the document there as well")
-    parser.add_argument(
-        "--bootstrap", metavar="N", type=int, default=0, help="add 95 %% intervals from N resamples (1000 is usual)"
-    )
-    parser.add_argument(
-        "--iou", metavar="X", type=float, help="least IoU of a hit; 0.5, the kit's, if not given (voc-boxes only)"
-    )
-    parser.add_argument(
-        "--ignore-index", metavar="N", type=_ignore_index,
-        help="label of the truth that does not count, or `none`; 255 if not given (segmentation only)",
-    )  # fmt: skip
-    parser.add_argument("--num-classes", metavar="K", type=int, help="labels are 0 to K - 1 (segmentation only)")
-    parser.add_argument(
-        "--class-names", metavar="NAMES", type=_class_names,
-        help="names of labels 0, 1, ..: a,b,c or a file with a name a line (segmentation only)",
-    )  # fmt: skip
-    parser.add_argument("--no-java", action="store_true", help="leave METEOR and SPICE out (captions only)")
-    return parser
-
-
-def _ignore_index(text: str) -> int | Literal["none"]:
-    return "none" if text == "none" else int(text)
-
-
-def _class_names(text: str) -> tuple[str, ...]:
-    path = Path(text)
-    parts = path.read_text("utf-8-sig").splitlines() if path.is_file() else text.split(",")
-    return tuple(part.strip() for part in parts if part.strip())
-
-
 def tasks() -> list[str]:
     """What can be scored, as the command line names it."""
     return [name.replace("_", "-") for name in discover.names("scorer")]
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check(request: Request) -> None:
     """Everything that can be known before a file is read."""
-    task, known = arguments.task, tasks()
+    task, known = request.task, tasks()
     if task not in known:
         near = difflib.get_close_matches(task, known, n=1)
         raise ConfigError(
@@ -121,36 +121,34 @@ def _check(arguments: argparse.Namespace) -> None:
             fix=f"did you mean {near[0]!r}?" if near else "",
         )  # fmt: skip
     for option in ("truth", "predictions"):
-        if getattr(arguments, option) is None:
+        if getattr(request, option) is None:
             raise ConfigError(f"--{option} is missing", where=f"task {task}", fix=f"--{option} PATH")
-    if task == "vqa" and arguments.questions is None:
+    if task == "vqa" and request.questions is None:
         raise ConfigError("the question file is missing", where="--questions", fix="--questions questions.json")
-    if task != "vqa" and arguments.questions is not None:
+    if task != "vqa" and request.questions is not None:
         raise ConfigError(
-            "this task takes no question file", value=str(arguments.questions), where="--questions", allowed="with vqa"
+            "this task takes no question file", value=str(request.questions), where="--questions", allowed="with vqa"
         )
-    if task != "captions" and arguments.no_java:
+    if task != "captions" and request.no_java:
         raise ConfigError("this task needs no Java", value=task, where="--no-java", allowed="with captions")
     for option, of_task in _OF_ONE_TASK.items():
-        if getattr(arguments, option) is not None and task != of_task:
+        if getattr(request, option) is not None and task != of_task:
             name = f"--{option.replace('_', '-')}"
             raise ConfigError(f"{name} does not go with this task", value=task, where=name, allowed=f"with {of_task}")
-    _check_numbers(arguments)
-    if arguments.bootstrap < 0:
+    _check_numbers(request)
+    if request.bootstrap < 0:
         raise ConfigError(
-            "a negative number of resamples", value=arguments.bootstrap, where="--bootstrap",
+            "a negative number of resamples", value=request.bootstrap, where="--bootstrap",
             allowed="1 or more; 0 for no intervals",
         )  # fmt: skip
-    if arguments.out is not None and arguments.out.is_dir():
-        raise ConfigError("this is a folder", value=str(arguments.out), where="--out", allowed="the name of a file")
+    if request.out is not None and request.out.is_dir():
+        raise ConfigError("this is a folder", value=str(request.out), where="--out", allowed="the name of a file")
 
 
-def _check_numbers(arguments: argparse.Namespace) -> None:
-    iou, ignored, number, names = (arguments.iou, arguments.ignore_index, arguments.num_classes, arguments.class_names)
+def _check_numbers(request: Request) -> None:
+    iou, _, number, names = (request.iou, request.ignored, request.num_classes, request.names)
     if iou is not None and not 0 < iou <= 1:
         raise ConfigError("no IoU", value=iou, where="--iou", allowed="more than 0 and at most 1")
-    if isinstance(ignored, int) and not 0 <= ignored <= 255:
-        raise ConfigError("no label", value=ignored, where="--ignore-index", allowed="0 to 255, or none")
     if number is not None and not 1 <= number <= 256:
         raise ConfigError("no number of classes", value=number, where="--num-classes", allowed="1 to 256")
     if names is not None and (not 1 <= len(names) <= 256 or len(set(names)) != len(names)):
@@ -234,7 +232,3 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
         write_json(path, document)
     except OSError as error:
         raise DataError("the document cannot be written", value=str(path), where=str(error)) from None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
-"""Predict for image files with a trained run or a registered model; print one JSON document, draw pictures.
+"""Predict with a trained run or a registered model; print one JSON document, draw pictures.
 
-    python -m pipeline.predicting.predict segmentation_fcn photo.jpg
-    python -m pipeline.predicting.predict models:/vqa_lstm@champion photo.jpg --question "what colour is the circle?"
+    sightline predict segmentation_fcn photo.jpg
+    sightline predict models:/vqa_lstm@champion photo.jpg --question "what colour is the circle?"
 
 A run's name stands for artifacts/<run>/best.ckpt, read with the code of this folder. An MLflow URI stands for a model
 with the code that it ships, which may be older or newer: that one runs in a process of its own, and only if this
@@ -10,69 +10,62 @@ project registered it, or with --trust.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contracts.errors import ConfigError, DataError, SightlineError
-from pipeline.system.guard import guard_process
+from contracts.errors import ConfigError, DataError
 from pipeline.system.project import Project
 from pipeline.training import run_files
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0, 2 for what the user can mend (told without a traceback), 130 when interrupted."""
-    arguments = _parser().parse_args(argv)
-    try:
-        guard_process()
-        images = [_readable(image) for image in arguments.images]
-        if re.match(r"(models|runs):/", arguments.model):
-            return _predict_with_uri(arguments, images)
-        checkpoint = _checkpoint(Project.here(), arguments.model)
-        label = arguments.label or (checkpoint.parent.name if checkpoint.suffix == ".ckpt" else arguments.model)
-        document = predict(checkpoint, images, arguments.question, arguments.out, label)
-    except SightlineError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    print(json.dumps({"model": arguments.label or arguments.model, **document}, indent=1, ensure_ascii=False))
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line says; `texts` by the name of the input, such as `question`.
+
+    `label` is the model's name, where `model` is a temporary file.
+    """
+
+    model: str
+    images: Sequence[Path]
+    texts: Mapping[str, str]
+    out: Path
+    trust: bool
+    label: str | None
+
+
+def run(request: Request) -> int:
+    """The command: predict, print the document."""
+    images = [_readable(image) for image in request.images]
+    if re.match(r"(models|runs):/", request.model):
+        return _predict_with_uri(request, images)
+    checkpoint = _checkpoint(Project.here(), request.model)
+    label = request.label or (checkpoint.parent.name if checkpoint.suffix == ".ckpt" else request.model)
+    document = predict(checkpoint, images, request.texts, request.out, label)
+    print(json.dumps({"model": request.label or request.model, **document}, indent=1, ensure_ascii=False))
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.predicting.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "model", help="run name, models:/name@alias, models:/name/version, runs:/id/model or a .ckpt file"
-    )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="JPEG or PNG file")
-    parser.add_argument("--question", help="the question to answer (VQA runs)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("predictions"), help="folder of the pictures (default: predictions)"
-    )
-    parser.add_argument(
-        "--trust", action="store_true", help="run the code of a registered model that this project did not register"
-    )
-    parser.add_argument("--label", help=argparse.SUPPRESS)  # the model's name, where it is a temporary file
-    return parser
+def predict(
+    checkpoint: Path, images: Sequence[Path], texts: Mapping[str, str], out: Path, label: str
+) -> dict[str, Any]:
+    """Predict for each image with the texts, or for the texts alone, and draw it as `<out>/<image stem>.<label>.png`.
 
+    Args:
+        texts: by the name of the input, `question` and the like.
 
-def predict(checkpoint: Path, images: Sequence[Path], question: str | None, out: Path, label: str) -> dict[str, Any]:
-    """Predict for each image and draw the result as `<out>/<image stem>.<label>.png`.
+    Returns:
+        JSON values: run, task and, of each image, the inputs, `answers` (one for each item of it) and `picture`.
 
     Raises:
-        ConfigError: a question is missing, or was given to a model that takes none.
+        ConfigError: an input is missing, or was given to a model that does not take it.
         DataError: a file is no image, or the checkpoint cannot be read.
     """
     import cv2
@@ -80,28 +73,22 @@ def predict(checkpoint: Path, images: Sequence[Path], question: str | None, out:
     from pipeline.training.predictor import load_predictor
 
     predictor = load_predictor(checkpoint)
-    run = f"run {predictor.run['name']} ({predictor.run['task_name']})"
-    if predictor.takes_question and not (question or "").strip():
-        raise ConfigError("a question is missing", where=run, fix='--question "how many circles are there?"')
-    if question is not None and not predictor.takes_question:
-        raise ConfigError("this model takes no question", value=question, where=run, fix="leave --question out")
-    out.mkdir(parents=True, exist_ok=True)
     file_label = re.sub(r"[^\w.-]+", "-", label.removeprefix("models:/").removeprefix("runs:/"))
     results = []
     taken: set[Path] = set()
-    for image in images:
-        data = image.read_bytes()
+    alone: Sequence[Path | None] = [None]
+    for image in images or alone:
         try:
-            prediction = predictor.predict(data, question)
+            record = predictor.record({**({} if image is None else {"image": image.read_bytes()}), **texts})
         except DataError as error:
             raise DataError(error.what, where=str(image), allowed="a whole JPEG or PNG file") from error
-        target = _free_name(out, f"{image.stem}.{file_label}", taken)
-        if not cv2.imwrite(str(target), predictor.picture(data, prediction)[..., ::-1]):
+        predictions = predictor.predict(record)
+        out.mkdir(parents=True, exist_ok=True)
+        target = _free_name(out, f"{image.stem if image else '-'.join(texts)}.{file_label}", taken)
+        if not cv2.imwrite(str(target), predictor.picture(record, predictions)[..., ::-1]):
             raise DataError("the picture cannot be written", where=str(target))
-        result: dict[str, Any] = {"image": str(image)}
-        if question is not None:
-            result["question"] = question
-        results.append({**result, "answer": predictor.answer(prediction), "picture": str(target)})
+        asked = {**({} if image is None else {"image": str(image)}), **texts}
+        results.append({**asked, "answers": predictor.answers(predictions), "picture": str(target)})
     return {"run": predictor.run["name"], "task": predictor.run["task_name"], "predictions": results}
 
 
@@ -138,7 +125,7 @@ def _checkpoint(project: Project, model: str) -> Path:
     return checkpoint
 
 
-def _predict_with_uri(arguments: argparse.Namespace, images: Sequence[Path]) -> int:
+def _predict_with_uri(request: Request, images: Sequence[Path]) -> int:
     """Fetch the model and let the code that it ships predict, in a process that cannot see this folder's code."""
     from pipeline.tracking import connection
     from pipeline.tracking import mlflow_run as tracking
@@ -146,14 +133,13 @@ def _predict_with_uri(arguments: argparse.Namespace, images: Sequence[Path]) -> 
     project = Project.here()
     client = connection.connect(_tracking_config(project.root), project.store_root)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = tracking.fetch_signed(arguments.model, client, Path(temporary), trust=arguments.trust)
+        folder = tracking.fetch_signed(request.model, client, Path(temporary), trust=request.trust)
         checkpoints = list((folder / "artifacts").glob("*.ckpt"))
-        if len(checkpoints) != 1 or not (folder / "code" / "pipeline" / "predict.py").is_file():
-            raise ConfigError("not a Sightline model", value=arguments.model)
-        command = [sys.executable, "-P", "-m", "pipeline.predicting.predict", str(checkpoints[0]), *map(str, images)]
-        command += ["--out", str(arguments.out), "--label", arguments.model]
-        if arguments.question is not None:
-            command += [f"--question={arguments.question}"]
+        if len(checkpoints) != 1 or not (folder / "code" / "pipeline" / "cli.py").is_file():
+            raise ConfigError("not a Sightline model", value=request.model)
+        command = [sys.executable, "-P", "-m", "pipeline.cli", "predict", str(checkpoints[0]), *map(str, images)]
+        command += ["--out", str(request.out), "--label", request.model]
+        command += [f"--{name}={text}" for name, text in request.texts.items()]
         path = os.pathsep.join(filter(None, [str(folder / "code"), os.environ.get("PYTHONPATH")]))
         return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
 
@@ -164,7 +150,3 @@ def _tracking_config(root: Path) -> Any:
     from pipeline.settings.sections import TrackingConfig
 
     return load_params(root).section(TrackingConfig, "tracking") if (root / FILE).is_file() else TrackingConfig()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

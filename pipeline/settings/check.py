@@ -1,23 +1,22 @@
-"""Check every section of params.yaml at once, before any work: `python -m pipeline.settings.check`.
+"""Check every section of params.yaml at once, before any work: `sightline check`.
 
 The first stage of dvc.yaml, which all others depend on: a name that is a path or shell text goes no further.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 from pathlib import Path
 
-from contracts.errors import ConfigError, SightlineError
-from pipeline.settings.params import Params, read_params
+from contracts.errors import ConfigError
+from pipeline.settings import own
+from pipeline.settings.code import STAGES, code_digest
+from pipeline.settings.params import Params, Run, read_params
 from pipeline.settings.parse import Problems, indented, nearest, parse, raise_if
 from pipeline.settings.sections import ClusterConfig, LoaderConfig, RegistryConfig, ShardsConfig, TrackingConfig
 from pipeline.settings.train_config import TrainConfig
 from pipeline.settings.uris import check_tracking_uri
 from pipeline.system.disk import renewed
-from pipeline.system.guard import guard_process
 from pipeline.system.project import Project, write_json
 
 
@@ -28,7 +27,9 @@ def check(params: Params) -> None:
     for name in document["datasets"]:
         params.read_dataset(name, found)
     for name in document["runs"]:
-        params.read_run(name, found)
+        run = params.read_run(name, found)
+        if run is not None:
+            _check_own(run, found)
     for shared, section in ((TrainConfig, "train"), (LoaderConfig, "loader")):  # what every run lays something over
         mistakes: Problems = []
         parse(shared, document.get(section), section, mistakes)
@@ -41,6 +42,9 @@ def check(params: Params) -> None:
     for name in registry.gates if registry else ():
         if name not in runs:
             found.append(f"registry.gates.{name}: no such run; {nearest(name, runs)}")
+    for name in registry.runs if registry and registry.runs != "all" else ():
+        if name not in runs:
+            found.append(f"registry.runs: no such run (is {name!r}); {nearest(name, runs)}")
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):  # goes before `tracking.uri`
         try:
             check_tracking_uri(uri, where="environment variable MLFLOW_TRACKING_URI")
@@ -50,35 +54,53 @@ def check(params: Params) -> None:
     raise_if([*params.mistakes, *(one for one in found if one.partition(": ")[0] not in told)], params.file)
 
 
+def _check_own(run: Run, problems: Problems) -> None:
+    try:
+        own.check(run.loader.stages, Project.here().root)
+    except ConfigError as error:
+        problems.append(f"runs.{run.name}.loader.stages: {indented(error)}")
+
+
 def write_settings(params: Params, folder: Path) -> None:
     """`<folder>/<run>/train.json` and `evaluate.json`: what each of DVC's stages depends on, so that it runs again when
     one of these changes, and not when another setting does."""
     with renewed(folder, inside=Path.cwd()) as new:
         for name in params.document["runs"]:
             run = params.run(name)
-            write_json(new / name / "train.json", run.weight_settings())
+            stages = own.digests(run.loader.stages, Project.here().root)
+            settings = params.train_settings(name) | ({"own_code": stages} if stages else {})
+            write_json(new / name / "train.json", settings)
             write_json(new / name / "evaluate.json", {"num_pictures": run.train.num_pictures})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="file to write when all is well: the output of DVC's stage")
-    parser.add_argument("--settings", type=Path, help="folder below this one for the resolved settings of every run")
-    arguments = parser.parse_args()
-    try:
-        guard_process()
-        params = read_params(Project.here().root)
-        check(params)
-        if arguments.settings is not None:
-            write_settings(params, arguments.settings)
-    except SightlineError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+def write_code(params: Params, folder: Path) -> None:
+    """`<folder>/<stage>/<name>.json`: a digest of the code that each stage of dvc.yaml depends on, for a project that
+    lies outside the code's repository."""
+    with renewed(folder, inside=Path.cwd()) as new:
+        for stage, section in STAGES.items():
+            for name, entry in params.document[section].items():
+                digest = code_digest(Path.cwd(), entry, stage=stage)
+                write_json(new / stage / f"{name}.json", {"sha256": digest})
+
+
+def run(out: Path | None, settings: Path | None, code: Path | None = None) -> None:
+    """The command: check, say so, and write what DVC's stage asks for.
+
+    Args:
+        out: file to write when all is well.
+        settings: folder below this one for the resolved settings of every run.
+        code: folder below this one for digests of the code of every stage.
+
+    Raises:
+        ConfigError: tells every mistake.
+    """
+    params = read_params(Project.here().root)
+    check(params)
+    if settings is not None:
+        write_settings(params, settings)
+    if code is not None:
+        write_code(params, code)
+    if out is not None:
+        write_json(out, {"checked": True})  # always the same, so that no stage runs again because of it
     counts = f"{len(params.document['datasets'])} data sets, {len(params.document['runs'])} runs"
-    print(f"params.yaml: {counts}, no mistakes")
-    if arguments.out is not None:
-        write_json(arguments.out, {"checked": True})  # always the same, so that no stage runs again because of it
-
-
-if __name__ == "__main__":
-    main()
+    print(f"params.yaml: {counts}, no mistakes", flush=True)

@@ -1,7 +1,7 @@
 """params.yaml -> typed sections. Every mistake of a section is told at once, before any work.
 
 Data stages read `datasets`, `shards` and `cluster` and never import torch. `load_run` also checks the task's and the
-model's own sections, which needs their modules; `python -m pipeline.settings.check` does so for every run.
+model's own sections, which needs their modules; `sightline check` does so for every run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.settings import discover
 from pipeline.settings.document import read_document, shown
 from pipeline.settings.parse import Problems, merged, nearest, parse, raise_if
 from pipeline.settings.sections import DatasetConfig, LoaderConfig
-from pipeline.settings.train_config import TrainConfig
+from pipeline.settings.train_config import InitConfig, TrainConfig, train_section
 
 # Of `train`: what happens beside the steps.
 BESIDE = {
@@ -48,6 +48,7 @@ class Run:
     model: dict[str, Any]
     train: TrainConfig
     loader: LoaderConfig
+    init: InitConfig | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what is stored in a checkpoint and sent to workers."""
@@ -56,9 +57,10 @@ class Run:
     def weight_settings(self) -> dict[str, Any]:
         """What weights depend on: not how data is read, nor what is drawn, noted and saved meanwhile."""
         plain = self.to_dict()
-        window = plain.pop("loader")["window"]
+        loader = plain.pop("loader")
         plain["train"] = {key: value for key, value in plain["train"].items() if key not in BESIDE}
-        return {**plain, "window": window}
+        stages = {"stages": loader["stages"]} if self.loader.stages.names else {}
+        return {**plain, "window": loader["window"], **stages}
 
 
 class Params:
@@ -161,7 +163,7 @@ class Params:
         if not isinstance(entry, Mapping):
             problems.append(f"{where}: must be a mapping (is {shown(entry)})")
             return None
-        known = ("dataset", "loader", "model", "task", "train")
+        known = ("dataset", "init", "loader", "model", "task", "train")
         problems += [f"{where}.{key}: unknown key; {nearest(key, known, 'known keys')}" for key in entry.keys() - known]
         dataset, datasets = entry.get("dataset"), list(self.document["datasets"])
         if dataset not in datasets and not any(m.startswith(_NO_DATASETS) for m in self.mistakes):
@@ -170,7 +172,11 @@ class Params:
         loader = self._with_shared(LoaderConfig, "loader", entry, where, problems)
         task_name, task = self._named_part("task", entry.get("task"), f"{where}.task", problems)
         model_name, model = self._named_part("model", entry.get("model"), f"{where}.model", problems)
-        problems += _unfit(task_name, model_name, f"{where}.model")
+        problems += unfit(task_name, model_name, f"{where}.model")
+        init = None
+        if entry.get("init") is not None:
+            init = parse(InitConfig, entry["init"], f"{where}.init", problems)
+            problems += self._no_start(name)
         if len(problems) > before:
             return None
         assert train is not None and loader is not None
@@ -183,7 +189,39 @@ class Params:
             model=dataclasses.asdict(model),
             train=train,
             loader=loader,
+            init=init,
         )
+
+    def train_settings(self, name: str) -> dict[str, Any]:
+        """All settings that the weights of run `name` depend on, with those of the run that it starts from."""
+        run = self.run(name)
+        settings = run.weight_settings()
+        if run.init is not None:
+            other = self.run(run.init.run)
+            settings["starts_from"] = {
+                "run": self.train_settings(other.name),
+                "dataset": self.document["datasets"][other.dataset],
+                "shards": self.document.get("shards"),
+                "task": discover.digest("task", other.task_name),
+                "model": discover.digest("model", other.model_name),
+            }
+        return settings
+
+    def _no_start(self, name: str) -> Problems:
+        """What is wrong with the runs that run `name` starts from, one after the other."""
+        runs, chain = self.document["runs"], [name]
+        while True:
+            entry = runs[chain[-1]]
+            init = entry.get("init") if isinstance(entry, Mapping) else None
+            other = init.get("run") if isinstance(init, Mapping) else None
+            if other is None or not isinstance(other, str):
+                return []
+            if other not in runs:
+                others = [run for run in runs if run != name]
+                return [f"runs.{chain[-1]}.init.run: no such run (is {shown(other)}); {nearest(other, others)}"]
+            if other in chain:
+                return [f"runs.{name}.init.run: it would start from itself: {' <- '.join([*chain, other])}"]
+            chain.append(other)
 
     def require(self, section: Literal["datasets", "runs"], name: str) -> None:
         """Raise ConfigError unless `name` is one of the data sets or runs: all that a stage may be asked for."""
@@ -217,7 +255,8 @@ class Params:
                 section = section[part]
             return ".".join([f"{where}.{key}" if own else key, *keys])
 
-        return parse(cls, merged(self.document.get(key, {}), own), at, problems)
+        lay = train_section if cls is TrainConfig else merged
+        return parse(cls, lay(self.document.get(key, {}), own), at, problems)
 
     def _named_part(self, kind: str, section: Any, where: str, problems: Problems) -> tuple[str, Any]:
         """Name and Config of the component that `section` names."""
@@ -249,21 +288,24 @@ def _with_names(source: str, section: Any, splits: Any) -> Any:
     return {**names, **section}
 
 
-def _unfit(task: str, model: str, where: str) -> Problems:
+def unfit(task: str, model: str, where: str) -> Problems:
     """Why this model cannot do this task, where both exist."""
-    models = discover.names("model")
-    if task not in discover.names("task") or model not in models:
+    tasks, models = discover.names("task"), discover.names("model")
+    if task not in tasks or model not in models:
         return []
 
-    def family(name: str) -> str:
-        return discover.load("model", name, where=where).Model.family
+    def taken(name: str) -> type:
+        return discover.load("model", name, where=where).Model.spec_class
 
-    needed = discover.load("task", task, where=where).Task.family
-    if family(model) == needed:
+    def made(name: str) -> type:
+        return discover.load("task", name, where=where).Task.spec_class
+
+    if taken(model) is made(task):
         return []
-    fit = ", ".join(name for name in models if family(name) == needed) or "none"
-    said = f"task {task} needs a model of family {needed}, and {model} is of family {family(model)}"
-    return [f"{where}: {said}; models that fit: {fit}"]
+    said = f"task {task} gives its model {made(task).__name__}, and {model} takes {taken(model).__name__}"
+    fitting_models = ", ".join(name for name in models if taken(name) is made(task)) or "none"
+    fitting_tasks = ", ".join(name for name in tasks if made(name) is taken(model)) or "none"
+    return [f"{where}: {said}; models that fit {task}: {fitting_models}; tasks that fit {model}: {fitting_tasks}"]
 
 
 def read_params(root: Path) -> Params:

@@ -15,6 +15,7 @@ from contracts.errors import ConfigError
 from contracts.ranges import AMOUNT, COUNT, POSITIVE, SEED, SHARE, Range, RangeError, check_ranges
 from pipeline.settings import discover
 from pipeline.settings.archives import DownloadConfig
+from pipeline.settings.own import OwnStages
 from pipeline.settings.uris import check_tracking_uri
 
 
@@ -22,7 +23,8 @@ from pipeline.settings.uris import check_tracking_uri
 class DrawConfig:
     """Shares of the train split that become val and test, where there is one file.
 
-    `by: group` keeps the images of one folder (a video, a patient) together.
+    `by: group` keeps the images of one folder (a video, a patient) together. Records that a source gives a group stay
+    together in any case.
     """
 
     val: float | None = None
@@ -52,7 +54,7 @@ class DatasetConfig:
     for `origin: local`, the user's folder, which is read where it lies. `sources` maps a file of ingest/sources to its
     settings. `max_quarantined` is the largest share of records, and of annotations, that may be unusable.
     `follow_links` allows images and masks that are links to files outside the data set's folder. `max_shared` is how
-    many images two splits may share, byte for byte; null: any number, which is told.
+    many images (or clips, texts, groups) two splits may share; null: any number, which is told.
     `splits` says how the files call a split (`{val: valid}`; a list is read as one), `split` draws val and test from
     train where there is one file. `exif` says on what boxes and masks were drawn where a picture has an EXIF
     orientation: `apply`, the turned picture that viewers show; `ignore`, the stored pixels; `auto`, the one that has
@@ -125,7 +127,8 @@ class ShardsConfig:
 class LoaderConfig:
     """How a training worker reads. `window`: shards that are shuffled together; memory and open files grow with it.
 
-    `cache_gib` limits the shards of an object store that a machine keeps; it should hold two windows.
+    `cache_gib` limits the shards of an object store that a machine keeps; it should hold two windows. `stages` are of
+    the user's own.
     """
 
     num_workers: int = 0
@@ -133,6 +136,7 @@ class LoaderConfig:
     start_method: Literal["fork", "forkserver", "spawn"] = "forkserver"
     window: int = 16
     cache_gib: float = 50.0
+    stages: OwnStages = field(default_factory=OwnStages)
 
     def __post_init__(self) -> None:
         check_ranges(self, num_workers=AMOUNT, prefetch=COUNT, window=COUNT, cache_gib=POSITIVE)
@@ -223,9 +227,11 @@ class TrackingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryConfig:
-    """`gates` maps a run to the value its metric must reach before its model may become champion. `allow_dirty` lets
-    one become champion that was trained by code that is in no commit."""
+    """`runs` are registered: all, or those that are named. `gates` maps a run to the value its metric must reach before
+    its model may become champion. `allow_dirty` lets one become champion that was trained by code that is in no commit.
+    """
 
+    runs: Literal["all"] | tuple[str, ...] = "all"
     gates: dict[str, float] = field(default_factory=dict)
     allow_dirty: bool = False
 

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from contracts.errors import ConfigError
 from contracts.ranges import AMOUNT, COUNT, POSITIVE, SEED, Range, check_ranges
-from lightning_modules.base.optimizer import OptimizerConfig
+from lightning_modules.base.optimizer import OptimizerConfig, Phase, laid_over
+from pipeline.settings.parse import merged
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitConfig:
+    """Start from the best weights of another run of this project: all of them, or those of one part of the model, such
+    as `backbone`, which both models must have with the same shapes. The other run is trained first."""
+
+    run: str
+    part: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """Some epochs of a run with an optimizer and a schedule of their own, which begin anew; `freeze` names the parts of
+    the model that stay as they are meanwhile. `optimizer` is laid over that of the run."""
+
+    epochs: int
+    freeze: tuple[str, ...] = ()
+    optimizer: OptimizerConfig | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges(self, epochs=COUNT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +44,11 @@ class TrainConfig:
     `precision: auto` is bf16-mixed where the GPUs or CPUs have the instructions, decided when the run begins and kept
     with it: a later call, other machines and `evaluate` use the same. A state is written after every epoch, and inside
     it when the last one is `checkpoint_every_s` old, or at every so many steps: no more than that is lost. `ledger`
-    records the sample keys of every step, for `python -m pipeline.training.ledger`; a run that is trained already has
-    none until it is trained anew: `dvc repro --force --single-item train@<run>`.
+    records the sample keys of every step, for `sightline ledger`; a run that is trained already has
+    none until it is trained anew: `dvc repro --force --single-item train@<run>`. `freeze` names parts of the model
+    that are never trained. With `stages`, one after the other, the run has as many epochs as they have together, and
+    `max_epochs` says nothing. `recompute_norms` takes the running averages of all batch norms anew after the last
+    epoch, over the training split with the best weights: for weights that are averages (`ema_decay`).
     """
 
     max_epochs: int = 10
@@ -29,10 +56,13 @@ class TrainConfig:
     eval_batch_size: int = 16
     micro_batch_size: int | None = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    freeze: tuple[str, ...] = ()
+    stages: tuple[StageConfig, ...] = ()
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     channels_last: bool = True
     gradient_clip_norm: float | None = 1.0
     ema_decay: float | None = None
+    recompute_norms: bool = False
     early_stopping_patience: int | None = None
     monitor: str | None = None
     monitor_mode: Literal["max", "min"] | None = None
@@ -61,7 +91,7 @@ class TrainConfig:
             num_pictures=AMOUNT,
             seed=SEED,
         )
-        if self.validate_every_epochs > self.max_epochs:
+        if self.validate_every_epochs > self.num_epochs:
             raise ConfigError(
                 "no epoch would be validated", value=self.validate_every_epochs, where="validate_every_epochs"
             )
@@ -71,3 +101,29 @@ class TrainConfig:
                 value=(self.monitor, self.monitor_mode),
                 allowed="both or none",
             )
+
+    @property
+    def num_epochs(self) -> int:
+        return sum(phase.epochs for phase in self.phases)
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        stages = self.stages or (StageConfig(epochs=self.max_epochs),)
+        return tuple(
+            Phase(stage.epochs, stage.optimizer or self.optimizer, (*self.freeze, *stage.freeze)) for stage in stages
+        )
+
+
+def train_section(shared: Any, own: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's own `train` section over the shared one, and the stages' optimizers over its own, as YAML gives them."""
+    out = merged(shared, own)
+    if "optimizer" in out:
+        out["optimizer"] = laid_over(shared.get("optimizer"), own.get("optimizer"))
+    if isinstance(stages := out.get("stages"), list):
+        out["stages"] = [
+            {**stage, "optimizer": laid_over(out.get("optimizer"), stage["optimizer"])}
+            if isinstance(stage, Mapping) and isinstance(stage.get("optimizer"), Mapping)
+            else stage
+            for stage in stages
+        ]
+    return out

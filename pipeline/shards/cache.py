@@ -14,7 +14,7 @@ from pathlib import Path
 
 from contracts.errors import DataError
 from pipeline.shards import stores
-from pipeline.system.disk import writing
+from pipeline.system.disk import publish, writing
 
 VERIFIED_S = 86_400.0  # how long a digest holds for an untouched file: disks rot, and 50 GiB take a minute to digest
 _FIX = "lower loader.cache_gib, or name a folder on another disk in SIGHTLINE_CACHE"
@@ -85,7 +85,7 @@ class ShardCache:
                     found = stores.save(url, arrived)
                 if found == path.name:
                     self._unswept += arrived.stat().st_size
-                    os.replace(arrived, path)
+                    publish(arrived, path)
                     _remember(path)
                     self._make_room(path)
                     return
@@ -96,7 +96,7 @@ class ShardCache:
             value=f"sha256 {found}",
             where=url,
             allowed=f"sha256 {path.name}",
-            fix="run the shard stage again (python -m pipeline.stages.shard <data set>): it sends anew what is damaged",
+            fix="run the shard stage again (sightline stage shard <data set>): it sends anew what is damaged",
         )
 
     def _make_room(self, keep: Path) -> None:

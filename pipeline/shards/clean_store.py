@@ -7,7 +7,6 @@ stage run meanwhile.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
@@ -22,7 +21,6 @@ from pipeline.settings.params import load_params
 from pipeline.settings.sections import ShardsConfig
 from pipeline.shards import stores
 from pipeline.shards.manifest import MANIFEST, load_manifest, manifest_digest, stored_files
-from pipeline.system.guard import ended_plainly, guard_process
 from pipeline.system.project import Project
 
 DAY_S = 86_400
@@ -154,28 +152,21 @@ def clean(project: Project, dataset: str, store: str, days: float, *, delete: bo
         print(f"clean_store {dataset}: nothing was deleted; --yes deletes {what}")
 
 
-def main() -> None:
-    """Exit code 2 for an error that the user can mend, 130 when interrupted; what is kept is whole then, too."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="a data set of params.yaml")
-    parser.add_argument("--days", type=float, default=30.0, help="keep what is younger (30): it may be in use")
-    parser.add_argument("--yes", action="store_true", help="delete; without it they are only listed")
-    arguments = parser.parse_args()
-    with ended_plainly():
-        guard_process()
-        project = Project.here()
-        params = load_params(project.root)
-        params.dataset(arguments.name)  # refuses other names: the folder in the store is named by it
-        base = params.section(ShardsConfig, "shards").store
-        if base is None:
-            raise ConfigError(
-                "the shards are not in an object store",
-                where="shards.store",
-                value=None,
-                fix="name the store to be cleaned",
-            )
-        clean(project, arguments.name, f"{base.rstrip('/')}/{arguments.name}", arguments.days, delete=arguments.yes)
+def run(dataset: str, days: float, *, delete: bool) -> None:
+    """The command. What is kept is whole also where it is interrupted.
 
-
-if __name__ == "__main__":
-    main()
+    Raises:
+        ConfigError: no such data set, or its shards are in no store.
+    """
+    project = Project.here()
+    params = load_params(project.root)
+    params.dataset(dataset)  # refuses other names: the folder in the store is named by it
+    base = params.section(ShardsConfig, "shards").store
+    if base is None:
+        raise ConfigError(
+            "the shards are not in an object store",
+            where="shards.store",
+            value=None,
+            fix="name the store to be cleaned",
+        )
+    clean(project, dataset, f"{base.rstrip('/')}/{dataset}", days, delete=delete)

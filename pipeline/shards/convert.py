@@ -1,14 +1,13 @@
 """Write a data set's shards in the format of another tool.
 
-    python -m pipeline.shards.convert coco yolo /data/coco-as-yolo
-    python -m pipeline.shards.convert flags image_folder /data/flags --split val
+    sightline convert coco yolo /data/coco-as-yolo
+    sightline convert flags image_folder /data/flags --split val
 
 What the format cannot say is counted. The source of the same name reads it back.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -19,23 +18,8 @@ from pipeline.settings import discover
 from pipeline.settings.params import load_params
 from pipeline.shards.formats import FormatModule
 from pipeline.system.disk import renewed
-from pipeline.system.guard import UMASK_HELP, ended_plainly, guard_process
 from pipeline.system.progress import progress_bar
 from pipeline.system.project import Project
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=UMASK_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("dataset", help="a data set of params.yaml, sharded")
-    parser.add_argument("format", help=", ".join(discover.names("format")))
-    parser.add_argument("folder", type=Path, help="a new folder")
-    parser.add_argument("--split", action="append", help="train, val or test; all of them if it is not given")
-    arguments = parser.parse_args(argv)
-    with ended_plainly():
-        guard_process()
-        convert(Project.here(), arguments.dataset, arguments.format, arguments.folder, arguments.split)
 
 
 def convert(project: Project, dataset: str, format_name: str, folder: Path, splits: Sequence[str] | None) -> None:
@@ -70,7 +54,3 @@ def convert(project: Project, dataset: str, format_name: str, folder: Path, spli
         left_out = module.write(new, streams, manifest["classes"])
     told = ", ".join(f"{count} x {what}" for what, count in sorted(left_out.items()))
     print(f"{dataset} as {format_name}: {folder}" + (f"; the format has no place for {told}" if told else ""))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Whether there is something to learn, asked after shard and after vocab: a run on nothing looks like a perfect one.
+"""Whether there is something to learn, asked after shard: a run on nothing looks like a perfect one.
 
 What makes every run senseless is a DataError; what is odd and may be meant is a note. Both name the file.
 """
@@ -12,12 +12,13 @@ from typing import Any
 from contracts.errors import DataError
 
 _NUM_SHOWN = 10
-# What an object or a pixel shows: (where it was found, label).
+# What an object, a pixel, an image or a frame shows: (where it was found, label).
 Labels = Counter[tuple[str, int]]
 _FOUND = {
     "object": ("annotated object", "num_objects"),
     "pixel": ("pixel of a label mask", "has_semantic"),
     "image": ("image", "num_labels"),
+    "frame": ("frame", "num_frame_labels"),
 }
 
 
@@ -27,8 +28,8 @@ def check_labels(
     """Compare the class list with what the training split shows; returns notes.
 
     Args:
-        labels: the objects, pixels and images of the training split by kind (a key of `_FOUND`) and label; ignored
-            pixels and crowds do not count.
+        labels: the objects, pixels, images (or clips) and frames of the training split by kind (a key of `_FOUND`) and
+            label; ignored pixels and crowds do not count.
         totals: the training split's entry of the manifest.
         where: the file that annotates the first record.
 
@@ -37,7 +38,7 @@ def check_labels(
     """
     notes = []
     for kind, (what, column) in _FOUND.items():
-        if not totals[column]:
+        if not totals.get(column):
             continue
         missing = [name for label, name in enumerate(classes, start=1) if not labels[kind, label]]
         if classes and len(missing) == len(classes):
@@ -52,9 +53,10 @@ def check_labels(
         if missing:
             notes.append(f"{dataset}: {len(missing)} of {len(classes)} classes have no {what} in the training split: "
                          f"{_listed(missing)}; they cannot be learned ({where})")  # fmt: skip
-    if classes and not any(totals[column] for _, column in _FOUND.values()):
-        what = f"{dataset} lists classes, but its training split has no object, no label mask and no labelled image"
-        if not totals["num_captions"] and not totals["num_questions"]:
+    if classes and not any(totals.get(column) for _, column in _FOUND.values()):
+        nothing = "no object, no label mask and no labelled image or frame"
+        what = f"{dataset} lists classes, but its training split has {nothing}"
+        if not totals.get("num_captions") and not totals.get("num_questions"):
             raise DataError(
                 what, value=_listed(classes), where=where,
                 fix="look whether the annotations of the training split are where the sources look for them",
@@ -78,40 +80,12 @@ def _alike(dataset: str, classes: Sequence[str]) -> list[str]:
 
 def missing_masks(dataset: str, splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Notes on images without a label mask where others have one. `splits`: the manifest's."""
-    counts = {name: (split["totals"]["has_semantic"], split["num_samples"]) for name, split in splits.items()}
+    counts = {name: (split["totals"].get("has_semantic", 0), split["num_samples"]) for name, split in splits.items()}
     return [
         f"{dataset}, split {name}: {samples - masks} of {samples} images have no label mask; segmentation skips them"
         for name, (masks, samples) in counts.items()
         if 0 < masks < samples
     ]
-
-
-def check_vocabulary(
-    dataset: str, vocabulary: Mapping[str, Sequence[Any]], totals: Mapping[str, int], where: str
-) -> None:
-    """Raise DataError where the training split has captions or questions of which nothing can be learned.
-
-    Args:
-        vocabulary: of the vocab stage.
-        totals: the training split's entry of the manifest.
-    """
-    for name in ("captions", "questions"):
-        if totals[f"num_{name}"] and not vocabulary[name]:
-            raise DataError(
-                f"the {name} of {dataset} hold no word",
-                value=f"{totals[f'num_{name}']} {name}",
-                where=f"{where}, split train",
-                allowed="letters or digits of any script",
-                fix="look at the texts in the annotation file",
-            )
-    if totals["num_questions"] and not vocabulary["answers"]:
-        raise DataError(
-            f"no question of {dataset} has an answer in the training split",
-            value=f"{totals['num_questions']} questions",
-            where=f"{where}, split train",
-            fix="put the annotation file of the training split where sources.vqa.annotations says, or take the source "
-            "`vqa` out",
-        )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -23,19 +22,20 @@ from typing_extensions import TypedDict
 
 from contracts.errors import DataError
 from contracts.names import NAME
-from contracts.records import SCHEMA_VERSION, ItemKind
+from contracts.raw import ItemKind
+from contracts.records import COUNTS, SCHEMA_VERSION, Count
 from pipeline.system import project
+from pipeline.system.disk import write_text
 from pipeline.system.project import explain, read_json
 
 MANIFEST = "manifest.json"
 BLOCK = 512
 END_BYTES = 2 * BLOCK  # of zeros close a tar
-MIN_SAMPLE_BYTES = 4 * BLOCK  # header and content of an image and of its annotation
-COUNTS = ("num_objects", "num_masks", "num_captions", "num_questions", "num_labels", "has_semantic")
+MIN_SAMPLE_BYTES = 2 * BLOCK  # header and content of an annotation, which may be all there is
 _NUM_SHOWN = 8
 
 _STRICT = with_config(ConfigDict(extra="forbid", strict=True))  # an int is no bool, no float and no text
-Count = Annotated[int, Ge(0), Le(2**53)]
+Amount = Annotated[int, Ge(0), Le(2**53)]
 Positive = Annotated[int, Ge(1), Le(2**53)]
 Blocks = Annotated[int, Ge(MIN_SAMPLE_BYTES), MultipleOf(BLOCK), Le(2**53)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -53,23 +53,13 @@ class Shard(TypedDict):
 
 
 @_STRICT
-class Totals(TypedDict):
-    num_objects: Count
-    num_masks: Count
-    num_captions: Count
-    num_questions: Count
-    num_labels: Count
-    has_semantic: Count
-
-
-@_STRICT
 class Split(TypedDict):
     num_source: Positive
     num_samples: Positive
     bytes: Blocks
     dropped: dict[ItemKind, dict[str, Positive]]
     fixed: dict[str, Positive]
-    totals: Totals
+    totals: dict[Count, Positive]
     shards: list[Shard]
 
 
@@ -94,18 +84,16 @@ class Manifest(TypedDict):
 
 @_STRICT
 class Index(TypedDict):
-    """Columns of equal length, a row for each sample in the order of the tar, which is that of the keys."""
+    """Columns of equal length, a row for each sample in the order of the tar, which is that of the keys.
+
+    `counts` has a column for what can be counted of at least one sample.
+    """
 
     key: list[Key]
     offset: list[Annotated[int, Ge(0), MultipleOf(BLOCK), Le(2**53)]]
     size: list[Blocks]
     crc: list[Annotated[int, Ge(0), Le(2**32 - 1)]]
-    num_objects: list[Count]
-    num_masks: list[Count]
-    num_captions: list[Count]
-    num_questions: list[Count]
-    num_labels: list[Count]
-    has_semantic: list[Annotated[int, Ge(0), Le(1)]]
+    counts: dict[Count, list[Amount]]
 
 
 @cache
@@ -179,9 +167,7 @@ def write_manifest(
         manifest["store"] = store
     target = folder / MANIFEST
     _refuse(_mistakes(manifest), "manifest", str(target), "mend the data set, or its section of params.yaml")
-    part = folder / f".{MANIFEST}.part"
-    part.write_text(json.dumps(manifest, indent=1))
-    os.replace(part, target)
+    write_text(target, json.dumps(manifest, indent=1))
     return manifest
 
 
@@ -261,10 +247,10 @@ def _split_mistakes(dataset: str, name: str, split: Mapping[str, Any]) -> list[s
     found += [
         f"{where}.totals: {totals[part]} {part} of {whole} {what}"
         for part, what, whole in (
-            ("num_masks", "objects", totals["num_objects"]),
-            ("has_semantic", "samples", split["num_samples"]),
+            ("num_masks", "objects", totals.get("num_objects", 0)),
+            *((part, "samples", split["num_samples"]) for part in COUNTS if part.startswith("has_")),
         )
-        if totals[part] > whole
+        if totals.get(part, 0) > whole
     ]
     return found
 
@@ -280,7 +266,8 @@ def heal(dataset: str) -> str:
 
 
 def parse_index(data: bytes, shard: Mapping[str, Any], where: str, fix: str) -> dict[str, np.ndarray]:
-    """The columns of a shard's index, `key` as bytes and the others as int64, each (samples,).
+    """The columns of a shard's index, `key` as bytes and the others as int64, each (samples,). Counts that are 0 in all
+    of its samples have none.
 
     Args:
         data: the file's content. shard: the manifest's entry. where: the file's path or url. fix: what to do about it.
@@ -301,11 +288,18 @@ def parse_index(data: bytes, shard: Mapping[str, Any], where: str, fix: str) -> 
         index = _adapter(Index).validate_json(data)
     except ValidationError as error:
         _refuse(explain(error), "index", where, fix)
-    if lengths := {name: len(v) for name, v in index.items() if len(v) != shard["samples"]}:
+    counts = index.pop("counts")
+    rows = {**index, **counts}
+    if lengths := {name: len(v) for name, v in rows.items() if len(v) != shard["samples"]}:
         _refuse([f"{name} has {n} rows of {shard['samples']}" for name, n in lengths.items()], "index", where, fix)
     columns: dict[str, np.ndarray] = {
-        name: np.asarray(values, np.bytes_ if name == "key" else np.int64) for name, values in index.items()
+        name: np.asarray(values, np.bytes_ if name == "key" else np.int64) for name, values in rows.items()
     }
+    _refuse(_index_mistakes(columns, shard), "index", where, fix)
+    return columns
+
+
+def _index_mistakes(columns: Mapping[str, np.ndarray], shard: Mapping[str, Any]) -> list[str]:
     offset, size, key = columns["offset"], columns["size"], columns["key"]
     mistakes = []
     if offset[0] or (offset[1:] != offset[:-1] + size[:-1]).any():
@@ -314,10 +308,11 @@ def parse_index(data: bytes, shard: Mapping[str, Any], where: str, fix: str) -> 
         mistakes.append(f"the tar ends at {offset[-1] + size[-1] + END_BYTES}, the manifest says at {shard['bytes']}")
     if (key[1:] <= key[:-1]).any():
         mistakes.append("the keys do not ascend, or one is there twice")
-    if (columns["num_masks"] > columns["num_objects"]).any():
+    nothing = np.zeros(len(key), np.int64)
+    if (columns.get("num_masks", nothing) > columns.get("num_objects", nothing)).any():
         mistakes.append("a sample has more masks than objects")
-    _refuse(mistakes, "index", where, fix)
-    return columns
+    mistakes += [f"{n}: neither 0 nor 1" for n, c in columns.items() if n.startswith("has_") and c.max() > 1]
+    return mistakes
 
 
 def _refuse(mistakes: Sequence[str], what: str, where: str, fix: str) -> None:

@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 
 from contracts.errors import DataError
-from contracts.records import Record
+from contracts.records import COUNTS, Record, check_counts
 from pipeline.shards import stores
 from pipeline.shards.cache import ShardCache
-from pipeline.shards.manifest import COUNTS, MANIFEST, heal, index_name, parse_index, stored_files, stored_name
+from pipeline.shards.manifest import MANIFEST, heal, index_name, parse_index, stored_files, stored_name
 from pipeline.shards.samples import parse_sample
 
 _OPEN_FILES = 64
@@ -117,9 +117,9 @@ class SplitReader:
     """Random access to the samples of one split, by position in the concatenation of its shards.
 
     Holds the index as numpy columns; picklable. Loader workers that start get no copy of it: all of them map the same
-    memory, and open the tars themselves. `columns` has `key` (bytes), `shard`, `offset`, `size`, `crc` and each of
-    `COUNTS`. Where the manifest names a store, tars and indices come through `cache`: a tar is fetched by the first
-    process that reads from it.
+    memory, and open the tars themselves. `columns` has `key` (bytes), `shard`, `offset`, `size`, `crc`; `count` gives
+    what can be counted of the samples. Where the manifest names a store, tars and indices come through `cache`: a tar
+    is fetched by the first process that reads from it.
 
     Args:
         manifest: as `load_manifest` gives it.
@@ -151,8 +151,12 @@ class SplitReader:
             parse_index(data, entry, path, self._fix)
             for (path, data), entry in zip(self._indices(), self._entries, strict=True)
         ]
-        self.columns: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        self.columns["shard"] = np.repeat(np.arange(len(parts)), [len(part["key"]) for part in parts])
+        sizes = [len(part["key"]) for part in parts]
+        self.columns: dict[str, Any] = {
+            name: np.concatenate([part.get(name, np.zeros(n, np.int64)) for part, n in zip(parts, sizes, strict=True)])
+            for name in dict.fromkeys(name for part in parts for name in part)
+        }
+        self.columns["shard"] = np.repeat(np.arange(len(parts)), sizes)
         self._check(split, manifest["splits"][split]["totals"], str(folder / MANIFEST))
         self._files: dict[int, int] = {}
         self._owner = 0
@@ -169,7 +173,8 @@ class SplitReader:
                 where=where,
                 fix=self._fix,
             )
-        found = {name: int(self.columns[name].sum()) for name in COUNTS}
+        sums = {name: int(self.count(name).sum()) for name in COUNTS}
+        found = {name: total for name, total in sums.items() if total}
         if found != totals:
             raise DataError(
                 f"the totals of split {split!r} are not those of its indices",
@@ -217,16 +222,29 @@ class SplitReader:
         shared: _SharedMemory | None = state["_shared"]
         self.__dict__.update(state if shared is None else {**shared.rest(), "columns": shared.columns(), **state})
 
-    def keys(self, positions: np.ndarray | None = None) -> list[str]:
-        chosen = self.columns["key"] if positions is None else self.columns["key"][positions]
+    def keys(self, positions: np.ndarray | Sequence[int] | None = None) -> list[str]:
+        chosen = self.columns["key"] if positions is None else self.columns["key"][np.asarray(positions, np.int64)]
         return [key.decode() for key in chosen.tolist()]
 
     def select(self, requires: Sequence[str]) -> np.ndarray:
-        """Positions of the samples that have each of `requires`, ascending (M,) int64."""
+        """Positions of the samples that have each of `requires`, ascending (M,) int64.
+
+        Raises:
+            ConfigError: one of them is nothing that can be counted of a record.
+        """
         keep = np.ones(len(self), bool)
-        for column in requires:
-            keep &= self.columns[column] > 0
+        for name in requires:
+            keep &= self.count(name) > 0
         return np.flatnonzero(keep)
+
+    def count(self, name: str) -> np.ndarray:
+        """How many of `name`, one of `COUNTS`, each sample has, (N,) int64.
+
+        Raises:
+            ConfigError: nothing is counted by this name.
+        """
+        check_counts([name])
+        return self.columns.get(name, np.zeros(len(self), np.int64))
 
     def read(self, position: int) -> Record:
         """The record at `position`.

@@ -1,8 +1,9 @@
 """One record <-> its bytes in a WebDataset tar, deterministic.
 
-A sample is the members `<key>.jpg|png`, `<key>.json` and, where there is one, `<key>.semantic.png`, so any WebDataset
-reader reads the tars. Members are plain ustar with mtime 0 and fixed owner: equal records give equal tars, which DVC
-relies on, and a reader knows every byte of a header.
+A sample is the members `<key>.jpg|png`, `<key>.json` and, where there is one, `<key>.semantic.png`; that of a clip has
+its frames `<key>.0000.jpg`, `<key>.0001.jpg` and so on before the `.json`, that of texts the `.json` alone. So any
+WebDataset reader reads the tars. Members are plain ustar with mtime 0 and fixed owner: equal records give equal tars,
+which DVC relies on, and a reader knows every byte of a header.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Sequence
+from typing import Literal
 
 from contracts.errors import DataError
 from contracts.records import Record
@@ -54,7 +56,11 @@ def sample_pieces(record: Record) -> list[bytes]:
     Raises:
         DataError: the key is too long for a tar's header.
     """
-    pieces = tar_member(f"{record.key}.{record.image_format}", record.image)
+    pieces: list[bytes] = []
+    if record.image_format:
+        pieces += tar_member(f"{record.key}.{record.image_format}", record.image)
+    for number, frame in enumerate(record.frames):
+        pieces += tar_member(_frame_name(record.key, number), frame)
     pieces += tar_member(f"{record.key}.json", record.annotation_json())
     if record.semantic_mask:
         pieces += tar_member(f"{record.key}.semantic.png", record.semantic_mask)
@@ -80,7 +86,44 @@ def parse_sample(data: bytes, key: str, where: str) -> Record:
     Raises:
         DataError: the bytes are not exactly those of one sample of `key` and of this schema version.
     """
-    members: list[tuple[str, bytes]] = []
+    names, contents = _members(data, where)
+    record = _record(names, contents, key, where)
+    if record is None:
+        raise DataError(
+            "these are not the files of one sample",
+            value=names[:8],
+            where=where,
+            allowed=f"{key}.jpg or {key}.png or {_frame_name(key, 0)} and so on, if there is any, then {key}.json, "
+            f"then perhaps {key}.semantic.png",
+            fix=_AGAIN,
+        )
+    if record.key != key:
+        raise DataError("an annotation belongs to another sample", value=record.key, where=where, fix=_AGAIN)
+    return record
+
+
+def _record(names: list[str], contents: list[bytes], key: str, where: str) -> Record | None:
+    """The record of a sample's files; None where they are not those of one sample."""
+    annotation = f"{key}.json"
+    image_formats: tuple[Literal["jpg", "png"], ...] = ("jpg", "png")
+    for image_format in image_formats:
+        expected = [f"{key}.{image_format}", annotation, f"{key}.semantic.png"]
+        if names in (expected[:2], expected):
+            return Record.from_parts(contents[1], contents[0], image_format, *contents[2:], where=where)
+    frames = len(names) - 1
+    if frames >= 0 and names == [*(_frame_name(key, number) for number in range(frames)), annotation]:
+        return Record.from_parts(contents[-1], frames=tuple(contents[:-1]), where=where)
+    return None
+
+
+def _frame_name(key: str, number: int) -> str:
+    return f"{key}.{number:04d}.jpg"
+
+
+def _members(data: bytes, where: str) -> tuple[list[str], list[bytes]]:
+    """Names and contents of the members of a tar without its end."""
+    names: list[str] = []
+    contents: list[bytes] = []
     position = 0
     while position < len(data):
         header = data[position : position + BLOCK]
@@ -91,36 +134,10 @@ def parse_sample(data: bytes, key: str, where: str) -> Record:
         position = start + size + (-size % BLOCK)
         if position > len(data) or any(data[start + size : position]):
             raise DataError("a tar member is cut, or followed by more than padding", where=where, fix=_AGAIN)
-        members.append((name.decode(errors="replace"), data[start : start + size]))
-    names = [name for name, _ in members]
-    for image_format in ("jpg", "png"):
-        expected = [f"{key}.{image_format}", f"{key}.json", f"{key}.semantic.png"]
-        if names in (expected[:2], expected):
-            image, annotation, *semantic = (content for _, content in members)
-            record = Record.from_parts(annotation, image, image_format, *semantic, where=where)
-            if record.key != key:
-                raise DataError("an annotation belongs to another sample", value=record.key, where=where, fix=_AGAIN)
-            return record
-    raise DataError(
-        "these are not the files of one sample",
-        value=names[:8],
-        where=where,
-        allowed=f"{key}.jpg or {key}.png, then {key}.json, then perhaps {key}.semantic.png",
-        fix=_AGAIN,
-    )
+        names.append(name.decode(errors="replace"))
+        contents.append(data[start : start + size])
+    return names, contents
 
 
 def _octal(field: bytes) -> int | None:
     return int(field, 8) if field.isdigit() and max(field) < ord("8") else None
-
-
-def sample_counts(record: Record) -> dict[str, int]:
-    usable = ~record.objects.is_crowd
-    return {
-        "num_objects": int(usable.sum()),
-        "num_masks": sum(1 for mask, keep in zip(record.objects.masks, usable, strict=True) if mask and keep),
-        "num_captions": len(record.captions),
-        "num_questions": len(record.questions),
-        "num_labels": len(record.labels),
-        "has_semantic": int(bool(record.semantic_mask)),
-    }

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from contracts.errors import ConfigError, DataError
 from contracts.redact import redact
+from pipeline.system.disk import publish
 
 T = TypeVar("T")
 
@@ -95,7 +96,7 @@ def download(url: str, path: Path) -> str:
     part = path.with_name(f".{path.name}-{uuid.uuid4().hex}.part")
     try:
         digest = save(url, part)
-        os.replace(part, path)
+        publish(part, path)
     finally:
         part.unlink(missing_ok=True)
     return digest
@@ -126,7 +127,7 @@ def upload(path: Path, url: str, sha256: str = "") -> None:
             part = f"{target}.{uuid.uuid4().hex}.part"
             try:
                 fs.put_file(str(path), part)
-                os.replace(part, target)
+                publish(Path(part), Path(target))
             finally:
                 Path(part).unlink(missing_ok=True)
         else:

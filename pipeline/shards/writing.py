@@ -18,28 +18,34 @@ from typing import Any
 import numpy as np
 
 from contracts.errors import DataError
-from contracts.records import Problem, RawRecord
+from contracts.raw import Problem, RawRecord
+from contracts.records import COUNTS
 from pipeline.ingest import sources
 from pipeline.ingest.door import DEFAULT_DOOR, DoorConfig, Shrink, admit, in_words
 from pipeline.settings.sections import DatasetConfig, ShardsConfig
 from pipeline.shards import bookkeeping, learnable, stores
 from pipeline.shards.learnable import Labels
-from pipeline.shards.manifest import COUNTS, END_BYTES, MANIFEST, index_name, shard_name, stored_name, write_manifest
+from pipeline.shards.manifest import END_BYTES, MANIFEST, index_name, shard_name, stored_name, write_manifest
 from pipeline.shards.reader import open_splits, verify_shards
-from pipeline.shards.samples import sample_counts, sample_pieces, write_pieces
-from pipeline.system.disk import flush, renewed, write_lines, writing
+from pipeline.shards.samples import sample_pieces, write_pieces
+from pipeline.system.disk import flush, publish, renewed, write_lines, writing
 from pipeline.system.progress import note, progress_bar
 from pipeline.system.project import Project
 
 _TMPDIR = "TMPDIR names another folder"
+# What the items that are dropped are a share of.
+_ANNOTATIONS = (
+    "num_objects", "num_captions", "num_questions", "num_labels", "num_sentences", "has_alignment", "has_transcript",
+    "num_segments", "num_frame_labels",
+)  # fmt: skip
 
 
 @dataclass
 class ShardResult:
     """What one shard task did. `shard` is None where every record of it was quarantined.
 
-    `labels` counts objects and pixels as `Admission.labels` does. `images` (samples,) uint64 are digests of the images'
-    bytes: equal ones are one picture.
+    `labels` counts objects and pixels as `Admission.labels` does. `seen` has digests, uint64, of what must not be in
+    two splits, by kind (`bookkeeping.identities`): equal ones are one picture, one text, one group.
     """
 
     shard: dict[str, Any] | None
@@ -48,7 +54,7 @@ class ShardResult:
     fixes: Counter[str] = field(default_factory=Counter)
     totals: Counter[str] = field(default_factory=Counter)
     labels: Labels = field(default_factory=Counter)
-    images: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    seen: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 RunAll = Callable[[Callable[..., ShardResult], Iterable[tuple]], Iterator[ShardResult]]
@@ -74,7 +80,7 @@ def write_shard(
     door.check_root()
     result = ShardResult(shard=None, num_source=len(raws))
     rows: list[dict[str, Any]] = []
-    images: list[int] = []
+    seen: dict[str, list[int]] = {}
     digest, offset, part = hashlib.sha256(), 0, folder / f".{name}.part"
     with writing(part, fix=other_folder):
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
@@ -92,10 +98,9 @@ def write_shard(
             for piece in pieces:
                 digest.update(piece)
             crc = reduce(lambda value, piece: zlib.crc32(piece, value), pieces, 0)
-            counts = sample_counts(admission.record)
-            rows.append({"key": raw.key, "offset": offset, "size": size, "crc": crc, **counts})
-            result.totals.update(counts)
-            images.append(int.from_bytes(hashlib.blake2b(admission.record.image, digest_size=8).digest()))
+            rows.append({"key": raw.key, "offset": offset, "size": size, "crc": crc, **admission.record.counts()})
+            for kind, number in bookkeeping.identities(admission.record).items():
+                seen.setdefault(kind, []).append(number)
             offset += size
         with writing(part, fix=other_folder):
             write_pieces(file.fileno(), [bytes(END_BYTES)])
@@ -103,7 +108,8 @@ def write_shard(
     if not rows:
         part.unlink()
         return result
-    result.images = np.array(images, np.uint64)
+    result.totals.update({name: sum(column) for name, column in index_of(rows)["counts"].items()})
+    result.seen = {kind: np.array(numbers, np.uint64) for kind, numbers in seen.items()}
     result.shard = {
         "name": name,
         "samples": len(rows),
@@ -112,25 +118,32 @@ def write_shard(
         "index_sha256": hashlib.sha256(_write_index(rows, folder, name, other_folder)).hexdigest(),
     }
     with writing(part, fix=other_folder):
-        os.replace(part, folder / name)  # after its index
+        publish(part, folder / name, flushed_later=True)  # after its index
     return result
+
+
+def index_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The index of samples, each with `key`, `offset`, `size`, `crc` and what can be counted of it."""
+    index: dict[str, Any] = {column: [row[column] for row in rows] for column in ("key", "offset", "size", "crc")}
+    index["counts"] = {name: [row.get(name, 0) for row in rows] for name in COUNTS if any(name in row for row in rows)}
+    return index
 
 
 def _write_index(rows: Sequence[dict[str, Any]], folder: Path, name: str, other_folder: str) -> bytes:
     """Write the index of a shard, before its tar gets its name; returns its content."""
-    index = {column: [row[column] for row in rows] for column in ("key", "offset", "size", "crc", *COUNTS)}
-    data = json.dumps(index, separators=(",", ":")).encode()
+    data = json.dumps(index_of(rows), separators=(",", ":")).encode()
     part = folder / f".{name}.index.part"
     with writing(part, needed=lambda: len(data), fix=other_folder):
         part.write_bytes(data)
-        os.replace(part, folder / index_name(name))
+        publish(part, folder / index_name(name), flushed_later=True)
     return data
 
 
 def _image_bytes(raws: Sequence[RawRecord]) -> int:
-    """About the size of a shard of these: the rest of a sample is small beside its image."""
-    sizes = (raw.image_part.size if raw.image_part else raw.image.stat().st_size for raw in raws if raw.image.is_file())
-    return sum(sizes)
+    """About the size of a shard of these: the rest of a sample is small beside its pixels."""
+    parts = sum(raw.image_part.size for raw in raws if raw.image_part)
+    files = (file for raw in raws for file in (*raw.frames, *([raw.image] if raw.image and not raw.image_part else [])))
+    return parts + sum(file.stat().st_size for file in files if file.is_file())
 
 
 def upload_shard(
@@ -175,7 +188,7 @@ def split_manifest(results: Iterable[ShardResult], source_problems: Iterable[Pro
         "bytes": sum(shard["bytes"] for shard in shards),
         "dropped": {kind: dict(sorted(counter.items())) for kind, counter in sorted(dropped.items())},
         "fixed": dict(sorted(fixes.items())),
-        "totals": {name: totals[name] for name in COUNTS},
+        "totals": {name: totals[name] for name in COUNTS if totals[name]},
         "shards": shards,
     }
 
@@ -208,7 +221,8 @@ class _Chunks:
                 what = "the same key twice" if item.key == self._last else "records are not in ascending order of key"
                 raise DataError(what, value=item.key, where=f"{item.annotation_file}, split {self.split}")
             self._last = item.key
-            self.folders[item.image.parent] += 1
+            if item.image is not None:
+                self.folders[item.image.parent] += 1
             self.first_file = self.first_file or item.annotation_file
             yield item
 
@@ -323,8 +337,8 @@ def _examine(
     where = chunks["train"].first_file
     notes = learnable.check_labels(name, classes, labels, entries["train"]["totals"], where)
     notes += learnable.missing_masks(name, entries)
-    images = {split: np.concatenate([result.images for result in done]) for split, done in results.items()}
-    notes += bookkeeping.check_shared(name, images, config.max_shared)
+    seen = {split: bookkeeping.joined([result.seen for result in done]) for split, done in results.items()}
+    notes += bookkeeping.check_shared(name, seen, config.max_shared)
     folders = sum((part.folders for part in chunks.values()), Counter())
     return notes + bookkeeping.unused_images(name, folders)
 
@@ -342,8 +356,7 @@ def _judge(
                 f"split {split!r} of {name} has no usable sample:\n{in_words(problems[split])}", where=str(quarantine),
                 fix="mend the files, or the sources' paths in params.yaml",
             )  # fmt: skip
-        counted = ("num_objects", "num_captions", "num_questions", "num_labels")
-        annotations = sum(entry["totals"][column] for column in counted)
+        annotations = sum(entry["totals"].get(column, 0) for column in _ANNOTATIONS)
         dropped = {kind: sum(reasons.values()) for kind, reasons in entry["dropped"].items()}
         records_lost = dropped.pop("record", 0)
         losses = {

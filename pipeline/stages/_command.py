@@ -1,4 +1,7 @@
-"""What every stage's command line has in common."""
+"""What every stage's command line has in common: `python -m pipeline.stages.<stage> <name>`, which dvc.yaml calls.
+
+It is not `sightline stage`, which is for people and calls this: typer takes as long to import as a stage's own checks.
+"""
 
 from __future__ import annotations
 

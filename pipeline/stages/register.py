@@ -5,33 +5,46 @@ from __future__ import annotations
 from pathlib import Path
 
 from contracts.errors import DataError, SightlineError
+from contracts.inputs import inputs_of
 from pipeline.settings.params import Params, Run
 from pipeline.settings.sections import RegistryConfig, TrackingConfig
 from pipeline.shards.manifest import load_manifest, split_digest
 from pipeline.shards.reader import open_splits
 from pipeline.stages._command import main
 from pipeline.system.project import Project, write_json
+from pipeline.tracking import probe
 from pipeline.tracking.lineage import Lineage, lineage
-from pipeline.training.run_files import BEST, Trained, measured, trained
+from pipeline.training.run_files import BEST, Measured, Trained, measured, trained
 
 
 def register_run(project: Project, params: Params, name: str) -> None:
     dataset = params.run_dataset(name)
-    folder = project.shards(dataset)
-    manifest = load_manifest(folder, dataset)
-    record = trained(project, name, manifest)
+    config = params.section(RegistryConfig, "registry")
+    if config.runs != "all" and name not in config.runs:
+        reason = "registry.runs leaves it out"
+        write_json(project.registry(name), {"model": name, "decision": "not registered", "reason": reason})
+        print(f"register {name}: not registered: {reason}")
+        return
+    record = trained(project, name, load_manifest(project.shards(dataset), dataset))
     score = measured(project, name, record)
+    with probe.early():
+        _register(project, params, name, record, score, config)
 
+
+def _register(
+    project: Project, params: Params, name: str, record: Trained, score: Measured, config: RegistryConfig
+) -> None:
     from pipeline.settings import discover  # these take seconds to import: not for a refusal
     from pipeline.tracking.registry import Candidate, register
 
     run = params.run(name)
-    config = params.section(RegistryConfig, "registry")
+    dataset = run.dataset
+    folder = project.shards(dataset)
+    manifest = load_manifest(folder, dataset)
     code = code_of(project, run, record)
     reader = open_splits(folder, manifest)[score["split"]]
-    positions = reader.select(["num_questions"])
-    example = reader.read(int(positions[0]) if len(positions) else 0)
     task = discover.load("task", run.task_name, where=f"runs.{name}.task").Task
+    example = reader.read(int(reader.select(task.eval_requires)[0]))
     decision = register(
         params.section(TrackingConfig, "tracking"),
         Candidate(
@@ -52,8 +65,7 @@ def register_run(project: Project, params: Params, name: str) -> None:
             allow_dirty=config.allow_dirty,
         ),
         root=project.store_root,
-        image=example.image,
-        question=example.questions[0].text if "num_questions" in task.requires else None,
+        inputs=inputs_of(example, task.inputs),
         measure=lambda checkpoint: measure_again(checkpoint, folder, score["split"], score["metric"], run),
     )
     write_json(project.registry(name), decision)

@@ -20,15 +20,17 @@ from pipeline.system.removal import remove_tree
 from pipeline.tracking import mlflow_run as tracking
 from pipeline.tracking.lineage import Lineage, lineage
 from pipeline.training.checkpoints import BEST, file_sha256, load_best, newest_state, read_note
-from pipeline.training.fit import DONE, EVENTS
 from pipeline.training.ledger import FOLDER as LEDGER
+from pipeline.training.run_files import DONE, EVENTS
 from pipeline.training.runs import RunData, flat, load_run
+from pipeline.training.starting import lay_start, train_first
 from pipeline.training.state_mirror import StateMirror
 
 _STORE_MARGIN_S = 60.0  # one request's repetitions, and the work itself
 
 
 def train(project: Project, params: Params, name: str) -> None:
+    train_first(project, params, name)
     data = load_run(project, params, name)
     state = project.state(name, data.fingerprint)
     with lock.hold(project.store_locks, state.name, f"the training state {state}"):  # queued experiments share it
@@ -40,6 +42,7 @@ def _train(project: Project, params: Params, data: RunData, state: Path) -> None
     cluster = params.section(ClusterConfig, "cluster")
     verify_shards(project.shards(data.run.dataset), data.manifest)
     state.mkdir(parents=True, exist_ok=True)
+    lay_start(project, data, state)
     mirror = StateMirror(f"{cluster.state_store.rstrip('/')}/{state.name}", state) if cluster.state_store else None
     if mirror is not None:
         fetch_state(mirror, name)

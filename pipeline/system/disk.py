@@ -72,20 +72,45 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
         try:
             with open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.writelines(f"{line}\n" for line in lines)
-            os.replace(part, path)
+            publish(part, path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small UTF-8 file, whole or not at all, in a folder that is there. What the disk refuses is an OSError."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    publish(part, path)
+
+
+def publish(part: Path, target: Path, *, flushed_later: bool = False) -> None:
+    """Give a finished temporary file, or folder, its name: after a crash there is the old one or the new, whole.
+
+    Args:
+        flushed_later: the caller brings all files of a new folder to the disk at once, before that takes its place.
+    """
+    if not flushed_later:
+        sync(part)
+    os.replace(part, target)
+    if not flushed_later:
+        sync(target.parent)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def flush(folder: Path) -> None:
     """Bring a folder's files to the disk itself: what they replace is deleted next, and power may fail after that."""
     for path in (folder, *folder.iterdir()):
         with writing(path):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(path)
 
 
 @contextmanager

@@ -1,18 +1,16 @@
 """Find damaged data that DVC takes for whole, and remove exactly that, so that DVC brings it anew.
 
-    python -m pipeline.system.heal [OUTPUT ...]        tell what is damaged: of these outputs, or of all, and the cache
-    python -m pipeline.system.heal --yes [OUTPUT ...]  and remove it; then `dvc pull`, or `dvc repro`
+    sightline heal [OUTPUT ...]        tell what is damaged: of these outputs, or of all, and the cache
+    sightline heal --yes [OUTPUT ...]  and remove it; then `dvc pull`, or `dvc repro`
 
 DVC trusts a cached object by its name, and a file of an output by its size and time: a flipped bit is "up to date",
 `dvc checkout` copies it, and a stage that refuses it refuses it for ever. Here every byte is read. Removed are objects
 whose content has another md5 than their name, the copies made of them, and files that differ from dvc.lock although
 DVC sees no change in them. An output that DVC itself sees as changed is left alone: `dvc repro` settles that.
-Exit codes: 0 nothing is damaged any more, 1 something is, 2 for an error that the user can mend.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
@@ -25,8 +23,7 @@ from pathlib import Path
 
 import yaml
 
-from contracts.errors import ConfigError, SightlineError
-from pipeline.system.guard import UMASK_HELP, guard_process
+from contracts.errors import ConfigError
 from pipeline.system.project import Project
 from pipeline.system.removal import remove_tree
 
@@ -190,31 +187,17 @@ def _report(root: Path, found: Findings) -> None:
         print(f"remote {name} is believed unseen: dvc remote modify {name} verify true")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=UMASK_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("outputs", nargs="*", metavar="OUTPUT", help="such as data/shards/coco; default: everything")
-    parser.add_argument("--yes", action="store_true", help="remove what is damaged")
-    arguments = parser.parse_args(argv)
-    try:
-        guard_process()
-        root = Project.here().root
-        found = find(root, arguments.outputs)
-        _report(root, found)
-        if not (found.objects or found.files):
-            print("nothing is damaged")
-            return 0
-        if not arguments.yes:
-            print("`python -m pipeline.system.heal --yes` removes what is damaged")
-            return 1
-        remove(root, found)
-        print("removed. Now `dvc pull` where a remote has it, else `dvc repro`")
-    except SightlineError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2
+def run(outputs: Sequence[str], *, remove_them: bool) -> int:
+    """The command: 0 where nothing is damaged any more, 1 where something is."""
+    root = Project.here().root
+    found = find(root, outputs)
+    _report(root, found)
+    if not (found.objects or found.files):
+        print("nothing is damaged")
+        return 0
+    if not remove_them:
+        print("`sightline heal --yes` removes what is damaged")
+        return 1
+    remove(root, found)
+    print("removed. Now `dvc pull` where a remote has it, else `dvc repro`")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

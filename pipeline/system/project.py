@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from contracts.errors import DataError
+from pipeline.system.disk import write_text
 
 POINTER = "source.json"
 
@@ -107,15 +107,13 @@ class Project:
 
 def heal(path: Path) -> str:
     """What mends a damaged file of an output, for an error's `fix`. To delete it does not: DVC brings the same."""
-    return f"`python -m pipeline.system.heal --yes {path}`, then `dvc pull` where a remote has it, else `dvc repro`"
+    return f"`sightline heal --yes {path}`, then `dvc pull` where a remote has it, else `dvc repro`"
 
 
 def write_json(path: Path, document: Any, *, indent: int | None = 1) -> None:
     """Write JSON atomically: keys in the given order, a final newline, indented for people and git by default."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
-    os.replace(part, path)
+    write_text(path, json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, what: str, fix: str, shape: Any = dict[str, Any]) -> Any:

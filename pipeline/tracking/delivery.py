@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import time
@@ -23,6 +22,7 @@ from mlflow.tracking import MlflowClient
 from contracts.errors import ConfigError
 from contracts.redact import redact
 from pipeline.settings.sections import TrackingConfig
+from pipeline.system.disk import publish
 from pipeline.system.project import write_json
 from pipeline.system.removal import remove_tree
 from pipeline.tracking.connection import (
@@ -144,7 +144,7 @@ def _keep(
     }
     write_json(part / NOTE, document)
     remove_tree(target, inside=root)
-    os.replace(part, target)
+    publish(part, target)
     return target
 
 

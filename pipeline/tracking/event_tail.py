@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 
 from contracts.errors import TrainingError
 from contracts.redact import redact
+from pipeline.system.disk import write_text
 
 MAX_METRICS, MAX_PICTURES = 1000, 32  # in one delivery
 LONGEST_PAUSE_S = 30.0
@@ -49,12 +49,6 @@ def say(text: str) -> None:
 
 def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:400]  # the cause stands at the end
-
-
-def write_atomically(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    os.replace(part, path)
 
 
 class EventTail:
@@ -131,7 +125,7 @@ class EventTail:
             return False
         self._send(events)
         self._offset = offset
-        write_atomically(self._offset_file, json.dumps({"run_id": self.run.run_id, "offset": offset}))
+        write_text(self._offset_file, json.dumps({"run_id": self.run.run_id, "offset": offset}))
         return True
 
     def _send(self, events: list[Event]) -> None:

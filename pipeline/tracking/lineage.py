@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.errors import ConfigError
-from pipeline.training.train_code import PACKAGES
+from pipeline.settings.code import PACKAGES
 
 VARIABLES = ("SIGHTLINE_GIT_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA", "GIT_COMMIT")
 
@@ -32,12 +32,20 @@ def lineage(root: Path) -> Lineage:
     Raises:
         ConfigError: a variable of the environment holds something else than a commit.
     """
-    commit = _git(root, "rev-parse", "HEAD")
+    is_code = any((root / package).is_dir() for package in PACKAGES)  # else its commits say nothing of the code
+    commit = _git(root, "rev-parse", "HEAD") if is_code else None
     if commit is None:
         return Lineage(_from_environment())
     # -z: names as they are; a renamed file is followed by its old name.
     status = _git(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *PACKAGES) or ""
     return Lineage(commit.strip(), tuple(sorted(entry[3:] for entry in status.split("\0") if entry)))
+
+
+def commit_of(code: Path) -> dict[str, str]:
+    """The environment that tells the stages of a project outside the code's repository which commit it is; empty where
+    the code is in no commit."""
+    found = lineage(code)
+    return {VARIABLES[0]: found.commit} if found.commit and not found.changed else {}
 
 
 def _git(root: Path, *command: str) -> str | None:

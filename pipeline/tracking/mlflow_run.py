@@ -31,6 +31,7 @@ from PIL import Image
 from contracts.errors import ConfigError, DataError
 from contracts.redact import redact
 from pipeline.settings.sections import TrackingConfig
+from pipeline.system.disk import write_text
 from pipeline.tracking.connection import (
     DOWNLOAD_S,
     FAILURES,
@@ -45,7 +46,7 @@ from pipeline.tracking.connection import (
 )
 from pipeline.tracking.delivery import deliver_pending
 from pipeline.tracking.delivery import log_results as log_results  # part of this file's interface, as is the next
-from pipeline.tracking.event_tail import LONGEST_PAUSE_S, MAX_METRICS, Event, Refused, first_line, say, write_atomically
+from pipeline.tracking.event_tail import LONGEST_PAUSE_S, MAX_METRICS, Event, Refused, first_line, say
 from pipeline.tracking.event_tail import EventTail as EventTail
 from pipeline.tracking.signing import Untrusted, verify
 
@@ -223,7 +224,7 @@ def open_run(
             made = client.create_run(experiment_id(client, config, root, experiment), run_name=run_name)
             run = Run(client, config, made.info)
     if run_id_file is not None:
-        write_atomically(run_id_file, run.run_id)
+        write_text(run_id_file, run.run_id)
     status = "FAILED"
     try:
         with _terminable():

@@ -12,9 +12,6 @@ import importlib.metadata
 import json
 import logging
 import math
-import os
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -33,14 +30,15 @@ import contracts
 import lightning_modules
 import pipeline
 from contracts.errors import ConfigError, DataError
-from contracts.redact import redact
+from pipeline.settings import discover
 from pipeline.settings.sections import TrackingConfig
 from pipeline.tracking.champion import Candidate, Standing, judge, objection
 from pipeline.tracking.connection import answering, connect, find_run, first_use, longer_calls, process_wide, upload_s
 from pipeline.tracking.delivery import deliver_pending
 from pipeline.tracking.mlflow_run import experiment_id, fetch_signed
+from pipeline.tracking.probe import probe
 from pipeline.tracking.signing import Untrusted, sign
-from pipeline.training.checkpoints import file_sha256
+from pipeline.training.checkpoints import file_sha256, load_best
 from pipeline.training.predictor import load_predictor
 
 ALIAS = "champion"
@@ -62,10 +60,6 @@ SERVED_WITH = (
     "pydantic",
     "pyyaml",
 )
-# What the pipeline has and a serving machine has not: the check of a new version runs without them.
-NOT_SERVED_WITH = ("ray", "dvc", "webdataset", "ijson")
-
-
 Measure = Callable[[Path], float | None]
 
 
@@ -74,8 +68,7 @@ def register(
     candidate: Candidate,
     *,
     root: Path,
-    image: bytes,
-    question: str | None = None,
+    inputs: Mapping[str, bytes | str],
     measure: Measure,
 ) -> dict[str, Any]:
     """Register the checkpoint as a version of `candidate.model`, check that it answers as before, decide on the alias.
@@ -85,7 +78,7 @@ def register(
     not counted, since what it ships is fixed: the next call registers another.
 
     Args:
-        image: an encoded image to check the registered model with; `question` likewise for VQA.
+        inputs: what the registered model is asked with to check it, by name (`BaseTask.inputs`).
         measure: the candidate's metric of another checkpoint on the candidate's data; a DataError where it has none.
 
     Returns:
@@ -98,7 +91,7 @@ def register(
     client = connect(config, root)
     deliver_pending(client, root)
     with process_wide(client.tracking_uri), answering(client.tracking_uri):
-        return _register(client, config, candidate, root, image, question, measure)
+        return _register(client, config, candidate, root, inputs, measure)
 
 
 def _register(
@@ -106,8 +99,7 @@ def _register(
     config: TrackingConfig,
     candidate: Candidate,
     root: Path,
-    image: bytes,
-    question: str | None,
+    inputs: Mapping[str, bytes | str],
     measure: Measure,
 ) -> dict[str, Any]:
     if candidate.run_id and find_run(client, candidate.run_id) is None:
@@ -119,7 +111,7 @@ def _register(
     elif "decision" in version.tags and facts.items() <= version.tags.items():
         return _document(client, version)
     checked = version.tags.get("checked") == "yes"
-    defect = "" if checked else _check(client, candidate, version, image, question)
+    defect = "" if checked else _check(client, candidate, version, inputs)
     reigning = _champion(client, candidate.model)
     standing = None
     if reigning is not None and str(reigning.version) != str(version.version):
@@ -194,7 +186,8 @@ def _add_version(client: MlflowClient, candidate: Candidate, facts: Mapping[str,
 def save_model(checkpoint: Path, folder: Path, *, run_id: str | None = None, model_id: str | None = None) -> None:
     """Write the pyfunc model folder: this project's code as it is now, the checkpoint, signature and requirements."""
     logging.getLogger("mlflow.models.signature").setLevel(logging.WARNING)
-    inputs = Schema([ColSpec(DataType.binary, "image"), ColSpec(DataType.string, "question", required=False)])
+    task = discover.load("task", load_best(checkpoint)["run"]["task_name"], where="task_name").Task
+    inputs = Schema([ColSpec(DataType.binary if name == "image" else DataType.string, name) for name in task.inputs])
     outputs = Schema([ColSpec(DataType.string)])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*An input example was not provided", UserWarning)  # the signature is given
@@ -215,30 +208,18 @@ def requirements() -> list[str]:
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in SERVED_WITH]
 
 
-_PROBE = """
-import json, os, sys
-for name in sys.argv[4].split(","):
-    sys.modules[name] = None
-import mlflow.pyfunc, pandas
-row = {"image": open(sys.argv[2], "rb").read(), **json.loads(sys.argv[3])}
-print(mlflow.pyfunc.load_model(sys.argv[1]).predict(pandas.DataFrame([row]))[0], file=open("answer", "w"))
-"""
-
-
-def _check(
-    client: MlflowClient, candidate: Candidate, version: ModelVersion, image: bytes, question: str | None
-) -> str:
+def _check(client: MlflowClient, candidate: Candidate, version: ModelVersion, inputs: Mapping[str, bytes | str]) -> str:
     """Compare one answer of the registered model with the checkpoint's own.
 
     Returns:
         What is wrong, or "".
     """
     predictor = load_predictor(candidate.checkpoint)
-    expected = json.loads(json.dumps(predictor.answer(predictor.predict(image, question))))
+    expected = json.loads(json.dumps(predictor.answers(predictor.predict(predictor.record(inputs)))))
     with tempfile.TemporaryDirectory() as temporary:
         try:
             folder = fetch_signed(f"models:/{version.name}/{version.version}", client, Path(temporary))
-            answer = probe(folder, image, question)
+            answer = probe(folder, inputs)
         except (Untrusted, DataError) as error:
             return f"the registered model is not the one that was sent: {error}"
         except RuntimeError as error:
@@ -246,26 +227,6 @@ def _check(
     if not same_answer(answer, expected):
         return f"the registered model answers otherwise: {str(answer)[:200]} instead of {str(expected)[:200]}"
     return ""
-
-
-def probe(model: Path, image: bytes, question: str | None) -> Any:
-    """One answer of a model's folder in a fresh process, with the code it ships and without unpickling.
-
-    Raises:
-        RuntimeError: it cannot be loaded or used; the end of what it said.
-    """
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        "PYTHONSAFEPATH": "1",  # the folder of the project must not stand in for the shipped code
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "image").write_bytes(image)
-        more = json.dumps({} if question is None else {"question": question})
-        command = [sys.executable, "-c", _PROBE, str(model), "image", more, ",".join(NOT_SERVED_WITH)]
-        result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            raise RuntimeError(redact(result.stderr.strip()[-500:]))
-        return json.loads((Path(folder) / "answer").read_text())
 
 
 def same_answer(a: Any, b: Any) -> bool:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class ServedModel(PythonModel):
-    """Rows of `image` (bytes of a JPEG or PNG file) and `question` (text, for VQA) -> one JSON text a row."""
+    """Rows of the inputs of the task (`image`: bytes of a JPEG or PNG file; others: text) -> one JSON text a row, the
+    list of the answers of its items."""
 
     predictor: "Predictor"
 
@@ -32,17 +33,14 @@ class ServedModel(PythonModel):
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> list[str]:
         """Raises:
-        DataError: a row's image cannot be decoded, or its question is missing.
+        ConfigError: a row lacks an input, or has one that this model does not take.
+        DataError: an image cannot be decoded.
         """
-        from contracts.errors import DataError
-
         answers = []
         for row in model_input.to_dict("records"):
-            question = row.get("question")
-            if self.predictor.takes_question and not isinstance(question, str):
-                raise DataError("this model answers questions: the column 'question' is missing or empty")
-            prediction = self.predictor.predict(row["image"], question if isinstance(question, str) else None)
-            answers.append(json.dumps(self.predictor.answer(prediction), ensure_ascii=False))
+            given = {str(name): value for name, value in row.items() if isinstance(value, bytes | str)}  # else no value
+            predictions = self.predictor.predict(self.predictor.record(given))
+            answers.append(json.dumps(self.predictor.answers(predictions), ensure_ascii=False))
         return answers
 
 

@@ -1,4 +1,4 @@
-"""Open the MLflow UI on this project's runs: `python -m pipeline.tracking.ui`.
+"""Open the MLflow UI on this project's runs: `sightline ui`.
 
 However this process ends, killed outright included, the server ends within seconds: a keeper stands between the two,
 sees the pipe from this process close, and ends all of its own session.
@@ -6,18 +6,15 @@ sees the pipe from this process close, and ends all of its own session.
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import subprocess
 import sys
 from typing import NoReturn
 
-from contracts.errors import SightlineError
 from contracts.redact import redact
 from pipeline.settings.params import load_params
 from pipeline.settings.sections import TrackingConfig
-from pipeline.system.guard import guard_process
 from pipeline.system.project import Project
 from pipeline.tracking.connection import check_driver, tracking_uri
 
@@ -37,30 +34,22 @@ os.killpg(0, signal.SIGKILL)
 """
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, default=5000)
-    parser.add_argument("--host", default="127.0.0.1", help="another address shows everything to whoever reaches it")
-    arguments = parser.parse_args()
-    try:
-        guard_process()
-        project = Project.here()
-        uri = tracking_uri(load_params(project.root).section(TrackingConfig, "tracking"), project.store_root)
-        check_driver(uri)
-    except SightlineError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(2)
+def open_ui(host: str, port: int) -> None:
+    """The command: serve until told to end, or say which server has the runs."""
+    project = Project.here()
+    uri = tracking_uri(load_params(project.root).section(TrackingConfig, "tracking"), project.store_root)
+    check_driver(uri)
     if uri.startswith(("http://", "https://")):
         print(f"runs are recorded by the server at {redact(uri)}: open that address")
         return
-    if arguments.host not in LOOPBACK:
+    if host not in LOOPBACK:
         print(
-            f"warning: {arguments.host} is open to others, and MLflow asks nobody for a password: whoever reaches "
-            f"port {arguments.port} can read and delete every run and model",
+            f"warning: {host} is open to others, and MLflow asks nobody for a password: whoever reaches "
+            f"port {port} can read and delete every run and model",
             file=sys.stderr,
         )
-    print(f"MLflow UI on http://{arguments.host}:{arguments.port}", flush=True)
-    serve(uri, arguments.host, arguments.port)
+    print(f"MLflow UI on http://{host}:{port}", flush=True)
+    serve(uri, host, port)
 
 
 def serve(uri: str, host: str, port: int) -> NoReturn:
@@ -83,7 +72,3 @@ def serve(uri: str, host: str, port: int) -> NoReturn:
         keeper.stdin.close()
         keeper.wait()
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

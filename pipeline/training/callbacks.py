@@ -223,9 +223,9 @@ class PictureWriter(pl.Callback):
         if not trainer.is_global_zero:
             return
         report = build_report(self.run, pl_module.task)
-        for key in list(pl_module.predictions)[: self.count]:
+        for key in list(pl_module.items)[: self.count]:
             record = trainer.datamodule.record("val", key)  # type: ignore[attr-defined]
-            picture = report.picture(record, pl_module.predictions[key], pl_module.truths[key])
+            picture = report.picture(record, *pl_module.of_record(key))
             self.events.image(f"val/{key}", picture, trainer.global_step)
 
 

@@ -11,20 +11,25 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from contracts.errors import DataError
 from contracts.records import DataSpec
-from lightning_modules.base.module import TaskModule
-from lightning_modules.base.optimizer import OptimizerConfig
 from lightning_modules.base.task import BaseTask
 from pipeline.settings import discover
 from pipeline.settings.parse import Problems, parse, raise_if
+from pipeline.settings.train_config import TrainConfig
+from pipeline.system.disk import publish, write_text
 from pipeline.system.project import heal
 from pipeline.training.run_files import BEST as BEST
-from pipeline.training.state_file import publish, told, write
+from pipeline.training.state_file import told, write
+
+if TYPE_CHECKING:
+    from lightning_modules.base.module import TaskModule
+
+_SHOWN = 5
 
 
 def build_task(run: Mapping[str, Any], data: DataSpec) -> BaseTask:
@@ -35,11 +40,14 @@ def build_task(run: Mapping[str, Any], data: DataSpec) -> BaseTask:
 
 def build_module(run: Mapping[str, Any], data: DataSpec) -> TaskModule:
     """Task and model of a resolved run joined in a TaskModule, weights as initialised."""
+    from lightning_modules.base.module import TaskModule  # imports Lightning, which who only reads files does without
+
     task = build_task(run, data)
     module = discover.load("model", run["model_name"], where="model_name")
-    model = module.Model(_config(module.Config, run["model"]), **task.model_args())
-    optimizer = _config(OptimizerConfig, run["train"]["optimizer"])
-    return TaskModule(task, model, optimizer, seed=run["train"]["seed"])
+    model = module.Model(_config(module.Config, run["model"]), task.spec())
+    train = _config(TrainConfig, run["train"])
+    monitor, mode = train.monitor or task.metric, train.monitor_mode or task.metric_mode
+    return TaskModule(task, model, train.phases, monitor=monitor, mode=mode, seed=train.seed)
 
 
 def _config(cls: type, section: Mapping[str, Any]) -> Any:
@@ -66,12 +74,10 @@ def weights_digest(state_dict: Mapping[str, torch.Tensor]) -> str:
 def publish_state(part: Path, folder: Path, step: int, keep: int = 2) -> None:
     """Turn a freshly written Lightning checkpoint into the newest state, and drop states beyond the last `keep`."""
     target, size = folder / f"state-{step:08d}.ckpt", part.stat().st_size
-    note = target.with_suffix(".json.part")
     with told(part, size):
         digest = file_sha256(part)
         publish(part, target)
-        note.write_text(json.dumps({"step": step, "sha256": digest, "bytes": size}))
-        publish(note, target.with_suffix(".json"))
+        write_text(target.with_suffix(".json"), json.dumps({"step": step, "sha256": digest, "bytes": size}))
     for old in sorted(folder.glob("state-*.ckpt"))[:-keep]:
         old.with_suffix(".json").unlink(missing_ok=True)
         old.unlink(missing_ok=True)
@@ -129,6 +135,36 @@ def load_module(path: Path) -> tuple[TaskModule, dict[str, Any]]:
     module = build_module(_untrained(document["run"]), DataSpec.from_dict(document["data"]))
     module.load_state_dict(document["state_dict"])
     return module.eval(), document
+
+
+def start_from(module: TaskModule, path: Path, part: str | None) -> None:
+    """Put the weights of another run's best checkpoint, or of one part of its model, in the place of the module's.
+
+    Raises:
+        DataError: there is no checkpoint, or not the same weights, of the same shapes, on both sides.
+    """
+    source, prefix = load_best(path), "model." if part is None else f"model.{part}."
+    own = {name: value for name, value in module.state_dict().items() if name.startswith(prefix)}
+    given = {name: value for name, value in source["state_dict"].items() if name.startswith(prefix)}
+    differing = [
+        f"{name.removeprefix('model.')} is {_shape(given.get(name))} there and {_shape(own.get(name))} here"
+        for name in sorted(own.keys() | given.keys())
+        if name not in own or name not in given or own[name].shape != given[name].shape
+    ]
+    if differing or not own:
+        more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+        raise DataError(
+            f"the weights of run {source['run']['name']} do not fit this model",
+            value="; ".join(differing[:_SHOWN]) + more if differing else "neither model has such a part",
+            where="init" if part is None else f"init.part: {part}",
+            allowed="parts that are built alike: the same backbone, the same vocabulary, as many classes",
+            fix="name a part that both models have, such as init: {run: .., part: backbone}",
+        )
+    module.load_state_dict(given, strict=False)
+
+
+def _shape(value: torch.Tensor | None) -> str:
+    return "nothing" if value is None else f"{tuple(value.shape)}"
 
 
 def _untrained(run: dict[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,9 @@ that another process works on is left alone, and so is every state of a run whos
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import os
 import re
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,6 @@ from contracts.errors import SightlineError
 from contracts.names import NAME
 from pipeline.settings.archives import ARCHIVES
 from pipeline.settings.params import Params, load_params
-from pipeline.system.guard import guard_process
 from pipeline.system.project import Project
 from pipeline.system.removal import remove_tree
 
@@ -125,27 +122,14 @@ def _num_bytes(path: Path) -> int:
     return sum(os.stat(file).st_size for file in files)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0, or 2 for an error that the user can mend."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
-    dry_run = parser.parse_args(argv).dry_run
-    try:
-        guard_process()
-        project = Project.here()
-        found = find(project, load_params(project.root))
-        for one in found:
-            verb = "keep" if not one.goes else "would remove" if dry_run else "remove"
-            print(f"{verb} {one.path.relative_to(project.root)} ({one.num_bytes / 1e6:.1f} MB): {one.why}")
-            if one.goes and not dry_run:
-                remove_tree(one.path, inside=project.root / "state")
-    except SightlineError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2
+def run(*, dry_run: bool) -> None:
+    """The command: remove, or with `dry_run` only say so."""
+    project = Project.here()
+    found = find(project, load_params(project.root))
+    for one in found:
+        verb = "keep" if not one.goes else "would remove" if dry_run else "remove"
+        print(f"{verb} {one.path.relative_to(project.root)} ({one.num_bytes / 1e6:.1f} MB): {one.why}")
+        if one.goes and not dry_run:
+            remove_tree(one.path, inside=project.root / "state")
     total = sum(one.num_bytes for one in found if one.goes)
     print(f"{total / 1e6:.1f} MB {'to be removed' if dry_run else 'removed'}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

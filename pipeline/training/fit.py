@@ -33,17 +33,18 @@ from pipeline.settings.train_config import TrainConfig
 from pipeline.system.out_of_memory import MEMORY_FIX, is_out_of_memory
 from pipeline.system.project import write_json
 from pipeline.training.callbacks import Averaging, LedgerWriter, PictureWriter, ProgressLines, StateWriter
-from pipeline.training.checkpoints import build_module, read_note
+from pipeline.training.checkpoints import BEST, build_module, read_note, start_from
 from pipeline.training.events import EventLogger
+from pipeline.training.finishing import finish_best
 from pipeline.training.heartbeat import Heartbeat
 from pipeline.training.ledger import FOLDER as LEDGER
 from pipeline.training.resume import agree_on_precision, agree_on_state, check_shared
+from pipeline.training.run_files import DONE, EVENTS, FAILURE, START
 from pipeline.training.state_copier import CLOSE_S, StateCopier
 from pipeline.training.state_file import StateFile
 from pipeline.training.state_mirror import StateMirror
 from pipeline.training.stopping import Stopped
 
-FAILURE, DONE, EVENTS = "failure.json", "done.json", "events.jsonl"
 _ERROR_LENGTH = 500
 
 
@@ -154,11 +155,15 @@ def _fit(
     resume = agree_on_state(folder)
     if resume is not None and trainer.is_global_zero:
         print(f"{run['name']}  goes on from {resume.name}", flush=True)
+    if resume is None and run["init"] is not None:
+        start_from(module, folder / START, run["init"]["part"])
     try:
         _train(trainer, module, datamodule, resume, folder / f"crash-rank{placement.rank}.json")
     finally:
         datamodule.close()
     if trainer.is_global_zero:
+        if (folder / BEST).is_file():
+            finish_best(trainer, module, shards, train, loader, folder)
         write_json(folder / DONE, {"step": trainer.global_step, "epochs": trainer.current_epoch})
 
 
@@ -217,8 +222,7 @@ def make_trainer(
     placement: Placement,
     copier: StateCopier | None,
 ) -> pl.Trainer:
-    monitor = train.monitor or module.task.metric
-    mode = train.monitor_mode or module.task.metric_mode
+    monitor, mode = module.monitor, module.mode
     events = EventLogger(folder / EVENTS)
     pictures = PictureWriter(events, train.num_pictures, run)
     callbacks: list[pl.Callback] = [ProgressLines(run["name"], monitor), pictures]
@@ -241,7 +245,7 @@ def make_trainer(
         strategy=placement.strategy,
         plugins=[*placement.plugins, StateFile()],
         precision=train.precision,  # type: ignore[arg-type]  # no "auto" any more
-        max_epochs=train.max_epochs,
+        max_epochs=train.num_epochs,
         accumulate_grad_batches=datamodule.accumulate,
         gradient_clip_val=train.gradient_clip_norm,
         check_val_every_n_epoch=train.validate_every_epochs,

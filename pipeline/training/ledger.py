@@ -1,6 +1,6 @@
 """The ledger: which samples every finished step was trained on, and whether each epoch saw each sample exactly once.
 
-    python -m pipeline.training.ledger RUN
+    sightline ledger RUN
 
 With `train.ledger: true` each rank appends one line a step to `ledger/<session>-rank<r>.jsonl`. A session is one start
 of training; it goes on from a state, so what an earlier session did after that state's step is void: those weights
@@ -10,19 +10,16 @@ The files lie in the run's state folder while it trains, then in `artifacts/<run
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import socket
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contracts.errors import DataError, SightlineError
-from pipeline.system.guard import UMASK_HELP, guard_process
+from contracts.errors import DataError
 
 FOLDER = "ledger"
 _NUM_SHOWN = 8
@@ -162,22 +159,8 @@ def check(steps: Iterable[Step], expected: Iterable[str]) -> list[EpochCheck]:
     ]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 exact, 1 not exact, 2 for an error that the user can mend."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=UMASK_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", help="a run of params.yaml")
-    name = parser.parse_args(argv).run
-    try:
-        guard_process()
-        return _report(name)
-    except SightlineError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2
-
-
-def _report(name: str) -> int:
+def report(name: str) -> int:
+    """The command: 0 where every epoch is exact, 1 where one is not or there is none."""
     from pipeline.settings.params import load_params
     from pipeline.shards.reader import SplitReader
     from pipeline.system.project import Project
@@ -200,7 +183,3 @@ def _report(name: str) -> int:
         exact &= found.exact
         print(found)
     return 0 if exact and checks else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -19,6 +19,8 @@ from pipeline.shards.manifest import Sha256
 from pipeline.system.project import Project, heal, read_json
 
 BEST, RECORD = "best.ckpt", "run.json"
+FAILURE, DONE, EVENTS = "failure.json", "done.json", "events.jsonl"  # of the state folder
+START = "start.ckpt"  # there, too: the checkpoint of another run that this one starts from
 
 
 class Trained(TypedDict):
@@ -30,6 +32,7 @@ class Trained(TypedDict):
     code: Sha256
     manifest_digest: Sha256
     checkpoint_sha256: Sha256
+    fingerprint: Sha256
 
 
 class Measured(TypedDict):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from annotated_types import Len
 
 from contracts.records import DataSpec
+from pipeline.settings import discover, own
+from pipeline.settings.code import code_digest
 from pipeline.settings.params import Params, Run
 from pipeline.shards.manifest import digest_of, load_manifest
 from pipeline.system.project import Project, read_json
-from pipeline.training.train_code import code_digest
+from pipeline.training.run_files import trained
 
 TokenCount = Annotated[list[str | int], Len(2, 2)]
-Vocabulary = dict[Literal["captions", "questions", "answers"], list[TokenCount]]
+Vocabulary = dict[str, list[TokenCount]]
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class RunData:
     manifest: dict[str, Any]
     spec: DataSpec
     code: str  # digest of what trains it
+    start: str | None = None  # sha256 of the checkpoint of another run that it starts from
 
     @property
     def fingerprint(self) -> str:
@@ -34,26 +37,37 @@ class RunData:
             "manifest": self.manifest["digest"],
             "data": self.spec.to_dict(),
             "code": self.code,
+            "start": self.start,
         }
         return digest_of(document)
 
 
 def load_run(project: Project, params: Params, name: str) -> RunData:
-    """The run `name` of params.yaml with its manifest and vocabulary."""
+    """The run `name` of params.yaml with its manifest, the texts that its task reads, and what it starts from.
+
+    Raises:
+        DataError: one of them is not there yet, or damaged.
+    """
     run = params.run(name)
     manifest = load_manifest(project.shards(run.dataset), run.dataset)
     vocabulary = project.vocabulary(run.dataset)
     words = {}
     if vocabulary.exists():
         fix = f"dvc repro --force vocab@{run.dataset}"
-        words = read_json(vocabulary, "the vocabulary", fix, Vocabulary)
+        counted = read_json(vocabulary, "the vocabulary", fix, Vocabulary)
+        # Those of its task alone: other annotations on the same images, or a new kind of text, retrain nothing.
+        texts = discover.load("task", run.task_name, where=f"runs.{name}.task").Task.texts
+        words = {text: counted[text] for text in texts if text in counted}
     spec = DataSpec(dataset=run.dataset, classes=tuple(manifest["classes"]), vocabulary=words)
-    return RunData(run, manifest, spec, code_of_run(project, run))
+    start = None if run.init is None else trained(project, run.init.run)["checkpoint_sha256"]
+    return RunData(run, manifest, spec, code_of_run(project, run), start)
 
 
 def code_of_run(project: Project, run: Run) -> str:
     """Digest of the code that trains a run, as it is now."""
-    return code_digest(project.root, {"task": {"name": run.task_name}, "model": {"name": run.model_name}})
+    code = code_digest(project.root, {"task": {"name": run.task_name}, "model": {"name": run.model_name}})
+    stages = own.digests(run.loader.stages, project.root)
+    return digest_of({"code": code, "own": stages}) if stages else code
 
 
 def flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from contracts.errors import DataError, TrainingError
+from pipeline.system.disk import sync
 
 _WRITER = ("PytorchStreamWriter", "inline_container")  # torch's names for itself when a file takes no more
 
@@ -80,19 +80,3 @@ def num_bytes(document: Any) -> int:
         return document.nbytes
     values = document.values() if isinstance(document, dict) else document if isinstance(document, list | tuple) else ()
     return sum(num_bytes(value) for value in values)
-
-
-def sync(path: Path) -> None:
-    """Bring a file, or a folder's names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def publish(part: Path, target: Path) -> None:
-    """Make a finished temporary file the real one: after a crash there is the old file or the new, whole."""
-    sync(part)
-    os.replace(part, target)
-    sync(target.parent)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from pipeline.cli import app
 
 ALLOWED = {
     "contracts": {"contracts"},
@@ -57,7 +60,7 @@ def test_packages_import_downwards_only(root, package):
 
 def test_every_file_of_the_pipeline_has_a_room(root):
     assert {path.parent.name for path in (root / "pipeline").glob("*/__init__.py")} == set(ROOMS)
-    assert [path.name for path in (root / "pipeline").glob("*.py")] == ["__init__.py"]
+    assert {path.name for path in (root / "pipeline").glob("*.py")} == {"__init__.py", "cli.py"}
 
 
 def test_rooms_import_downwards_only(root):
@@ -131,9 +134,26 @@ def test_data_stages_start_without_what_is_slow_to_import(root, stage):
     assert not modules & {"mlflow", "numpy", "ray", "requests", "torch"}
 
 
-def test_settings_are_checked_without_trainer_and_tracking(root):
-    """Tasks and models need torch; what runs them takes twice as long to import and has no say in it."""
-    assert not imported_by(root, "pipeline.settings.check") & {"mlflow", "pytorch_lightning", "ray"}
+def test_a_training_is_driven_without_what_trains(root):
+    """Of a run's fixed cost, Lightning is two seconds, and Ray is there before it is needed."""
+    assert not imported_by(root, "pipeline.stages.train", "--help") & {"pytorch_lightning", "ray"}
+
+
+HEAVY = {"albumentations", "cv2", "matplotlib", "mlflow", "numpy", "pytorch_lightning", "ray", "torch", "torchmetrics"}
+
+
+def test_settings_are_checked_without_what_is_slow_to_import(root):
+    """Of the shipped runs, which name tasks, models, sources and worlds."""
+    imported = imported_by(root, "pipeline.cli", "check")
+    assert not imported & HEAVY
+    assert {"lightning_modules.models.faster_rcnn", "pipeline.ingest.sources.coco"} <= imported
+
+
+@pytest.mark.parametrize("command", [command.name for command in app.registered_commands])
+def test_help_needs_nothing_but_the_command_line(root, command):
+    """typer itself is two thirds of the 0.2 s that it may take."""
+    others = {"pydantic", "rich", "yaml", "psutil"}
+    assert not imported_by(root, "pipeline.cli", command, "--help") & (HEAVY | others)
 
 
 def test_one_file_deletes_folders(root):
@@ -145,3 +165,14 @@ def test_one_file_deletes_folders(root):
         if "rmtree" in path.read_text()
     }
     assert deleting == {"pipeline/system/removal.py"}
+
+
+def test_one_file_gives_files_their_names(root):
+    """`disk.publish` brings a file to the disk first, so that a power cut leaves the old one or the new."""
+    renaming = {
+        str(path.relative_to(root))
+        for package in ALLOWED
+        for path in files(root, package)
+        if re.search(r"os\.(replace|rename)\(|\.rename\(|shutil\.move", path.read_text())
+    }
+    assert renaming == {"pipeline/system/disk.py"}

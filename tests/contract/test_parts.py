@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from itertools import groupby
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -12,9 +13,11 @@ import pytest
 import torch
 
 from contracts.errors import ConfigError
+from contracts.inputs import inputs_of
 from contracts.records import DataSpec
-from lightning_modules.base.families import Family
-from lightning_modules.base.optimizer import OptimizerConfig
+from lightning_modules.base.families import Spec
+from lightning_modules.base.optimizer import OptimizerConfig, PartConfig
+from lightning_modules.metrics.measurement import values_of
 from lightning_modules.reports._report import BaseReport
 from pipeline.settings import discover
 from pipeline.settings.params import Params, load_params
@@ -27,10 +30,11 @@ from pipeline.settings.sections import (
     TrackingConfig,
     WorkerRange,
 )
-from pipeline.settings.train_config import TrainConfig
+from pipeline.settings.train_config import StageConfig, TrainConfig
 from pipeline.shards.reader import SplitReader
 from pipeline.system.project import Project
 from pipeline.training.checkpoints import build_module
+from pipeline.training.predictor import Predictor
 from pipeline.training.reports import build_report
 from pipeline.training.runs import RunData, load_run
 from tests.conftest import FLAGS
@@ -44,7 +48,7 @@ def config_class(kind: str, name: str) -> type:
     return module.Task.Config if kind == "task" else module.Config
 
 
-CONFIGURED = [kind for kind in discover.KINDS if kind not in ("scorer", "format", "report")]
+CONFIGURED = [kind for kind in discover.KINDS if kind not in ("scorer", "format", "report", "text")]  # nothing to set
 PARTS = [(kind, name) for kind in CONFIGURED for name in discover.names(kind)]
 
 
@@ -105,6 +109,8 @@ SECTION_CONFIGS = (
     TrackingConfig,
     TrainConfig,
     OptimizerConfig,
+    PartConfig,
+    StageConfig,
 )
 
 
@@ -121,7 +127,7 @@ def number_fields(cls: type) -> list[str]:
 )
 def test_every_number_has_a_range(cls):
     """NaN fails every comparison, so that only a range that says what is allowed refuses it."""
-    good = {"min": 1, "max": 2} if cls is WorkerRange else {}
+    good = {WorkerRange: {"min": 1, "max": 2}, StageConfig: {"epochs": 1}}.get(cls, {})
     for name in number_fields(cls):
         several = "tuple" in str(get_type_hints(cls)[name])
         for number in (math.nan, -math.inf, -1_000_000):
@@ -130,9 +136,9 @@ def test_every_number_has_a_range(cls):
 
 
 def test_every_task_has_a_model_and_every_model_a_task():
-    needed = {discover.load("task", name, where="test").Task.family for name in discover.names("task")}
-    given = {discover.load("model", name, where="test").Model.family for name in discover.names("model")}
-    assert needed == given <= set(get_args(Family))
+    made = {discover.load("task", name, where="test").Task.spec_class for name in discover.names("task")}
+    taken = {discover.load("model", name, where="test").Model.spec_class for name in discover.names("model")}
+    assert made == taken == set(Spec.__subclasses__())
 
 
 def test_every_task_has_its_report_and_every_report_a_task():
@@ -178,21 +184,64 @@ def test_a_batch_goes_all_the_way(request, project, run):
     batch = task.collate([task.encode(record, None) for record in records])
     with torch.inference_mode():
         parts, predictions = task.evaluate_batch(model.eval(), batch)
-    assert len(predictions) == len(records)
+    items = [item for record in records for item in task.items(record)]
+    assert len(predictions) == len(items) == len({item.id for item in items}) >= len(records)
+    assert [key for key, _ in groupby(item.key for item in items)] == [record.key for record in records]
+    assert all(item.id.startswith(item.key) for item in items)
     assert all(torch.isfinite(part.total) for part in parts.values())
-    truths = {record.key: task.truth(record) for record in records}
-    scores = task.score({r.key: p for r, p in zip(records, predictions, strict=True)}, truths)
-    assert task.metric in scores
+    groups = {item.id: item.group for item in items}
+    truths = dict(zip(groups, (truth for record in records for truth in task.truths(record)), strict=True))
+    keyed = dict(zip(groups, predictions, strict=True))
+    measured = values_of(task.measure(keyed, truths, groups))
+    assert task.metric in measured and measured == task.score(keyed, truths), "groups move no score"
     report = build_report(data.run.to_dict(), task)
     constant = report.constant(truths)
     assert constant.keys() == truths.keys()
     assert task.metric in task.score(constant, truths)
     json.dumps(task.answer(predictions[0]), allow_nan=False)
-    for truth in (None, truths[records[0].key]):
-        picture = report.picture(records[0], predictions[0], truth)
+    first = len(task.items(records[0]))
+    for known in (None, task.truths(records[0])):
+        picture = report.picture(records[0], predictions[:first], known)
         assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
-    for plot in report.plots(dict(zip(truths, predictions, strict=True)), truths):
+    for plot in report.plots(keyed, truths):
         assert all(len(row) == len(plot.columns) for row in plot.rows)
+
+
+@pytest.mark.parametrize(("project", "run"), RUNS)
+def test_groups_are_drawn_again_as_wholes(request, project, run):
+    """Two groups of records: a resample that holds one of them twice has its items twice, and none of the other's."""
+    project, data = run_data(request, project, run)
+    task = build_module(data.run.to_dict(), data.spec).task
+    reader = SplitReader(project.shards(data.run.dataset), data.manifest, "val")
+    records = [reader.read(int(i)) for i in reader.select(task.eval_requires)[:6]]
+    items = [item for record in records for item in task.items(record)]
+    groups = {item.id: "even" if records[0].key <= item.key <= records[2].key else "odd" for item in items}
+    truths = dict(zip(groups, (truth for record in records for truth in task.truths(record)), strict=True))
+    predictions = build_report(data.run.to_dict(), task).constant(truths)
+    held = np.array([[2.0 * (groups[item] == "even") for item in sorted(groups)]])
+    by_item, by_group = (task.measure(predictions, truths, given) for given in (None, groups))
+    for alone, together in zip(by_item, by_group, strict=True):
+        assert together.num_clusters == 2 and values_of([alone]) == values_of([together])
+        assert alone.resample is not None and together.resample is not None
+        expected, drawn = alone.resample(held), together.resample(np.array([[2.0, 0.0]]))
+        assert drawn.keys() == expected.keys()
+        for name in expected:
+            np.testing.assert_allclose(drawn[name], expected[name], rtol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize(("project", "run"), RUNS)
+def test_a_model_answers_to_its_inputs_alone(request, project, run):
+    """What it is asked with when it is served: no annotation."""
+    project, data = run_data(request, project, run)
+    predictor = Predictor(build_module(data.run.to_dict(), data.spec).eval(), data.run.to_dict())
+    reader = SplitReader(project.shards(data.run.dataset), data.manifest, "val")
+    example = reader.read(int(reader.select(predictor.module.task.eval_requires)[0]))
+    record = predictor.record(inputs_of(example, predictor.inputs))
+    assert not len(record.objects) and not record.captions and not record.labels and not record.semantic_mask
+    predictions = predictor.predict(record)
+    assert len(predictions) == len(predictor.module.task.items(record)) > 0
+    json.dumps(predictor.answers(predictions), allow_nan=False)
+    assert predictor.picture(record, predictions).dtype == np.uint8
 
 
 @pytest.mark.parametrize(("project", "run"), RUNS)

@@ -14,8 +14,8 @@ import yaml
 from dvc.repo import Repo
 
 from pipeline.settings.check import write_settings
+from pipeline.settings.code import code_digest
 from pipeline.settings.params import load_params
-from pipeline.training.train_code import code_digest
 from tests import dvc_project
 
 pytestmark = pytest.mark.filterwarnings("default")  # DVC's libraries' own

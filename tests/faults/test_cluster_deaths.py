@@ -17,6 +17,7 @@ import pytest
 
 from contracts.errors import DataError
 from pipeline.cluster.map import map_ordered
+from pipeline.cluster.session import session
 from pipeline.settings.sections import ClusterConfig
 from pipeline.training.checkpoints import BEST, load_best
 from pipeline.training.fit import fit
@@ -152,3 +153,26 @@ def test_the_end_of_the_head_is_told_while_sharding(root):
                 process.kill()
         with pytest.raises(DataError, match="Ray died in the middle of the work"):
             next(results)
+
+
+def test_what_a_dead_controller_had_reserved_is_free_for_the_next_try(root):
+    """Ray's own cleaner does not run on a cluster of our own."""
+    import ray
+    from ray.util.placement_group import placement_group
+
+    from pipeline.cluster.backend import clear_room
+
+    class Controller:
+        def reserve(self) -> bool:
+            self.group = placement_group([{"CPU": ray.cluster_resources()["CPU"]}])
+            return self.group.wait(30)
+
+    with session(ClusterConfig(), root):
+        controller = ray.remote(num_cpus=0)(Controller).remote()
+        assert ray.get(controller.reserve.remote())
+        ray.kill(controller)
+        again = placement_group([{"CPU": ray.cluster_resources()["CPU"]}])
+        assert not again.wait(3), "still reserved: what the cleaner is for"
+        clear_room()
+        after = placement_group([{"CPU": ray.cluster_resources()["CPU"]}])
+        assert after.wait(30)

@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 
 from contracts.errors import DataError
-from contracts.records import RawRecord
+from contracts.raw import RawRecord
 from pipeline.ingest.door import DoorConfig, admit
 from pipeline.shards.writing import write_shard
 from pipeline.system.project import Project
@@ -316,7 +316,7 @@ def test_pictures_that_are_not_what_their_headers_say_are_listed(root: Path, pro
 
 PEAK = """
 import pathlib, resource, sys
-from contracts.records import RawRecord
+from contracts.raw import RawRecord
 from pipeline.ingest.door import admit
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 image, mask = (pathlib.Path(name) if name else None for name in sys.argv[1:])

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from contracts.errors import ConfigError, DataError
-from contracts.records import RawRecord
+from contracts.raw import RawRecord
 from pipeline.ingest import sources
 from pipeline.ingest.door import PROBLEMS, DoorConfig, admit
 from pipeline.ingest.door.images import clean_image

@@ -22,7 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import DataError
-from contracts.records import Caption, Question, RawObject, RawRecord, Record
+from contracts.raw import RawObject, RawRecord
+from contracts.records import Caption, Question, Record
 from pipeline.shards.manifest import index_name, load_manifest, manifest_digest, shard_name, write_manifest
 from pipeline.shards.reader import SplitReader, open_splits, verify_shards
 from pipeline.shards.samples import parse_sample, tar_member

@@ -97,7 +97,7 @@ def test_dvc_repro_runs_nothing(copy):
         result = run(copy, "dvc", "repro", *targets)
         output = result.stdout + result.stderr
         assert result.returncode == 255, output
-        assert "failed to run: python -m pipeline.settings.check --out data/checked.json" in output
+        assert "failed to run: python -m pipeline.cli check --out data/checked.json" in output
         assert "exited with 2" in output
         for name in ("-rf", "Coco", shell):
             for part in ("datasets", "runs"):
@@ -112,7 +112,7 @@ def test_a_path_as_a_name_deletes_nothing_outside(copy):
     for command in (["repro", f"fetch@{PATH}"], ["repro", f"train@{PATH}"], ["checkout", "--force"]):
         run(copy, "dvc", *command)
         untouched(copy)
-    result = run(copy, sys.executable, "-m", "pipeline.settings.check")
+    result = run(copy, sys.executable, "-m", "pipeline.cli", "check")
     assert result.returncode == 2
     for part in ("datasets", "runs"):
         assert f'{part}: "{PATH}" is not a valid name; allowed: {NAME_RULE}' in result.stderr

@@ -59,7 +59,7 @@ def flip_a_bit(path: Path) -> None:
 
 
 def heal(project: Path, *arguments: str) -> tuple[int, str]:
-    result = dvc_project.attempt(project, sys.executable, "-m", "pipeline.system.heal", *arguments)
+    result = dvc_project.attempt(project, sys.executable, "-m", "pipeline.cli", "heal", *arguments)
     assert not result.stderr
     return result.returncode, result.stdout
 
@@ -79,7 +79,7 @@ def test_a_damaged_object_of_the_cache(project, original, brings_anew):
     assert "up to date" in dvc_project.run(project, "dvc", "repro", "vocab@voc")
     with pytest.raises(DataError, match="not those that the manifest names") as refused:
         verify_shards(project / SHARDS, load_manifest(project / SHARDS))
-    assert f"python -m pipeline.system.heal --yes {SHARDS}`" in refused.value.fix
+    assert f"sightline heal --yes {SHARDS}`" in refused.value.fix
 
     before = files(project)
     code, told = heal(project)
@@ -129,6 +129,6 @@ def test_what_was_changed_on_purpose_is_left_alone(project):
     code, told = heal(project, "--yes", "data/vocab/voc.json")
     assert (code, vocabulary.read_text()) == (0, "{}")
     assert "changed, as DVC knows: data/vocab/voc.json" in told
-    refused = dvc_project.attempt(project, sys.executable, "-m", "pipeline.system.heal", "data/vocab/other.json")
+    refused = dvc_project.attempt(project, sys.executable, "-m", "pipeline.cli", "heal", "data/vocab/other.json")
     assert refused.returncode == 2
     assert "DVC has recorded no such output" in refused.stderr

@@ -28,7 +28,7 @@ WHOLE_RUN = """
 import os, sys
 from pipeline.system.guard import guard_process
 guard_process()
-from pipeline.predicting import predict
+from pipeline.cli import app
 from pipeline.settings.params import load_params
 from pipeline.system.project import Project
 from pipeline.stages.fetch import fetch
@@ -44,7 +44,10 @@ for stage in (fetch, shard, vocab):
 for stage in (train, evaluate, register_run):
     stage(project, params, "segmentation")
 (image,) = [*(project.root / "data/raw/voc").rglob("*.jpg")][:1]
-assert predict.main(["models:/segmentation/1", str(image)]) == 0
+try:
+    app(["predict", "models:/segmentation/1", str(image)])
+except SystemExit as end:
+    assert end.code == 0
 os.environ["MLFLOW_TRACKING_URI"] = sys.argv[1]
 evaluate(project, params, "segmentation")
 raise OSError(sys.argv[1])

@@ -16,7 +16,8 @@ import pytest
 
 from contracts.errors import DataError
 from lightning_modules.base.task import BaseTask
-from pipeline.loading.datamodule import Ask, BatchLoader, PlannedLoader, RequestDataset
+from pipeline.loading.datamodule import BatchLoader, PlannedLoader
+from pipeline.loading.requests import Ask, RequestDataset
 from pipeline.loading.sampling import Request
 from pipeline.settings.params import LoaderConfig
 from pipeline.shards.manifest import load_manifest, manifest_digest
@@ -26,7 +27,7 @@ from pipeline.training.run_files import measured, trained
 
 RUN, DATASET = "segmentation", "voc"
 SHARDS = Path("data/shards") / DATASET
-VAL, TRAIN = SHARDS / "voc-val-v2-000000.tar", SHARDS / "voc-train-v2-000002.tar"
+VAL, TRAIN = SHARDS / "voc-val-v3-000000.tar", SHARDS / "voc-train-v3-000002.tar"
 BEST, RECORD = Path("artifacts") / RUN / "best.ckpt", Path("artifacts") / RUN / "run.json"
 
 
@@ -90,7 +91,7 @@ def measured_project(root: Path, project: Path) -> Path:
         RUN,
         "not those that were written",
         VAL.name,
-        "pipeline.system.heal --yes data/shards/voc",
+        "sightline heal --yes data/shards/voc",
     )
     run_stage(root, project, "shard", DATASET)
     assert (project / VAL).read_bytes() == whole
@@ -123,7 +124,7 @@ def test_evaluate_and_register_refuse_a_flipped_byte_in_the_checkpoint(root, hea
     whole = (healed / BEST).read_bytes()
     digest = hashlib.sha256(whole).hexdigest()
     flip(healed / BEST)
-    said = ["not the one that training wrote", str(BEST), digest, f"pipeline.system.heal --yes artifacts/{RUN}"]
+    said = ["not the one that training wrote", str(BEST), digest, f"sightline heal --yes artifacts/{RUN}"]
     refused(root, healed, "evaluate", RUN, *said)
     refused(root, healed, "register", RUN, *said)
     assert not (healed / "registry").exists()
@@ -137,7 +138,7 @@ def test_train_refuses_a_split_that_is_another_before_it_starts(root, healed):
     manifest["splits"]["val"] = manifest["splits"]["train"]
     manifest["digest"] = manifest_digest(manifest)
     (healed / SHARDS / "manifest.json").write_text(json.dumps(manifest))
-    refused(root, healed, "train", RUN, "voc-train-v2-000000.tar is listed twice", "manifest.json")
+    refused(root, healed, "train", RUN, "voc-train-v3-000000.tar is listed twice", "manifest.json")
 
 
 TAR_FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -148,7 +149,7 @@ TAR_FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda path: path.unlink(), "is missing"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "is not a regular file"),
     "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "is not a regular file"),
-    "another shard": (lambda path: shutil.copyfile(path.with_name("voc-train-v2-000000.tar"), path), ""),
+    "another shard": (lambda path: shutil.copyfile(path.with_name("voc-train-v3-000000.tar"), path), ""),
 }
 
 
@@ -158,7 +159,7 @@ def test_vocab_refuses_what_is_not_the_shard_that_was_written(root, healed, faul
     whole, words = (healed / TRAIN).read_bytes(), (healed / "data/vocab/voc.json").read_bytes()
     damage, said = TAR_FAULTS[fault]
     damage(healed / TRAIN)
-    refused(root, healed, "vocab", DATASET, said, str(TRAIN), "pipeline.system.heal --yes data/shards/voc")
+    refused(root, healed, "vocab", DATASET, said, str(TRAIN), "sightline heal --yes data/shards/voc")
     (healed / TRAIN).write_bytes(whole)
     run_stage(root, healed, "vocab", DATASET)
     assert (healed / "data/vocab/voc.json").read_bytes() == words
@@ -175,17 +176,17 @@ def test_reading_and_verifying_name_the_tar(healed, fault):
     assert said in str(caught.value) and TRAIN.name in caught.value.where
     with pytest.raises(DataError) as caught:
         verify_shards(folder, load_manifest(folder))
-    assert TRAIN.name in caught.value.where and "pipeline.system.heal --yes data/shards/voc" in caught.value.fix
+    assert TRAIN.name in caught.value.where and "sightline heal --yes data/shards/voc" in caught.value.fix
 
 
 JSON_FAULTS: dict[str, bytes] = {
     "empty": b"",
-    "cut": b'{"schema": 2, "da',
+    "cut": b'{"schema": 3, "da',
     "another shape": b"[1, 2]",
     "no UTF-8": b'{"schema": "\xff"}',
     "deep": b"[" * 100_000,
     "a huge number": b'{"schema": ' + b"9" * 10_000 + b"}",
-    "other keys": b'{"schema": 2, "run_id": 3}',
+    "other keys": b'{"schema": 3, "run_id": 3}',
 }
 READERS: dict[str, Callable[[Project], Any]] = {
     "manifest.json": lambda project: load_manifest(project.shards(DATASET)),
@@ -220,7 +221,7 @@ def test_a_json_file_that_is_none_of_ours_is_named(healed, name, fault):
     [
         (
             lambda m: m["splits"]["train"]["shards"].append(m["splits"]["train"]["shards"][0]),
-            "shard voc-train-v2-000000.tar is listed twice",
+            "shard voc-train-v3-000000.tar is listed twice",
         ),
         (lambda m: m["splits"]["train"].update(num_samples=39), "num_samples is 39, the parts add up to 40"),
         (lambda m: m["splits"]["train"].update(bytes=1 << 20), "bytes is 1048576, the parts add up to"),
@@ -232,7 +233,7 @@ def test_a_json_file_that_is_none_of_ours_is_named(healed, name, fault):
         (lambda m: m["splits"]["train"]["shards"][0].pop("bytes"), "bytes: Field required"),
         (lambda m: m.update(more=1), "more: Extra inputs"),
         (lambda m: m.update(dataset="../voc"), "dataset"),
-        (lambda m: m.update(dataset="coco"), "is not named coco-train-v2-000000.tar"),
+        (lambda m: m.update(dataset="coco"), "is not named coco-train-v3-000000.tar"),
         (lambda m: m.update(schema=1), "another schema version: 1"),
         (lambda m: m["classes"].append(m["classes"][0]), "  - class "),
     ],
@@ -272,13 +273,13 @@ def doubled(index: dict[str, Any]) -> None:
         (doubled, "without a gap"),
         (lambda i: i["key"].reverse(), "keys do not ascend"),
         (lambda i: i["key"].pop(), "key has 7 rows of 8"),
-        (lambda i: [column.pop() for column in i.values()], "has 7 rows of 8"),
+        (lambda i: [column.pop() for column in i.values() if isinstance(column, list)], "has 7 rows of 8"),
         (lambda i: i["size"].__setitem__(7, i["size"][7] + 512), "the tar ends at"),
         (lambda i: i["size"].__setitem__(7, i["size"][7] + 1), "multiple of 512"),
         (lambda i: i["offset"].__setitem__(0, -512), "greater than or equal to 0"),
-        (lambda i: i["num_objects"].__setitem__(0, True), "valid integer"),
-        (lambda i: i["num_objects"].__setitem__(0, 1e6), "valid integer"),
-        (lambda i: i["num_objects"].__setitem__(0, 100), "totals of split 'train'"),
+        (lambda i: i["counts"]["num_objects"].__setitem__(0, True), "valid integer"),
+        (lambda i: i["counts"]["num_objects"].__setitem__(0, 1e6), "valid integer"),
+        (lambda i: i["counts"]["num_objects"].__setitem__(0, 100), "totals of split 'train'"),
         (lambda i: i.pop("crc"), "crc: Field required"),
         (lambda i: i["key"].__setitem__(0, "../a"), "pattern"),
     ],
@@ -339,4 +340,4 @@ def test_a_loader_process_tells_it_in_the_same_words(healed, num_workers):
     asks = [Ask("train", False, Request(tuple(range(8)), epoch=0))]
     with pytest.raises(DataError, match=r"^a sample's bytes are not those") as caught:
         list(PlannedLoader(BatchLoader(dataset, config), lambda epoch: asks, 1))
-    assert "Traceback" not in str(caught.value) and "pipeline.system.heal --yes" in str(caught.value)
+    assert "Traceback" not in str(caught.value) and "sightline heal --yes" in str(caught.value)

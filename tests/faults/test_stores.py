@@ -107,7 +107,7 @@ def test_a_damaged_object_is_refused_by_readers_and_healed_by_the_shard_stage(pr
         (objects / name).write_bytes(bytes((objects / name).stat().st_size))
     with pytest.raises(DataError, match="other content than the manifest says") as caught:
         keys(manifest, tmp_path / "before")
-    assert "run the shard stage again (python -m pipeline.stages.shard" in caught.value.fix
+    assert "run the shard stage again (sightline stage shard" in caught.value.fix
     s3.asked.clear()
     shard(project, root)
     assert sent(s3) == {*files, f"{manifest['digest']}/manifest.json"}
@@ -198,28 +198,28 @@ def test_the_store_is_cleaned_of_what_no_revision_names_and_of_nothing_else(proj
     for each in outside:
         each.parent.mkdir(exist_ok=True)
         each.write_text("precious")
-    lone = objects / "voc" / f"voc-train-v2-000099-{'0' * 64}.tar"  # of a killed stage
+    lone = objects / "voc" / f"voc-train-v3-000099-{'0' * 64}.tar"  # of a killed stage
     part = objects / "voc" / f"{lone.name}.{'1' * 32}.part"
     for each in (lone, part):
         each.write_text("left")
     before = stores.listing("s3://shop")
 
-    told = run(project, root, "pipeline.shards.clean_store", "voc", "--yes")
+    told = run(project, root, "pipeline.cli", "clean-store", "voc", "--yes")
     assert "nothing to delete" in told and stores.listing("s3://shop") == before, "all of it is young"
-    told = run(project, root, "pipeline.shards.clean_store", "voc", "--days", "0")
+    told = run(project, root, "pipeline.cli", "clean-store", "voc", "--days", "0")
     assert stores.listing("s3://shop") == before, "it is only listed"
     kept = {*stored_files(first), *stored_files(own)}
     doomed = {f"{unnamed['digest']}/manifest.json", lone.name, part.name, *stored_files(unnamed)} - kept
     assert {line.split()[2] for line in told.splitlines() if line.startswith("would delete")} == doomed
     assert f"keep {first['digest']}: in dvc.lock" in told and f"keep {own['digest']}: this project's" in told
     assert "leave alone notes.txt" in told and f"--yes deletes {len(doomed)} objects" in told
-    told = run(project, root, "pipeline.shards.clean_store", "voc", "--days", "0", "--yes")
+    told = run(project, root, "pipeline.cli", "clean-store", "voc", "--days", "0", "--yes")
     assert set(before) - set(stores.listing("s3://shop")) == {f"worlds/voc/{name}" for name in doomed}
     assert all(each.read_text() == "precious" for each in outside)
     for number, manifest in enumerate((first, own)):
         verify_shards(project.shards("voc"), manifest)
         assert len(keys(manifest, tmp_path / f"cache{number}")) == 51
-    assert "nothing to delete" in run(project, root, "pipeline.shards.clean_store", "voc", "--days", "0", "--yes")
+    assert "nothing to delete" in run(project, root, "pipeline.cli", "clean-store", "voc", "--days", "0", "--yes")
 
 
 @pytest.mark.parametrize("fault", ["no git", "shallow", "damaged manifest", "no store", "unknown data set"])
@@ -241,7 +241,7 @@ def test_nothing_is_deleted_where_it_is_not_known_what_is_of_use(fault, project,
         set_shards(project, store=None)
     before = stores.listing("s3://shop")
     name = "../voc" if fault == "unknown data set" else "voc"
-    told = run(project, root, "pipeline.shards.clean_store", name, "--days", "0", "--yes", code=2)
+    told = run(project, root, "pipeline.cli", "clean-store", name, "--days", "0", "--yes", code=2)
     message = {
         "no git": "git does not tell which shard sets older revisions name",
         "shallow": "git fetch --unshallow",

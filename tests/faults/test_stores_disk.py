@@ -126,7 +126,7 @@ def test_every_kind_of_file_that_finds_no_room_is_told(file, inodes, project, ro
     folder = project.quarantine("voc").parent if file == "quarantine" else project.shards("voc").parent
     mount(folder, f"nr_inodes={inodes}")
     told = shard(project, root, code=2)
-    path = {"index": ".voc.new/.voc-train-v2-000000", "manifest": ".voc.new/manifest.json", "quarantine": "voc.jsonl"}
+    path = {"index": ".voc.new/.voc-train-v3-000000", "manifest": ".voc.new/manifest.json", "quarantine": "voc.jsonl"}
     told_as(told, "No space left on device", folder / path[file], "make room on this disk")
     assert "free, but no inodes" in told and list(folder.iterdir()) == []
     mount(folder, "nr_inodes=50")

@@ -32,6 +32,7 @@ from pipeline.tracking import mlflow_run as tracking
 from pipeline.tracking.delivery import NOTE
 from pipeline.training.checkpoints import BEST, build_module, file_sha256, save_best
 from pipeline.training.runs import load_run
+from tests.command import sightline
 from tests.mlflow_server import free_port, server
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -77,6 +78,7 @@ def open_run(project: Project, config: TrackingConfig = QUIET) -> str:
         "code": "0" * 64,
         "manifest_digest": load_manifest(project.shards("voc"))["digest"],
         "checkpoint_sha256": file_sha256(folder / BEST),
+        "fingerprint": "0" * 64,
     }
     write_json(folder / "run.json", record)
     return run.run_id
@@ -251,7 +253,7 @@ def ui_process(tmp_path: Path, root: Path, tiny_project: Project) -> Iterator[Ca
 
     def start() -> subprocess.Popen:
         environment = os.environ | {"PYTHONPATH": str(root), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/S3cret.db"}
-        command = [sys.executable, "-m", "pipeline.tracking.ui", "--port", str(port)]
+        command = [sys.executable, "-m", "pipeline.cli", "ui", "--port", str(port)]
         with open(tmp_path / "log", "a") as log:
             started.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log))
         started[-1].port = port  # type: ignore[attr-defined]
@@ -312,9 +314,7 @@ def test_the_ui_warns_of_an_address_that_others_reach(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     served: list[str] = []
     monkeypatch.setattr(ui, "serve", lambda uri, host, port: served.append(host))
-    monkeypatch.setattr(ui, "guard_process", lambda: None)
     for arguments in ([], ["--host", "0.0.0.0"]):
-        monkeypatch.setattr(sys, "argv", ["ui", *arguments])
-        ui.main()
+        assert sightline("ui", arguments) == 0
     assert served == ["127.0.0.1", "0.0.0.0"]
     assert capsys.readouterr().err.count("asks nobody for a password") == 1

@@ -14,8 +14,8 @@ import yaml
 from pipeline.settings.archives import ARCHIVES
 from pipeline.settings.params import load_params
 from pipeline.system.project import Project
-from pipeline.training.clean_state import main
 from pipeline.training.runs import load_run
+from tests.command import sightline
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_only_what_no_run_goes_on_from_is_removed(project, capsys):
     with open(project.root / "state/locks/run-captioning.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for options in (["--dry-run"], []):
-            assert main(options) == 0
+            assert sightline("clean-state", options) == 0
             out = capsys.readouterr().out
             assert out.count("remove state/") == 2 and "2.0 MB" in out.splitlines()[-1]
             assert f"state/{old.name} (1.0 MB): settings, data or code of the run have changed" in out
@@ -58,7 +58,7 @@ def test_only_what_no_run_goes_on_from_is_removed(project, capsys):
 def test_states_of_a_run_whose_data_is_not_here_are_kept(project, capsys):
     folder = state(project, f"segmentation-{'0' * 16}")
     shutil.rmtree(project.shards("voc"))
-    assert main([]) == 0
+    assert sightline("clean-state") == 0
     assert folder.exists() and "the run's data is not here" in capsys.readouterr().out
 
 
@@ -76,6 +76,6 @@ def test_extracted_downloads_go_and_others_stay(project, capsys):
         path.write_bytes(bytes(500_000))
     project.raw("one").mkdir(parents=True)
     (project.raw("one") / f".{names[0]}.done").write_text("{}")
-    assert main([]) == 0
+    assert sightline("clean-state") == 0
     assert "0.5 MB removed" in capsys.readouterr().out
     assert not extracted.exists() and waiting.exists() and part.exists()

@@ -16,7 +16,8 @@ from contracts.errors import DataError, TrainingError
 from lightning_modules.base.finite import MAX_SKIPPED, StepWatch
 from lightning_modules.base.module import TaskModule
 from pipeline.training.checkpoints import BEST, newest_state
-from pipeline.training.fit import DONE, FAILURE, fit
+from pipeline.training.fit import fit
+from pipeline.training.run_files import DONE, FAILURE
 from tests import ranks
 from tests.local_training import arguments, final_weights
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.training.checkpoints import BEST, load_best, newest_state
-from pipeline.training.fit import DONE, FAILURE
 from pipeline.training.ledger import FOLDER as LEDGER
 from pipeline.training.ledger import merge
 from pipeline.training.resume import decided
+from pipeline.training.run_files import DONE, FAILURE
 from tests import ranks
 from tests.local_training import arguments, final_weights
 

@@ -29,7 +29,8 @@ from pipeline.shards import stores
 from pipeline.system.project import Project
 from pipeline.training import state_copier
 from pipeline.training.checkpoints import BEST, newest_state
-from pipeline.training.fit import DONE, EVENTS, fit
+from pipeline.training.fit import fit
+from pipeline.training.run_files import DONE, EVENTS
 from pipeline.training.runs import load_run
 from pipeline.training.state_copier import StateCopier
 from pipeline.training.state_mirror import StateMirror

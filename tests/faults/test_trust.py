@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.predicting import predict
+from pipeline import cli
 from pipeline.settings.sections import TrackingConfig
 from pipeline.tracking import connection, registry, signing
 from pipeline.tracking import mlflow_run as tracking
 from pipeline.tracking.champion import Candidate
 from pipeline.training.predictor import load_predictor
+from tests.command import sightline
 from tests.local_training import make_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -27,11 +28,11 @@ PICTURE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
 EVIL = "open({marker!r}, 'w').close()\n"
 
 
-def answer_in_process(model: Path, image: bytes, question: str | None) -> Any:
+def answer_in_process(model: Path, inputs: dict[str, Any]) -> Any:
     """Instead of `registry.probe`, whose own process takes seconds; the unit tests of the registry have that."""
     (checkpoint,) = (model / "artifacts").glob("*.ckpt")
     predictor = load_predictor(checkpoint)
-    return predictor.answer(predictor.predict(image, question))
+    return predictor.answers(predictor.predict(predictor.record(inputs)))
 
 
 def register(root: Path) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def register(root: Path) -> dict[str, Any]:
         git_commit="c",
     )
     image = cv2.imencode(".png", PICTURE)[1].tobytes()
-    return registry.register(QUIET, candidate, root=root, image=image, measure=lambda checkpoint: None)
+    return registry.register(QUIET, candidate, root=root, inputs={"image": image}, measure=lambda checkpoint: None)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def root(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("SIGHTLINE_SIGNING_KEY", str(tmp_path / "keys" / "signing.key"))
     monkeypatch.setattr(registry, "probe", answer_in_process)
-    monkeypatch.setattr(predict, "guard_process", lambda: None)  # this process's umask is pytest's
+    monkeypatch.setattr(cli, "guard_process", lambda: None)  # this process's umask is pytest's
     root = Path(shutil.copytree(template, tmp_path / "project"))
     monkeypatch.chdir(root)
     return root
@@ -98,11 +99,11 @@ def flip(file: Path) -> None:
 
 def test_a_byte_changed_in_the_artifact_store_is_refused(root: Path, capfd: pytest.CaptureFixture) -> None:
     assert register(root)["decision"] == "champion"
-    assert predict.main([MODEL, "a.png"]) == 0
+    assert sightline("predict", [MODEL, "a.png"]) == 0
     assert json.loads(capfd.readouterr().out)["model"] == MODEL
     for name in ("artifacts/best.ckpt", "code/pipeline/predicting/predict.py", "MLmodel", "code/contracts/names.py"):
         flip(stored(root, name))
-        assert predict.main([MODEL, "a.png"]) == 2
+        assert sightline("predict", [MODEL, "a.png"]) == 2
         out, err = capfd.readouterr()
         assert f"changed after it was registered: a file is not the one signed: '{name}'" in err
         assert out == ""
@@ -111,10 +112,10 @@ def test_a_byte_changed_in_the_artifact_store_is_refused(root: Path, capfd: pyte
     (stored(root, "code/pipeline/predicting/predict.py").parent / "__init__.py").write_text(
         EVIL.format(marker=str(marker))
     )
-    assert predict.main([MODEL, "a.png"]) == 2
+    assert sightline("predict", [MODEL, "a.png"]) == 2
     assert not marker.exists(), "its code ran"
     by_id = f"models:/{stored(root, 'MLmodel').parents[1].name}"  # past the registry
-    assert predict.main([by_id, "a.png"]) == 2
+    assert sightline("predict", [by_id, "a.png"]) == 2
     assert capfd.readouterr().err.count("'code/pipeline/__init__.py'") == 2
 
 
@@ -123,7 +124,7 @@ def test_a_strangers_version_runs_only_if_it_is_trusted(root: Path, capfd: pytes
     for folder in ("code/pipeline", "artifacts"):
         (strange / folder).mkdir(parents=True)
     (strange / "code" / "pipeline" / "__init__.py").write_text(EVIL.format(marker=str(marker)))
-    (strange / "code" / "pipeline" / "predict.py").write_text("print('ran')\n")
+    (strange / "code" / "pipeline" / "cli.py").write_text("print('ran')\n")
     (strange / "artifacts" / "best.ckpt").write_text("x")
     (strange / "MLmodel").write_text("flavors: {}\n")
     client = connection.connect(QUIET, root)
@@ -133,11 +134,11 @@ def test_a_strangers_version_runs_only_if_it_is_trusted(root: Path, capfd: pytes
     for listing in (None, {"signature": "0" * 64, "files": signing._digests(strange)}):
         if listing is not None:
             (strange / signing.LISTING).write_text(json.dumps(listing))
-        assert predict.main(["models:/theirs/1", "a.png"]) == 2
+        assert sightline("predict", ["models:/theirs/1", "a.png"]) == 2
         out, err = capfd.readouterr()
         assert refused in err and "--trust" in err and out == ""
         assert not marker.exists(), "its code ran"
-    assert predict.main(["models:/theirs/1", "a.png", "--trust"]) == 0
+    assert sightline("predict", ["models:/theirs/1", "a.png", "--trust"]) == 0
     out, err = capfd.readouterr()
     assert (out, marker.exists()) == ("ran\n", True)
     assert "models:/theirs/1 was not registered by this project" in err
@@ -150,7 +151,7 @@ def test_our_own_older_version_in_anothers_place_is_refused(root: Path, capfd: p
     client = connection.connect(QUIET, root)
     client.create_registered_model("other")
     client.create_model_version("other", str(source), tags={"signature": "0" * 64})
-    assert predict.main(["models:/other/1", "a.png"]) == 2
+    assert sightline("predict", ["models:/other/1", "a.png"]) == 2
     assert "another model's" in capfd.readouterr().err
 
 
@@ -176,7 +177,7 @@ def test_another_teams_key_is_named(root: Path, monkeypatch: pytest.MonkeyPatch,
     theirs.write_text("ab" * 32)
     theirs.chmod(0o600)
     monkeypatch.setenv("SIGHTLINE_SIGNING_KEY", str(theirs))
-    assert predict.main([MODEL, "a.png"]) == 2
+    assert sightline("predict", [MODEL, "a.png"]) == 2
     said = capfd.readouterr().err
     assert "not made with this key" in said and "SIGHTLINE_SIGNING_KEY" in said
     shutil.copyfile(mine, theirs)

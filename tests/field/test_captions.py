@@ -11,7 +11,7 @@ import pytest
 from contracts.records import DataSpec
 from lightning_modules.reports.captioning import Report
 from lightning_modules.tasks.captioning import CaptioningConfig, Task
-from pipeline.measuring import score
+from tests.command import sightline
 
 COCO = {"coco": {"instances": ""}}
 NAMES = ["t01-captions-de", "t01-captions-zh"]
@@ -27,7 +27,7 @@ def test_captions_are_read_and_written(prepare: Callable, name: str, expected: s
     assert expected <= {word for word, _ in found.vocabulary["captions"]}
     data = DataSpec(dataset="data", classes=(), vocabulary=found.vocabulary)
     task = Task(CaptioningConfig(image_size=32, min_word_count=1), data)
-    truths = {record.key: task.truth(record) for record in found.records["val"]}
+    truths = {record.key: task.truths(record)[0] for record in found.records["val"]}
     for record in found.records["val"]:
         for caption in record.captions:
             ids = task.vocabulary.encode(caption.text)
@@ -37,7 +37,7 @@ def test_captions_are_read_and_written(prepare: Callable, name: str, expected: s
     assert values["Bleu_4"] > 0.99, "one of the references, word by word"
     (caption,) = {prediction["caption"] for prediction in constant.values()}
     assert (" " in caption) == (name == "t01-captions-de")
-    picture = Report(task).picture(found.records["val"][0], next(iter(constant.values())), None)
+    picture = Report(task).picture(found.records["val"][0], list(constant.values())[:1], None)
     assert picture.any()
 
 
@@ -47,7 +47,10 @@ def test_the_scorer_tells_right_from_wrong(field: Path, capsys: pytest.CaptureFi
     for results in ("results", "results_wrong"):
         files = ["--truth", str(field / name / "annotations/captions_val2017.json")]
         assert (
-            score.main(["captions", "--no-java", *files, "--predictions", str(field / name / f"{results}.json")]) == 0
+            sightline(
+                "score", ["captions", "--no-java", *files, "--predictions", str(field / name / f"{results}.json")]
+            )
+            == 0
         )
         scores[results] = json.loads(capsys.readouterr().out)
     assert scores["results"]["Bleu_4"] > 0.99

@@ -135,7 +135,7 @@ def test_the_scorer_takes_the_same_files(field: Path, tmp_path: Path, name: str)
 def test_a_roboflow_export_takes_three_lines(field: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest, records = sharded(field / "c02-roboflow-export", tmp_path, ROBOFLOW, splits={"val": "valid"})
     assert manifest["classes"] == ["cup", "plate"]  # not their root, "tableware"
-    assert "note: category 'tableware'" in capsys.readouterr().out
+    assert "note: category 'tableware'" in capsys.readouterr().err
     assert {split: len(found) for split, found in records.items()} == {"train": 150, "val": 110, "test": 6}
     assert not totals(manifest, "dropped") and not totals(manifest, "fixed")
     assert all(on_its_rectangle(record) for found in records.values() for record in found)
@@ -154,16 +154,16 @@ def test_boxes_on_turned_pictures(field: Path, tmp_path: Path, name: str, capsys
     applied, records = sharded(field / name, tmp_path, exif="apply")
     assert not totals(applied, "dropped") and totals(applied, "fixed") == {"exif_rotated": 16}
     assert [on_its_rectangle(record) for record in records["train"]] == [True] * 12
-    assert "note" not in capsys.readouterr().out
+    assert "EXIF" not in capsys.readouterr().err
     guessed, records = sharded(field / name, tmp_path)
     undecided = {"exif_undecided": 16} if "square" in name else {}
     assert totals(guessed, "fixed") == {"exif_orientation_dropped": 16, **undecided}
     assert not any(on_its_rectangle(record) for record in records["train"])
-    told = capsys.readouterr().out
+    told = capsys.readouterr().err
     assert "note: 16 pictures have an EXIF orientation" in told and "datasets.d.exif: apply" in told
     assert f"{len(undecided) * 16} of them have a size that cannot decide" in told
     sharded(field / name, tmp_path, exif="ignore")
-    assert "note" not in capsys.readouterr().out
+    assert "EXIF" not in capsys.readouterr().err
 
 
 EXPORTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, tuple[int, int]]]] = {

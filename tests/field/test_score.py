@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.measuring import score
+from tests.command import sightline
 
 
 def run(folder: Path, predictions: str, *more: str) -> int:
-    return score.main(
-        ["segmentation", "--truth", str(folder / "truth"), "--predictions", str(folder / predictions), *more]
+    return sightline(
+        "score", ["segmentation", "--truth", str(folder / "truth"), "--predictions", str(folder / predictions), *more]
     )
 
 
@@ -33,5 +33,5 @@ def test_camvids_void_is_11(shared_dir: Path, capsys: pytest.CaptureFixture[str]
     truth = next((shared_dir / "data/camvid").rglob("valannot"))
     names = "sky,building,pole,road,pavement,tree,sign_symbol,fence,car,pedestrian,bicyclist"
     command = ["segmentation", "--truth", str(truth), "--predictions", str(truth)]
-    assert score.main([*command, "--ignore-index", "11", "--class-names", names]) == 2
+    assert sightline("score", [*command, "--ignore-index", "11", "--class-names", names]) == 2
     assert "a label is not a class id: 11" in capsys.readouterr().err  # the predictions are the truth, with its void

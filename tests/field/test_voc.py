@@ -14,7 +14,7 @@ from PIL import Image
 
 from contracts.errors import DataError
 from contracts.records import Record
-from pipeline.measuring import score
+from tests.command import sightline
 
 Prepare = Callable
 VOC = {"voc": {"folders": ["."]}}
@@ -61,7 +61,7 @@ def test_class_names_that_differ_in_case_are_told(prepare: Prepare) -> None:
 
 def test_the_scorer_takes_unspecified_for_not_difficult(field: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = field / "v04-difficult-unspecified"
-    assert score.main(["voc-boxes", "--truth", str(folder), "--predictions", str(folder / "preds")]) == 0
+    assert sightline("score", ["voc-boxes", "--truth", str(folder), "--predictions", str(folder / "preds")]) == 0
     per_class = json.loads(capsys.readouterr().out)["per_class"]
     assert per_class["cup"]["num_objects"] > 0
 

@@ -13,9 +13,9 @@ import pytest
 from contracts.records import DataSpec
 from contracts.text import words
 from lightning_modules.tasks.vqa import Task, VQAConfig
-from pipeline.measuring import score
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.train import train
+from tests.command import sightline
 
 VQA: dict[str, Any] = {"vqa": {}}
 RUN = {
@@ -76,7 +76,7 @@ def test_the_scorer_takes_the_same_files(
     results = [{"question_id": a["question_id"], "answer": a["answers"][0]["answer"]} for a in answers]
     (tmp_path / "results.json").write_text(json.dumps(results))
     files = ["--questions", str(questions), "--truth", str(truth), "--predictions", str(tmp_path / "results.json")]
-    assert score.main(["vqa", *files]) == 0
+    assert sightline("score", ["vqa", *files]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["overall"], document["num_items"]) == (100, 16)
 

@@ -26,9 +26,10 @@ from pipeline.settings.sections import ClusterConfig, WorkerRange
 from pipeline.shards.manifest import load_manifest
 from pipeline.shards.reader import SplitReader
 from pipeline.training.checkpoints import BEST, load_best, newest_state
-from pipeline.training.fit import DONE
 from pipeline.training.ledger import FOLDER as LEDGER
-from pipeline.training.ledger import check, main, merge
+from pipeline.training.ledger import check, merge
+from pipeline.training.run_files import DONE
+from tests.command import sightline
 from tests.integration.cluster import SOON_LEFT, TRAIN, Cluster, kill_node, training
 from tests.local_training import mlflow_statuses
 
@@ -123,7 +124,7 @@ def test_killed_stopped_and_frozen_processes_change_nothing(
     assert mlflow_statuses(folder) == ["FINISHED"]
 
     monkeypatch.chdir(folder)
-    assert main(["segmentation"]) == 0
+    assert sightline("ledger", ["segmentation"]) == 0
     assert capsys.readouterr().out.count("exact (40 samples in 5 steps)") == TRAIN["max_epochs"]
     ledger = folder / f"artifacts/segmentation/{LEDGER}"
     assert merge(ledger) == merge(unbroken / LEDGER)

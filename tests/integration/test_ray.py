@@ -19,7 +19,7 @@ from pipeline.shards.writing import shard_dataset
 from pipeline.stages.shard import open_sources
 from pipeline.system.project import Project
 from pipeline.training.checkpoints import BEST, load_best
-from pipeline.training.fit import DONE, EVENTS
+from pipeline.training.run_files import DONE, EVENTS
 from tests.integration.cluster import free_port, training
 
 pytestmark = pytest.mark.filterwarnings("default")

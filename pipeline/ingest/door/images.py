@@ -24,7 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from contracts.errors import DataError
-from contracts.records import ImagePart
+from contracts.raw import ImagePart
 from pipeline.ingest.door import jpeg, png
 from pipeline.ingest.door.rules import RULES, Refused
 from pipeline.ingest.door.shrink import Shrink
@@ -324,6 +324,12 @@ def _eight_bits(image: Image.Image, data: bytes, fixes: list[str]) -> Image.Imag
     if mode == "P":
         image = image.convert("RGBA")  # straight to RGB would warn about transparency given as bytes
     return image.convert("L" if mode in ("L", "LA", "La", "1") else "RGB")
+
+
+def jpeg_of(data: bytes, fixes: list[str]) -> bytes:
+    """A clean PNG as a JPEG, as the frames of a clip are stored."""
+    fixes.append("frame_to_jpeg")
+    return _encode(Image.open(io.BytesIO(data)), "JPEG")
 
 
 def _encode(image: Image.Image, kind: str) -> bytes:

@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from contracts.records import IGNORE_INDEX, Color
+from contracts.raw import Color
+from contracts.records import IGNORE_INDEX
 from pipeline.ingest.door.images import FORMATS, MAX_PIXELS
 from pipeline.ingest.door.png import check_rows
 from pipeline.ingest.door.polygons import usable_polygons

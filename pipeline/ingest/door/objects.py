@@ -9,12 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from contracts.records import IGNORE_INDEX, ItemKind, Objects, Problem, RawObject, RawRecord
+from contracts.raw import ItemKind, Problem, RawObject, RawRecord
+from contracts.records import IGNORE_INDEX, Box, Objects, Proposals
 from pipeline.ingest.door.masks import binary_to_counts, counts_area_and_box, segmentation_to_counts
 from pipeline.ingest.door.polygons import polygons_box
 from pipeline.ingest.door.rules import Refused
-
-Box = tuple[float, float, float, float]
 
 
 def clean_objects(
@@ -107,6 +106,19 @@ def clean_box(box: Box, size: tuple[int, int], fixes: Counter[str]) -> Box:
         raise Refused("zero_area_box", f"{box} in float32")
     fixes["box_clipped"] += clipped != box
     return clipped
+
+
+def clean_proposals(raw: RawRecord, size: tuple[int, int], fixes: Counter[str]) -> Proposals | None:
+    """The proposals clipped to the image of (height, width) `size`, without those that have no area in it."""
+    if raw.proposals is None:
+        return None
+    height, width = size
+    boxes = np.clip(raw.proposals.boxes.astype(np.float32), 0, np.array([width, height, width, height], np.float32))
+    scores = raw.proposals.scores.astype(np.float32)
+    keep = np.isfinite(raw.proposals.boxes).all(axis=1) & np.isfinite(scores)
+    keep &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    fixes["proposal_dropped"] += int((~keep).sum())
+    return Proposals(boxes=boxes[keep], scores=scores[keep])
 
 
 def _box_and_mask(

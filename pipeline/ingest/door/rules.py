@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
-from contracts.records import Problem
+from contracts.raw import Problem
 
 # Found by a source while it reads annotation files.
 _SOURCE_PROBLEMS = {
@@ -41,6 +42,8 @@ _SOURCE_PROBLEMS = {
     "duplicate_member": "Of two members of one name in a sample of a tar the first counts.",
     "bad_sample_json": "A `.json` in a tar that is no JSON object is dropped; the rest of its sample is read.",
     "bad_label": "A label must be a whole number or a text that is not empty.",
+    "not_utf8": "A line of a text file that is not UTF-8 is refused with its record.",
+    "bad_list_line": "A line of a list of clips needs a folder and the whole numbers that `span` says.",
     "conflicting_size": "An image whose size two sources give differently is refused.",
 }
 
@@ -62,6 +65,14 @@ _RECORD_PROBLEMS = {
     "mask_not_indexed": "A mask must have one channel of ids or a palette; colours need VOC's `labelmap.txt`.",
     "mask_unknown_color": "A mask of colours may hold only those that `labelmap.txt` lists.",
     "mask_size_mismatch": "A mask must have the size of its image.",
+    "empty_record": "A record without an image, a frame, a sentence or a transcript is refused.",
+    "missing_frame": "A clip of which a frame's file is absent is refused.",
+    "too_many_frames": "A clip of more than 10,000 frames is refused: their numbers have four digits.",
+    "bad_frame_times": "A clip needs a time for each frame, from 0 seconds on and ascending.",
+    "frame_size_mismatch": "The frames of a clip must have one size, that of the annotation if it gives one.",
+    "empty_sentence": "Sentences of which one has no visible character are dropped together, a pair with its record.",
+    "long_sentence": "A pair of which a sentence has more than 200 words is dropped (letters of Han, Kana and so on).",
+    "uneven_pair": "A pair of which one sentence has more than 9 times the words of the other is dropped.",
     "mask_unknown_label": "A label mask may hold only 0, class labels and 255, or what the source's map knows.",
 }
 
@@ -84,9 +95,19 @@ _ITEM_PROBLEMS = {
     "instance_without_object": "An id in an instance mask beyond the annotated objects is dropped.",
     "empty_caption": "A caption without a visible character is dropped.",
     "empty_question": "A question without a visible character is dropped.",
+    "empty_candidate": "A question with a candidate without a visible character is dropped.",
+    "duplicate_candidate": "A question with two equal candidates is dropped: both would be right, or neither.",
+    "bad_candidates": "A question whose candidates have texts and boxes must have as many of both.",
+    "answer_out_of_range": "A question whose right answer is none of its candidates is dropped.",
+    "bad_alignment": "An alignment with a link to a word that its sentences do not have is dropped.",
+    "empty_transcript": "A transcript without a visible character is dropped.",
+    "bad_segment": "A segment that ends before it starts, or at no finite time, is dropped.",
+    "segment_outside": "A segment wholly outside its clip is dropped.",
+    "frame_labels_mismatch": "Labels of frames are dropped where they are more or fewer than the frames.",
 }
 
 FIXES = {
+    "duplicate_frame": "Of two files of one frame's number the first by name counts.",
     "annotation_id_made": "An annotation without a usable id is named by its place in the file.",
     "image_id_type": "An annotation that writes its image's id as text where the image has a number, or so, is joined.",
     "number_from_text": 'A number that is written as text ("20.5") is read as the number.',
@@ -99,6 +120,11 @@ FIXES = {
     "caption_normalised": "Control characters become spaces, runs of white space one space, the ends are stripped.",
     "question_normalised": "Control characters become spaces, runs of white space one space, the ends are stripped.",
     "answer_normalised": "Control characters become spaces, runs of white space one space, the ends are stripped.",
+    "sentence_normalised": "As captions are, and letters with their marks become one character (NFC).",
+    "transcript_normalised": "As captions are, and letters with their marks become one character (NFC).",
+    "segment_clipped": "A segment that is partly outside its clip is clipped to it.",
+    "proposal_dropped": "A proposal without area inside the image, or with a number that is not finite, is dropped.",
+    "frame_to_jpeg": "A frame that is no JPEG is encoded as one (quality 95, 4:4:4).",
     "most_frequent_answer": "A question without `multiple_choice_answer` gets the most frequent one of its answers.",
     "answers_not_ten": "A question whose number of answers is neither 0 nor 10 is kept and counted.",
     "cmyk_to_rgb": "A CMYK image is converted to RGB and encoded again (JPEG, quality 95, 4:4:4).",
@@ -137,8 +163,11 @@ def in_words(problems: Iterable[Problem], num_examples: int = 3) -> str:
 
 
 class Refused(Exception):
-    """Raised inside the door: what is looked at cannot be used. Becomes a `Problem`; never leaves the door."""
+    """Raised inside the door: what is looked at cannot be used. Becomes a `Problem`; never leaves the door.
 
-    def __init__(self, reason: str, detail: str = ""):
+    `file` is the one that was looked at, where that is not the annotation's.
+    """
+
+    def __init__(self, reason: str, detail: str = "", file: Path | None = None):
         super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
+        self.reason, self.detail, self.file = reason, detail, file

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from contracts.errors import ConfigError, DataError
-from contracts.records import Problem, RawRecord
+from contracts.raw import Problem, RawRecord
 from pipeline.ingest.sources._draw import Draw
 from pipeline.ingest.sources._recognise import what_lies_in
 from pipeline.ingest.sources._splits import SPLITS, split_names
@@ -193,18 +193,20 @@ class _Stream:
 
 
 def _merge(a: RawRecord, b: RawRecord) -> RawRecord | Problem:
-    if (a.image, a.image_part) != (b.image, b.image_part):
+    where = f"record {a.key}; {a.annotation_file}, {b.annotation_file}"
+    with_pixels = [r for r in (a, b) if r.image is not None or r.frames]
+    if len(with_pixels) == 2 and (a.image, a.image_part, *a.frames) != (b.image, b.image_part, *b.frames):
         raise DataError(
-            "two sources name different files for one image",
-            value=[str(a.image), str(b.image)],
-            where=f"record {a.key}; {a.annotation_file}, {b.annotation_file}",
+            "two sources name different files for one image or clip",
+            value=[str(r.image or [*map(str, r.frames[:3])]) for r in (a, b)],
+            where=where,
             fix="set the sources' `images` in params.yaml to one place",
         )
-    for name in ("semantic_mask", "instance_mask"):
-        if getattr(a, name) is not None and getattr(b, name) is not None:
-            raise DataError(
-                f"two sources give a {name}", where=f"record {a.key}; {a.annotation_file}, {b.annotation_file}"
-            )
+    for name in ("semantic_mask", "instance_mask", "alignment", "transcript", "proposals", "frame_labels"):
+        if getattr(a, name) and getattr(b, name):
+            raise DataError(f"two sources give a {name}", where=where)
+    if a.group and b.group and a.group != b.group:
+        raise DataError("two sources give different groups", value=[a.group, b.group], where=where)
     sizes = [(r.width, r.height) for r in (a, b) if r.width or r.height]
     if len(set(sizes)) > 1:
         return Problem(
@@ -216,12 +218,24 @@ def _merge(a: RawRecord, b: RawRecord) -> RawRecord | Problem:
             detail=f"{sizes[1]}, but {sizes[0]} in {a.annotation_file}",
         )
     width, height = sizes[0] if sizes else (0, 0)
+    pixels = with_pixels[0] if with_pixels else a
     return replace(
         a,
         annotation_file=", ".join(dict.fromkeys((a.annotation_file, b.annotation_file))),
+        image=pixels.image,
+        image_part=pixels.image_part,
+        frames=pixels.frames,
+        times_s=pixels.times_s,
         width=width,
         height=height,
         objects=_both(a.objects, b.objects),
+        group=a.group or b.group,
+        frame_labels=a.frame_labels or b.frame_labels,
+        segments=_both(a.segments, b.segments),
+        sentences=_both(a.sentences, b.sentences),
+        alignment=a.alignment or b.alignment,
+        transcript=a.transcript or b.transcript,
+        proposals=a.proposals or b.proposals,
         captions=_both(a.captions, b.captions),
         questions=_both(a.questions, b.questions),
         labels=tuple(dict.fromkeys(a.labels + b.labels)),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import DataError
-from contracts.records import Problem
+from contracts.raw import Problem
 from pipeline.ingest.sources._coco_json import Id, image_id, side
 from pipeline.ingest.sources._files import find_id, forward_slashes, is_inside, record_key, shown, stream_list
 from pipeline.ingest.sources._recognise import looks_like

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from contracts.errors import DataError
-from contracts.records import RawRecord
+from contracts.raw import RawRecord
 
 # Roboflow writes several augmented copies of one photo, `name_jpg.rf.<digest>.jpg`: they are one picture.
 _COPY = re.compile(r"\.rf\.[0-9A-Za-z]{8,}(?=\.|$)")
@@ -28,7 +28,8 @@ class Draw:
     Args:
         root: the data set's folder.
         shares: split -> share of the groups.
-        by_folder: images of one folder (a video, a patient) are one group, else each image is one.
+        by_folder: images of one folder (a video, a patient) are one group, else each image is one. Records that name
+            their group are drawn by it in any case.
         bounds: split -> its groups' numbers from (inclusive) .. to (exclusive).
     """
 
@@ -47,7 +48,7 @@ class Draw:
         numbers = np.unique(np.fromiter((self._number(record) for record in records), np.uint64))
         counts = {split: max(1, round(share * len(numbers))) for split, share in self.shares.items()}
         if sum(counts.values()) >= len(numbers):
-            what, fix = ("folders", "by: image") if self.by_folder else ("images", "more images, or smaller shares")
+            what, fix = ("folders", "by: image") if self.by_folder else ("records", "more of them, or smaller shares")
             raise DataError(
                 f"too few {what} to draw a split from", value=f"{len(numbers)} {what} for {counts} and train",
                 where=str(self.root), allowed=f"at least one of the {what} for each split", fix=fix,
@@ -67,7 +68,9 @@ class Draw:
         return int.from_bytes(digest[:8])
 
     def group(self, record: RawRecord) -> str:
-        """The folder of a record's image, or its name; below the data set's folder."""
+        """What the record calls its group, else the folder of its image, or its name below the data set's folder."""
+        if record.group or record.image is None:
+            return record.group or record.key
         path = record.image.relative_to(self.root) if record.image.is_relative_to(self.root) else record.image
         if record.image_part is not None and not record.image_part.is_base64:  # a tar holds many
             path = path / str(record.image_id)

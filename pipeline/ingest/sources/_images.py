@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from contracts.records import Problem
+from contracts.raw import Problem
 from pipeline.ingest.sources._files import record_key
 from pipeline.system.reading import is_folder, listed
 

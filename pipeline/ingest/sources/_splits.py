@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Literal
 
 from contracts.errors import DataError
-from contracts.records import Problem, RawRecord
+from contracts.raw import Problem, RawRecord
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

@@ -7,7 +7,8 @@ from collections.abc import Container
 from pathlib import Path
 
 from contracts.errors import DataError
-from contracts.records import IGNORE_INDEX, Color
+from contracts.raw import Color
+from contracts.records import IGNORE_INDEX
 from pipeline.ingest.sources._files import IMAGE_SUFFIXES, NOT_CLASSES
 from pipeline.system.reading import listed, read_text
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts.records import IGNORE_INDEX, Problem, RawRecord
+from contracts.raw import Problem, RawRecord
+from contracts.records import IGNORE_INDEX
 from pipeline.ingest.sources._files import image_key
 from pipeline.ingest.sources._splits import SPLITS
 from pipeline.system.reading import is_folder, listed

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import ConfigError, DataError
-from contracts.records import Caption, ItemKind, Problem, RawObject, RawRecord
+from contracts.raw import ItemKind, Problem, RawObject, RawRecord
+from contracts.records import Caption
 from pipeline.ingest.sources import _coco_json as entries
 from pipeline.ingest.sources._coco_images import Images
 from pipeline.ingest.sources._files import (

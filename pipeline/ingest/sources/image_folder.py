@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.errors import DataError
-from contracts.records import Problem, RawRecord
+from contracts.raw import Problem, RawRecord
 from pipeline.ingest.sources._files import IMAGE_SUFFIXES, check_classes
 from pipeline.ingest.sources._images import files_below, keyed
 from pipeline.ingest.sources._splits import SPLITS

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import DataError
-from contracts.records import ImagePart, Problem, RawObject, RawRecord
+from contracts.raw import ImagePart, Problem, RawObject, RawRecord
 from pipeline.ingest.door.rules import Refused
 from pipeline.ingest.sources._files import IMAGE_SUFFIXES, NOT_CLASSES, check_classes, shown, whole_number
 from pipeline.ingest.sources._images import files_below, keyed

@@ -23,7 +23,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from contracts.errors import ConfigError, DataError
-from contracts.records import IGNORE_INDEX, Color, Problem, RawObject, RawRecord
+from contracts.raw import Color, Problem, RawObject, RawRecord
+from contracts.records import IGNORE_INDEX
 from pipeline.ingest.door.masks import decode_ids
 from pipeline.ingest.door.rules import Refused
 from pipeline.ingest.sources._files import IMAGE_SUFFIXES, NOT_CLASSES, check_classes, image_key, is_inside

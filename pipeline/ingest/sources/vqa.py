@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from contracts.errors import ConfigError, DataError
-from contracts.records import ItemKind, Problem, Question, RawRecord
+from contracts.raw import ItemKind, Problem, RawRecord
+from contracts.records import Question
 from pipeline.ingest.sources._files import (
     Spool,
     check_template,

@@ -20,7 +20,8 @@ from webdataset.shardlists import expand_urls
 from webdataset.tariterators import group_by_keys
 
 from contracts.errors import DataError
-from contracts.records import Caption, ImagePart, ItemKind, Problem, RawRecord
+from contracts.raw import ImagePart, ItemKind, Problem, RawRecord
+from contracts.records import Caption
 from pipeline.ingest.sources._files import Spool, check_classes, record_key, shown, whole_number
 from pipeline.ingest.sources._splits import SPLITS, SplitNames, split_names
 from pipeline.system.reading import PatientFile, is_folder, listed

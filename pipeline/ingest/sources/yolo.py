@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from contracts.errors import DataError
-from contracts.records import Problem, RawObject, RawRecord
+from contracts.raw import Problem, RawObject, RawRecord
 from pipeline.ingest.sources._files import IMAGE_SUFFIXES, shown
 from pipeline.ingest.sources._images import files_below, keyed
 from pipeline.ingest.sources._splits import SPLITS

@@ -8,7 +8,7 @@ A module has
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +21,18 @@ class FormatModule(Protocol):
     """What a file of this package provides."""
 
     def write(self, folder: Path, splits: Splits, classes: Sequence[str]) -> Counter[str]: ...
+
+
+def with_image(records: Iterable[Record], left_out: Counter[str]) -> Iterator[Record]:
+    """Those that have an image. The others, and what no format here has a place for, are counted."""
+    for record in records:
+        if record.media != "image":
+            left_out[f"record of a {record.media}"] += 1
+            continue
+        left_out["sentence"] += len(record.sentences)
+        left_out["transcript"] += record.transcript is not None
+        left_out["proposal"] += record.counts().get("num_proposals", 0)
+        yield record
 
 
 def put(path: Path, data: bytes | str) -> None:

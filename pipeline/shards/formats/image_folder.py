@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contracts.errors import DataError
-from pipeline.shards.formats import Splits, put
+from pipeline.shards.formats import Splits, put, with_image
 
 
 def write(folder: Path, splits: Splits, classes: Sequence[str]) -> Counter[str]:
@@ -21,7 +21,7 @@ def write(folder: Path, splits: Splits, classes: Sequence[str]) -> Counter[str]:
             raise DataError("no folder can have the name of this class", value=name, fix="rename the class")
     left_out: Counter[str] = Counter()
     for split, records in splits.items():
-        for record in records:
+        for record in with_image(records, left_out):
             if len(record.labels) == 1:
                 put(folder / split / record.labels[0] / f"{record.key}.{record.image_format}", record.image)
             else:

@@ -14,7 +14,7 @@ import numpy as np
 from contracts.records import Record
 from lightning_modules.augment.images import image_size
 from lightning_modules.ops.masks import decode_masks
-from pipeline.shards.formats import Splits, put
+from pipeline.shards.formats import Splits, put, with_image
 
 _VERSION = "5.5.0"  # of the format that is written
 
@@ -24,7 +24,7 @@ def write(folder: Path, splits: Splits, classes: Sequence[str]) -> Counter[str]:
     are flags. Captions and questions have no place here."""
     left_out: Counter[str] = Counter()
     for split, records in splits.items():
-        for record in records:
+        for record in with_image(records, left_out):
             height, width = image_size(record.image)
             scale = np.array([width / record.width, height / record.height])  # the picture may be stored smaller
             document: dict[str, Any] = {

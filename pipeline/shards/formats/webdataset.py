@@ -15,7 +15,7 @@ from typing import Any
 from webdataset import TarWriter
 
 from contracts.records import Record
-from pipeline.shards.formats import Splits
+from pipeline.shards.formats import Splits, with_image
 
 _SAMPLES = 1000  # of a tar; they wait in memory
 
@@ -27,7 +27,7 @@ def write(folder: Path, splits: Splits, classes: Sequence[str]) -> Counter[str]:
     numbers = {name: i for i, name in enumerate(classes)}
     for split, records in splits.items():
         (folder / split).mkdir(parents=True)
-        waiting = iter(records)
+        waiting = with_image(records, left_out)
         for number in itertools.count():
             samples = list(itertools.islice(waiting, _SAMPLES))
             if not samples and number:

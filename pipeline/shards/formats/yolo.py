@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from pipeline.shards.formats import Splits, put
+from pipeline.shards.formats import Splits, put, with_image
 
 
 def write(folder: Path, splits: Splits, classes: Sequence[str]) -> Counter[str]:
     """Boxes of every object that is no crowd. Masks, captions and questions have no place here."""
     left_out: Counter[str] = Counter()
     for split, records in splits.items():
-        for record in records:
+        for record in with_image(records, left_out):
             objects = record.objects
             x1, y1, x2, y2 = (objects.boxes / np.tile((record.width, record.height), 2)).T.astype(np.float64)
             columns = zip(objects.labels - 1, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, strict=True)

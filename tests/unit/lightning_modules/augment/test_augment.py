@@ -12,8 +12,10 @@ from PIL import Image
 
 from contracts.errors import ConfigError, DataError
 from contracts.records import Record
-from lightning_modules.augment.augment import Augment, AugmentConfig, Augmented, mask_boxes
+from lightning_modules.augment.augment import Augment, Augmented
+from lightning_modules.augment.config import AugmentConfig
 from lightning_modules.augment.images import decode_image, decode_record, decode_semantic, image_size
+from lightning_modules.ops.boxes import mask_boxes
 
 EVERYTHING = AugmentConfig(
     horizontal_flip=0.5,
@@ -195,15 +197,6 @@ def test_settings_out_of_range(name, value):
         AugmentConfig(**{name: value})
 
 
-def test_each_transform_runs_alone():
-    image, boxes, masks, semantic = scene()
-    for name in AugmentConfig.__dataclass_fields__:
-        value = [{"name": "GaussianBlur"}] if name == "albumentations" else 10 if name == "hue" else 0.3
-        config = AugmentConfig(**{"brightness_contrast": 0.0, name: value})
-        out = apply(Augment(config, size=64), image, seed=0, boxes=boxes, masks=masks, semantic=semantic)
-        assert out.image.shape == (64, 64, 3)
-
-
 def test_decode_image_colour_order_grey_and_refusal():
     red = np.zeros((8, 9, 3), np.uint8)
     red[..., 0] = 200
@@ -360,35 +353,6 @@ def test_hue_and_saturation_leave_grey_alone():
         changed.append(np.abs(colour - (150, 110, 90)).max())
         assert abs(colour @ (0.299, 0.587, 0.114) - 119.7) < 2  # brightness is kept
     assert max(changed) > 20
-
-
-def test_further_transforms_are_albumentations():
-    image = scene()[0]
-    further = ({"name": "GaussNoise", "p": 0.5}, {"name": "GaussNoise", "p": 0.5}, {"name": "ToGray", "p": 1.0})
-    augment = Augment(AugmentConfig(brightness_contrast=0, albumentations=further), size=64)
-    plain = Augment(AugmentConfig(brightness_contrast=0), size=64)
-    changed = 0
-    for seed in range(40):
-        out = apply(augment, image, seed=seed).image
-        np.testing.assert_array_equal(out, apply(pickle.loads(pickle.dumps(augment)), image, seed=seed).image)
-        changed += not np.array_equal(out, apply(plain, image, seed=seed).image)
-    assert 22 <= changed <= 38  # 3/4: the two draw apart; with one seed for both it would be 1/2
-    np.testing.assert_array_equal(apply(augment, image, seed=None).image, apply(plain, image, seed=None).image)
-
-
-@pytest.mark.parametrize(
-    ("section", "message"),
-    [
-        ({"name": "HorizontalFlip"}, "pixels alone"),
-        ({"name": "Blurr"}, "pixels alone"),
-        ({"p": 0.1}, "pixels alone"),
-        ({"name": "GaussianBlur", "radius": 3}, "radius"),
-        ({"name": "GaussianBlur", "p": 1.5}, "wrong arguments for GaussianBlur"),
-    ],
-)
-def test_further_transforms_are_checked(section, message):
-    with pytest.raises(ConfigError, match=message):
-        AugmentConfig(albumentations=(section,))
 
 
 def test_a_record_is_drawn_in_its_own_size():

@@ -10,7 +10,7 @@ from torch import nn
 
 from contracts.errors import ConfigError
 from lightning_modules.base.module import TaskModule
-from lightning_modules.base.optimizer import OptimizerConfig, warmup_cosine
+from lightning_modules.base.optimizer import OptimizerConfig, Phase, lr_factor
 from pipeline.loading.datamodule import TarDataModule, with_step_counts
 from pipeline.settings.params import Params, load_params
 from pipeline.settings.sections import LoaderConfig
@@ -18,40 +18,44 @@ from pipeline.training.checkpoints import build_module
 from pipeline.training.runs import load_run
 from tests.shipped import SHIPPED
 
-SHORT = {"total_steps": 20, "warmup_fraction": 0.2, "final_fraction": 0.1}
+SHORT = OptimizerConfig(lr=0.5, warmup_fraction=0.2, final_lr_fraction=0.1)
+
+
+def rate(step: int, config: OptimizerConfig = SHORT, total_steps: int = 20) -> float:
+    return lr_factor(config, step, total_steps=total_steps, steps_per_epoch=5)
 
 
 def test_the_schedule_by_hand():
     """Four steps up, then half a cosine over the other sixteen: at its quarters (2 +- sqrt 2) / 4 and a half."""
-    rates = [warmup_cosine(step, **SHORT) for step in range(20)]
+    rates = [rate(step) for step in range(20)]
     assert rates[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
     assert rates[8] == pytest.approx(0.1 + 0.9 * (2 + 2**0.5) / 4)
     assert rates[12] == pytest.approx(0.55)
     assert rates[16] == pytest.approx(0.1 + 0.9 * (2 - 2**0.5) / 4)
     assert rates[4:] == sorted(rates[4:], reverse=True) and 0.1 < rates[19] < 0.11
-    assert warmup_cosine(20, **SHORT) == warmup_cosine(99, **SHORT) == pytest.approx(0.1)
+    assert rate(20) == rate(99) == pytest.approx(0.1)
 
 
 def test_the_schedule_at_its_limits():
-    rates = [warmup_cosine(step, total_steps=4, warmup_fraction=0.0, final_fraction=0.0) for step in range(4)]
+    steep = OptimizerConfig(warmup_fraction=0.0, final_lr_fraction=0.0)
+    rates = [rate(step, steep, 4) for step in range(4)]
     assert rates[:2] == [1.0, 1.0], "the first step is never left out"
-    assert warmup_cosine(0, total_steps=1, warmup_fraction=1.0, final_fraction=0.0) == 1.0
+    assert rate(0, OptimizerConfig(warmup_fraction=1.0), 1) == 1.0
 
 
 def module_with(optimizer: OptimizerConfig, steps_per_epoch: int = 5, epochs: int = 4) -> TaskModule:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2), nn.Linear(2, 2))
     model[3].requires_grad_(False)
-    module = TaskModule(SimpleNamespace(), model, optimizer)
-    data = SimpleNamespace(steps_per_epoch=steps_per_epoch)
-    module._trainer = SimpleNamespace(datamodule=data, max_epochs=epochs)
+    module = TaskModule(SimpleNamespace(), model, [Phase(epochs, optimizer)])
+    module._trainer = SimpleNamespace(datamodule=SimpleNamespace(steps_per_epoch=steps_per_epoch))
     return module
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_weights_decay_biases_and_norms_do_not(name):
-    config = OptimizerConfig(name=name, lr=0.5, weight_decay=0.25, momentum=0.75)
+    config = OptimizerConfig(name=name, lr=0.5, weight_decay=0.25, **({"momentum": 0.75} if name == "sgd" else {}))
     module = module_with(config)
-    optimizer = module.configure_optimizers()["optimizer"]
+    [optimizer], _ = module.configure_optimizers()
     assert type(optimizer) is {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[name]
     names = {id(parameter): name for name, parameter in module.model.named_parameters()}
     decayed, plain = ([names[id(p)] for p in group["params"]] for group in optimizer.param_groups)
@@ -64,12 +68,11 @@ def test_weights_decay_biases_and_norms_do_not(name):
 
 
 def test_the_optimizer_gets_the_schedules_rates():
-    module = module_with(OptimizerConfig(lr=0.5, warmup_fraction=0.2, final_lr_fraction=0.1))
-    made = module.configure_optimizers()
-    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
-    assert made["lr_scheduler"]["interval"] == "step"
+    [optimizer], [made] = module_with(SHORT).configure_optimizers()
+    schedule = made["scheduler"]
+    assert made["interval"] == "step"
     for step in range(20):
-        expected = 0.5 * warmup_cosine(step, **SHORT)
+        expected = 0.5 * rate(step)
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([expected, expected])
         optimizer.step()
         schedule.step()

@@ -11,7 +11,7 @@ from torch import nn
 from contracts.errors import ConfigError
 from lightning_modules.blocks import backbones
 from lightning_modules.blocks.backbones import BackboneName, build_backbone
-from lightning_modules.blocks.fpn import PyramidBackbone
+from lightning_modules.blocks.fpn import Pyramid
 from lightning_modules.blocks.pixels import PixelNorm, pad_to_stride, stack_images, to_channels_last
 
 
@@ -113,12 +113,12 @@ def test_maps_of_a_padded_image_are_exact_fractions_of_it(name):
 
 
 def test_pyramid_gives_the_chosen_levels():
-    pyramid = PyramidBackbone(build_backbone("small"), ("c4", "c5"), 16)
-    maps = pyramid(torch.zeros(1, 3, 64, 64))
+    backbone = build_backbone("small")
+    maps = Pyramid(backbone.channels, ("c4", "c5"), 16)(backbone(torch.zeros(1, 3, 64, 64)))
     assert [(k, tuple(v.shape)) for k, v in maps.items()] == [("c4", (1, 16, 4, 4)), ("c5", (1, 16, 2, 2))]
 
 
 @pytest.mark.parametrize("levels", [(), ("c6",), ("c4", "c3"), ("c3", "c3"), ("c3", "c5")])
 def test_pyramid_refuses_wrong_levels(levels):
     with pytest.raises(ConfigError, match="levels"):
-        PyramidBackbone(build_backbone("small"), levels, 16)
+        Pyramid(build_backbone("small").channels, levels, 16)

@@ -8,6 +8,7 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from contracts.errors import ConfigError
+from lightning_modules.base.families import AnswererSpec
 from lightning_modules.blocks.backbones import build_backbone
 from lightning_modules.blocks.norms import BatchNorm, SyncNorm, group_norm, set_norms, unmoved
 from lightning_modules.models import lstm_vqa
@@ -89,7 +90,7 @@ def test_one_image_with_one_place_is_trained_on(name):
     """c5 of 32 px is 1 x 1: no variance can be told from one value, and torch raises."""
     torch.manual_seed(0)
     config = lstm_vqa.Config(features="c5", norm=name, dropout=0.0)
-    model = lstm_vqa.Model(config, vocabulary_size=9, num_answers=4).train()
+    model = lstm_vqa.Model(config, AnswererSpec(vocabulary_size=9, num_answers=4)).train()
     before = state_of(model)
     image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
     logits = model(image, torch.tensor([[4, 5]]), [2], torch.tensor([0]))

@@ -11,12 +11,14 @@ from torchvision.models.detection.roi_heads import maskrcnn_loss
 from torchvision.ops import roi_align
 
 from contracts.errors import ConfigError
-from lightning_modules.blocks.detectors import RCNNConfig, detector_arguments, roi_pool
+from lightning_modules.base.families import DetectorSpec
+from lightning_modules.blocks.detectors import RCNNConfig, detector_arguments, rcnn_backbone, roi_pool
 from lightning_modules.blocks.rcnn import RCNN
 from lightning_modules.blocks.rcnn_losses import mask_loss
 from lightning_modules.models import faster_rcnn
 
 SIZE = 64
+SPEC = DetectorSpec(num_foreground_classes=3, image_size=SIZE)
 CONFIG = RCNNConfig(
     channels=16, box_head=32, rpn_pre_nms_eval=200, rpn_post_nms_train=50, rpn_post_nms_eval=50, score_threshold=0.0
 )
@@ -46,14 +48,19 @@ def sample(num_images: int = 3):
 def detectors(kind, **settings):
     """torchvision's detector with a transform that changes nothing, and ours around the same parts."""
     torch.manual_seed(0)
-    arguments = detector_arguments(replace(CONFIG, **settings), num_classes=3, image_size=SIZE)
+    config = replace(CONFIG, **settings)
+    backbone = rcnn_backbone(config)
+    arguments = detector_arguments(config, backbone.channels, SPEC)
+    arguments |= {"rpn_batch_size_per_image": config.rpn_batch, "box_batch_size_per_image": config.roi_batch}
     if kind is MaskRCNN:
         arguments["mask_roi_pool"] = roi_pool(CONFIG, 14, SIZE)
         arguments["mask_head"] = MaskRCNNHeads(CONFIG.channels, [8], dilation=1)
         arguments["mask_predictor"] = MaskRCNNPredictor(8, 8, 4)
     detector = kind(**arguments, min_size=SIZE, max_size=SIZE, image_mean=[0, 0, 0], image_std=[1, 1, 1])
     detector.transform.torch_choice = lambda sizes: sizes[0]  # its own draws from the global generator
-    return detector, RCNN(detector)
+    ours = RCNN(config, backbone, detector)
+    detector.backbone = nn.Sequential(backbone, detector.backbone)
+    return detector, ours
 
 
 @pytest.mark.parametrize("num_images", [1, 3])
@@ -205,7 +212,7 @@ def test_images_of_different_sizes():
 
 def test_anchors_follow_the_image_size():
     for size in (64, 128):
-        model = faster_rcnn.Model(faster_rcnn.Config(), num_classes=2, image_size=size)
+        model = faster_rcnn.Model(faster_rcnn.Config(), DetectorSpec(num_foreground_classes=2, image_size=size))
         sides = [s for level in model.rpn.anchor_generator.sizes for s in level]
         assert sides == pytest.approx([f * size for f in faster_rcnn.Config().anchors])
 
@@ -251,12 +258,12 @@ def test_a_wide_image_alone_is_read_at_the_right_places():
     """torchvision would infer the strides from the first batch's content: 40 rows of maps made for 64."""
     images, _ = sample(1)
     torch.manual_seed(0)
-    fresh = RCNN(FasterRCNN(**detector_arguments(CONFIG, num_classes=3, image_size=SIZE))).eval()
+    fresh = detectors(FasterRCNN)[1].eval()
     with torch.no_grad():
         first = fresh(images, sizes=[(40, 64)], detect=True)[1][0]
         fresh(images, detect=True)
         again = fresh(images, sizes=[(40, 64)], detect=True)[1][0]
-        feature = fresh.backbone(fresh.pixel_norm(images))
+        feature = fresh.pyramid(fresh.backbone(fresh.pixel_norm(images)))
         box = torch.tensor([[8.0, 8, 24, 24]])
         pooled = fresh.roi_heads.box_roi_pool(feature, [box], [(40, 64)])
         expected = roi_align(feature["c3"], [box], 7, 1 / 8, 2)

@@ -12,8 +12,9 @@ def test_wrapped_lines_fit_and_keep_every_word():
     assert all(draw.text_width(line) <= 150 for line in lines)
 
 
-def test_text_outside_ascii_is_drawn_as_question_marks():
-    assert draw.wrap("café 犬", 200) == ["caf? ?"]
+def test_text_of_any_script_is_wrapped_by_its_words():
+    assert draw.wrap("café  犬", 200) == ["café 犬"]
+    assert draw.wrap("السلام عليكم", 50) == ["السلام", "عليكم"]
     assert draw.wrap("", 200) == [""]
 
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from contracts.errors import DataError
 from lightning_modules.metrics.segmentation import (
     class_ious,
-    confusion_matrix,
     count_errors,
     measure_segmentation,
     segmentation_metrics,
 )
+from lightning_modules.metrics.segmentation_scores import confusion_matrix
 
 
 def test_equals_the_official_kit(shared_dir):

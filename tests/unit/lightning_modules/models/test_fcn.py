@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from lightning_modules.base.families import SegmenterSpec
 from lightning_modules.models.fcn import Config, Model, bilinear_upsampling
 
 
@@ -19,7 +20,7 @@ def test_upsampling_starts_as_bilinear_interpolation(stride):
 
 @pytest.mark.parametrize(("variant", "skips"), [("32s", []), ("16s", ["c4"]), ("8s", ["c4", "c3"])])
 def test_variants_give_logits_of_the_images_size(variant, skips):
-    model = Model(Config(variant=variant), num_classes=4).eval()
+    model = Model(Config(variant=variant), SegmenterSpec(num_classes=4)).eval()
     assert list(model.skip_scores) == skips
     with torch.no_grad():
         for size in ((64, 96), (50, 71)):
@@ -31,7 +32,7 @@ def test_variants_give_logits_of_the_images_size(variant, skips):
 def test_every_backbone_at_sizes_that_32_does_not_divide(backbone):
     """vgg16 is the paper's own; its maps and convnext's round down, and 500 px has 15.6 cells of c5."""
     torch.manual_seed(0)
-    model = Model(Config(backbone=backbone, head_channels=16), num_classes=4).eval()
+    model = Model(Config(backbone=backbone, head_channels=16), SegmenterSpec(num_classes=4)).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for size in ((500, 500), (100, 100), (33, 64)):
@@ -46,7 +47,7 @@ def test_every_backbone_at_sizes_that_32_does_not_divide(backbone):
 def test_skips_start_silent():
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
-    fine = Model(Config(variant="8s"), num_classes=3).eval()
+    fine = Model(Config(variant="8s"), SegmenterSpec(num_classes=3)).eval()
     with torch.no_grad():
         before = fine(images)
         fine.skip_scores["c3"].bias += 1.0
@@ -56,6 +57,6 @@ def test_skips_start_silent():
 
 
 def test_logits_are_float32_under_autocast():
-    model = Model(Config(), num_classes=3)
+    model = Model(Config(), SegmenterSpec(num_classes=3))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert model(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).dtype == torch.float32

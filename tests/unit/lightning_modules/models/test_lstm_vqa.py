@@ -1,13 +1,14 @@
 import pytest
 import torch
 
+from lightning_modules.base.families import AnswererSpec
 from lightning_modules.models.lstm_vqa import Config, Model
 
 
 def _model(pool="mean"):
     torch.manual_seed(0)
     config = Config(embedding_channels=16, hidden_channels=24, fused_channels=20, pool=pool)
-    return Model(config, vocabulary_size=11, num_answers=7).eval()
+    return Model(config, AnswererSpec(vocabulary_size=11, num_answers=7)).eval()
 
 
 IMAGES = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from lightning_modules.base.families import CaptionerSpec
 from lightning_modules.models.soft_attention import Config, Model
 
 
@@ -8,7 +9,7 @@ from lightning_modules.models.soft_attention import Config, Model
 def model():
     torch.manual_seed(0)
     config = Config(embedding_channels=16, hidden_channels=24, attention_channels=12)
-    return Model(config, vocabulary_size=11).eval()
+    return Model(config, CaptionerSpec(vocabulary_size=11)).eval()
 
 
 @pytest.fixture
@@ -32,7 +33,8 @@ def test_the_gate_on_the_context(images, gate, size):
     """Beta closed, no context reaches the LSTM; the paper has one number a word, 1502.03044 section 4.2.1."""
     torch.manual_seed(0)
     model = Model(
-        Config(embedding_channels=16, hidden_channels=24, attention_channels=12, gate=gate), vocabulary_size=11
+        Config(embedding_channels=16, hidden_channels=24, attention_channels=12, gate=gate),
+        CaptionerSpec(vocabulary_size=11),
     )
     decoder = model.eval().decoder
     assert decoder.hidden_sizes[-1] == size == model.backbone.channels["c4"] ** (gate == "channel")
@@ -94,5 +96,5 @@ def test_logits_and_attention_are_float32_under_autocast(model, images):
 
 
 def test_c5_gives_a_coarser_grid(images):
-    model = Model(Config(features="c5"), vocabulary_size=11).eval()
+    model = Model(Config(features="c5"), CaptionerSpec(vocabulary_size=11)).eval()
     assert model.encode(images).shape[-2:] == (2, 2)

@@ -5,8 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.augment.augment import mask_boxes
-from lightning_modules.ops.boxes import covered_fraction, to_original, to_xywh
+from lightning_modules.ops.boxes import (
+    clip_boxes,
+    covered_fraction,
+    mask_boxes,
+    quad_areas,
+    quad_boxes,
+    to_original,
+    to_xywh,
+)
 from lightning_modules.ops.masks import decode_masks, encode_masks, fill_boxes, mask_targets, paste_masks
 
 
@@ -16,6 +23,18 @@ def test_covered_fraction_is_of_the_boxs_own_area():
     torch.testing.assert_close(covered_fraction(boxes, regions), torch.tensor([0.5, 0.5, 0.0]))
     assert covered_fraction(boxes, torch.zeros(0, 4)).tolist() == [0, 0, 0]
     assert covered_fraction(torch.zeros(0, 4), regions).shape == (0,)
+
+
+def test_areas_of_quads_whole_and_within_an_image():
+    square = np.array([[-10, 0], [10, 0], [10, 20], [-10, 20]], np.float32)
+    diamond = np.array([[10, 0], [20, 10], [10, 20], [0, 10]], np.float32)
+    dart = np.array([[0, 0], [10, 5], [0, 10], [5, 5]], np.float32)  # not convex
+    outside = square + np.float32(200)
+    quads = np.stack([square, square[::-1], diamond, dart, outside])
+    np.testing.assert_allclose(quad_areas(quads), [400, 400, 200, 25, 400])
+    np.testing.assert_allclose(quad_areas(quads, (10, 30)), [100, 100, 100, 25, 0], atol=1e-4)
+    np.testing.assert_array_equal(quad_boxes(quads)[[0, 2]], [[-10, 0, 10, 20], [0, 0, 20, 20]])
+    np.testing.assert_array_equal(clip_boxes(quad_boxes(quads[:1]), (10, 30)), [[0, 0, 10, 10]])
 
 
 def test_to_original_undoes_a_letterbox_and_clips():

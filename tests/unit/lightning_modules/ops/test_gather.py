@@ -9,7 +9,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from lightning_modules.ops.gather import _cpu_group, broadcast_from_first, gather_to_all, gather_to_first
+from lightning_modules.ops.gather import (
+    _cpu_group,
+    broadcast_from_first,
+    gather_tensors,
+    gather_tensors_to_first,
+    gather_to_all,
+    gather_to_first,
+    is_first,
+)
 
 CPU = torch.device("cpu")
 
@@ -36,9 +44,14 @@ def test_objects_go_through_gloo(world, through_it):
     item = {"a": [1, 2], "b": "x"}
     assert gather_to_first(item) == [item]
     assert gather_to_all(item) == [item]
-    assert broadcast_from_first(item) == item
+    assert broadcast_from_first(item) == item and is_first()
+    for gather in (gather_tensors, gather_tensors_to_first):
+        (tensor,) = gather(torch.arange(3, dtype=torch.uint8))
+        assert tensor.tolist() == [0, 1, 2] and tensor.dtype == torch.uint8
     assert (num_collectives(world) > before) == through_it
     if not through_it:
+        assert gather_tensors(torch.ones(2), world)[0].tolist() == [1, 1]
+        assert num_collectives(world) > before, "the group that torchmetrics was given"
         group = _cpu_group(world)
         assert group is _cpu_group(world), "one group, not one a call"
         assert dist.get_backend(group) == "gloo" and num_collectives(group) > 0
@@ -46,4 +59,5 @@ def test_objects_go_through_gloo(world, through_it):
 
 
 def test_without_a_group_an_item_stays_what_it_is():
-    assert gather_to_first(3) == gather_to_all(3) == [3] and broadcast_from_first(3) == 3
+    assert gather_to_first(3) == gather_to_all(3) == [3] and broadcast_from_first(3) == 3 and is_first()
+    assert [gather(torch.ones(()))[0] for gather in (gather_tensors, gather_tensors_to_first)] == [1, 1]

@@ -48,7 +48,7 @@ def task():
 def model(task):
     torch.manual_seed(0)
     config = soft_attention.Config(embedding_channels=32, hidden_channels=48, attention_channels=16, dropout=0.0)
-    return soft_attention.Model(config, **task.model_args())
+    return soft_attention.Model(config, task.spec())
 
 
 def test_batch_holds_each_image_once_and_all_its_captions(task):
@@ -160,7 +160,7 @@ def _said(text):
 
 
 def test_score_of_a_reference_is_one_and_of_silence_zero(task):
-    truths = {record.key: task.truth(record) for record in RECORDS}
+    truths = {record.key: task.truths(record)[0] for record in RECORDS}
     right = {key: _said(f"one {key} box in the dark") for key in truths}
     assert task.score(right, truths)["Bleu_4"] == pytest.approx(1)
     assert task.score(dict.fromkeys(truths, _said("")), truths)["Bleu_4"] == 0
@@ -168,7 +168,7 @@ def test_score_of_a_reference_is_one_and_of_silence_zero(task):
 
 def test_an_image_whose_captions_hold_no_word_does_not_break_the_score(task):
     records = [*RECORDS, _record("mute", (0, 0, 0), ["...", "!"])]
-    truths = {record.key: task.truth(record) for record in records}
+    truths = {record.key: task.truths(record)[0] for record in records}
     right = {key: _said(f"one {key} box in the dark") for key in truths}
     assert task.score(right, truths)["Bleu_4"] == pytest.approx(1)
     assert Report(task).constant(truths).keys() == truths.keys()
@@ -186,17 +186,24 @@ def test_constant_is_the_caption_that_scores_best_everywhere(task):
 
 
 def test_plots_count_words(task):
-    truths = {"a": task.truth(RECORDS[0]), "b": task.truth(RECORDS[1])}
+    truths = {"a": task.truths(RECORDS[0])[0], "b": task.truths(RECORDS[1])[0]}
     predictions = {"a": _said("a red box"), "b": _said("a box")}
     length, recall = Report(task).plots(predictions, truths)
     assert (3, 0.5, "predicted") in length.rows
     assert dict(recall.rows) == {"box": 1.0, "red": 1.0, "green": 0.0}
 
 
+def test_words_are_plotted_in_the_same_order_each_time(task):
+    """Not in that of a set, which another process has otherwise."""
+    truth = task.truths(_record("x", (0, 0, 0), ["zebra yak box ape", "ape box yak zebra"]))[0]
+    _, recall = Report(task).plots({"x": _said("a box")}, {"x": truth})
+    assert [word for word, _ in recall.rows] == ["ape", "box", "yak", "zebra"]
+
+
 def test_picture_has_a_tile_per_word(task):
     prediction = {"words": ["a"] * 7, "caption": "a " * 7, "attention": np.full((7, 4, 4), 1 / 16, np.float16)}
-    tall = Report(task).picture(RECORDS[0], prediction, task.truth(RECORDS[0]))
-    short = Report(task).picture(RECORDS[0], {"words": [], "caption": "", "attention": np.zeros((0, 4, 4))}, None)
+    tall = Report(task).picture(RECORDS[0], [prediction], task.truths(RECORDS[0]))
+    short = Report(task).picture(RECORDS[0], [{"words": [], "caption": "", "attention": np.zeros((0, 4, 4))}], None)
     assert tall.dtype == np.uint8
     assert tall.shape[2] == 3
     assert tall.shape[0] > short.shape[0] + 150  # two rows of tiles

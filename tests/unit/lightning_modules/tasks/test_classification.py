@@ -50,7 +50,7 @@ def test_batch_and_loss(task, records):
 def test_prediction_needs_no_label(task, records):
     batch = task.collate([task.encode(dataclasses.replace(record, labels=()), None) for record in records])
     assert "labels" not in batch
-    model = image_classifier.Model(image_classifier.Config(), **task.model_args()).eval()
+    model = image_classifier.Model(image_classifier.Config(), task.spec()).eval()
     with torch.inference_mode():
         predictions = task.predict(model, batch)
     np.testing.assert_allclose(predictions[0]["probs"], np.full(8, 1 / 8), rtol=1e-6)  # the last layer starts at zero
@@ -82,10 +82,10 @@ def test_answer_picture_and_plots(task, records):
     assert json.loads(json.dumps(answer))["top"][:2] == [
         {"class": "b", "probability": 0.5}, {"class": "e", "probability": 0.25},
     ]  # fmt: skip
-    right, wrong = (Report(task).picture(records[0], {"probs": probs}, {"label": label}) for label in (1, 0))
+    right, wrong = (Report(task).picture(records[0], [{"probs": probs}], [{"label": label}]) for label in (1, 0))
     assert right.shape == wrong.shape and (right != wrong).any()
-    assert len(Report(task).picture(records[0], {"probs": probs}, None)) < len(right)
-    truths = {record.key: task.truth(record) for record in records}
+    assert len(Report(task).picture(records[0], [{"probs": probs}], None)) < len(right)
+    truths = {record.key: task.truths(record)[0] for record in records}
     confusion, accuracy = Report(task).plots({key: {"probs": probs} for key in truths}, truths)
     assert sorted(confusion.rows) == [("a", "(other)", 2), ("c", "(other)", 1), ("h", "(other)", 1)]
     assert sorted(accuracy.rows) == [("a", 0.0), ("c", 0.0), ("h", 0.0)]
@@ -111,8 +111,10 @@ def test_from_class_folders_to_a_score_above_the_constant_predictors(flags_proje
     assert evaluation.metrics["top5"] == 1
     predictor = load_predictor(tmp_path / BEST)
     image = next((flags_project.root / "flags/val/lying").iterdir()).read_bytes()
-    assert predictor.answer(predictor.predict(image))["class"] in ("lying", "plain", "standing")
-    assert predictor.picture(image, predictor.predict(image)).dtype == np.uint8
+    record = predictor.record({"image": image})
+    (answer,) = predictor.answers(predictor.predict(record))
+    assert answer["class"] in ("lying", "plain", "standing")
+    assert predictor.picture(record, predictor.predict(record)).dtype == np.uint8
 
 
 def test_labels_lie_in_the_shards_by_name_and_nowhere_else(flags_project, tiny_project):

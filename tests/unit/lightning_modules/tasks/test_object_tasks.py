@@ -24,7 +24,7 @@ REPORTS = {detection: detection_report, instances: instances_report}
 def build(module, model_module, data, **config):
     task = module.Task(module.Task.Config(**SMALL, **config), data)
     torch.manual_seed(0)
-    model = model_module.Model(model_module.Config(channels=16, box_head=32), **task.model_args())
+    model = model_module.Model(model_module.Config(channels=16, box_head=32), task.spec())
     return task, model
 
 
@@ -148,7 +148,7 @@ def test_one_pass_equals_losses_and_predict(module, model_module, data, make_rec
 @pytest.mark.parametrize(("module", "model_module"), KINDS)
 def test_perfect_empty_and_constant_predictions(module, model_module, data, make_record):
     task, _ = build(module, model_module, data)
-    truths = {r.key: task.truth(r) for r in [make_record(i) for i in range(6)] + [make_record(9, empty=True)]}
+    truths = {r.key: task.truths(r)[0] for r in [make_record(i) for i in range(6)] + [make_record(9, empty=True)]}
     perfect = task.score({key: as_prediction(truth) for key, truth in truths.items()}, truths)
     assert perfect[task.metric] == pytest.approx(1.0)
     nothing = {key: as_prediction(truth) for key, truth in truths.items()}
@@ -165,7 +165,7 @@ def test_perfect_empty_and_constant_predictions(module, model_module, data, make
 
 def test_finding_difficult_objects_is_neither_right_nor_wrong(data, make_record):
     task, _ = build(detection, faster_rcnn, data)
-    truths = {r.key: task.truth(r) for r in (make_record(i, difficult=i == 0) for i in range(4))}
+    truths = {r.key: task.truths(r)[0] for r in (make_record(i, difficult=i == 0) for i in range(4))}
     with_it = {key: as_prediction(truth) for key, truth in truths.items()}
     without = {key: dict(p) for key, p in with_it.items()}
     for name in ("boxes", "labels", "scores"):
@@ -177,7 +177,7 @@ def test_finding_difficult_objects_is_neither_right_nor_wrong(data, make_record)
 def test_confusion_counts_misses_and_inventions(data, make_record):
     task, _ = build(detection, faster_rcnn, data)
     record = make_record(0)
-    truths = {record.key: task.truth(record)}
+    truths = {record.key: task.truths(record)[0]}
     wrong = as_prediction(truths[record.key])
     wrong["labels"] = np.array([2, 2])
     wrong["boxes"] = np.array([wrong["boxes"][0], [0, 40, 5, 48]], np.float32)
@@ -190,14 +190,14 @@ def test_confusion_counts_misses_and_inventions(data, make_record):
 def test_answer_picture_and_plots(module, model_module, data, make_record):
     task, _ = build(module, model_module, data)
     record = make_record(0)
-    truth = task.truth(record)
+    truth = task.truths(record)[0]
     prediction = as_prediction(truth)
     prediction["scores"][1] = 0.1
     answer = json.loads(json.dumps(task.answer(prediction)))
     assert [o["label"] for o in answer["objects"]] == ["square"]
     assert ("mask" in answer["objects"][0]) == task.with_masks
     report = REPORTS[module].Report(task)
-    alone, both = report.picture(record, prediction, None), report.picture(record, prediction, truth)
+    alone, both = (report.picture(record, [prediction], truths) for truths in (None, [truth]))
     assert alone.dtype == np.uint8 and alone.shape[1] >= 300 and both.shape[1] > 1.9 * alone.shape[1]
     for plot in report.plots({record.key: prediction}, {record.key: truth}):
         assert plot.rows and all(len(row) == len(plot.columns) for row in plot.rows)

@@ -37,7 +37,7 @@ def captions(task: BaseTask, records: list[Record]) -> dict[str, Any]:
 
 def answers(task: Any, records: list[Record]) -> dict[str, Any]:
     rng = np.random.default_rng(0)
-    return {r.key: {q.question_id: {"answer": task.answers[rng.integers(4)]} for q in r.questions} for r in records}
+    return {item.id: {"answer": task.answers[rng.integers(4)]} for r in records for item in task.items(r)}
 
 
 def label_maps(task: BaseTask, records: list[Record]) -> dict[str, Any]:
@@ -79,9 +79,11 @@ RULES = {
 
 
 def measured(task: BaseTask, report: BaseReport, records: list[Record], predictions: dict[str, Any]) -> dict[str, Any]:
-    truths = {record.key: task.truth(record) for record in records}
-    measurements = task.measure(predictions, truths)
-    constant = task.measure(report.constant(truths), truths)
+    items = [item for record in records for item in task.items(record)]
+    groups = {item.id: item.group for item in items}
+    truths = dict(zip(groups, (truth for record in records for truth in task.truths(record)), strict=True))
+    measurements = task.measure(predictions, truths, groups)
+    constant = task.measure(report.constant(truths), truths, groups)
     return {
         "scores": task.score(predictions, truths),
         "intervals": intervals(measurements),

@@ -51,7 +51,7 @@ def test_an_image_that_is_ignored_altogether_is_no_nan(task, make_record):
     ignored = np.full((record.height, record.width), 255, np.uint8)
     batch = batch_of(task, [dataclasses.replace(record, semantic_mask=cv2.imencode(".png", ignored)[1].tobytes())])
     assert batch["counts"] == {"cross_entropy": 0}
-    model = Model(FcnConfig(), **task.model_args())
+    model = Model(FcnConfig(), task.spec())
     loss = task.losses(model, batch)["cross_entropy"].value
     assert float(loss.detach()) == 0.0
     loss.backward()
@@ -76,13 +76,13 @@ def test_predict_needs_no_annotations(task, make_record):
     record = dataclasses.replace(make_record(0), semantic_mask=b"")
     batch = batch_of(task, [record])
     assert "labels" not in batch
-    model = Model(FcnConfig(), **task.model_args()).eval()
+    model = Model(FcnConfig(), task.spec()).eval()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert decode_semantic(task.predict(model, batch)[0]["label_map"]).shape == (48, 64)
 
 
 def test_scores_of_perfect_and_constant_predictions(task, make_record):
-    truths = {r.key: task.truth(r) for r in (make_record(i) for i in range(3))}
+    truths = {r.key: task.truths(r)[0] for r in (make_record(i) for i in range(3))}
     maps = {key: decode_semantic(truth["label_map"]) for key, truth in truths.items()}
     perfect = {
         key: {"label_map": cv2.imencode(".png", np.where(m == 255, 0, m).astype(np.uint8))[1].tobytes()}
@@ -99,7 +99,7 @@ def test_scores_of_perfect_and_constant_predictions(task, make_record):
 
 
 def test_one_pass_equals_losses_and_predict(task, make_record):
-    model = Model(FcnConfig(), **task.model_args()).eval()
+    model = Model(FcnConfig(), task.spec()).eval()
     batch = batch_of(task, [make_record(0), make_record(1, empty=True)])
     with torch.no_grad():
         losses, predictions = task.evaluate_batch(model, batch)
@@ -109,7 +109,7 @@ def test_one_pass_equals_losses_and_predict(task, make_record):
 
 def test_overfitting_four_images(task, make_record):
     torch.manual_seed(0)
-    model = Model(FcnConfig(head_channels=32), **task.model_args())
+    model = Model(FcnConfig(head_channels=32), task.spec())
     batch = batch_of(task, [make_record(i) for i in range(4)])
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     values = []
@@ -124,12 +124,12 @@ def test_overfitting_four_images(task, make_record):
 
 def test_answer_and_picture(task, make_record):
     record = make_record(0)
-    truth = task.truth(record)
+    truth = task.truths(record)[0]
     prediction = Report(task).constant({record.key: truth})[record.key]
     assert json.loads(json.dumps(task.answer(prediction))) == {"size": [48, 64], "classes": {"background": 1.0}}
-    picture = Report(task).picture(record, prediction, truth)
+    picture = Report(task).picture(record, [prediction], [truth])
     assert picture.dtype == np.uint8 and picture.shape[1] > 3 * 300
-    assert Report(task).picture(record, prediction, None).shape[1] < picture.shape[1]
+    assert Report(task).picture(record, [prediction], None).shape[1] < picture.shape[1]
 
 
 def test_settings_that_cannot_work(data):

@@ -68,7 +68,7 @@ def task():
 def model(task):
     torch.manual_seed(0)
     config = lstm_vqa.Config(embedding_channels=16, hidden_channels=32, fused_channels=32, dropout=0.0)
-    return lstm_vqa.Model(config, **task.model_args())
+    return lstm_vqa.Model(config, task.spec())
 
 
 def test_batch_holds_each_image_once_and_all_its_questions(task):
@@ -146,8 +146,8 @@ def test_learns_four_images_by_heart(model, loss):
         total.backward()
         optimizer.step()
     assert total.item() < 0.25 * first + 0.2  # ten per cent of the annotators disagree, which has entropy
-    predictions = {record.key: p for record, p in zip(RECORDS, task.predict(model, batch), strict=True)}
-    truths = {record.key: task.truth(record) for record in RECORDS}
+    truths = _truths(task, RECORDS)
+    predictions = dict(zip(truths, task.predict(model, batch), strict=True))
     assert task.score(predictions, truths)["overall"] == pytest.approx(100)
 
 
@@ -156,38 +156,47 @@ def test_padding_changes_no_answer(task, model):
     batch = task.collate([task.encode(record, None) for record in RECORDS])
     wider = {**batch, "questions": torch.nn.functional.pad(batch["questions"], (0, 7))}
     for a, b in zip(task.predict(model, batch), task.predict(model, wider), strict=True):
-        assert a.keys() == b.keys()
-        for q in a:
-            assert [p for _, p in a[q]["top"]] == pytest.approx([p for _, p in b[q]["top"]], abs=1e-5)
+        assert a["question_id"] == b["question_id"]
+        assert [p for _, p in a["top"]] == pytest.approx([p for _, p in b["top"]], abs=1e-5)
 
 
 def test_a_bare_image_with_questions_is_answered(task, model):
     model.eval()
     questions = [Question(question_id=-1, text="What is the box?"), Question(question_id=2**40, text="???")]
-    (prediction,) = task.predict(model, task.collate([task.encode(_record("x", (5, 5, 5), questions), None)]))
-    assert list(prediction) == [-1, 2**40]
-    top = prediction[-1]["top"]
-    assert prediction[-1]["answer"] == top[0][0]
+    first, second = task.predict(model, task.collate([task.encode(_record("x", (5, 5, 5), questions), None)]))
+    assert (first["question_id"], second["question_id"]) == (-1, 2**40)
+    top = first["top"]
+    assert first["answer"] == top[0][0]
     assert len(top) == 5
     assert [p for _, p in top] == sorted((p for _, p in top), reverse=True)
-    answer = task.answer(prediction)["answers"][0]
+    answer = task.answer(first)
     assert answer["question"] == "What is the box?"
     assert answer["top"][0] == {"answer": top[0][0], "probability": top[0][1]}
 
 
-def test_an_image_without_questions_has_an_empty_prediction(task, model):
-    model.eval()
-    batch = task.collate([task.encode(_record("x", (5, 5, 5), []), None)])
-    assert task.predict(model, batch) == [{}]
+def _truths(task, records):
+    return {item.id: truth for r in records for item, truth in zip(task.items(r), task.truths(r), strict=True)}
+
+
+def _answers(**given):
+    """By item id, of answers by image, in order."""
+    return {
+        f"{record.key}/{question.question_id}": {
+            "question_id": question.question_id, "question": "", "answer": answer, "top": [],
+        }
+        for record in RECORDS
+        for question, answer in zip(record.questions, given.get(record.key, ()), strict=False)
+    }  # fmt: skip
+
+
+def test_items_are_questions_and_their_group_is_the_image(task):
+    assert task.items(RECORDS[1]) == [("green/10", "green", "green"), ("green/11", "green", "green")]
+    assert [truth["question_id"] for truth in task.truths(RECORDS[1])] == [10, 11]
+    assert task.encode(RECORDS[1], None)["question_ids"] == [10, 11], "predicted in this order"
 
 
 def _truths_and_predictions(task):
-    truths = {record.key: task.truth(record) for record in RECORDS[:2]}
-    predictions = {
-        "red": {0: {"question": "", "answer": "red", "top": []}, 1: {"question": "", "answer": "no", "top": []}},
-        "green": {10: {"question": "", "answer": "blue", "top": []}, 11: {"question": "", "answer": "no", "top": []}},
-    }
-    return truths, predictions
+    return _truths(task, RECORDS[:2]), _answers(red=("red", "no"), green=("blue", "no"))
 
 
 def test_measured_by_answer_type_and_thoroughly_by_question_type(task):
@@ -196,21 +205,32 @@ def test_measured_by_answer_type_and_thoroughly_by_question_type(task):
     assert task.score(predictions, truths) == pytest.approx(expected)
     (thorough,) = task.measure(predictions, truths, thorough=True)
     assert {n for n in thorough.values if n.startswith("perQuestionType/")}
-    del predictions["red"][0]  # not answered: wrong, not left out
-    assert task.score(predictions, truths)["perAnswerType/other"] == 0
+
+
+def test_images_are_drawn_again_with_all_their_questions(task):
+    """By hand: of two images, one right in both questions and one in none, half of the resamples hold one of each."""
+    truths, predictions = _truths(task, RECORDS[:2]), _answers(red=("red", "yes"), green=("blue", "yes"))
+    groups = {item.id: item.group for record in RECORDS[:2] for item in task.items(record)}
+    ones = {"a": 2 * np.eye(2), "b": np.ones((1, 2))}
+    (by_image,) = task.measure(predictions, truths, groups)
+    assert by_image.num_items == 4 and by_image.num_clusters == 2
+    assert sorted(by_image.resample(ones["a"])["overall"]) == [0, 100] and by_image.resample(ones["b"])["overall"] == 50
+    (by_question,) = task.measure(predictions, truths)
+    assert by_question.num_clusters == 4, "each by itself"
 
 
 def test_questions_without_annotators_are_not_scored(task):
     truths, predictions = _truths_and_predictions(task)
-    truths["red"][99] = {"answers": [], "answer_type": "", "question_type": ""}
-    predictions["red"][99] = {"question": "", "answer": "red", "top": []}
+    truths["red/99"] = {"question_id": 99, "answers": [], "answer_type": "", "question_type": ""}
+    predictions["red/99"] = {"question_id": 99, "question": "", "answer": "red", "top": []}
     assert task.score(predictions, truths)["overall"] == 50
 
 
 def test_constant_is_the_most_frequent_answer(task):
-    truths = {record.key: task.truth(record) for record in RECORDS}
+    truths = _truths(task, RECORDS)
     constant = Report(task).constant(truths)
-    assert {p["answer"] for image in constant.values() for p in image.values()} == {"no"}
+    assert constant.keys() == truths.keys()
+    assert {p["answer"] for p in constant.values()} == {"no"}
     assert task.score(constant, truths)["overall"] == pytest.approx(100 * 3 / 8)
 
 
@@ -221,14 +241,15 @@ def test_answers_are_given_in_the_form_that_annotators_use():
     questions = [_question(1, "what", ["one way"] * 10), _question(2, "what", ["Yes"] * 10), _question(3, "x", ["yes"])]
     record = _record("x", (1, 1, 1), questions)
     assert [t.tolist() for t in task.encode(record, None)["targets"]] == [[1, 0], [0, 1], [0, 1]]
-    truths = {"x": task.truth(record)}
+    truths = _truths(task, [record])
     logits = torch.tensor([[9.0, 0], [0, 9.0], [0, 9.0]])
-    (prediction,) = task._predictions(logits, task.collate([task.encode(record, None)]))
-    assert task.score({"x": prediction}, truths)["overall"] == 100
-    (confusion,) = (plot for plot in Report(task).plots({"x": prediction}, truths) if plot.kind == "confusion")
+    predicted = task._predictions(logits, task.collate([task.encode(record, None)]))
+    predictions = dict(zip(truths, predicted, strict=True))
+    assert task.score(predictions, truths)["overall"] == 100
+    (confusion,) = (plot for plot in Report(task).plots(predictions, truths) if plot.kind == "confusion")
     assert {(truth, predicted) for truth, predicted, _ in confusion.rows} == {("1 way", "1 way"), ("yes", "yes")}
     constant = Report(task).constant(truths)
-    assert constant["x"][1]["answer"] == "Yes", "of the eleven answers that are yes ten are written so"
+    assert constant["x/1"]["answer"] == "Yes", "of the eleven answers that are yes ten are written so"
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
@@ -251,13 +272,13 @@ def test_plots(task):
 def test_picture_tells_right_from_wrong_by_colour(task):
     record = _record("x", (255, 255, 255), [])
 
-    def drawn(answer, truth):
-        prediction = {7: {"question": "Is it a café?", "answer": answer, "top": [(answer, 0.7), ("blue", 0.1)]}}
-        return np.unique(Report(task).picture(record, prediction, truth).reshape(-1, 3), axis=0).tolist()
+    def drawn(answer, truths):
+        predictions = [{"question": "Is it a café?", "answer": answer, "top": [(answer, 0.7), ("blue", 0.1)]}]
+        return np.unique(Report(task).picture(record, predictions, truths).reshape(-1, 3), axis=0).tolist()
 
-    truth = {7: {"answers": ["yes"] * 10, "answer_type": "yes/no", "question_type": ""}}
+    truths = [{"answers": ["yes"] * 10}]
     green, red, blue = [0, 130, 60], [200, 30, 30], [60, 110, 200]
-    right, wrong, unknown = drawn("yes", truth), drawn("no", truth), drawn("yes", None)
+    right, wrong, unknown = drawn("yes", truths), drawn("no", truths), drawn("yes", None)
     assert green in right
     assert red not in right
     assert red in wrong

@@ -168,7 +168,7 @@ def test_the_stage_fetches_only_what_is_not_there(
 
 
 def test_what_has_lost_a_file_is_fetched_again(project: Project, server: Server) -> None:
-    """As `pipeline.system.heal` leaves it."""
+    """As `sightline heal` leaves it."""
     lost = project.raw("coco") / "train2017/b"
     lost.unlink()
     fetch_again(project, "train")

@@ -18,7 +18,7 @@ from pipeline.stages.vocab import vocab
 from pipeline.system.project import Project, write_json
 from pipeline.tracking.lineage import Lineage
 from pipeline.training.checkpoints import BEST, build_module, save_best
-from pipeline.training.fit import DONE
+from pipeline.training.run_files import DONE
 from pipeline.training.runs import load_run
 
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning's own

@@ -14,7 +14,8 @@ import yaml
 from PIL import Image
 
 from contracts.errors import ConfigError
-from contracts.records import Caption, RawObject, RawRecord, Record
+from contracts.raw import RawObject, RawRecord
+from contracts.records import Caption, Record
 from pipeline.ingest.door import DoorConfig, Shrink, admit
 from pipeline.settings.params import load_params
 from pipeline.settings.sections import ShardsConfig

@@ -88,7 +88,8 @@ def test_numbers_are_those_of_the_checkpoints_predictions_in_float64(tiny_projec
     pairs: list[np.ndarray] = []
     for key in data.eval_keys("val"):
         record = data.record("val", key)
-        predicted = decode_semantic(predictor.predict(record.image)["label_map"])
+        (prediction,) = predictor.predict(predictor.record({"image": record.image}))
+        predicted = decode_semantic(prediction["label_map"])
         np.testing.assert_array_equal(predicted, decode_semantic(evaluation.module.predictions[key]["label_map"]))
         truth = decode_semantic(record.semantic_mask)
         pairs.append(np.stack([truth[truth != 255], predicted[truth != 255]]))
@@ -114,4 +115,4 @@ def test_a_model_that_finds_nothing_is_told_without_an_interval(evaluation, monk
     assert f"mean_iou {evaluation.metrics['mean_iou']:.4f} (95 % interval" in evaluation.summary()
     monkeypatch.setattr(evaluation, "intervals", {})
     monkeypatch.setattr(evaluation, "metrics", {"mean_iou": math.nan})
-    assert "mean_iou nan (95 % interval nan to nan) on 11 images" in evaluation.summary()
+    assert "mean_iou nan (95 % interval nan to nan) on 11 samples" in evaluation.summary()

@@ -1,4 +1,4 @@
-"""`python -m pipeline.measuring.score`: one document on stdout, errors that say what to do, intervals."""
+"""`sightline score`: one document on stdout, errors that say what to do, intervals."""
 
 import json
 import math
@@ -17,6 +17,7 @@ from lightning_modules.metrics.measurement import Measurement
 from pipeline.measuring import score
 from pipeline.measuring.scorers import Inputs, Scores
 from pipeline.settings import discover
+from tests.command import sightline
 
 TASKS = ["captions", "coco-boxes", "coco-masks", "segmentation", "text-recognition", "translation"]
 TASKS += ["visual7w", "voc-boxes", "vqa"]
@@ -48,7 +49,7 @@ def test_every_task_is_there() -> None:
 
 def test_one_document_on_stdout_and_in_the_file(lines, tmp_path, capsys) -> None:
     out = tmp_path / "new" / "folder" / "scores.json"
-    assert score.main(["text-recognition", *lines, "--out", str(out)]) == 0
+    assert sightline("score", ["text-recognition", *lines, "--out", str(out)]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["CER"] == pytest.approx(2 / 6)
     assert document["word_accuracy"] == 0.5
@@ -60,13 +61,13 @@ def test_one_document_on_stdout_and_in_the_file(lines, tmp_path, capsys) -> None
 
 
 def test_intervals_hold_the_value_and_are_the_same_each_time(lines, capsys) -> None:
-    assert score.main(["text-recognition", *lines, "--bootstrap", "50"]) == 0
+    assert sightline("score", ["text-recognition", *lines, "--bootstrap", "50"]) == 0
     first = json.loads(capsys.readouterr().out)
     assert set(first["intervals"]) == {"CER", "WER", "word_accuracy", "1-NED"}
     for name, (low, high) in first["intervals"].items():
         assert low <= first[name] <= high
     assert first["intervals"]["word_accuracy"] == [0.0, 1.0]
-    assert score.main(["text-recognition", *lines, "--bootstrap", "50"]) == 0
+    assert sightline("score", ["text-recognition", *lines, "--bootstrap", "50"]) == 0
     assert json.loads(capsys.readouterr().out) == first
 
 
@@ -86,7 +87,7 @@ def test_the_document_of_several_measurements(scorer, lines, capsys) -> None:
         not_computed={"METEOR": "no Java", "SPICE": "no models"},
     )
     scorer(measurements=[first, second], details={"per_class": {"cat": {"AP": math.nan}}}, notes=["look here"])
-    assert score.main(["text-recognition", *lines]) == 0
+    assert sightline("score", ["text-recognition", *lines]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == {
         "overall": 50.0,
@@ -126,7 +127,7 @@ def test_the_document_of_several_measurements(scorer, lines, capsys) -> None:
 )
 def test_a_users_error_is_told_and_ends_with_2(lines, tmp_path, monkeypatch, capsys, arguments, said) -> None:
     monkeypatch.chdir(tmp_path)
-    assert score.main([*arguments, *lines]) == 2
+    assert sightline("score", [*arguments, *lines]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert all(text in err for text in said), err
@@ -141,22 +142,20 @@ def test_a_users_error_is_told_and_ends_with_2(lines, tmp_path, monkeypatch, cap
     ],
 )
 def test_an_incomplete_command_ends_with_2(arguments, said, capsys) -> None:
-    assert score.main(arguments) == 2
+    assert sightline("score", arguments) == 2
     out, err = capsys.readouterr()
     assert out == "" and said in err
 
 
 @pytest.mark.parametrize("arguments", [[], ["captions", "--bootstrap", "x"]])
 def test_a_command_that_cannot_be_parsed_ends_with_2(arguments, capsys) -> None:
-    with pytest.raises(SystemExit) as ended:
-        score.main(arguments)
-    assert ended.value.code == 2
+    assert sightline("score", arguments) == 2
     assert capsys.readouterr().out == ""
 
 
 def test_the_real_command(lines, tmp_path) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-W", "error", "-m", "pipeline.measuring.score", "text-recognition", *arguments]
+        command = [sys.executable, "-W", "error", "-m", "pipeline.cli", "score", "text-recognition", *arguments]
         environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
@@ -204,6 +203,6 @@ def test_numbers_of_resampled_metrics_are_plain(scorer, lines, capsys) -> None:
         resample=lambda weights: {"m": (weights @ np.array([0, 0.5, 1])) / 3},
     )
     scorer(measurements=[measurement])
-    assert score.main(["text-recognition", *lines, "--bootstrap", "200"]) == 0
+    assert sightline("score", ["text-recognition", *lines, "--bootstrap", "200"]) == 0
     low, high = json.loads(capsys.readouterr().out)["intervals"]["m"]
     assert 0 <= low < 0.5 < high <= 1

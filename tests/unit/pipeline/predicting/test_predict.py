@@ -1,9 +1,10 @@
-"""`python -m pipeline.predicting.predict`: the document, the picture, and errors that say what to do."""
+"""`sightline predict`: the document, the picture, and errors that say what to do."""
 
 import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +12,34 @@ import cv2
 import numpy as np
 import pytest
 
-from contracts.errors import DataError
+from contracts.inputs import InputName
+from contracts.records import Record
+from lightning_modules.augment.images import decode_record
 from pipeline.predicting import predict
 from pipeline.training import predictor
+from pipeline.training.predictor import Predictor
+from tests.command import sightline
 
 
-class FakePredictor:
-    """Stands for a trained run: answers with the image's size, draws its mean colour."""
+class FakePredictor(Predictor):
+    """A trained run that answers with the image's size and draws its mean color; its inputs are checked as any's."""
 
-    def __init__(self, takes_question: bool):
-        self.takes_question = takes_question
-        self.run = {"name": "a_run", "task_name": "vqa" if takes_question else "detection"}
+    def __init__(self, asks: bool):
+        self.run = {"name": "a_run", "task_name": "vqa" if asks else "detection"}
 
-    def predict(self, image: bytes, question: str | None = None) -> dict[str, Any]:
-        pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
-        if pixels is None:
-            raise DataError("an image cannot be decoded")
-        return {"size": pixels.shape[:2], "question": question, "mean": pixels.reshape(-1, 3).mean(0)}
+    @property
+    def inputs(self) -> tuple[InputName, ...]:
+        return ("image", "question") if self.run["task_name"] == "vqa" else ("image",)
 
-    def answer(self, prediction: dict[str, Any]) -> dict[str, Any]:
-        return {"size": list(prediction["size"]), "asked": prediction["question"]}
+    def predict(self, record: Record) -> list[dict[str, Any]]:
+        mean = decode_record(record).reshape(-1, 3).mean(0)
+        return [{"size": (record.height, record.width), "asked": [q.text for q in record.questions], "mean": mean}]
 
-    def picture(self, image: bytes, prediction: dict[str, Any]) -> np.ndarray:
-        return np.broadcast_to(prediction["mean"].astype(np.uint8), (8, 9, 3))
+    def answers(self, predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{"size": list(p["size"]), "asked": p["asked"]} for p in predictions]
+
+    def picture(self, record: Record, predictions: Sequence[dict[str, Any]]) -> np.ndarray:
+        return np.broadcast_to(predictions[0]["mean"].astype(np.uint8), (8, 9, 3))
 
 
 @pytest.fixture
@@ -56,19 +62,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_one_document_and_a_picture_for_each_image(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    assert predict.main(["a_run", "red.png", "other/red.png"]) == 0
+    assert sightline("predict", ["a_run", "red.png", "other/red.png"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["model"], document["task"]) == ("a_run", "detection")
-    assert [item["answer"]["size"] for item in document["predictions"]] == [[20, 30]] * 2
+    assert [item["answers"][0]["size"] for item in document["predictions"]] == [[20, 30]] * 2
     pictures = [item["picture"] for item in document["predictions"]]
     assert pictures == ["predictions/red.a_run.png", "predictions/red.a_run-2.png"]
     assert cv2.imread(pictures[0])[0, 0].tolist() == [0, 0, 200]
 
 
 def test_a_question_reaches_the_model(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    assert predict.main(["asks", "red.png", "--question", "what colour?", "--out", "here/below"]) == 0
+    assert sightline("predict", ["asks", "red.png", "--question", "what colour?", "--out", "here/below"]) == 0
     (item,) = json.loads(capsys.readouterr().out)["predictions"]
-    assert (item["question"], item["answer"]["asked"]) == ("what colour?", "what colour?")
+    assert (item["question"], item["answers"][0]["asked"]) == ("what colour?", ["what colour?"])
     assert (folder / item["picture"]).is_file()
 
 
@@ -79,17 +85,19 @@ def test_a_question_reaches_the_model(folder: Path, capsys: pytest.CaptureFixtur
         (["../a_run", "red.png"], ["no such trained run"]),
         (["a_run", "nosuch.png"], ["no such image file: 'nosuch.png'"]),
         (["a_run", "other"], ["no such image file: 'other'"]),
-        (["a_run", "text.jpg"], ["cannot be decoded", "text.jpg"]),
+        (["a_run", "text.jpg"], ["cannot be used", "text.jpg"]),
         (["asks", "red.png"], ["a question is missing", "--question"]),
         (["asks", "red.png", "--question", " "], ["a question is missing"]),
         (["a_run", "red.png", "--question", "why?"], ["takes no question: 'why?'"]),
+        (["asks", "--question", "why?"], ["an image is missing", "run a_run (vqa)", "image and question"]),
+        (["asks", "red.png", "--question", "why?", "--source", "ja"], ["takes no source: 'ja'"]),
     ],
 )
 def test_a_users_error_is_told_and_ends_with_2(
     folder: Path, capsys: pytest.CaptureFixture, arguments: list[str], said: list[str]
 ) -> None:
     (folder / "text.jpg").write_text("no image")
-    assert predict.main(arguments) == 2
+    assert sightline("predict", arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert all(text in err for text in said), err
@@ -104,11 +112,11 @@ def test_a_users_error_is_told_and_ends_with_2(
             [
                 "not the one that training wrote",
                 "best.ckpt",
-                "pipeline.system.heal --yes artifacts/a_run`",
+                "sightline heal --yes artifacts/a_run`",
                 "dvc repro",
             ],
         ),
-        ("run.json", None, ["the record of the training is not there", "run.json", "pipeline.system.heal --yes"]),
+        ("run.json", None, ["the record of the training is not there", "run.json", "sightline heal --yes"]),
         ("run.json", b'{"run_id": "1", "gi', ["the record of the training is damaged", "run.json", "EOF"]),
         ("run.json", b"[]", ["the record of the training is damaged"]),
         ("run.json", b"\xff\xfe", ["the record of the training is damaged"]),
@@ -119,18 +127,21 @@ def test_weights_that_training_did_not_write_are_not_used(
 ) -> None:
     victim = folder / "artifacts" / "a_run" / file
     victim.unlink() if content is None else victim.write_bytes(content)
-    assert predict.main(["a_run", "red.png"]) == 2
+    assert sightline("predict", ["a_run", "red.png"]) == 2
     out, err = capsys.readouterr()
     assert out == "" and not (folder / "predictions").exists()
     assert all(text in err for text in said), err
-    assert predict.main(["artifacts/a_run/best.ckpt", "red.png"]) == 0, "a file that is named is the user's own choice"
+    # A file that is named is the user's own choice.
+    assert sightline("predict", ["artifacts/a_run/best.ckpt", "red.png"]) == 0
 
 
 def test_mlflow_and_torch_are_not_imported_for_an_error(folder: Path) -> None:
     """A wrong name is told at once, not after seconds of imports."""
     code = (
-        "import sys; from pipeline.predicting import predict; rc = predict.main(['nosuch', 'red.png']);"
-        "sys.exit(10 * rc + sum(name in sys.modules for name in ('mlflow', 'torch')))"
+        "import sys; from pipeline.cli import app\n"
+        "try: app(['predict', 'nosuch', 'red.png'])\n"
+        "except SystemExit as end:\n"
+        " sys.exit(10 * end.code + sum(name in sys.modules for name in ('mlflow', 'torch')))"
     )
     source = Path(predict.__file__).parents[2]
     result = subprocess.run(
@@ -150,13 +161,13 @@ def test_a_registered_model_predicts_with_the_code_it_ships(
         code = target / "model" / "code" / "pipeline"
         code.mkdir(parents=True)
         (code / "__init__.py").touch()
-        (code / "predict.py").write_text("import sys\nprint('shipped', *sys.argv[2:])\nsys.exit(7)\n")
+        (code / "cli.py").write_text("import sys\nprint('shipped', *sys.argv[3:])\nsys.exit(7)\n")
         (target / "model" / "artifacts").mkdir()
         (target / "model" / "artifacts" / "best.ckpt").touch()
         return target / "model"
 
     monkeypatch.setattr(connection, "connect", lambda config, root: None)
     monkeypatch.setattr(tracking, "fetch_signed", fetch)
-    assert predict.main(["models:/m@champion", "red.png", "--question=-why?"]) == 7
+    assert sightline("predict", ["models:/m@champion", "red.png", "--question=-why?"]) == 7
     said = capfd.readouterr().out
     assert said == "shipped red.png --out predictions --label models:/m@champion --question=-why?\n"

@@ -79,14 +79,14 @@ def test_single_mistakes(document, path, value, expected):
 @pytest.mark.parametrize(
     ("run", "model", "said"),
     [
-        ("detection_faster_rcnn", "fcn", "needs a model of family detector, and fcn is of family segmenter;"),
+        ("detection_faster_rcnn", "fcn", "task detection gives its model DetectorSpec, and fcn takes SegmenterSpec;"),
         (
             "detection_faster_rcnn",
             "mask_rcnn",
-            "and mask_rcnn is of family instance segmenter; models that fit: faster",
+            "models that fit detection: faster_rcnn; tasks that fit mask_rcnn: instances",
         ),
-        ("instances_mask_rcnn", "faster_rcnn", "task instances needs a model of family instance segmenter"),
-        ("vqa_lstm", "soft_attention", "models that fit: lstm_vqa"),
+        ("instances_mask_rcnn", "faster_rcnn", "task instances gives its model InstanceSegmenterSpec"),
+        ("vqa_lstm", "soft_attention", "models that fit vqa: lstm_vqa; tasks that fit soft_attention: captioning"),
     ],
 )
 def test_a_model_that_cannot_do_the_task_is_told(document, run, model, said):

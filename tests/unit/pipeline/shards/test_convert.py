@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from contracts.annotations import Proposals, Sentence, Transcript
 from contracts.records import Record
 from lightning_modules.ops.masks import decode_masks
 from pipeline.ingest.sources import image_folder, labelme, yolo
@@ -19,7 +20,9 @@ from pipeline.shards import convert
 from pipeline.shards.manifest import load_manifest
 from pipeline.shards.reader import SplitReader
 from pipeline.system.project import Project
+from tests.command import sightline
 from tests.formats import through_door
+from tests.pictures import encode, scene
 
 
 def original(project: Project, dataset: str, split: str) -> dict[bytes, Record]:
@@ -37,6 +40,24 @@ def converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[P
         return tmp_path / name
 
     return make
+
+
+@pytest.mark.parametrize("name", discover.names("format"))
+def test_records_without_a_picture_and_texts_of_pictures_are_counted(tmp_path: Path, name: str) -> None:
+    said = (Sentence(role="text", text="a"),)
+    kinds = [
+        Record(key="t", image_id=1, sentences=said),
+        Record(key="c", image_id=1, width=8, height=8, frames=(encode(scene(8, 8)),), times_s=(0.0,)),
+        Record(
+            key="i", image_id=1, width=8, height=8, image=encode(scene(8, 8)), image_format="jpg", labels=("cup",),
+            sentences=said, transcript=Transcript(text="a"),
+            proposals=Proposals(boxes=np.zeros((2, 4), np.float32), scores=np.zeros(2, np.float32)),
+        ),
+    ]  # fmt: skip
+    left_out = discover.load("format", name, where="test").write(tmp_path, {"train": kinds}, ["cup"])
+    nowhere = {"record of a text": 1, "record of a clip": 1, "sentence": 1, "transcript": 1, "proposal": 2}
+    assert nowhere.items() <= left_out.items()
+    assert left_out.keys() - nowhere.keys() <= {"label of an image"}
 
 
 @pytest.mark.parametrize("dataset", ["coco", "voc"])
@@ -106,9 +127,7 @@ def test_a_folder_that_is_there_is_left_alone(tiny_project, tmp_path, monkeypatc
         (["voc", "yollo", str(tmp_path / "a")], "did you mean 'yolo'"),
         (["voc", "yolo", str(tmp_path / "a"), "--split", "test"], "no such split"),
     ):
-        with pytest.raises(SystemExit) as ended:
-            convert.main(arguments)
-        assert ended.value.code == 2 and said in capsys.readouterr().err
+        assert sightline("convert", arguments) == 2 and said in capsys.readouterr().err
     assert (tmp_path / "mine").read_text() == "x" and not (tmp_path / "a").exists()
 
 

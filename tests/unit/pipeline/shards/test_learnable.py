@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 
 from contracts.errors import DataError
-from contracts.records import Caption, Question, Record
 from pipeline.shards.bookkeeping import check_shared, unused_images
-from pipeline.shards.learnable import check_labels, check_vocabulary, missing_masks
-from pipeline.stages.vocab import count_words
+from pipeline.shards.learnable import check_labels, missing_masks
 
-NONE = dict.fromkeys(("num_objects", "num_masks", "num_captions", "num_questions", "num_labels", "has_semantic"), 0)
+NONE: dict[str, int] = {}
 
 
 def test_a_class_list_that_nothing_shows_is_refused() -> None:
@@ -53,45 +51,15 @@ def test_images_without_a_mask_are_counted() -> None:
     assert note.startswith("d, split train: 3 of 8 images have no label mask")
 
 
-def test_captions_without_words_and_questions_without_answers_are_refused() -> None:
-    full = {"captions": [["a", 1]], "questions": [["a", 1]], "answers": [["a", 1]]}
-    totals = {**NONE, "num_captions": 3, "num_questions": 2}
-    check_vocabulary("d", full, totals, "data/shards/d")
-    check_vocabulary("d", {key: [] for key in full}, NONE, "data/shards/d")
-    for name, said in (("captions", "captions of d hold no word"), ("questions", "questions of d hold no word")):
-        with pytest.raises(DataError, match=said):
-            check_vocabulary("d", full | {name: []}, totals, "data/shards/d")
-    with pytest.raises(DataError, match=r"(?s)no question of d has an answer.*sources\.vqa\.annotations"):
-        check_vocabulary("d", full | {"answers": []}, totals, "data/shards/d")
-
-
-def test_words_and_answers_are_counted_answers_in_their_usual_form() -> None:
-    def asked(number: int, most: str, *answers: str) -> Question:
-        return Question(question_id=number, text="Größe?", answers=answers, multiple_choice_answer=most)
-
-    record = Record(
-        key="a", image_id=1, width=1, height=1, image=b"", image_format="png",
-        captions=(Caption(caption_id=1, text="A cup."),),
-        questions=(
-            asked(1, "1 way", "one way", "one way"), asked(2, "Yes", "Yes"), asked(3, "yes", "Yes", "yes", "Yes"),
-            Question(question_id=4, text="unanswered"),
-        ),
-    )  # fmt: skip
-    assert count_words([record]) == {
-        "captions": [["a", 1], ["cup", 1]],
-        "questions": [["größe", 3], ["unanswered", 1]],
-        "answers": [["Yes", 2], ["one way", 1]],
-    }
-
-
 def test_pictures_that_two_splits_share_are_told_or_refused() -> None:
     images = {"train": np.array([1, 2, 3], np.uint64), "val": np.array([3, 4, 3], np.uint64)}
-    (note,) = check_shared("d", images, None)
+    splits = {split: {"image": digests} for split, digests in images.items()}
+    (note,) = check_shared("d", splits, None)
     assert note.startswith("2 of 3 images of split 'val' of d are in split 'train' too, byte for byte")
-    assert check_shared("d", images, 2) == [note]
+    assert check_shared("d", splits, 2) == [note]
     with pytest.raises(DataError, match=r"(?s)2 of 3 images.*max_shared: 0"):
-        check_shared("d", images, 0)
-    assert check_shared("d", {"train": images["train"]}, 0) == []
+        check_shared("d", splits, 0)
+    assert check_shared("d", {"train": splits["train"]}, 0) == []
 
 
 def test_pictures_that_no_annotation_names_are_counted(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from contracts.errors import ConfigError, DataError
-from contracts.records import Caption, Objects, Question, RawRecord, Record
+from contracts.raw import RawRecord
+from contracts.records import Caption, Objects, Question, Record
 from pipeline.settings.params import load_params
 from pipeline.settings.sections import LoaderConfig, ShardsConfig
 from pipeline.shards import stores
@@ -82,8 +83,8 @@ def shard_folder(tmp_path: Path, raws: list[RawRecord]) -> Path:
     folder = tmp_path / "shards"
     folder.mkdir()
     results = [
-        write_shard(raws[:3], ["a"], folder, "toy-train-v2-000000.tar"),
-        write_shard(raws[3:], ["a"], folder, "toy-train-v2-000001.tar"),
+        write_shard(raws[:3], ["a"], folder, "toy-train-v3-000000.tar"),
+        write_shard(raws[3:], ["a"], folder, "toy-train-v3-000001.tar"),
     ]
     write_manifest(folder, "toy", ["a"], {"train": split_manifest(results, [])})
     return folder
@@ -128,7 +129,7 @@ def test_members_are_byte_for_byte_those_of_tarfile():
 
 def test_a_write_that_stops_halfway_goes_on_or_tells_why(monkeypatch, tmp_path, raws, shard_folder):
     monkeypatch.setattr("os.writev", lambda descriptor, pieces: os.write(descriptor, b"".join(pieces)[:-512]))
-    name = "toy-train-v2-000000.tar"
+    name = "toy-train-v3-000000.tar"
     write_shard(raws[:3], ["a"], tmp_path, name)
     assert (tmp_path / name).read_bytes() == (shard_folder / name).read_bytes()
 
@@ -161,7 +162,7 @@ def test_equal_input_gives_equal_bytes(shard_folder, raws, tmp_path):
     first = json.loads((shard_folder / "manifest.json").read_text())
     other = tmp_path / "other"
     other.mkdir()
-    made = write_shard(raws[:3], ["a"], other, "toy-train-v2-000000.tar")
+    made = write_shard(raws[:3], ["a"], other, "toy-train-v3-000000.tar")
     assert made.shard == first["splits"]["train"]["shards"][0]
 
 
@@ -169,7 +170,7 @@ def test_equal_input_gives_equal_bytes(shard_folder, raws, tmp_path):
 def test_damaged_shards_are_refused(shard_folder, damage):
     manifest = load_manifest(shard_folder)
     verify_shards(shard_folder, manifest)
-    victim = shard_folder / ("toy-train-v2-000001.index.json" if damage == "index" else "toy-train-v2-000001.tar")
+    victim = shard_folder / ("toy-train-v3-000001.index.json" if damage == "index" else "toy-train-v3-000001.tar")
     data = bytearray(victim.read_bytes())
     if damage == "cut":
         victim.write_bytes(data[: len(data) // 1024 * 512])
@@ -178,18 +179,18 @@ def test_damaged_shards_are_refused(shard_folder, damage):
     else:
         data[len(data) // 2] ^= 1
         victim.write_bytes(data)
-    with pytest.raises(DataError, match="toy-train-v2-000001"):
+    with pytest.raises(DataError, match="toy-train-v3-000001"):
         verify_shards(shard_folder, manifest)
 
 
 def test_reading_past_a_cut_is_an_error_not_a_short_epoch(shard_folder):
     reader = SplitReader(shard_folder, load_manifest(shard_folder), "train")
-    path = shard_folder / "toy-train-v2-000001.tar"
+    path = shard_folder / "toy-train-v3-000001.tar"
     whole = path.read_bytes()
     path.write_bytes(whole[:1024])
     with pytest.raises(DataError, match="cut or has grown: 1024") as caught:
         reader.read(4)
-    assert caught.value.where == str(path) and "pipeline.system.heal --yes data/shards/toy" in caught.value.fix
+    assert caught.value.where == str(path) and "sightline heal --yes data/shards/toy" in caught.value.fix
     path.write_bytes(whole)
     assert reader.read(4).key == "0004"
     path.write_bytes(whole[:1024])  # the reader has the file open now
@@ -209,7 +210,7 @@ def test_unusable_records_are_counted_not_lost(tmp_path):
     cv2.imwrite(str(good), np.zeros((8, 8, 3), np.uint8))
     (tmp_path / "bad.jpg").write_bytes(b"not an image")
     raws = [RawRecord(key=k, image_id=k, image=tmp_path / f"{k}.jpg", annotation_file="a") for k in ("bad", "good")]
-    result = write_shard(raws, [], tmp_path, "toy-val-v2-000000.tar")
+    result = write_shard(raws, [], tmp_path, "toy-val-v3-000000.tar")
     entry = split_manifest([result], [])
     assert entry["num_source"] == 2 == entry["num_samples"] + sum(entry["dropped"]["record"].values())
 
@@ -221,8 +222,8 @@ def stored(tmp_path: Path, raws: list[RawRecord], monkeypatch: pytest.MonkeyPatc
     folder, store = tmp_path / "stored", tmp_path / "store"
     folder.mkdir()
     results = [
-        upload_shard(raws[:3], ["a"], f"file://{store}", "toy-train-v2-000000.tar"),
-        upload_shard(raws[3:], ["a"], f"file://{store}", "toy-train-v2-000001.tar"),
+        upload_shard(raws[:3], ["a"], f"file://{store}", "toy-train-v3-000000.tar"),
+        upload_shard(raws[3:], ["a"], f"file://{store}", "toy-train-v3-000001.tar"),
     ]
     write_manifest(folder, "toy", ["a"], {"train": split_manifest(results, [])}, store=f"file://{store}")
     return folder, store
@@ -272,7 +273,7 @@ def test_what_the_store_has_is_not_sent_again(stored, raws, tmp_path, monkeypatc
     sent = []
     upload = stores.upload
     monkeypatch.setattr(stores, "upload", lambda path, url, sha256: (sent.append(path.name), upload(path, url, sha256)))
-    name = "toy-train-v2-000001.tar"
+    name = "toy-train-v3-000001.tar"
     victim = found(store, name)
     whole = victim.read_bytes()
     upload_shard(raws[3:], ["a"], f"file://{store}", name)
@@ -286,7 +287,7 @@ def test_what_the_store_has_is_not_sent_again(stored, raws, tmp_path, monkeypatc
 def test_a_store_that_lacks_something_is_refused(stored, damage):
     folder, store = stored
     verify_shards(folder, load_manifest(folder))
-    victim = found(store, "toy-train-v2-000001.index.json" if damage == "index missing" else "toy-train-v2-000001.tar")
+    victim = found(store, "toy-train-v3-000001.index.json" if damage == "index missing" else "toy-train-v3-000001.tar")
     if damage == "cut":
         victim.write_bytes(victim.read_bytes()[:1024])
     else:
@@ -296,7 +297,7 @@ def test_a_store_that_lacks_something_is_refused(stored, damage):
     assert caught.value.where == f"file://{victim}"
 
 
-@pytest.mark.parametrize("name", ["toy-train-v2-000001.index.json", "toy-train-v2-000001.tar"])
+@pytest.mark.parametrize("name", ["toy-train-v3-000001.index.json", "toy-train-v3-000001.tar"])
 def test_changed_content_in_the_store_is_refused_when_fetched(stored, name, tmp_path):
     folder, store = stored
     victim = found(store, name)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 
 import pytest
 
 from contracts.errors import DataError
-from contracts.records import Record
+from contracts.records import Objects, Record, Sentence
 from pipeline.shards.samples import parse_sample, sample_pieces, tar_member
 
 RECORD = Record(key="a-1", image_id=1, width=3, height=2, image=b"jpeg", image_format="jpg", semantic_mask=b"png")
+COLUMNS: dict[str, list] = {field.name: [] for field in dataclasses.fields(Objects)}
 IMAGE, ANNOTATION = tar_member("a-1.jpg", b"jpeg"), tar_member("a-1.json", RECORD.annotation_json())
 MASK = tar_member("a-1.semantic.png", b"png")
 
@@ -31,6 +33,43 @@ def annotated(change: Callable[[dict], object]) -> bytes:
     document = json.loads(RECORD.annotation_json())
     change(document)
     return joined(IMAGE, tar_member("a-1.json", json.dumps(document).encode()))
+
+
+FRAMES = [tar_member(f"c.{i:04d}.jpg", f"frame {i}".encode()) for i in range(3)]
+CLIP = Record(
+    key="c", image_id=1, width=3, height=2, frames=(b"frame 0", b"frame 1", b"frame 2"), times_s=(0.0, 0.04, 0.08)
+)
+TEXT = Record(key="t", image_id=1, sentences=(Sentence(role="text", text="a"),))
+ABOUT_CLIP, ABOUT_TEXT = tar_member("c.json", CLIP.annotation_json()), tar_member("t.json", TEXT.annotation_json())
+
+
+def test_a_clip_is_its_frames_and_a_text_its_annotation_alone():
+    assert sample_pieces(CLIP) == [piece for member in (*FRAMES, ABOUT_CLIP) for piece in member]
+    assert sample_pieces(TEXT) == ABOUT_TEXT
+    assert parse_sample(b"".join(sample_pieces(CLIP)), "c", "here").frames == CLIP.frames
+    assert parse_sample(b"".join(ABOUT_TEXT), "t", "here").sentences == TEXT.sentences
+
+
+@pytest.mark.parametrize(
+    ("key", "members", "said"),
+    [
+        ("c", [FRAMES[0], FRAMES[2], ABOUT_CLIP], "not the files of one sample"),
+        ("c", [FRAMES[1], FRAMES[0], FRAMES[2], ABOUT_CLIP], "not the files of one sample"),
+        ("c", [*FRAMES, ABOUT_CLIP, FRAMES[0]], "not the files of one sample"),
+        ("c", [*FRAMES, tar_member("c.3.jpg", b""), ABOUT_CLIP], "not the files of one sample"),
+        ("c", FRAMES, "not the files of one sample"),
+        ("c", [*FRAMES[:2], ABOUT_CLIP], "2 frames"),
+        ("c", [ABOUT_CLIP], "kind text that is 3 x 2"),
+        ("c", [tar_member("c.jpg", b""), ABOUT_CLIP], "0 frames"),
+        ("t", [ABOUT_TEXT, ABOUT_TEXT], "not the files of one sample"),
+        ("t", [tar_member("t.jpg", b""), ABOUT_TEXT], "kind image that is 0 x 0"),
+        ("t", [tar_member("t.json", CLIP.annotation_json())], "kind text that is 3 x 2"),
+    ],
+)
+def test_other_files_of_a_clip_or_a_text_are_refused(key, members, said):
+    with pytest.raises(DataError) as caught:
+        parse_sample(joined(*members), key, "here")
+    assert said in str(caught.value) and caught.value.where == "here"
 
 
 def test_a_sample_with_and_without_a_mask():
@@ -64,9 +103,14 @@ def test_a_sample_with_and_without_a_mask():
         (joined(IMAGE, ANNOTATION) + b"x", "where a tar member should start"),
         (annotated(lambda d: d.update(key="a-2")), "belongs to another sample"),
         (annotated(lambda d: d.update(schema=1)), "schema 1 in place of"),
-        (annotated(lambda d: d.update(width=0)), "without pixels"),
-        (annotated(lambda d: d["objects"]["labels"].append(1)), "differ in length"),
-        (annotated(lambda d: d.pop("captions")), "KeyError: 'captions'"),
+        (annotated(lambda d: d.update(width=0)), "that is 0 x 2"),
+        (annotated(lambda d: d.update(objects=COLUMNS | {"labels": [1]})), "differ in length"),
+        (annotated(lambda d: d.update(objects={**COLUMNS, "ids": [1]})), "differ in length"),
+        (annotated(lambda d: d.update(objects={})), "differ in length"),
+        (annotated(lambda d: d.update(objects={name: [1] for name in COLUMNS})), "no text"),
+        (annotated(lambda d: d.update(caption=[])), "KeyError: 'caption'"),
+        (annotated(lambda d: d.pop("key")), "TypeError"),
+        (annotated(lambda d: d.update(image_id=1.5)), "no whole number"),
         (joined(IMAGE, tar_member("a-1.json", b'{"schema": ')), "JSONDecodeError"),
         (joined(IMAGE, tar_member("a-1.json", b"\xff\xff\xff")), "UnicodeDecodeError"),
         (joined(IMAGE, tar_member("a-1.json", b"")), "JSONDecodeError"),

@@ -10,7 +10,7 @@ import pytest
 
 from contracts.errors import ConfigError, DataError
 from pipeline.system import disk
-from pipeline.system.disk import renewed, write_lines, writing
+from pipeline.system.disk import publish, renewed, write_lines, write_text, writing
 
 
 @pytest.fixture
@@ -115,3 +115,18 @@ def test_a_list_is_written_whole_or_stays(tmp_path):
     with pytest.raises(DataError, match="No space left"):
         write_lines(path, cut())
     assert names(tmp_path) == ["deep", "deep/list"] and path.read_text(encoding="utf-8") == "a\nü\n"
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """What is flushed after the rename may be empty after a power cut, under a name that says it is whole."""
+    done: list[str] = []
+    replace, sync = disk.os.replace, disk.sync
+    monkeypatch.setattr(disk, "sync", lambda path: (done.append(f"sync {path.name}"), sync(path)))
+    monkeypatch.setattr(disk.os, "replace", lambda *paths: (done.append("rename"), replace(*paths)))
+    write_text(tmp_path / "a.json", "{}")
+    assert done == ["sync .a.json.part", "rename", f"sync {tmp_path.name}"]
+    assert (tmp_path / "a.json").read_text() == "{}" and names(tmp_path) == ["a.json"]
+    done.clear()
+    (tmp_path / "part").touch()
+    publish(tmp_path / "part", tmp_path / "b", flushed_later=True)
+    assert done == ["rename"]

@@ -71,18 +71,18 @@ def never(checkpoint: Path) -> float | None:
 
 
 def register(root: Path, entry: Candidate, measure: registry.Measure = never) -> dict[str, Any]:
-    return registry.register(QUIET, entry, root=root, image=IMAGE, measure=measure)
+    return registry.register(QUIET, entry, root=root, inputs={"image": IMAGE}, measure=measure)
 
 
 def versions(root: Path) -> list[str]:
     return sorted(str(v.version) for v in connection.connect(QUIET, root).search_model_versions("name = 'm'"))
 
 
-def answer_in_process(model: Path, image: bytes, question: str | None) -> Any:
+def answer_in_process(model: Path, inputs: dict[str, Any]) -> Any:
     """What `probe` would bring back, without the seconds that a new process takes."""
     (checkpoint,) = (model / "artifacts").glob("*.ckpt")
     predictor = load_predictor(checkpoint)
-    return predictor.answer(predictor.predict(image, question))
+    return predictor.answers(predictor.predict(predictor.record(inputs)))
 
 
 def test_the_alias_follows_the_rule(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,12 @@ from pipeline.cluster.train import run_training
 from pipeline.settings.params import load_params
 from pipeline.settings.sections import ClusterConfig
 from pipeline.training.checkpoints import BEST, load_best, newest_state
-from pipeline.training.fit import DONE, EVENTS, FAILURE, Placement, fit
+from pipeline.training.fit import Placement, fit
 from pipeline.training.ledger import FOLDER as LEDGER
 from pipeline.training.ledger import merge
 from pipeline.training.predictor import load_predictor
 from pipeline.training.resume import decide, decided
+from pipeline.training.run_files import DONE, EVENTS, FAILURE
 from pipeline.training.runs import load_run
 from tests.local_training import arguments, final_weights
 
@@ -90,9 +91,10 @@ def test_best_checkpoint_predicts_alone(unbroken, tiny_project):
 
     record = SplitReader(tiny_project.shards("voc"), data.manifest, "val").read(0)
     predictor = load_predictor(unbroken / BEST)
-    prediction = predictor.predict(record.image)
-    json.dumps(predictor.answer(prediction))
-    picture = predictor.picture(record.image, prediction)
+    asked = predictor.record({"image": record.image})
+    predictions = predictor.predict(asked)
+    json.dumps(predictor.answers(predictions))
+    picture = predictor.picture(asked, predictions)
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import DataError
-from pipeline.training.ledger import FOLDER, LedgerFile, Step, check, main, merge
+from pipeline.training.ledger import FOLDER, LedgerFile, Step, check, merge
+from tests.command import sightline
 
 
 def write(folder: Path, session: str, from_step: int, steps: dict[int, list[list[str]]], epoch: int = 0) -> None:
@@ -70,7 +71,7 @@ def test_no_ledger_and_damaged_ones_are_told(tmp_path):
 
 def test_command(tiny_project, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tiny_project.root)
-    assert main(["segmentation"]) == 2
+    assert sightline("ledger", ["segmentation"]) == 2
     assert "no ledger" in capsys.readouterr().err
     manifest = json.loads((tiny_project.shards("voc") / "manifest.json").read_text())
     from pipeline.shards.reader import SplitReader
@@ -78,10 +79,10 @@ def test_command(tiny_project, tmp_path, monkeypatch, capsys):
     keys = SplitReader(tiny_project.shards("voc"), manifest, "train").keys()
     folder = tiny_project.artifacts("segmentation") / FOLDER
     write(folder, "1", 0, {1: [keys[:20], keys[20:]]})
-    assert main(["segmentation"]) == 0
+    assert sightline("ledger", ["segmentation"]) == 0
     assert f"epoch 1: exact ({len(keys)} samples in 1 steps)" in capsys.readouterr().out
     write(folder, "2", 1, {2: [keys[:3], keys[2:]]}, epoch=1)
-    assert main(["segmentation"]) == 1
+    assert sightline("ledger", ["segmentation"]) == 1
     assert f"epoch 2: 1 repeated ({keys[2]})" in capsys.readouterr().out
     for path in folder.iterdir():
         os.unlink(path)

@@ -23,7 +23,8 @@ from contracts.errors import TrainingError
 from pipeline.settings.params import load_params
 from pipeline.settings.train_config import TrainConfig
 from pipeline.training.checkpoints import BEST, load_best, newest_state
-from pipeline.training.fit import DONE, FAILURE, fit
+from pipeline.training.fit import fit
+from pipeline.training.run_files import DONE, FAILURE
 from pipeline.training.runs import load_run
 from pipeline.training.state_mirror import StateMirror
 from tests.local_training import arguments, final_weights, mlflow_statuses

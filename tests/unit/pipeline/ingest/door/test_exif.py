@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from contracts.errors import DataError
-from contracts.records import Caption, RawObject
+from contracts.raw import RawObject
+from contracts.records import Caption
 from pipeline.ingest.door import DoorConfig, admit, upright_image
 from tests.pictures import HEIGHT, WIDTH, admitted, decode, encode, pixels_of, raw, refused, scene
 

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from contracts.records import Caption, Question, RawObject, RawRecord, Record
+from contracts.raw import RawObject, RawRecord
+from contracts.records import Caption, Question, Record
 from pipeline.ingest.door import RULES, Admission, admit
 
 # pycocotools' decode, which only these tests call, predates numpy 2.

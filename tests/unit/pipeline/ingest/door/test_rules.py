@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from contracts.records import Problem
+from contracts.raw import Problem
 from pipeline.ingest.door.rules import FIXES, PROBLEMS, RULES, in_words
 
 

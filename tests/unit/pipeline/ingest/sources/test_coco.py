@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from contracts.errors import ConfigError, DataError
-from contracts.records import Caption, Problem, RawRecord
+from contracts.raw import Problem, RawRecord
+from contracts.records import Caption
 from pipeline.ingest.door import RULES
 from pipeline.ingest.sources import coco
 from pipeline.ingest.sources._files import Unread, record_key

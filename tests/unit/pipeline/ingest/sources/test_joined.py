@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from contracts.annotations import Segment, Sentence, Transcript
 from contracts.errors import ConfigError, DataError
-from contracts.records import Caption, ImagePart, Problem, Question, RawObject, RawRecord
+from contracts.raw import ImagePart, Problem, RawObject, RawRecord
+from contracts.records import Caption, Question
 from pipeline.ingest.sources import OpenSource, joined_classes, joined_splits, read_joined
 from pipeline.ingest.sources._files import Unread
 
@@ -71,6 +73,34 @@ def test_masks_keep_their_label_map() -> None:
         assert (joined.semantic_mask, joined.label_map) == (Path("m.png"), {0: 1})
     with pytest.raises(DataError, match="semantic_mask"):
         list(read_joined(opened(Fake([masked]), Fake([masked])), "train"))
+
+
+def test_texts_and_clips_are_joined_with_what_another_source_knows() -> None:
+    """One source has the pixels; either may come first."""
+    said = (Sentence(role="text", text="a"),)
+    frames, part = (Path("0.jpg"), Path("1.jpg")), (Segment(start_s=0.0, end_s=1.0, label="x"),)
+    clip = record("a", image=None, frames=frames, times_s=(0.0, 1.0), segments=part, group="v")
+    text = record("a", "b.txt", image=None, sentences=said, transcript=Transcript(text="b"), segments=part)
+    for pair in ((clip, text), (text, clip)):
+        (joined,) = read_joined(opened(*(Fake([item]) for item in pair)), "train")
+        assert isinstance(joined, RawRecord)
+        assert (joined.frames, joined.times_s, joined.image, joined.group) == (frames, (0.0, 1.0), None, "v")
+        assert (joined.sentences, joined.transcript, joined.segments) == (said, Transcript(text="b"), (*part, *part))
+
+
+@pytest.mark.parametrize(
+    ("fields", "others", "told"),
+    [
+        ({"transcript": Transcript(text="a")}, {"transcript": Transcript(text="b")}, "two sources give a transcript"),
+        ({"frame_labels": (("a",),)}, {"frame_labels": (("b",),)}, "two sources give a frame_labels"),
+        ({"group": "a"}, {"group": "b"}, r"different groups: \['a', 'b'\]"),
+        ({"image": None, "frames": (Path("1"),)}, {"image": None, "frames": (Path("2"),)}, "different files"),
+        ({"image": None, "frames": (Path("1"),)}, {}, "different files for one image or clip"),
+    ],
+)
+def test_what_only_one_source_may_know(fields: dict[str, Any], others: dict[str, Any], told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        list(read_joined(opened(Fake([record("a", **fields)]), Fake([record("a", "b.json", **others)])), "train"))
 
 
 def test_conflicts() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from contracts.errors import DataError
-from contracts.records import Problem, RawRecord
+from contracts.raw import Problem, RawRecord
 from pipeline.ingest.sources import labelme
 from tests.formats import box_error, drawn, put, through_door
 

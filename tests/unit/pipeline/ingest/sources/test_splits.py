@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import ConfigError, DataError
-from contracts.records import Problem, RawRecord
+from contracts.raw import Problem, RawRecord
 from pipeline.ingest.sources import (
     Draw,
     OpenSource,
@@ -134,6 +134,24 @@ def test_what_belongs_together_stays_together(tmp_path: Path) -> None:
     assert len(val) == 6 and len({name.split(".rf.")[0] for name in val}) == 2  # Roboflow's copies of one photo
 
 
+def test_groups_that_records_name_stay_together_whatever_is_asked(tmp_path: Path) -> None:
+    for by_folder in (False, True):
+        draw = Draw(tmp_path, 0, by_folder, {"val": 0.5})
+        named = [
+            RawRecord(key=f"{g}{i}", image_id=i, annotation_file="a", group=f"g{g}", image=tmp_path / f"{i}/{g}.jpg")
+            for g in range(8)
+            for i in range(3)
+        ]
+        drawn_from = draw.among(named)
+        found = {
+            group: {drawn_from.split_of(r) for r in named if r.group == group} for group in {r.group for r in named}
+        }
+        assert sorted(map(len, found.values())) == [1] * 8 and sum(s == {"val"} for s in found.values()) == 4
+    alone = [RawRecord(key=f"train-{i}", image_id=i, annotation_file="a") for i in range(10)]
+    chosen = Draw(tmp_path, 0, False, {"val": 0.2}).among(alone)
+    assert sum(chosen.split_of(record) == "val" for record in alone) == 2, "texts are drawn by their keys"
+
+
 def test_problems_are_counted_once_with_train(tmp_path: Path) -> None:
     write(tmp_path / "all.json", ["a.jpg", "b.jpg", "a.jpg"])
     opened = source(tmp_path, images=".", instances="all.json")
@@ -145,7 +163,7 @@ def test_problems_are_counted_once_with_train(tmp_path: Path) -> None:
 def test_what_cannot_be_drawn(tmp_path: Path) -> None:
     write(tmp_path / "all.json", ["a.jpg"])
     opened = source(tmp_path, images=".", instances="all.json")
-    with pytest.raises(DataError, match=r"too few images.*1 images"):
+    with pytest.raises(DataError, match=r"too few records.*1 records"):
         draw_from(opened, Draw(tmp_path, 0, False, {"val": 0.1}))
     with pytest.raises(DataError, match="too few folders"):
         draw_from(opened, Draw(tmp_path, 0, True, {"val": 0.1}))

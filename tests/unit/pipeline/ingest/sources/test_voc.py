@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from contracts.errors import ConfigError, DataError
-from contracts.records import Problem, RawRecord
+from contracts.raw import Problem, RawRecord
 from pipeline.ingest.door import RULES, admit
 from pipeline.ingest.sources import voc
 from pipeline.ingest.sources._files import record_key

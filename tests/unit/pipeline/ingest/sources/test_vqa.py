@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import ConfigError, DataError
-from contracts.records import Problem, RawRecord
+from contracts.raw import Problem, RawRecord
 from pipeline.ingest.door import RULES
 from pipeline.ingest.sources import vqa
 from pipeline.ingest.sources._files import record_key

@@ -13,7 +13,7 @@ import pytest
 import webdataset
 
 from contracts.errors import DataError
-from contracts.records import RawRecord
+from contracts.raw import RawRecord
 from pipeline.ingest.sources import OpenSource, draw_from, read_joined
 from pipeline.ingest.sources import webdataset as source
 from pipeline.ingest.sources._draw import Draw

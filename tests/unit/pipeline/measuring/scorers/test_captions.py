@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from lightning_modules.metrics.measurement import Measurement
 from pipeline.measuring import score
 from pipeline.measuring.scorers import Inputs, captions
+from tests.command import sightline
 
 NAMES = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L"]
 TRUTH = {
@@ -36,7 +37,7 @@ def test_equals_the_official_code(shared_dir, capsys) -> None:
     expected = json.loads((folder / "expected.json").read_text())["recomputed"]["fakecap"]
     files = ["--truth", str(folder / "captions_val2014_1000_gt.json")]
     files += ["--predictions", str(folder / "captions_val2014_fakecap_results.json")]
-    assert score.main(["captions", *files, "--no-java", "--bootstrap", "20"]) == 0
+    assert sightline("score", ["captions", *files, "--no-java", "--bootstrap", "20"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert {name: document[name] for name in NAMES} == pytest.approx(
         {name: expected[name] for name in NAMES}, abs=1e-10
@@ -60,7 +61,7 @@ def test_with_java_its_measurements_are_added(tmp_path, capsys, monkeypatch) -> 
         return [meteor, spice]
 
     monkeypatch.setattr(captions, "measure_java", measure_java)
-    assert score.main(write(tmp_path, TRUTH, RESULTS)) == 0
+    assert sightline("score", write(tmp_path, TRUTH, RESULTS)) == 0
     document = json.loads(capsys.readouterr().out)
     ((references, hypotheses),) = given_to_java
     assert list(hypotheses) == ["a dog in the park", "a man in the park", "a bus in the park"]
@@ -95,7 +96,7 @@ def test_bad_files(tmp_path, capsys, change_truth, change_results, said) -> None
     for change, document in ((change_truth, truth), (change_results, results)):
         if change is not None:
             change(document)
-    assert score.main([*write(tmp_path, truth, results), "--no-java"]) == 2
+    assert sightline("score", [*write(tmp_path, truth, results), "--no-java"]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("DataError: ")
     assert all(text in err for text in said), err

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pipeline.measuring import score
 from pipeline.measuring.scorers import Inputs
+from tests.command import sightline
 
 
 def write(folder: Path, maps: dict, mode: str = "P") -> Path:
@@ -28,7 +29,7 @@ def write(folder: Path, maps: dict, mode: str = "P") -> Path:
 
 
 def scored(capsys, truth: Path, predictions: Path, *more: str) -> dict:
-    assert score.main(["segmentation", "--truth", str(truth), "--predictions", str(predictions), *more]) == 0
+    assert sightline("score", ["segmentation", "--truth", str(truth), "--predictions", str(predictions), *more]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -94,28 +95,31 @@ def test_the_ignored_label_and_the_classes_are_the_users_to_name(tmp_path, capsy
     assert "11 ignored" in document["variant"]
     document = scored(capsys, truth, found, "--ignore-index", "11", "--num-classes", "5")
     assert [*document["per_class"]] == ["0", "1", "2", "3", "4"]
-    assert score.main(["segmentation", "--truth", str(truth), "--predictions", str(found), "--num-classes", "3"]) == 2
+    assert (
+        sightline("score", ["segmentation", "--truth", str(truth), "--predictions", str(found), "--num-classes", "3"])
+        == 2
+    )
     assert "a label is not a class id: 11" in capsys.readouterr().err
     (tmp_path / "names.txt").write_text("sky\nroad\n")
     command = ["segmentation", "--truth", str(truth), "--predictions", str(found)]
-    assert score.main([*command, "--ignore-index", "11", "--class-names", str(tmp_path / "names.txt")]) == 2
+    assert sightline("score", [*command, "--ignore-index", "11", "--class-names", str(tmp_path / "names.txt")]) == 2
     assert "a label is not a class id: 2" in capsys.readouterr().err
 
 
 def test_classes_without_a_pixel_and_truths_of_one_label_are_told(tmp_path, capsys) -> None:
     truth = write(tmp_path / "t", {"a": [[0, 1]]})
     command = ["segmentation", "--truth", str(truth), "--predictions", str(truth)]
-    assert score.main([*command, "--class-names", "a,b,c"]) == 0
+    assert sightline("score", [*command, "--class-names", "a,b,c"]) == 0
     assert "1 of 3 classes have no pixel in" in capsys.readouterr().err
     write(tmp_path / "t", {"a": [[0, 0]]})
-    assert score.main(command) == 0
+    assert sightline("score", command) == 0
     assert "shows label 0 alone" in capsys.readouterr().err
 
 
 def test_masks_of_0_and_255_are_no_perfect_score(tmp_path, capsys) -> None:
     truth = write(tmp_path / "t", {"a": [[0, 255]]}, "L")
     empty = write(tmp_path / "f", {"a": [[0, 0]]}, "L")
-    assert score.main(["segmentation", "--truth", str(truth), "--predictions", str(empty)]) == 2
+    assert sightline("score", ["segmentation", "--truth", str(truth), "--predictions", str(empty)]) == 2
     assert "--ignore-index none" in capsys.readouterr().err
     assert scored(capsys, truth, truth, "--ignore-index", "none")["mean_iou"] == 1
     assert scored(capsys, truth, empty, "--ignore-index", "none")["mean_iou"] == 0.25
@@ -144,7 +148,9 @@ def test_bad_files(tmp_path, capsys, file, change, said) -> None:
     for folder in "tf":
         write(tmp_path / folder, {"a": [[0, 1], [1, 255 if folder == "t" else 1]], "b": [[0, 0], [1, 1]]})
     change(tmp_path / file)
-    assert score.main(["segmentation", "--truth", str(tmp_path / "t"), "--predictions", str(tmp_path / "f")]) == 2
+    assert (
+        sightline("score", ["segmentation", "--truth", str(tmp_path / "t"), "--predictions", str(tmp_path / "f")]) == 2
+    )
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("DataError: ")
     assert all(text in err for text in said), err

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.measuring import score
 from pipeline.measuring.scorers import Inputs
+from tests.command import sightline
 
 
 def write(folder, truth: str | bytes, found: str | bytes) -> list[str]:
@@ -23,7 +24,7 @@ def test_equals_the_hand_made_rates(shared_dir, tmp_path, capsys) -> None:
     assert len(cases) == 6
     for case in cases:
         expected = next(case[name] for name in ("cer", "cer_exact", "cer_nfc") if name in case)
-        assert score.main(write(tmp_path, case["ref"] + "\n", case["hyp"] + "\n")) == 0
+        assert sightline("score", write(tmp_path, case["ref"] + "\n", case["hyp"] + "\n")) == 0
         document = json.loads(capsys.readouterr().out)
         assert document["CER"] == pytest.approx(expected, abs=1e-12), case
 
@@ -31,7 +32,7 @@ def test_equals_the_hand_made_rates(shared_dir, tmp_path, capsys) -> None:
 def test_lines_with_ids_are_matched_by_id(tmp_path, capsys) -> None:
     truth = "w1\tone\nw2\ttwo words\nw3\t\n"
     found = "\ufeffw3\t\nw2\ttwo wards\nw1\tone\n"
-    assert score.main(write(tmp_path, truth, found)) == 0
+    assert sightline("score", write(tmp_path, truth, found)) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["CER"] == pytest.approx(1 / 12)
     assert document["WER"] == pytest.approx(1 / 3)
@@ -41,19 +42,19 @@ def test_lines_with_ids_are_matched_by_id(tmp_path, capsys) -> None:
 
 
 def test_a_text_may_hold_tabs(tmp_path, capsys) -> None:
-    assert score.main(write(tmp_path, "1\ta\tb\n", "1\ta\tb\n")) == 0
+    assert sightline("score", write(tmp_path, "1\ta\tb\n", "1\ta\tb\n")) == 0
     assert json.loads(capsys.readouterr().out)["word_accuracy"] == 1.0
-    assert score.main(write(tmp_path, "a\tb\nc\n", "a\tb\nc\n")) == 0  # not every line: plain text
+    assert sightline("score", write(tmp_path, "a\tb\nc\n", "a\tb\nc\n")) == 0  # not every line: plain text
     assert json.loads(capsys.readouterr().out)["CER"] == 0.0
 
 
 def test_one_windows_file_is_no_error_in_each_line(tmp_path, capsys) -> None:
-    assert score.main(write(tmp_path, "a\r\nb\r\n", "a\nb\n")) == 0
+    assert sightline("score", write(tmp_path, "a\r\nb\r\n", "a\nb\n")) == 0
     assert json.loads(capsys.readouterr().out)["CER"] == 0.0
 
 
 def test_nothing_to_read_has_no_rate(tmp_path, capsys) -> None:
-    assert score.main(write(tmp_path, "\n", "abc\n")) == 0
+    assert sightline("score", write(tmp_path, "\n", "abc\n")) == 0
     assert json.loads(capsys.readouterr().out)["CER"] is None
 
 
@@ -72,7 +73,7 @@ def test_nothing_to_read_has_no_rate(tmp_path, capsys) -> None:
     ],
 )
 def test_bad_files(tmp_path, capsys, truth, found, said) -> None:
-    assert score.main(write(tmp_path, truth, found)) == 2
+    assert sightline("score", write(tmp_path, truth, found)) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("DataError: ")
     assert all(text in err for text in said), err

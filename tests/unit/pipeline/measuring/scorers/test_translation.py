@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.measuring import score
 from pipeline.measuring.scorers import Inputs
+from tests.command import sightline
 
 
 @pytest.mark.parametrize("system", ["online-A.0", "uedin-nmt.4722"])
@@ -17,7 +18,10 @@ def test_equals_the_published_systems(shared_dir, capsys, system) -> None:
     name = f"newstest2017.{system}.en-de"
     expected = json.loads((folder / "expected.json").read_text())[name]
     found = folder / "systems" / f"{name}.txt"
-    assert score.main(["translation", "--truth", str(folder / "newstest2017-ref.de"), "--predictions", str(found)]) == 0
+    assert (
+        sightline("score", ["translation", "--truth", str(folder / "newstest2017-ref.de"), "--predictions", str(found)])
+        == 0
+    )
     out, err = capsys.readouterr()
     document = json.loads(out)
     assert document["BLEU"] == pytest.approx(expected["BLEU_13a_cased"], abs=1e-12)
@@ -38,7 +42,7 @@ def test_a_folder_of_references(shared_dir, tmp_path, capsys) -> None:
     (tmp_path / "refs" / ".hidden").write_text("nothing")
     (tmp_path / "found.txt").write_text("\n".join(case["sys"]))  # without a last line feed
     arguments = ["--truth", str(tmp_path / "refs"), "--predictions", str(tmp_path / "found.txt"), "--bootstrap", "50"]
-    assert score.main(["translation", *arguments]) == 0
+    assert sightline("score", ["translation", *arguments]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["BLEU"] == pytest.approx(case["score"], abs=1e-12)
     assert document["signature"].split("|version")[0] == case["signature"].split("|version")[0]
@@ -62,7 +66,7 @@ def test_bad_files(tmp_path, capsys, truth, found, said) -> None:
         if content is not None:
             (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     files = ["--truth", str(tmp_path / "truth.txt"), "--predictions", str(tmp_path / "found.txt")]
-    assert score.main(["translation", *files]) == 2
+    assert sightline("score", ["translation", *files]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("DataError: ")
     assert all(text in err for text in said), err
@@ -72,7 +76,7 @@ def test_an_empty_folder_of_references(tmp_path, capsys) -> None:
     (tmp_path / "refs").mkdir()
     (tmp_path / "found.txt").write_text("a\n")
     files = ["--truth", str(tmp_path / "refs"), "--predictions", str(tmp_path / "found.txt")]
-    assert score.main(["translation", *files]) == 2
+    assert sightline("score", ["translation", *files]) == 2
     assert "no reference file in this folder" in capsys.readouterr().err
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.measuring import score
 from pipeline.measuring.scorers import Inputs
+from tests.command import sightline
 
 PAIRS = [{"qa_id": 5 + i, "type": kind, "answer": f"It is {i}."} for i, kind in enumerate(["what", "who", "who"])]
 RESULTS = [{"qa_id": pair["qa_id"], "candidates": [{"answer": pair["answer"].upper()}]} for pair in PAIRS]
@@ -30,7 +31,7 @@ def published(pairs) -> dict:
 def test_equals_the_official_script(shared_dir, tmp_path, capsys, shape) -> None:
     golden = json.loads((shared_dir / "golden/official/v7w/golden_visual7w.json").read_text())
     arguments = write(tmp_path, shape(golden["pairs"]), golden["results"])
-    assert score.main([*arguments, "--bootstrap", "20"]) == 0
+    assert sightline("score", [*arguments, "--bootstrap", "20"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["overall"] == 0.5
     by_type = {"how": 1.0, "what": 0.5, "when": 1.0, "where": 0.0, "who": 0.0}
@@ -45,7 +46,7 @@ def test_an_image_is_drawn_with_all_its_questions(tmp_path, capsys) -> None:
     """With one image every resample is the split itself; pairs without an image are drawn alone."""
     results = [RESULTS[0], {**RESULTS[1], "candidates": [{"answer": "wrong"}]}, RESULTS[2]]
     for truth, ends in (({"images": [{"image_id": 1, "qa_pairs": PAIRS}]}, [2 / 3, 2 / 3]), (PAIRS, [0, 1])):
-        assert score.main([*write(tmp_path, truth, results), "--bootstrap", "400"]) == 0
+        assert sightline("score", [*write(tmp_path, truth, results), "--bootstrap", "400"]) == 0
         assert json.loads(capsys.readouterr().out)["intervals"]["overall"] == pytest.approx(ends)
 
 
@@ -55,7 +56,7 @@ def test_a_year_may_be_a_number_and_only_the_first_candidate_counts(tmp_path, ca
         {"qa_id": 1, "candidates": [{"answer": "dawn."}, {"answer": "dusk."}]},
         {"qa_id": 0, "candidates": [{"answer": "1999"}]},
     ]
-    assert score.main(write(tmp_path, truth, results)) == 0
+    assert sightline("score", write(tmp_path, truth, results)) == 0
     assert json.loads(capsys.readouterr().out)["overall"] == 0.5
 
 
@@ -66,12 +67,12 @@ def test_the_splits_that_are_answered_count_whole(tmp_path, capsys) -> None:
         for i, split in enumerate(["train", "test", "test"])
     ]
     arguments = write(tmp_path, {"images": images}, RESULTS[1:])
-    assert score.main(arguments) == 0
+    assert sightline("score", arguments) == 0
     out, err = capsys.readouterr()
     document = json.loads(out)
     assert (document["overall"], document["num_items"]) == (1.0, 2)
     assert "split test: 2 of the 3 questions" in err
-    assert score.main(write(tmp_path, {"images": images}, RESULTS[2:])) == 2
+    assert sightline("score", write(tmp_path, {"images": images}, RESULTS[2:])) == 2
     assert "missing qa_id (1 of 2): [6]" in capsys.readouterr().err
 
 
@@ -103,7 +104,7 @@ def test_bad_files(tmp_path, capsys, change_truth, change_results, said) -> None
     for change, entries in ((change_truth, truth), (change_results, results)):
         if change is not None:
             change(entries)
-    assert score.main(write(tmp_path, truth, results)) == 2
+    assert sightline("score", write(tmp_path, truth, results)) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("DataError: ")
     assert all(text in err for text in said), err
@@ -122,7 +123,7 @@ def test_bad_files(tmp_path, capsys, change_truth, change_results, said) -> None
     ],
 )
 def test_a_truth_of_another_shape(tmp_path, capsys, truth, said) -> None:
-    assert score.main(write(tmp_path, truth, RESULTS)) == 2
+    assert sightline("score", write(tmp_path, truth, RESULTS)) == 2
     err = capsys.readouterr().err
     assert all(text in err for text in [*said, "truth.json"]), err
 

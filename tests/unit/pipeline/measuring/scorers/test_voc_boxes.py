@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.measuring import score
 from pipeline.measuring.scorers import Inputs
+from tests.command import sightline
 
 XML = "<annotation>{}</annotation>"
 OBJECT = (
@@ -41,7 +42,7 @@ def write_found(folder: Path, rows, prefix: str = "comp3_det_val_") -> Path:
 
 
 def scored(capsys, truth: Path, predictions: Path, *more: str) -> dict:
-    assert score.main(["voc-boxes", "--truth", str(truth), "--predictions", str(predictions), *more]) == 0
+    assert sightline("score", ["voc-boxes", "--truth", str(truth), "--predictions", str(predictions), *more]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -118,7 +119,7 @@ def test_absent_classes_and_missing_files(tmp_path, capsys) -> None:
     truth = write_truth(tmp_path / "t", ["a"], objects)
     found = write_found(tmp_path / "f", [("a", "cat", 0.5, 1, 1, 10, 10), ("a", "cow", 0.5, 1, 1, 10, 10)])
     arguments = ["voc-boxes", "--truth", str(truth), "--predictions", str(found)]
-    assert score.main(arguments) == 0
+    assert sightline("score", arguments) == 0
     out, err = capsys.readouterr()
     document = json.loads(out)
     assert document["per_class"] == {
@@ -183,7 +184,7 @@ def test_bad_files(tmp_path, capsys, file, content, said) -> None:
     write_found(tmp_path / "f", [("a", "cat", 0.5, 1, 1, 10, 10)])
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert score.main(["voc-boxes", "--truth", str(tmp_path / "t"), "--predictions", str(tmp_path / "f")]) == 2
+    assert sightline("score", ["voc-boxes", "--truth", str(tmp_path / "t"), "--predictions", str(tmp_path / "f")]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("DataError: ")
     assert all(text in err for text in said), err
@@ -212,7 +213,10 @@ def test_bad_json(tmp_path, capsys, change, said) -> None:
     write_truth(tmp_path / "t", ["a"], [("a", "cat", 1, 1, 10, 10, 0)])
     entry = {key: value for key, value in {**GOOD, **change}.items() if value is not ...}
     (tmp_path / "f.json").write_text(json.dumps([GOOD, entry]))
-    assert score.main(["voc-boxes", "--truth", str(tmp_path / "t"), "--predictions", str(tmp_path / "f.json")]) == 2
+    assert (
+        sightline("score", ["voc-boxes", "--truth", str(tmp_path / "t"), "--predictions", str(tmp_path / "f.json")])
+        == 2
+    )
     err = capsys.readouterr().err
     assert all(text in err for text in ["f.json", *said]), err
 
@@ -229,7 +233,7 @@ def test_folders_without_anything(tmp_path, capsys) -> None:
         (tmp_path, tmp_path / "notes" / "readme.txt", "several data sets: ['t']"),
         (tmp_path / "empty", write_found(tmp_path / "f", [("a", "cat", 0.5, 1, 1, 2, 2)]), "no .xml file"),
     ):
-        assert score.main(["voc-boxes", "--truth", str(truth_path), "--predictions", str(found)]) == 2
+        assert sightline("score", ["voc-boxes", "--truth", str(truth_path), "--predictions", str(found)]) == 2
         assert said in capsys.readouterr().err
 
 

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from pipeline.measuring import score
 from pipeline.measuring.scorers import Inputs
+from tests.command import sightline
 
 
 def scored(capsys, questions: Path, annotations: Path, results: Path, *more: str) -> dict:
     files = ["--questions", str(questions), "--truth", str(annotations), "--predictions", str(results)]
-    assert score.main(["vqa", *files, *more]) == 0
+    assert sightline("score", ["vqa", *files, *more]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -125,7 +126,7 @@ def changed(name: str, change) -> dict:
 def test_bad_files(tmp_path, capsys, name, change, said) -> None:
     questions, annotations, results = write(tmp_path, changed(name, change))
     files = ["--questions", str(questions), "--truth", str(annotations), "--predictions", str(results)]
-    assert score.main(["vqa", *files]) == 2
+    assert sightline("score", ["vqa", *files]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("DataError: ")
     assert all(text in err for text in said), err
@@ -154,7 +155,7 @@ def test_an_image_is_drawn_with_all_its_questions(tmp_path, capsys) -> None:
 def test_swapped_files_are_told(tmp_path, capsys) -> None:
     questions, annotations, results = write(tmp_path, documents(ITEMS))
     files = ["--questions", str(annotations), "--truth", str(questions), "--predictions", str(results)]
-    assert score.main(["vqa", *files]) == 2
+    assert sightline("score", ["vqa", *files]) == 2
     err = capsys.readouterr().err
     assert "'questions' is missing: ['annotations']" in err and "annotations.json: top level" in err
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from contracts.errors import ConfigError
-from pipeline.training.train_code import code_digest
+from pipeline.settings.code import code_digest
 
 RUN = {"task": {"name": "segmentation"}, "model": {"name": "fcn"}}
 
@@ -56,10 +56,10 @@ def test_without_a_dvc_yaml_all_code_counts(code, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("stages: {train: {}}", "no list of what training depends on"),
-        ("[", "no list of what training depends on"),
+        ("stages: {train: {}}", "no list of what the stage train depends on"),
+        ("[", "no list of what the stage train depends on"),
         ("stages: {train: {do: {deps: [pipeline/none.py]}}}", "(?s)no such file or folder.*none.py"),
-        ("stages: {train: {do: {deps: ['pipeline/${item.nobody}.py']}}}", "(?s)no run has.*nobody"),
+        ("stages: {train: {do: {deps: ['pipeline/${item.nobody}.py']}}}", "(?s)no data set or run has.*nobody"),
     ],
 )
 def test_a_damaged_list_is_told(code, text, message):

@@ -1,0 +1,93 @@
+"""What a trained model is asked with: the inputs that a task names, as they are given and as parts of a record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from contracts.errors import ConfigError
+from contracts.records import Question, Record, Role, Sentence
+
+InputName = Literal["image", "question", "text", "source"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextInput:
+    """A text that a model is asked with.
+
+    Attributes:
+        says: what it is, for a command's help.
+        parts: the text -> fields of a record.
+        of: a record -> the text, None where it has none.
+    """
+
+    says: str
+    parts: Callable[[str], dict[str, Any]]
+    of: Callable[[Record], str | None]
+
+
+def _sentence(role: Role, says: str) -> TextInput:
+    def of(record: Record) -> str | None:
+        found = record.sentence(role)
+        return None if found is None else found.text
+
+    return TextInput(says=says, parts=lambda text: {"sentences": (Sentence(role=role, text=text),)}, of=of)
+
+
+# All inputs but `image`, the bytes of a JPEG or PNG file.
+TEXT_INPUTS: dict[str, TextInput] = {
+    "question": TextInput(
+        says="the question to answer",
+        parts=lambda text: {"questions": (Question(question_id=0, text=text),)},
+        of=lambda record: record.questions[0].text if record.questions else None,
+    ),
+    "text": _sentence("text", "the text to read"),
+    "source": _sentence("source", "the sentence to translate"),
+}
+
+
+def check_inputs(given: Mapping[str, Any], wanted: Sequence[InputName], where: str) -> None:
+    """Refuse, by name, what a model needs and is not given (a text without a visible character is none), and what it
+    is given and does not take.
+
+    Raises:
+        ConfigError: in both cases.
+    """
+    takes = " and ".join(wanted)
+    for name in wanted:
+        value = given.get(name)
+        if not (value.strip() if isinstance(value, str) else value):
+            fix = "name a JPEG or PNG file" if name == "image" else f'--{name} "{TEXT_INPUTS[name].says}"'
+            raise ConfigError(f"{_a(name)} is missing", where=where, allowed=takes, fix=fix)
+        if isinstance(value, str) == (name == "image"):
+            kind = "the bytes of a file" if name == "image" else "text"
+            raise ConfigError(f"{_a(name)} is of the wrong kind", value=type(value).__name__, where=where, allowed=kind)
+    for other in sorted(given.keys() - set(wanted)):
+        shown = {"value": given[other]} if isinstance(given[other], str) else {}
+        raise ConfigError(f"this model takes no {other}", where=where, allowed=takes, fix="leave it out", **shown)
+
+
+def text_parts(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The texts of checked inputs as fields of a record."""
+    parts: dict[str, Any] = {}
+    for name, text_input in TEXT_INPUTS.items():
+        if name in given:
+            for field, values in text_input.parts(given[name]).items():
+                parts[field] = (*parts.get(field, ()), *values)
+    return parts
+
+
+def inputs_of(record: Record, wanted: Sequence[InputName]) -> dict[str, Any]:
+    """What a record would be asked with.
+
+    Raises:
+        ConfigError: it lacks one of them.
+    """
+    given: dict[str, Any] = {name: record.image if name == "image" else TEXT_INPUTS[name].of(record) for name in wanted}
+    check_inputs(given, wanted, f"record {record.key}")
+    return given
+
+
+def _a(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

@@ -1,0 +1,285 @@
+"""`sightline`: every command of this project.
+
+What a command does is imported when it is asked for, so that `--help` is quick. Exit codes: 0; 1 where something was
+looked for and found wanting; 2 for an error that the user can mend, told in full without a traceback; 130 when
+interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer import Argument, Option
+
+from pipeline.system.guard import UMASK_HELP, ended_plainly, guard_process
+
+_HERE = Path(__file__).resolve().parent
+
+
+def _names(folder: str) -> str:
+    """Of parts, for a help text: files, so that nothing is imported to list them."""
+    return ", ".join(sorted(path.stem for path in (_HERE / folder).glob("[!_]*.py")))
+
+
+app = typer.Typer(
+    help="From raw vision-and-language data to registered models. Run it in a project's folder.",
+    epilog=UMASK_HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # rich alone would take longer than all of --help
+    pretty_exceptions_enable=False,  # they show values, secrets too
+    # Without the default, typer asks pydantic whether "no --help" is a truth, which takes as long as all else.
+    context_settings={"help_option_names": ["-h", "--help"], "default_map": {"help": False}},
+)
+
+Dataset = Annotated[str, Argument(metavar="DATASET", help="a data set of params.yaml", show_default=False)]
+Run = Annotated[str, Argument(metavar="RUN", help="a run of params.yaml", show_default=False)]
+
+
+def command(name: str, **settings: Any) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
+    """Make a function a command: guarded before it does anything, and ended as the head of this file says."""
+
+    def register(work: Callable[..., int | None]) -> Callable[..., None]:
+        @functools.wraps(work)
+        def framed(*arguments: Any, **keywords: Any) -> None:
+            with ended_plainly():
+                guard_process()
+                code = work(*arguments, **keywords)
+            sys.exit(code or 0)
+
+        return app.command(name, **settings)(framed)
+
+    return register
+
+
+@command("check")
+def check(
+    out: Annotated[Path | None, Option(metavar="FILE", help="written when all is well: DVC's output")] = None,
+    settings: Annotated[Path | None, Option(metavar="FOLDER", help="for the resolved settings of every run")] = None,
+    code: Annotated[Path | None, Option(metavar="FOLDER", help="for a digest of the code of every stage")] = None,
+) -> None:
+    """Tell every mistake in params.yaml at once, without running anything."""
+    from pipeline.settings.check import run
+    from pipeline.settings.outline import with_outlines
+
+    with_outlines(lambda: run(out, settings, code))
+
+
+@command("init")
+def init(
+    folder: Annotated[Path, Argument(help="a new or empty folder", show_default=False)],
+    data: Annotated[Path, Option(metavar="FOLDER", help="the data, read where it lies")],
+    task: Annotated[str, Option(metavar="TASK", help=_names("../lightning_modules/tasks"))],
+    source: Annotated[
+        str | None, Option(metavar="SOURCE", help=f"{_names('ingest/sources')}; found out where it is not given")
+    ] = None,
+) -> None:
+    """Write a project for data of your own, anywhere: it runs as it stands, by `sightline repro` in its folder."""
+    from pipeline.ingest.new_project import write_project
+
+    write_project(folder, data, task, source)
+
+
+@command("repro", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def repro(context: typer.Context) -> None:
+    """Check params.yaml, then run what changed: data, shards, training, evaluation, registration.
+
+    Arguments are those of `dvc repro`, such as `register@my_run`.
+    """
+    from pipeline.settings.check import run
+    from pipeline.settings.code import CODE, PACKAGES
+    from pipeline.settings.outline import with_outlines
+    from pipeline.tracking.lineage import VARIABLES, commit_of
+
+    with_outlines(lambda: run(None, None))
+    told = any(os.environ.get(name) for name in VARIABLES) or any(Path(package).is_dir() for package in PACKAGES)
+    environment = {**os.environ, **({} if told else commit_of(CODE))}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    # The umask goes with it, so that DVC's cache is the user's, too.
+    os.execve(sys.executable, [sys.executable, "-m", "dvc", "repro", *context.args], environment)
+
+
+@command("predict")
+def predict(
+    model: Annotated[
+        str,
+        Argument(
+            help="a run, models:/name@alias, models:/name/version, runs:/id/model or a .ckpt file", show_default=False
+        ),
+    ],
+    images: Annotated[
+        list[Path] | None, Argument(metavar="IMAGE...", help="JPEG or PNG files", show_default=False)
+    ] = None,
+    question: Annotated[str | None, Option(help="the question to answer, where the model takes one")] = None,
+    text: Annotated[str | None, Option(help="the text to read, where the model takes one")] = None,
+    source: Annotated[str | None, Option(help="the sentence to translate, where the model takes one")] = None,
+    out: Annotated[Path, Option(help="folder of the pictures")] = Path("predictions"),
+    trust: Annotated[
+        bool, Option("--trust", help="run the code of a model that this project did not register")
+    ] = False,
+    label: Annotated[str | None, Option(hidden=True)] = None,
+) -> int:
+    """Predict for image files with a trained run or a registered model; print one JSON document, draw pictures.
+
+    A run's name stands for its best checkpoint, read with the code of this project. An MLflow URI stands for a model
+    with the code that it ships, which runs in a process of its own, and only if this project registered it or with
+    --trust.
+    """
+    from pipeline.predicting.predict import Request, run
+
+    given = {"question": question, "text": text, "source": source}
+    texts = {name: value for name, value in given.items() if value is not None}
+    return run(Request(model=model, images=images or (), texts=texts, out=out, trust=trust, label=label))
+
+
+@command("score")
+def score(
+    task: Annotated[
+        str, Argument(metavar="TASK", help=_names("measuring/scorers").replace("_", "-"), show_default=False)
+    ],
+    truth: Annotated[Path | None, Option(metavar="PATH", help="annotation file or folder")] = None,
+    predictions: Annotated[Path | None, Option(metavar="PATH", help="result file or folder")] = None,
+    questions: Annotated[Path | None, Option(metavar="PATH", help="question file (vqa only)")] = None,
+    out: Annotated[Path | None, Option(metavar="FILE", help="write the document there as well")] = None,
+    bootstrap: Annotated[
+        int, Option(metavar="N", help="add 95 % intervals from N resamples (1000 is usual)", show_default=False)
+    ] = 0,
+    iou: Annotated[
+        float | None, Option(metavar="X", help="least IoU of a hit; 0.5, the kit's, if not given (voc-boxes only)")
+    ] = None,
+    ignore_index: Annotated[
+        str | None,
+        Option(metavar="N", help="label of the truth that does not count, or `none`; default 255 (segmentation only)"),
+    ] = None,
+    num_classes: Annotated[int | None, Option(metavar="K", help="labels are 0 to K - 1 (segmentation only)")] = None,
+    class_names: Annotated[
+        str | None,
+        Option(metavar="NAMES", help="of labels 0, 1, ..: a,b,c or a file with a name a line (segmentation only)"),
+    ] = None,
+    no_java: Annotated[bool, Option("--no-java", help="leave METEOR and SPICE out (captions only)")] = False,
+) -> int:
+    """Score anybody's predictions in an official result format; print one JSON document.
+
+    It has every metric under its official name, what it is measured on, which variant it is and what computed it; a
+    metric that cannot be computed here says why. Nothing else goes to stdout.
+    """
+    from pipeline.measuring.score import Request, run
+
+    return run(
+        Request(
+            task=task,
+            truth=truth,
+            predictions=predictions,
+            questions=questions,
+            out=out,
+            bootstrap=bootstrap,
+            iou=iou,
+            ignore_index=ignore_index,
+            num_classes=num_classes,
+            class_names=class_names,
+            no_java=no_java,
+        )
+    )
+
+
+@command("ledger")
+def ledger(run: Run) -> int:
+    """Check what `train.ledger: true` wrote down: every sample once an epoch. Exit code 1: not so."""
+    from pipeline.training.ledger import report
+
+    return report(run)
+
+
+@command("ui")
+def ui(
+    port: Annotated[int, Option()] = 5000,
+    host: Annotated[str, Option(help="another address shows everything to whoever reaches it")] = "127.0.0.1",
+) -> None:
+    """Open the MLflow UI on what was trained."""
+    from pipeline.tracking.ui import open_ui
+
+    open_ui(host, port)
+
+
+@command("heal")
+def heal(
+    outputs: Annotated[
+        list[str] | None, Argument(metavar="[OUTPUT]...", help="such as data/shards/coco; default: everything")
+    ] = None,
+    yes: Annotated[bool, Option("--yes", help="remove what is damaged; then `dvc pull`, or `dvc repro`")] = False,
+) -> int:
+    """Find damaged data that DVC takes for whole. Exit code 1: something is damaged.
+
+    DVC trusts a cached object by its name, and a file of an output by its size and time. Here every byte is read. An
+    output that DVC itself sees as changed is left alone: `dvc repro` settles that.
+    """
+    from pipeline.system.heal import run
+
+    return run(outputs or (), remove_them=yes)
+
+
+@command("verify")
+def verify(
+    dataset: Dataset,
+    split: Annotated[list[str] | None, Option(help="train, val or test; all of them if it is not given")] = None,
+) -> None:
+    """Read the shards of a data set with webdataset, as a second opinion, and tell each damage."""
+    from pipeline.shards.verify import verify_dataset
+    from pipeline.system.project import Project
+
+    verify_dataset(Project.here(), dataset, split)
+
+
+@command("convert")
+def convert(
+    dataset: Dataset,
+    format_name: Annotated[str, Argument(metavar="FORMAT", help=_names("shards/formats"), show_default=False)],
+    folder: Annotated[Path, Argument(help="a new folder", show_default=False)],
+    split: Annotated[list[str] | None, Option(help="train, val or test; all of them if it is not given")] = None,
+) -> None:
+    """Write a data set's shards in the format of another tool. What the format cannot say is counted."""
+    from pipeline.shards.convert import convert
+    from pipeline.system.project import Project
+
+    convert(Project.here(), dataset, format_name, folder, split)
+
+
+@command("clean-state")
+def clean_state(
+    dry_run: Annotated[bool, Option("--dry-run", help="only say what would be removed")] = False,
+) -> None:
+    """Remove training states that no run goes on from, and extracted downloads."""
+    from pipeline.training.clean_state import run
+
+    run(dry_run=dry_run)
+
+
+@command("clean-store")
+def clean_store(
+    dataset: Dataset,
+    days: Annotated[float, Option(help="keep what is younger: it may be in use")] = 30.0,
+    yes: Annotated[bool, Option("--yes", help="delete; without it they are only listed")] = False,
+) -> None:
+    """Delete shards in an object store that no revision of dvc.lock names."""
+    from pipeline.shards.clean_store import run
+
+    run(dataset, days, delete=yes)
+
+
+@command("stage")
+def stage(
+    stage: Annotated[Literal["fetch", "shard", "vocab", "train", "evaluate", "register"], Argument(show_default=False)],
+    name: Annotated[str, Argument(help="a data set (fetch, shard, vocab) or a run", show_default=False)],
+) -> None:
+    """Run one stage, as dvc.yaml does; what DVC knows of it stays as it was."""
+    os.execv(sys.executable, [sys.executable, "-m", f"pipeline.stages.{stage}", name])
+
+
+if __name__ == "__main__":
+    app(prog_name="sightline")

@@ -1,0 +1,42 @@
+"""What is the same for all records of a data set at the door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts.raw import ImagePart
+from pipeline.ingest.door.images import MAX_PIXELS, Exif, read_bytes
+from pipeline.ingest.door.shrink import Shrink
+from pipeline.system.reading import check_folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoorConfig:
+    """What is the same for all records of a data set.
+
+    Args:
+        root: the data set's folder, which every node that opens files must have, and that no file may lie outside of;
+            None where that is not known.
+        follow_links: files may be links that lead out of `root`.
+        max_pixels: of an image, mask or frame; compared with what its header announces, before it is decoded.
+        shrink: how large images are made smaller; None keeps them.
+        exif: what an orientation tag means for the annotations (`pipeline/ingest/door/images.py`).
+    """
+
+    root: Path | None = None
+    follow_links: bool = False
+    max_pixels: int = MAX_PIXELS
+    shrink: Shrink | None = None
+    exif: Exif = "auto"
+
+    def check_root(self) -> None:
+        """Raise DataError unless this host has `root`."""
+        if self.root is not None:
+            check_folder(self.root)
+
+    def read(self, path: Path, missing: str, part: ImagePart | None = None) -> bytes:
+        return read_bytes(path, missing, self.root, follow_links=self.follow_links, part=part)
+
+
+DEFAULT_DOOR = DoorConfig()

@@ -1,0 +1,134 @@
+"""Every model is built from its spec and called as its family's protocol says: a new model needs no line here, a new
+family an example of its spec and a call."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_modules.base.families import (
+    AnswererSpec,
+    CaptionerSpec,
+    ClassifierSpec,
+    DetectorSpec,
+    InstanceSegmenterSpec,
+    SegmenterSpec,
+    Spec,
+)
+from pipeline.settings import discover
+
+B, SIDE = 2, 64
+IMAGES = torch.arange(B * 3 * SIDE * SIDE).reshape(B, 3, SIDE, SIDE).remainder(251).to(torch.uint8)
+OBJECTS = {"num_foreground_classes": 3, "image_size": SIDE}
+EXAMPLES: dict[type[Spec], Spec] = {
+    ClassifierSpec: ClassifierSpec(num_classes=5),
+    SegmenterSpec: SegmenterSpec(num_classes=4),
+    DetectorSpec: DetectorSpec(**OBJECTS),
+    InstanceSegmenterSpec: InstanceSegmenterSpec(**OBJECTS),
+    CaptionerSpec: CaptionerSpec(vocabulary_size=11),
+    AnswererSpec: AnswererSpec(vocabulary_size=11, num_answers=7),
+}
+
+
+def built(name: str) -> tuple[torch.nn.Module, Spec]:
+    module = discover.load("model", name, where="test")
+    spec = EXAMPLES[module.Model.spec_class]
+    torch.manual_seed(0)
+    return module.Model(module.Config(), spec), spec
+
+
+def parameters(function: Any) -> list[tuple[str, Any, bool]]:
+    """Name, kind, and whether it may be left out."""
+    found = inspect.signature(function).parameters.values()
+    return [(p.name, p.kind, p.default is not p.empty) for p in found]
+
+
+@pytest.mark.parametrize("name", discover.names("model"))
+def test_a_model_has_its_protocols_methods(name):
+    cls = discover.load("model", name, where="test").Model
+    protocol = cls.spec_class.protocol
+    methods = [n for n, m in vars(protocol).items() if inspect.isfunction(m) and (n == "__call__" or n[0] != "_")]
+    assert methods
+    for method in methods:
+        own = getattr(cls, "forward" if method == "__call__" else method)
+        assert parameters(own) == parameters(getattr(protocol, method)), f"{name}.{method}"
+
+
+def classify(model: Any, spec: ClassifierSpec) -> None:
+    assert is_float(model(IMAGES), B, spec.num_classes)
+
+
+def segment(model: Any, spec: SegmenterSpec) -> None:
+    assert is_float(model(IMAGES[..., :50, :33]), B, spec.num_classes, 50, 33)
+
+
+def detect(model: Any, spec: DetectorSpec | InstanceSegmenterSpec) -> None:
+    masks = torch.zeros(1, SIDE, SIDE, dtype=torch.uint8)
+    masks[:, 8:40, 8:40] = 1
+    target = {"boxes": torch.tensor([[8.0, 8, 40, 40]]), "labels": torch.tensor([2]), "ignored": torch.zeros(0, 4)}
+    none = {name: value[:0] for name, value in {**target, "masks": masks}.items()}
+    losses, found = model(IMAGES, [{**target, "masks": masks}, none], sizes=[(SIDE, SIDE), (40, SIDE)], detect=True)
+    assert losses and all(is_float(loss) for loss in losses.values())
+    assert len(found) == B
+    for one in found:
+        count = len(one["scores"])
+        assert is_float(one["boxes"], count, 4) and is_float(one["scores"], count)
+        assert one["labels"].dtype == torch.int64
+        assert bool(((one["labels"] >= 1) & (one["labels"] <= spec.num_foreground_classes)).all())
+        assert torch.equal(one["scores"], one["scores"].sort(descending=True).values)
+        assert ("masks" in one) == isinstance(spec, InstanceSegmenterSpec)
+    assert model(IMAGES)[0] == {} and model(IMAGES)[1] == []
+
+
+def caption(model: Any, spec: CaptionerSpec) -> None:
+    tokens = torch.tensor([[3, 4, 0], [5, 6, 7], [8, 9, 10]])
+    features = model.encode(IMAGES)
+    logits, attention = model.decode(features, tokens, torch.tensor([0, 0, 1]))
+    places = features.shape[-2] * features.shape[-1]
+    assert is_float(logits, 3, 3, spec.vocabulary_size) and is_float(attention, 3, 3, places)
+    memory, state = model.start(features)
+    assert all(len(part) == B for part in (*memory, *state))
+    logits, state, attention = model.step(memory, state, tokens[:B, 0])
+    assert is_float(logits, B, spec.vocabulary_size) and is_float(attention, B, places)
+    assert all(len(part) == B for part in state)
+
+
+def answer(model: Any, spec: AnswererSpec) -> None:
+    questions, images = torch.tensor([[3, 4, 5], [6, 0, 0], [7, 8, 0]]), torch.tensor([0, 1, 1])
+    assert is_float(model(IMAGES, questions, [3, 1, 2], images), 3, spec.num_answers)
+
+
+CALLS: dict[type[Spec], Any] = {
+    ClassifierSpec: classify,
+    SegmenterSpec: segment,
+    DetectorSpec: detect,
+    InstanceSegmenterSpec: detect,
+    CaptionerSpec: caption,
+    AnswererSpec: answer,
+}
+
+
+def is_float(x: torch.Tensor, *shape: int) -> bool:
+    return x.dtype == torch.float32 and x.shape == shape and bool(torch.isfinite(x).all())
+
+
+@pytest.mark.parametrize("name", discover.names("model"))
+def test_a_model_is_built_from_its_spec_and_does_what_the_protocol_says(name):
+    model, spec = built(name)
+    with torch.inference_mode():
+        CALLS[type(spec)](model.eval(), spec)
+
+
+def test_every_family_is_tested_here():
+    assert EXAMPLES.keys() == CALLS.keys() == set(Spec.__subclasses__())
+
+
+def test_what_settings_need_imports_no_torch():
+    for module in ("families", "optimizer"):
+        code = f"import sys, lightning_modules.base.{module}; sys.exit('torch' in sys.modules)"
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, module

@@ -1,0 +1,122 @@
+"""`sightline init`: a project outside the repository that runs as it stands, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.settings import discover
+from pipeline.settings.check import write_code
+from pipeline.settings.code import code_digest
+from pipeline.settings.params import read_params
+from pipeline.system.project import Project, read_json
+from tests.command import sightline
+
+
+@pytest.fixture
+def init(tiny_project: Project, tmp_path: Path) -> Callable[..., int]:
+    def run(data: str, task: str, *more: str, folder: Path = tmp_path / "new") -> int:
+        return sightline("init", [str(folder), "--data", str(tiny_project.root / data), "--task", task, *more])
+
+    return run
+
+
+def run(folder: Path, root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_new_project_runs_as_it_stands(init, tmp_path, root):
+    assert init("data/raw/voc", "detection") == 0
+    folder = tmp_path / "new"
+    assert "1 data sets, 1 runs, no mistakes" in run(folder, root, "check")
+    told = run(folder, root, "repro", "vocab@data")
+    assert "Running stage 'shard@data'" in told and "vocab data: 0 captions" in told
+    assert len(list((folder / "data/shards/data").glob("*.tar"))) >= 2
+    again = run(folder, root, "repro", "vocab@data")
+    assert again.count("Running stage") == 1, "check alone looks for changes"
+    for path in (folder / "dvc.yaml", folder / "params.yaml", folder / ".dvc/config"):
+        assert str(root) not in path.read_text(), "nothing in a project names the place of the code"
+    assert not (folder / ".git").exists() and (folder / "dvc.lock").is_file()
+
+
+def test_changed_code_runs_its_stages_again(init, tmp_path, code, monkeypatch):
+    """Through the digests that `check` writes: those of the stage alone whose code it is."""
+    assert init("data/raw/voc", "segmentation") == 0
+    params = read_params(tmp_path / "new")
+    monkeypatch.chdir(tmp_path / "new")
+    monkeypatch.setattr(
+        "pipeline.settings.check.code_digest", lambda *given, stage: code_digest(*given, code, stage=stage)
+    )
+
+    def digests() -> dict[str, str]:
+        write_code(params, tmp_path / "new/data/code")
+        files = (tmp_path / "new/data/code").rglob("*.json")
+        return {path.parent.name: read_json(path, "", "")["sha256"] for path in files}
+
+    before = digests()
+    assert before.keys() == {"fetch", "shard", "vocab", "train", "evaluate", "register"}
+    (code / "pipeline/measuring/charts.py").write_text("# another colour\n")
+    after = digests()
+    assert {stage for stage in before if before[stage] != after[stage]} == {"evaluate", "register"}
+
+
+@pytest.mark.parametrize("task", discover.names("task"))
+def test_every_task_gets_a_project_from_data_that_suits_it(init, tmp_path, task, flags_project):
+    data = {"classification": flags_project.root / "flags", "captioning": "data/raw/coco", "instances": "data/raw/coco"}
+    if task in ("vqa",):
+        assert init("data/raw/coco", task, "--source", "vqa") == 0
+    else:
+        assert init(data.get(task, "data/raw/voc"), task) == 0
+    params = yaml.safe_load((tmp_path / "new/params.yaml").read_text())
+    assert [run["task"]["name"] for run in params["runs"].values()] == [task]
+
+
+@pytest.mark.parametrize(
+    ("data", "task", "more", "said"),
+    [
+        ("data/raw/voc", "detektion", (), ["unknown task: 'detektion'", "did you mean 'detection'?"]),
+        ("data/raw/voc", "detection", ("--source", "cocoo"), ["unknown source: 'cocoo'", "did you mean 'coco'?"]),
+        ("data/raw/nothing", "detection", (), ["DataError: no such folder", "--data"]),
+        ("data/raw/voc", "captioning", (), ["not what captioning learns from", "as voc it has no captions"]),
+        ("data/vocab", "detection", (), ["no source reads this folder"]),
+        ("data/raw/voc", "detection", ("--source", "yolo"), ["no source reads this folder", "Pascal VOC's folders"]),
+    ],
+)
+def test_what_cannot_become_a_project_is_told_and_writes_nothing(init, tmp_path, capsys, data, task, more, said):
+    assert init(data, task, *more) == 2
+    err = capsys.readouterr().err
+    assert all(text in err for text in said), err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_with_something_in_it_is_left_alone(init, tmp_path, capsys):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/mine").write_text("x")
+    assert init("data/raw/voc", "detection") == 2
+    assert "this folder is not empty" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["mine"]
+
+
+def test_a_val_split_is_drawn_where_there_is_none(init, tmp_path, tiny_project, capsys):
+    shutil.copytree(tiny_project.root / "data/raw/voc", tmp_path / "one")
+    for path in (tmp_path / "one").rglob("ImageSets/*/val.txt"):
+        path.unlink()
+    assert init(str(tmp_path / "one"), "detection") == 0, capsys.readouterr().err
+    text = (tmp_path / "new/params.yaml").read_text()
+    assert "split: {val: 0.1}  # a tenth of train" in text

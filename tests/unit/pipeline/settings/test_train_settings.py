@@ -1,0 +1,119 @@
+"""Settings of training beyond one gradient run: optimizers over shared ones, stages, runs that start from others."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from contracts.errors import ConfigError
+from lightning_modules.base.optimizer import OptimizerConfig, PartConfig, Phase
+from pipeline.settings.check import check
+from pipeline.settings.params import Params
+
+RUN = "segmentation_fcn"
+
+
+@pytest.fixture
+def document(root: Path) -> dict[str, Any]:
+    return yaml.safe_load((root / "params.yaml").read_text())
+
+
+def train(document: dict[str, Any], **settings: Any) -> Any:
+    document["runs"][RUN]["train"] = settings
+    return Params(document).run(RUN).train
+
+
+def message(document: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check(Params(document))
+    return str(caught.value)
+
+
+def test_a_run_with_another_schedule_than_the_shared_one(document):
+    assert document["train"]["optimizer"]["final_lr_fraction"] == 0.01, "which only cosine and linear have"
+    optimizer = train(document, optimizer={"schedule": "step", "milestones": [2], "lr": 0.5}).optimizer
+    assert optimizer == OptimizerConfig(lr=0.5, weight_decay=1e-4, schedule="step", milestones=(2.0,))
+
+
+def test_stages_lay_their_optimizers_over_the_runs(document):
+    parts = {"backbone": {"lr": "0.1x"}}
+    stages = [{"epochs": 2, "freeze": ["backbone"]}, {"epochs": 3, "optimizer": {"name": "sgd", "parts": parts}}]
+    found = train(document, optimizer={"lr": 0.5}, freeze=["head.0"], stages=stages, max_epochs=1)
+    first, second = found.phases
+    cosine = {"lr": 0.5, "weight_decay": 1e-4, "final_lr_fraction": 0.01}
+    assert first == Phase(2, OptimizerConfig(**cosine), ("head.0", "backbone"))
+    assert second == Phase(
+        3, OptimizerConfig(name="sgd", parts={"backbone": PartConfig(lr="0.1x")}, **cosine), ("head.0",)
+    )
+    assert found.num_epochs == 5
+    plain = train(document, max_epochs=4)
+    assert plain.phases == (Phase(4, plain.optimizer),)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"optimizer": {"momentum": 0.9}}, "optimizer adamw has no setting momentum"),
+        ({"optimizer": {"name": "adagrad"}}, "must be one of adamw, sgd, adam, rmsprop or adadelta"),
+        ({"optimizer": {"parts": {"backbone": {"lr": "0.1"}}}}, "not a learning rate"),
+        ({"optimizer": {"parts": {"backbone": {"freeze_until": "c9"}}}}, "must be one of c2, c3, c4 or c5"),
+        ({"stages": [{"epochs": 0}]}, "epochs: must be 1 or more (is 0)"),
+        ({"stages": [{"epochs": 1, "frezee": []}]}, "frezee: unknown key; did you mean 'freeze'?"),
+        ({"stages": [{"epochs": 1, "optimizer": {"lr": -1}}]}, "lr: must be more than 0 (is -1"),
+        ({"stages": [{"epochs": 2}], "validate_every_epochs": 3}, "no epoch would be validated"),
+        ({"stages": 3}, "stages: must be a list (is 3)"),
+        ({"stages": [3]}, "must be a mapping (is 3)"),
+    ],
+)
+def test_mistakes_are_told(document, settings, said):
+    document["runs"][RUN]["train"] = settings
+    assert said in message(document)
+
+
+def test_runs_that_start_from_others(document):
+    runs = document["runs"]
+    runs["tuned"] = {**runs[RUN], "init": {"run": RUN, "part": "backbone"}}
+    runs["twice"] = {**runs[RUN], "init": {"run": "tuned"}}
+    check(Params(document))
+    settings = copy.deepcopy(Params(document).train_settings("twice"))
+    assert settings["init"] == {"run": "tuned", "part": None}
+    before = settings["starts_from"]["run"]["starts_from"]
+    assert before["run"] == Params(document).train_settings(RUN) and "starts_from" not in before["run"]
+    for path, value in (
+        (("runs", RUN, "model"), {"name": "fcn", "variant": "32s"}),
+        (("datasets", "voc", "max_quarantined"), 0.5),
+        (("shards", "quality"), 80),
+    ):
+        *parents, last = path
+        section = document
+        for key in parents:
+            section = section[key]
+        old, section[last] = section[last], value
+        assert Params(document).train_settings("twice") != settings, path
+        section[last] = old
+    runs[RUN]["train"] = {**runs[RUN]["train"], "num_pictures": 1}
+    assert Params(document).train_settings("twice") == settings, "what is drawn is no matter of weights"
+
+
+@pytest.mark.parametrize(
+    ("starts", "said"),
+    [
+        ({"a": "b"}, 'runs.a.init.run: no such run (is "b")'),
+        ({"a": "a"}, "runs.a.init.run: it would start from itself: a <- a"),
+        ({"a": "b", "b": "c", "c": "a"}, "runs.a.init.run: it would start from itself: a <- b <- c <- a"),
+    ],
+)
+def test_starts_that_lead_nowhere(document, starts, said):
+    run = document["runs"][RUN]
+    document["runs"] = {name: {**run, "init": {"run": other}} for name, other in starts.items()}
+    text = message(document)
+    assert said in text and f"{len(starts)} mistake" in text
+
+
+def test_a_start_needs_a_run(document):
+    document["runs"][RUN]["init"] = {"part": "backbone"}
+    assert f"runs.{RUN}.init.run: missing" in message(document)

@@ -224,6 +224,16 @@ def heal(
     return run(outputs or (), remove_them=yes)
 
 
+@command("page")
+def page() -> None:
+    """Write this project's claims, beside what was measured, to page.html."""
+    from pipeline.measuring.page import PAGE, write_page
+    from pipeline.system.project import Project
+
+    claims = write_page(Project.here())
+    print(f"page: {len(claims)} claims, {sum(claim.holds for claim in claims)} of them borne out: {PAGE}")
+
+
 @command("verify")
 def verify(
     dataset: Dataset,

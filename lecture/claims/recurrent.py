@@ -80,8 +80,8 @@ def _stored(results: Results) -> Claim:
         slides=("S07", "S08"),
         holds=lstm > 0.9 and orthogonal < 0.75,
         because=f"Trained at lag 10, the LSTM is right in {lstm:.0%} or more at every other lag; an Elman network that "
-        f"starts from an orthogonal matrix answers at lag 10, too, and elsewhere in {orthogonal:.0%} at best: it counts "
-        "the steps.",
+        f"starts from an orthogonal matrix answers at lag 10, too, and elsewhere in {orthogonal:.0%} at best: it "
+        "counts the steps.",
         figure=Plot(
             name="stores_or_counts", kind="curve", columns=("cell", "lag in steps", "share that is right"), rows=points,
             x="lag in steps", y="share that is right", series="cell", title="Trained at lag 10 (median of 3)",

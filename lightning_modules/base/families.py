@@ -96,6 +96,17 @@ class Answerer(Protocol):
         ...
 
 
+class SequenceClassifier(Protocol):
+    def __call__(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Class logits (B, C) float32 of B texts.
+
+        Args:
+            tokens: (B, T) int64, padded at the end.
+            lengths: tokens of each text, B numbers, all at least 1.
+        """
+        ...
+
+
 class Spec:
     """What a task tells its model. `protocol` is how the model is called."""
 
@@ -150,3 +161,12 @@ class AnswererSpec(Spec):
     protocol: ClassVar[type] = Answerer
     vocabulary_size: int
     num_answers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceClassifierSpec(Spec):
+    """`vocabulary_size` counts special tokens; 0 pads."""
+
+    protocol: ClassVar[type] = SequenceClassifier
+    vocabulary_size: int
+    num_classes: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,3 +40,39 @@ class TopAccuracy(ItemMetric):
         if self.videos:
             return [measure_classification(scores, labels, groups=list(groups.values()))]
         return by_groups([measure_classification(scores.reshape(len(kept), -1), labels)], groups)
+
+
+class AccuracyByLength(ItemMetric):
+    """`top1/length n`: the share of the items of n tokens whose class is the best, for each n there is.
+
+    Prediction: `scores` (C,). Truth: `label`, 0..C-1, and `length`. Equal scores as in `TopAccuracy`.
+    """
+
+    def keep(self, prediction: Item, truth: Item) -> tuple[np.ndarray, int, int]:
+        scores = array(prediction, "scores", "prediction", (-1,))
+        return scores, int(array(truth, "label", "truth", ())), int(array(truth, "length", "truth", ()))
+
+    def measure_kept(
+        self, kept: Mapping[Id, tuple[np.ndarray, int, int]], groups: Mapping[Id, Hashable]
+    ) -> list[Measurement]:
+        found: list[Measurement] = []
+        for length in sorted({length for _, _, length in kept.values()}):
+            ids = [key for key, (_, _, other) in kept.items() if other == length]
+            measured = measure_classification(
+                np.array([kept[key][0] for key in ids]), np.array([kept[key][1] for key in ids], np.int64)
+            )
+            (one,) = by_groups([only_top1(measured, f"top1/length {length}")], {key: groups[key] for key in ids})
+            found.append(one)
+        return found
+
+
+def only_top1(measured: Measurement, name: str) -> Measurement:
+    """A measurement of `top1` alone, called `name`."""
+    resample = measured.resample
+    assert resample is not None
+    return replace(
+        measured,
+        values={name: measured.values["top1"]},
+        resample=lambda weights: {name: resample(weights)["top1"]},
+        unit="texts",
+    )

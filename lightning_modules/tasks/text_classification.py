@@ -1,13 +1,13 @@
 """Text classification: one class of a whole text, whose tokens are read in their order.
 
-Batch: `tokens` (B, T) int64, padded with 0; `lengths` (B,) int64; `labels` (B,) int64, 0..C-1, absent in prediction.
+Batch: `tokens` (B, T) int64, padded with 0; `lengths`, B numbers; `labels` (B,) int64, 0..C-1, absent in prediction.
 B texts of at most T tokens, C classes. Model: `SequenceClassifier`.
-Prediction: `probs` (C,) float32. Truth: `label`, 0..C-1, `length`, tokens, and `text`.
+Prediction: `probs` (C,) float32. Truth: `label`, 0..C-1, and `length` in tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,117 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from contracts.errors import ConfigError, DataError
 from contracts.ranges import COUNT, check_ranges
 from contracts.records import DataSpec, Record
 from contracts.text import UNKNOWN
 from lightning_modules.base.families import SequenceClassifierSpec
-from lightning_modules.base.labels import label_positions, only_label
 from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
-from lightning_modules.metrics.classification import measure_classification
-from lightning_modules.metrics.measurement import Measurement, ratio_of_sums
+from lightning_modules.metrics.item_metric import ItemMetric
+from lightning_modules.metrics.top_accuracy import AccuracyByLength, TopAccuracy
 
-_MAX_LENGTHS = 20  # of which accuracy is told apart
+
+class Task(BaseTask):
+    """Scores: `top1` and `top5`; beside them `top1/length 6`, of the texts of 6 tokens."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """
+        Attributes:
+            max_tokens: longer texts are cut.
+            min_token_count: rarer tokens are unknown ones.
+        """
+
+        max_tokens: int = 400
+        min_token_count: int = 1
+
+        def __post_init__(self) -> None:
+            check_ranges(self, max_tokens=COUNT, min_token_count=COUNT)
+
+    spec_class = SequenceClassifierSpec
+    requires = ("num_texts", "num_labels")
+    eval_requires = ("num_texts", "num_labels")
+    inputs = ("text",)
+    texts = {"texts": "words"}  # noqa: RUF012  # as BaseTask declares it
+    metric = "top1"
+    config: Config
+
+    def __init__(self, config: Config, data: DataSpec):
+        super().__init__(config, data)
+        if len(data.classes) < 2:
+            raise ConfigError(
+                "there is nothing to tell apart", value=list(data.classes), where=f"classes of {data.dataset}",
+                allowed="two classes or more", fix="choose a data set with labeled texts, such as `labeled_text` reads",
+            )  # fmt: skip
+        self._positions = {name: i for i, name in enumerate(data.classes)}
+        self._vocabulary = self.read_vocabulary("texts", min_count=config.min_token_count)
+
+    def spec(self) -> SequenceClassifierSpec:
+        return SequenceClassifierSpec(vocabulary_size=len(self._vocabulary), num_classes=len(self.data.classes))
+
+    # records to tensors
+
+    def encode(self, record: Record, seed: int | None) -> Example:
+        return {"tokens": self._tokens(record), **({"label": self._label(record)} if record.labels else {})}
+
+    def _tokens(self, record: Record) -> np.ndarray:
+        """(T,) int64, never empty: a text without a word is one unknown token."""
+        sentence = record.sentence("text")
+        ids = self._vocabulary.encode(sentence.text if sentence else "", max_length=self.config.max_tokens)
+        return np.array(ids or [UNKNOWN], np.int64)
+
+    def _label(self, record: Record) -> int:
+        if len(record.labels) != 1:
+            raise DataError(
+                "a text of this task has one label", value=list(record.labels),
+                where=f"record {record.key} of {self.data.dataset}", fix="give each text one class",
+            )  # fmt: skip
+        return self._positions[record.labels[0]]
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        tokens = [torch.from_numpy(example["tokens"]) for example in examples]
+        batch: Batch = {"tokens": pad_sequence(tokens, batch_first=True), "lengths": [len(ids) for ids in tokens]}
+        if all("label" in example for example in examples):
+            batch["labels"] = torch.tensor([example["label"] for example in examples], dtype=torch.int64)
+        return batch
+
+    def truths(self, record: Record) -> list[Truth]:
+        return [{"label": self._label(record), "length": len(self._tokens(record))}]
+
+    # tensors to losses and predictions
+
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
+        return {"cross_entropy": self._loss(model(batch["tokens"], batch["lengths"]), batch)}
+
+    def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        return self._predictions(model(batch["tokens"], batch["lengths"]))
+
+    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
+        logits = model(batch["tokens"], batch["lengths"])
+        return {"cross_entropy": self._loss(logits, batch)}, self._predictions(logits)
+
+    @staticmethod
+    def _loss(logits: Tensor, batch: Batch) -> Mean:
+        with torch.autocast(logits.device.type, enabled=False):
+            return Mean(F.cross_entropy(logits.float(), batch["labels"], reduction="sum"), len(logits))
+
+    @staticmethod
+    def _predictions(logits: Tensor) -> list[Prediction]:
+        return [{"probs": probs} for probs in torch.softmax(logits.float(), dim=1).cpu().numpy()]
+
+    # what a user sees
+
+    def metrics(self, *, thorough: bool = False) -> list[ItemMetric]:
+        return [TopAccuracy(), *([AccuracyByLength()] if thorough else [])]
+
+    def measurable(self, prediction: Prediction, truth: Truth) -> tuple[Prediction, Truth]:
+        return {"scores": prediction["probs"]}, truth
+
+    def best(self, prediction: Prediction) -> tuple[str, float]:
+        """Name and probability of the best class; of equal ones the first in the class list."""
+        place = int(prediction["probs"].argmax())
+        return self.data.classes[place], float(prediction["probs"][place])
+
+    def answer(self, prediction: Prediction) -> dict[str, Any]:
+        name, probability = self.best(prediction)
+        return {"class": name, "probability": round(probability, 6)}

@@ -1,6 +1,6 @@
 """A project's claims on one static page: statement, verdict, figure, numbers, and the command that makes them.
 
-    python -m pipeline.measuring.page
+    sightline page
 
 It reads `claims/*.py` and `metrics/*.json` and writes `page.html`: one file without links to any server, its figures
 inside it. Equal numbers give equal bytes.
@@ -8,7 +8,6 @@ inside it. Equal numbers give equal bytes.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 from collections.abc import Sequence
@@ -22,7 +21,6 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from pipeline.measuring.charts import draw
 from pipeline.measuring.claims import Claim, Measured, Results, Row, chapters
 from pipeline.system.disk import write_lines
-from pipeline.system.guard import ended_plainly, guard_process
 from pipeline.system.project import Project
 
 PAGE = "page.html"
@@ -68,15 +66,3 @@ def write_page(project: Project) -> list[Claim]:
     parts = [(module, module.claims(results)) for module in chapters(project.root / "claims")]
     write_lines(project.root / PAGE, render(project.root.name, parts).splitlines())
     return [claim for _, claims in parts for claim in claims]
-
-
-def main() -> None:
-    argparse.ArgumentParser(description="This project's claims and numbers: page.html.").parse_args()
-    with ended_plainly():
-        guard_process()
-        claims = write_page(Project.here())
-        print(f"page: {len(claims)} claims, {sum(claim.holds for claim in claims)} of them borne out: {PAGE}")
-
-
-if __name__ == "__main__":
-    main()

@@ -131,7 +131,7 @@ def _predict_with_uri(request: Request, images: Sequence[Path]) -> int:
     from pipeline.tracking import mlflow_run as tracking
 
     project = Project.here()
-    client = connection.connect(_tracking_config(project.root), project.store_root)
+    client = connection.connect(_tracking_config(project.root), project.tracking_root)
     with tempfile.TemporaryDirectory() as temporary:
         folder = tracking.fetch_signed(request.model, client, Path(temporary), trust=request.trust)
         checkpoints = list((folder / "artifacts").glob("*.ckpt"))

@@ -29,7 +29,7 @@ def evaluate(project: Project, params: Params, name: str) -> None:
     )
     tracking.log_results(
         params.section(TrackingConfig, "tracking"),
-        root=project.store_root,
+        root=project.tracking_root,
         run_id=record["run_id"],
         metrics=evaluation.logged(),
         folders={"plots": project.plots(name)},

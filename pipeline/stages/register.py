@@ -64,7 +64,7 @@ def _register(
             changed=code.changed,
             allow_dirty=config.allow_dirty,
         ),
-        root=project.store_root,
+        root=project.tracking_root,
         inputs=inputs_of(example, task.inputs),
         measure=lambda checkpoint: measure_again(checkpoint, folder, score["split"], score["metric"], run),
     )

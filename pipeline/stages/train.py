@@ -53,7 +53,7 @@ def _train(project: Project, params: Params, data: RunData, state: Path) -> None
     with (
         tracking.open_run(
             config,
-            root=project.store_root,
+            root=project.tracking_root,
             run_name=name,
             experiment=data.run.task_name,
             params=flat(data.run.to_dict())

@@ -37,7 +37,7 @@ class Project:
 
     @property
     def store_root(self) -> Path:
-        """The project that mlflow.db, mlartifacts and training states belong to.
+        """The project that training states belong to.
 
         `dvc exp run --temp` and queued experiments work in a copy below `.dvc/tmp/exps`, which DVC deletes
         with all that is in it. What must outlive it goes to the project itself.
@@ -46,6 +46,13 @@ class Project:
             if folder.parts[-3:] == (".dvc", "tmp", "exps"):
                 return folder.parents[2]
         return self.root
+
+    @property
+    def tracking_root(self) -> Path:
+        """The folder of mlflow.db and mlartifacts, where nothing names another place: projects of one DVC repository
+        share them, so that their runs stand side by side."""
+        root = self.store_root
+        return next((folder for folder in (root, *root.parents) if (folder / ".dvc").is_dir()), root)
 
     @property
     def locks(self) -> Path:

@@ -37,7 +37,7 @@ os.killpg(0, signal.SIGKILL)
 def open_ui(host: str, port: int) -> None:
     """The command: serve until told to end, or say which server has the runs."""
     project = Project.here()
-    uri = tracking_uri(load_params(project.root).section(TrackingConfig, "tracking"), project.store_root)
+    uri = tracking_uri(load_params(project.root).section(TrackingConfig, "tracking"), project.tracking_root)
     check_driver(uri)
     if uri.startswith(("http://", "https://")):
         print(f"runs are recorded by the server at {redact(uri)}: open that address")

@@ -18,6 +18,7 @@ from lightning_modules.base.families import (
     DetectorSpec,
     InstanceSegmenterSpec,
     SegmenterSpec,
+    SequenceClassifierSpec,
     Spec,
 )
 from pipeline.settings import discover
@@ -32,6 +33,7 @@ EXAMPLES: dict[type[Spec], Spec] = {
     InstanceSegmenterSpec: InstanceSegmenterSpec(**OBJECTS),
     CaptionerSpec: CaptionerSpec(vocabulary_size=11),
     AnswererSpec: AnswererSpec(vocabulary_size=11, num_answers=7),
+    SequenceClassifierSpec: SequenceClassifierSpec(vocabulary_size=11, num_classes=5),
 }
 
 
@@ -103,6 +105,13 @@ def answer(model: Any, spec: AnswererSpec) -> None:
     assert is_float(model(IMAGES, questions, [3, 1, 2], images), 3, spec.num_answers)
 
 
+def classify_text(model: Any, spec: SequenceClassifierSpec) -> None:
+    tokens = torch.tensor([[3, 4, 5], [6, 0, 0]])
+    logits = model(tokens, [3, 1])
+    assert is_float(logits, B, spec.num_classes)
+    torch.testing.assert_close(model(tokens[1:, :1], [1]), logits[1:], msg="padding changes nothing")
+
+
 CALLS: dict[type[Spec], Any] = {
     ClassifierSpec: classify,
     SegmenterSpec: segment,
@@ -110,6 +119,7 @@ CALLS: dict[type[Spec], Any] = {
     InstanceSegmenterSpec: detect,
     CaptionerSpec: caption,
     AnswererSpec: answer,
+    SequenceClassifierSpec: classify_text,
 }
 
 

@@ -37,6 +37,7 @@ _SOURCE_PROBLEMS = {
     "bad_shape": "A LabelMe shape needs a label and the points of its kind; its object is dropped.",
     "shape_without_area": "Of LabelMe's shapes, points, lines and whatever else encloses nothing are dropped.",
     "bad_label_line": "A line of YOLO labels needs a class and 4 (box), 6, 8 or more (polygon) shares of the sides.",
+    "text_without_class": "A line of labeled texts without a label is refused.",
     "image_without_class": "An image beside the class folders, and in none of them, has no label and is refused.",
     "sample_without_image": "A sample of a tar needs a member `.jpg`, `.jpeg`, `.png` or `.webp`.",
     "duplicate_member": "Of two members of one name in a sample of a tar the first counts.",

@@ -6,10 +6,8 @@ with or without a carriage return before it, and nowhere else; a byte order mark
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +17,9 @@ from contracts.errors import ConfigError, DataError
 from contracts.ranges import Range, check_ranges
 from contracts.raw import Problem, RawRecord
 from pipeline.ingest.sources._files import check_template, record_key, shown
+from pipeline.ingest.sources._lines import is_there, lines_of
 from pipeline.ingest.sources._splits import SPLITS, SplitNames, check_all_there, in_key_order, split_names
-from pipeline.system.reading import PatientFile, is_file
 
-_BLOCK = 1 << 20
 _LINK = re.compile(r"(\d{1,9})([-?p])(\d{1,9})", re.ASCII)
 
 
@@ -72,7 +69,7 @@ def _names(root: Path, split: str, config: Config) -> tuple[str, ...]:
     if "{split" not in config.files and split != "train":
         return ()
     names = split_names(split, config.splits)
-    found = [name for name in names if any(_is_there(path) for path in _paths(root, name, config).values())]
+    found = [name for name in names if any(is_there(path) for path in _paths(root, name, config).values())]
     if found:
         check_all_there(split, names, found, str(root / config.files))
     return tuple(found)
@@ -82,14 +79,6 @@ def _paths(root: Path, name: str, config: Config) -> dict[Role, Path]:
     return {
         role: root / config.files.format(split=name, language=language) for role, language in config.languages.items()
     }
-
-
-def _is_there(path: Path) -> bool:
-    return is_file(path) or is_file(_zipped(path))
-
-
-def _zipped(path: Path) -> Path:
-    return path.with_name(f"{path.name}.gz")
 
 
 def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem]:
@@ -106,7 +95,7 @@ def _read(root: Path, name: str, config: Config) -> Iterator[RawRecord | Problem
     files = [*paths.values(), *([root / config.alignment.format(split=name)] if config.alignment else [])]
     slug = record_key(f"{name}.jpg")  # without its ending
     blank: list[int] = []
-    for number, lines in enumerate(itertools.zip_longest(*map(_lines, files)), start=1):
+    for number, lines in enumerate(itertools.zip_longest(*map(lines_of, files)), start=1):
         if not any(line and line.strip() for line in lines):
             blank.append(number)  # no sentences, unless others follow
             continue
@@ -146,38 +135,3 @@ def _alignment(line: bytes, first_word: int) -> Alignment:
         source, target = (int(match[1]) - first_word, int(match[3]) - first_word) if match else (-1, -1)
         links[match is None or match[2] == "-"].append((source, target))
     return Alignment(source="source", target="target", links=tuple(links[True]), possible_links=tuple(links[False]))
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    """The lines of a plain or zipped file without their ends, as bytes.
-
-    Raises:
-        DataError: there is no such file, this host cannot read it, or it is damaged.
-    """
-    rest, at_start = b"", True
-    for block in _blocks(path):
-        if at_start:
-            block, at_start = block.removeprefix(b"\xef\xbb\xbf"), False
-        *whole, rest = (rest + block).split(b"\n")
-        yield from (line.removesuffix(b"\r") for line in whole)
-    if rest:
-        yield rest.removesuffix(b"\r")
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    try:
-        if is_file(path):
-            with PatientFile(path) as file:
-                yield from iter(lambda: file.read(_BLOCK), b"")
-        else:
-            with PatientFile(_zipped(path)) as raw, gzip.GzipFile(fileobj=raw) as file:  # type: ignore[call-overload]
-                yield from iter(lambda: file.read(_BLOCK), b"")
-    except FileNotFoundError as error:
-        raise DataError(
-            "a file of parallel text is missing", value=str(path), where=f"{path} or {path.name}.gz",
-            fix="put it there, or correct `files` and `languages` of this source",
-        ) from error  # fmt: skip
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(
-            "a zipped file is damaged", value=str(error), where=str(_zipped(path)), fix="fetch it again"
-        ) from error

@@ -1,0 +1,15 @@
+"""The words of texts that stand alone: sentences whose role is `text`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from contracts.records import Record
+from lightning_modules.texts._base import BaseText
+
+
+class Text(BaseText):
+    tokenizer = "words"
+
+    def texts(self, record: Record) -> Iterable[str]:
+        return (sentence.text for sentence in record.sentences if sentence.role == "text")

@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check heal test lock-check faults chaos bench lint type ui lock clean clean-state
+.PHONY: help setup repro lecture check heal test lock-check faults chaos bench lint type ui lock clean clean-state
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -22,6 +22,9 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 
 repro: setup  ## run the whole pipeline: data, shards, training, evaluation, registration
 	$(BIN)/sightline repro
+
+lecture: setup  ## run the second project, lecture/: its systems, its claims and their page, lecture/page.html
+	cd lecture && PATH="$(CURDIR)/$(BIN):$$PATH" sightline repro
 
 check: setup  ## check params.yaml, every section, without running anything
 	$(BIN)/sightline check

@@ -16,7 +16,7 @@ INTRODUCTION = (
     "number of steps from the symbol to the question, and asked at lags from 2 to 60. With mixed lags in training the "
     "short ones are a curriculum from which every cell learns the long ones, and the claims below would not show."
 )
-LAGS = (5, 10, 20)
+LAGS = (5, 10)
 ASKED = (2, 5, 10, 20, 40, 60)
 SEEDS = ("a", "b", "c")
 CHANCE = 1 / 8

@@ -149,7 +149,7 @@ def test_every_task_has_its_report_and_every_report_a_task():
 
 def test_every_task_and_model_is_in_a_shipped_run(root):
     """Or in one of those that the tests train."""
-    documents = (load_params(root).document, FLAGS)
+    documents = (load_params(root).document, load_params(root / "lecture").document, FLAGS)
     runs = [run for document in documents for run in document["runs"].values()]
     assert {run["task"]["name"] for run in runs} == set(discover.names("task"))
     assert {run["model"]["name"] for run in runs} == set(discover.names("model"))

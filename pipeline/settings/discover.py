@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib
+import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 from contracts.errors import ConfigError
 from pipeline.settings.outline import running_a_part
-
-_CODE = Path(__file__).resolve().parents[2]
 
 KINDS = {
     "source": "pipeline.ingest.sources",
@@ -27,12 +25,19 @@ KINDS = {
 
 def names(kind: str) -> list[str]:
     """Sorted names of the components of a kind, found without importing them."""
-    return sorted(path.stem for path in (_CODE / KINDS[kind].replace(".", "/")).glob("[!_]*.py"))
+    return sorted(path.stem for path in _folder(kind).glob("[!_]*.py"))
+
+
+def _folder(kind: str) -> Path:
+    """Ray ships each package in a folder of its own: only Python knows where this one lies."""
+    spec = importlib.util.find_spec(KINDS[kind])
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent
 
 
 def digest(kind: str, name: str) -> str:
     """sha256 of the file of a component that exists, without importing it."""
-    return hashlib.sha256((_CODE / KINDS[kind].replace(".", "/") / f"{name}.py").read_bytes()).hexdigest()
+    return hashlib.sha256((_folder(kind) / f"{name}.py").read_bytes()).hexdigest()
 
 
 def load(kind: str, name: str, *, where: str) -> ModuleType:

@@ -30,14 +30,16 @@ _HAS: dict[str, Callable[[RawRecord], bool]] = {
     "num_questions": lambda record: bool(record.questions),
     "num_labels": lambda record: bool(record.labels),
     "has_semantic": lambda record: record.semantic_mask is not None,
+    "num_texts": lambda record: any(sentence.role == "text" for sentence in record.sentences),
 }
 _WHAT = {
     "num_captions": "captions",
     "num_objects": "objects with boxes",
     "num_masks": "objects with masks",
     "num_questions": "questions",
-    "num_labels": "labels of whole images",
+    "num_labels": "labels of whole images or texts",
     "has_semantic": "label masks",
+    "num_texts": "texts",
 }
 _IGNORED = ("data/*", "artifacts", "predictions", "plots", "registry", "state", "mlflow.db*", "mlartifacts")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -25,19 +26,23 @@ KINDS = {
 
 def names(kind: str) -> list[str]:
     """Sorted names of the components of a kind, found without importing them."""
-    return sorted(path.stem for path in _folder(kind).glob("[!_]*.py"))
+    return sorted({path.stem for folder in _folders(kind) for path in folder.glob("[!_]*.py")})
 
 
-def _folder(kind: str) -> Path:
-    """Ray ships each package in a folder of its own: only Python knows where this one lies."""
-    spec = importlib.util.find_spec(KINDS[kind])
-    assert spec is not None and spec.origin is not None
-    return Path(spec.origin).parent
+def _folders(kind: str) -> list[Path]:
+    """Where its package lies. Ray ships each package in a folder of its own: only Python knows."""
+    package = KINDS[kind]
+    if package in sys.modules:
+        return [Path(folder) for folder in sys.modules[package].__path__]
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.submodule_search_locations
+    return [Path(folder) for folder in spec.submodule_search_locations]
 
 
 def digest(kind: str, name: str) -> str:
     """sha256 of the file of a component that exists, without importing it."""
-    return hashlib.sha256((_folder(kind) / f"{name}.py").read_bytes()).hexdigest()
+    path = next(path for folder in _folders(kind) if (path := folder / f"{name}.py").is_file())
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def load(kind: str, name: str, *, where: str) -> ModuleType:

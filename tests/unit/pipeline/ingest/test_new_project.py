@@ -46,7 +46,7 @@ def test_a_new_project_runs_as_it_stands(init, tmp_path, root):
     folder = tmp_path / "new"
     assert "1 data sets, 1 runs, no mistakes" in run(folder, root, "check")
     told = run(folder, root, "repro", "vocab@data")
-    assert "Running stage 'shard@data'" in told and "vocab data: 0 captions" in told
+    assert "Running stage 'shard@data'" in told and "vocab data: no texts" in told
     assert len(list((folder / "data/shards/data").glob("*.tar"))) >= 2
     again = run(folder, root, "repro", "vocab@data")
     assert again.count("Running stage") == 1, "check alone looks for changes"
@@ -78,7 +78,10 @@ def test_changed_code_runs_its_stages_again(init, tmp_path, code, monkeypatch):
 
 @pytest.mark.parametrize("task", discover.names("task"))
 def test_every_task_gets_a_project_from_data_that_suits_it(init, tmp_path, task, flags_project):
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.txt").write_text("__label__sky the clouds are in the\n__label__sea ships are on the\n")
     data = {"classification": flags_project.root / "flags", "captioning": "data/raw/coco", "instances": "data/raw/coco"}
+    data["text_classification"] = tmp_path
     if task in ("vqa",):
         assert init("data/raw/coco", task, "--source", "vqa") == 0
     else:

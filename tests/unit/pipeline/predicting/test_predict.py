@@ -50,6 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "artifacts" / run).mkdir(parents=True)
         (tmp_path / "artifacts" / run / "best.ckpt").touch()
         record = {"run_id": "1", "git_commit": "", "git_changed": [], "code": "0" * 64, "manifest_digest": "0" * 64}
+        record["fingerprint"] = "0" * 64
         record["checkpoint_sha256"] = hashlib.sha256(b"").hexdigest()
         (tmp_path / "artifacts" / run / "run.json").write_text(json.dumps(record))
     red = np.zeros((20, 30, 3), np.uint8)

@@ -16,8 +16,8 @@ import lightning_modules.reports
 import lightning_modules.tasks
 from contracts.errors import ConfigError
 from contracts.records import DataSpec
-from pipeline.predicting import predict
 from pipeline.training.checkpoints import build_module, save_best
+from tests.command import sightline
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow's own
 
@@ -107,15 +107,15 @@ WORDS = [{"word": "ein", "length": 3}, {"word": "langer", "length": 6}]
 
 
 def test_a_sentence_is_answered_word_by_word_and_drawn(checkpoint: Path, capsys: pytest.CaptureFixture) -> None:
-    assert predict.main([str(checkpoint), "--source", "ein langer", "--label", "mine"]) == 0
+    assert sightline("predict", [str(checkpoint), "--source", "ein langer", "--label", "mine"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["predictions"]
     assert found == {"source": "ein langer", "answers": WORDS, "picture": "predictions/source.mine.png"}
     picture = cv2.imread(found["picture"])
     assert picture.shape[1] == 200 and picture.min() < 100
-    assert predict.main([str(checkpoint)]) == 2
+    assert sightline("predict", [str(checkpoint)]) == 2
     assert "a source is missing" in capsys.readouterr().err
     cv2.imwrite("a.png", picture)
-    assert predict.main([str(checkpoint), "a.png", "--source", "x"]) == 2
+    assert sightline("predict", [str(checkpoint), "a.png", "--source", "x"]) == 2
     assert "this model takes no image" in capsys.readouterr().err
 
 

@@ -76,7 +76,7 @@ def test_pairs_become_tars_that_webdataset_reads(tmp_path: Path) -> None:
     pairs(tmp_path, train=6, val=3)
     folder = sharded(tmp_path, PAIRS).shards("d")
     manifest = load_manifest(folder, "d")
-    longest = [len(f"{WORDS[i]} times {i}") for i in range(6)]
+    longest = [len(f"{WORDS[i]} times {i}".split()) for i in range(6)]
     assert manifest["splits"]["train"]["totals"] == {
         "num_sentences": 12, "num_sources": 6, "num_targets": 6, "length": sum(longest),
     }  # fmt: skip

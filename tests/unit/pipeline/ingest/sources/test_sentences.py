@@ -10,7 +10,7 @@ import pytest
 
 from contracts.errors import ConfigError, DataError
 from contracts.records import Record
-from pipeline.ingest.sources import OpenSource, joined_splits, sentences
+from pipeline.ingest.sources import OpenSource, _lines, joined_splits, sentences
 from tests.formats import put, through_door
 
 DE, EN = "Ein Hund.\nZwei Katzen.\n", "A dog.\nTwo cats.\n"
@@ -62,8 +62,8 @@ def test_a_long_file_is_cut_into_the_same_lines(tmp_path: Path, monkeypatch: pyt
     for language in ("de", "en"):
         put(tmp_path / f"train.{language}", "\r\n".join(lines))
     for size in (1, 7, 1 << 20):
-        monkeypatch.setattr(sentences, "_BLOCK", size)
-        found = [line.decode() for line in sentences._lines(tmp_path / "train.de")]
+        monkeypatch.setattr("pipeline.ingest.sources._lines._BLOCK", size)
+        found = [line.decode() for line in _lines.lines_of(tmp_path / "train.de")]
         assert found == lines
 
 
@@ -86,7 +86,7 @@ def test_files_of_different_length_stop_the_stage(tmp_path: Path, de: str, en: s
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     put(tmp_path / "train.de", DE)
-    with pytest.raises(DataError, match=r"(?s)text is missing.*train\.en or train\.en\.gz"):
+    with pytest.raises(DataError, match=r"(?s)text file is missing.*train\.en or train\.en\.gz"):
         read(tmp_path)
     for damaged in (gzip.compress(EN.encode())[:-9], b"no gzip at all", gzip.compress(EN.encode())[:12] + b"\xff" * 40):
         put(tmp_path / "train.en.gz", damaged)
@@ -101,7 +101,7 @@ def test_text_of_one_language(tmp_path: Path) -> None:
     put(tmp_path / "all.txt", "one\ntwo two\n")
     found = read(tmp_path, files="all.txt", languages={"text": "en"})
     assert said(found.records["train"]) == [("one",), ("two two",)] and [*found.records] == ["train"]
-    assert found.records["train"][1].counts() == {"num_sentences": 1, "num_texts": 1, "length": 7}
+    assert found.records["train"][1].counts() == {"num_sentences": 1, "num_texts": 1, "length": 2}
 
 
 def test_alignments(tmp_path: Path) -> None:

@@ -6,15 +6,22 @@ It needs no data: what lies in DVC's cache alone is compared by the digests that
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from dvc.repo import Repo
 
+from pipeline.settings.code import STAGES, code_digest
+from pipeline.settings.params import load_params
+
 pytestmark = pytest.mark.filterwarnings("default")  # DVC's libraries' own
-FIX = "dvc.lock is not of this code: run `make repro` and commit dvc.lock and metrics/"
+FIX = "dvc.lock is not of this code: run `make repro` (`make lecture`) and commit dvc.lock and metrics/"
+PROJECTS = (".", "lecture")
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +30,21 @@ def repo(root: Path) -> Iterator[Repo]:
         yield found
 
 
-def test_every_stage_was_run_with_this_code_and_these_settings(repo: Repo) -> None:
-    made = {out.def_path for stage in repo.index.stages for out in stage.outs}
+@pytest.fixture(params=PROJECTS)
+def project(request: pytest.FixtureRequest, root: Path) -> Path:
+    return root / request.param
+
+
+@pytest.fixture
+def stages(repo: Repo, project: Path) -> list[Any]:
+    """Those of one project: DVC sees both, as they lie in one repository."""
+    return [stage for stage in repo.index.stages if Path(stage.path).parent == project]
+
+
+def test_every_stage_was_run_with_this_code_and_these_settings(stages: list[Any]) -> None:
+    made = {out.def_path for stage in stages for out in stage.outs}
     changed = {}
-    for stage in repo.index.stages:
+    for stage in stages:
         own = [dep for dep in stage.deps if not any(_lies_in(dep.def_path, out) for out in made)]
         found = [f"{path}: {state}" for dep in own for path, state in dep.status().items()]
         if stage.changed_stage():
@@ -40,20 +58,36 @@ def _lies_in(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
 
 
-def test_each_stage_read_what_the_stage_before_it_wrote(repo: Repo, root: Path) -> None:
-    stages = yaml.safe_load((root / "dvc.lock").read_text())["stages"]
-    assert stages.keys() == {stage.addressing for stage in repo.index.stages}, FIX
-    written = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+def test_the_code_behind_the_second_project_is_this_code(root: Path) -> None:
+    """Its stages depend on digests of the code, which its `check` writes anew each time."""
+    project = root / "lecture"
+    document = load_params(project).document
+    stale = {}
+    for name, stage in yaml.safe_load((project / "dvc.lock").read_text())["stages"].items():
+        for dep in stage.get("deps", []):
+            if dep["path"].startswith("data/code/"):
+                kind, part = Path(dep["path"]).parent.name, Path(dep["path"]).stem
+                digest = code_digest(project, document[STAGES[kind]][part], stage=kind)
+                text = json.dumps({"sha256": digest}, indent=1) + "\n"
+                if hashlib.md5(text.encode()).hexdigest() != dep["md5"]:
+                    stale[name] = dep["path"]
+    assert not stale, FIX
+
+
+def test_each_stage_read_what_the_stage_before_it_wrote(stages: list[Any], project: Path) -> None:
+    locked = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
+    assert locked.keys() == {stage.addressing.partition(":")[2] or stage.addressing for stage in stages}, FIX
+    written = {out["path"]: out["md5"] for stage in locked.values() for out in stage.get("outs", [])}
     stale = {
         name: dep["path"]
-        for name, stage in stages.items()
+        for name, stage in locked.items()
         for dep in stage.get("deps", [])
         if written.get(dep["path"], dep["md5"]) != dep["md5"]
     }
     assert not stale, FIX
 
 
-def test_the_committed_metrics_are_those_of_the_lock(repo: Repo) -> None:
-    metrics = [out for stage in repo.index.stages for out in stage.outs if not out.use_cache]
+def test_the_committed_metrics_are_those_of_the_lock(stages: list[Any]) -> None:
+    metrics = [out for stage in stages for out in stage.outs if not out.use_cache]
     assert metrics
     assert not {out.def_path: out.status() for out in metrics if out.status()}, FIX

@@ -263,7 +263,7 @@ def with_index(folder: Path, shard: str, change: Callable[[dict[str, Any]], Any]
 
 
 def doubled(index: dict[str, Any]) -> None:
-    for column in index.values():
+    for column in [*(index[name] for name in index if name != "counts"), *index["counts"].values()]:
         column[1] = column[0]
 
 

@@ -109,7 +109,7 @@ def test_a_byte_changed_in_the_artifact_store_is_refused(root: Path, capfd: pyte
         assert out == ""
         flip(stored(root, name))
     marker = root / "marker"
-    (stored(root, "code/pipeline/predicting/predict.py").parent / "__init__.py").write_text(
+    (stored(root, "code/pipeline/predicting/predict.py").parents[1] / "__init__.py").write_text(
         EVIL.format(marker=str(marker))
     )
     assert sightline("predict", [MODEL, "a.png"]) == 2
@@ -159,7 +159,7 @@ def test_what_arrives_otherwise_than_it_was_sent_is_never_probed(root: Path, mon
     sent = registry.MlflowClient.log_model_artifacts
 
     def tamper(self: Any, model_id: str, folder: str) -> None:
-        flip(Path(folder) / "code" / "pipeline" / "predictor.py")
+        flip(Path(folder) / "code" / "pipeline" / "training" / "predictor.py")
         sent(self, model_id, folder)
 
     monkeypatch.setattr(registry.MlflowClient, "log_model_artifacts", tamper)

@@ -30,8 +30,6 @@ class Measured:
     low: float | None
     high: float | None
     constant: float | None
-    num_items: int
-    unit: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +87,7 @@ class Results:
         low, high = found["interval_95"] or (None, None)
         return Measured(
             run=run, name=name, value=found["value"], low=low, high=high,
-            constant=document["constant"].get(name), num_items=found["num_items"], unit=found["unit"],
+            constant=document["constant"].get(name),
         )  # fmt: skip
 
     def row(self, what: str, runs: Sequence[str], name: str, control: str = "") -> Row:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.ingest.new_project import _stages_text
 from pipeline.settings import discover
 from pipeline.settings.code import _listed
 
@@ -206,6 +207,13 @@ def test_the_fingerprint_counts_the_code_that_the_train_stage_depends_on(root, g
             deps = [dep.replace(f"${{item.{key}.name}}", item[key]["name"]) for dep in deps]
         ours = [dep for dep in deps if not dep.startswith("data/")]
         assert _listed(root / "dvc.yaml", item) == ours and all((root / dep).exists() for dep in ours), name
+
+
+def test_the_second_project_has_the_stages_of_any_other(root):
+    """lecture/dvc.yaml is what `sightline init` writes, and `page`."""
+    stages = yaml.safe_load((root / "lecture/dvc.yaml").read_text())["stages"]
+    assert stages.pop("page")["outs"] == ["page.html"]
+    assert stages == yaml.safe_load(_stages_text())["stages"]
 
 
 def test_outputs_are_what_the_project_says(graph):

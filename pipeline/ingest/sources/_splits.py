@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Literal
 
 from contracts.errors import DataError
@@ -27,6 +27,24 @@ def check_all_there(split: str, names: Iterable[str], found: Container[str], whe
             f"split {split!r} is made of several, and not all of them are there", value=missing, where=where,
             fix="correct the names in `splits`, or take these out",
         )  # fmt: skip
+
+
+def names_there(
+    split: str, splits: Mapping[Split, str | tuple[str, ...]], is_there: Callable[[str], bool], where: str
+) -> list[str]:
+    """What the files call `split`, where they have it.
+
+    Args:
+        is_there: whether there is a file of the split that is called so.
+
+    Raises:
+        DataError: some of its names have a file and some have not.
+    """
+    names = split_names(split, splits)
+    found = [name for name in names if is_there(name)]
+    if found:
+        check_all_there(split, names, found, where)
+    return found
 
 
 def file_splits(template: str, only: tuple[Split, ...]) -> tuple[Split, ...]:

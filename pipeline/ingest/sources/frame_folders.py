@@ -25,7 +25,7 @@ from pipeline.ingest.sources._files import (
     record_key,
     shown,
 )
-from pipeline.ingest.sources._splits import SPLITS, SplitNames, check_all_there, split_names
+from pipeline.ingest.sources._splits import SPLITS, SplitNames, names_there
 from pipeline.system.reading import is_file, is_folder, listed, read_text
 
 _NUMBER = re.compile(r"(\d{1,9})\D*$", re.ASCII)
@@ -90,11 +90,12 @@ def splits(root: Path, config: Config) -> tuple[str, ...]:
 def _lists(root: Path, split: str, config: Config) -> list[Path]:
     if "{split" not in config.lists and split != "train":
         return []
-    named = {name: root / config.lists.format(split=name) for name in split_names(split, config.splits)}
-    found = {name: path for name, path in named.items() if is_file(path)}
-    if found:
-        check_all_there(split, named, found, str(root / config.lists))
-    return list(dict.fromkeys(found.values()))
+
+    def path(name: str) -> Path:
+        return root / config.lists.format(split=name)
+
+    names = names_there(split, config.splits, lambda name: is_file(path(name)), str(root / config.lists))
+    return list(dict.fromkeys(map(path, names)))
 
 
 def classes(root: Path, config: Config) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from contracts.errors import ConfigError, DataError
 from contracts.raw import Problem, RawRecord
 from pipeline.ingest.sources._files import check_classes, check_template, record_key, shown
 from pipeline.ingest.sources._lines import is_there, lines_of
-from pipeline.ingest.sources._splits import SPLITS, SplitNames, check_all_there, in_key_order, split_names
+from pipeline.ingest.sources._splits import SPLITS, SplitNames, in_key_order, names_there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +48,11 @@ def splits(root: Path, config: Config) -> tuple[str, ...]:
     return tuple(split for split in SPLITS if _names(root, split, config))
 
 
-def _names(root: Path, split: str, config: Config) -> tuple[str, ...]:
+def _names(root: Path, split: str, config: Config) -> list[str]:
     if "{split" not in config.files and split != "train":
-        return ()
-    names = split_names(split, config.splits)
-    found = [name for name in names if is_there(_path(root, name, config))]
-    if found:
-        check_all_there(split, names, found, str(root / config.files))
-    return tuple(found)
+        return []
+    where = str(root / config.files)
+    return names_there(split, config.splits, lambda name: is_there(_path(root, name, config)), where)
 
 
 def _path(root: Path, name: str, config: Config) -> Path:

@@ -18,7 +18,7 @@ from contracts.ranges import Range, check_ranges
 from contracts.raw import Problem, RawRecord
 from pipeline.ingest.sources._files import check_template, record_key, shown
 from pipeline.ingest.sources._lines import is_there, lines_of
-from pipeline.ingest.sources._splits import SPLITS, SplitNames, check_all_there, in_key_order, split_names
+from pipeline.ingest.sources._splits import SPLITS, SplitNames, in_key_order, names_there
 
 _LINK = re.compile(r"(\d{1,9})([-?p])(\d{1,9})", re.ASCII)
 
@@ -65,14 +65,15 @@ def classes(root: Path, config: Config) -> tuple[str, ...]:
     return ()
 
 
-def _names(root: Path, split: str, config: Config) -> tuple[str, ...]:
+def _names(root: Path, split: str, config: Config) -> list[str]:
     if "{split" not in config.files and split != "train":
-        return ()
-    names = split_names(split, config.splits)
-    found = [name for name in names if any(is_there(path) for path in _paths(root, name, config).values())]
-    if found:
-        check_all_there(split, names, found, str(root / config.files))
-    return tuple(found)
+        return []
+    return names_there(
+        split,
+        config.splits,
+        lambda name: any(is_there(path) for path in _paths(root, name, config).values()),
+        str(root / config.files),
+    )
 
 
 def _paths(root: Path, name: str, config: Config) -> dict[Role, Path]:

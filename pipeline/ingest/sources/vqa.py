@@ -27,10 +27,9 @@ from pipeline.ingest.sources._splits import (
     SPLITS,
     Split,
     SplitNames,
-    check_all_there,
     file_splits,
     in_key_order,
-    split_names,
+    names_there,
 )
 from pipeline.system.reading import is_file
 
@@ -71,11 +70,12 @@ def _names(root: Path, split: str, config: Config) -> list[str]:
     """The names under which a split has a question file."""
     if split not in file_splits(config.questions, config.only):
         return []
-    names = split_names(split, config.splits)
-    found = [name for name in names if is_file(root / config.questions.format(split=name))]
-    if found:
-        check_all_there(split, names, found, f"{root}: {config.questions}")
-    return found
+    return names_there(
+        split,
+        config.splits,
+        lambda name: is_file(root / config.questions.format(split=name)),
+        f"{root}: {config.questions}",
+    )
 
 
 def classes(root: Path, config: Config) -> tuple[str, ...]:

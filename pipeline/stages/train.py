@@ -15,6 +15,7 @@ from pipeline.shards.reader import verify_shards
 from pipeline.stages._command import main
 from pipeline.system import lock
 from pipeline.system.disk import renewed
+from pipeline.system.progress import steps_shown
 from pipeline.system.project import Project, write_json
 from pipeline.system.removal import remove_tree
 from pipeline.tracking import mlflow_run as tracking
@@ -77,7 +78,8 @@ def _train(project: Project, params: Params, data: RunData, state: Path) -> None
                 "state": str(state),
                 "state_store": None if mirror is None else mirror.url,
             }
-            run_training(arguments, cluster, project.root)
+            with steps_shown():
+                run_training(arguments, cluster, project.root)
     export(project, data, state, run.run_id, code)
     remove_tree(state, inside=state.parent)
     if mirror is not None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from pipeline.settings import discover
 from pipeline.settings.params import Params
 from pipeline.settings.sections import ClusterConfig, ShardsConfig
-from pipeline.stages._command import main
 from pipeline.system.progress import note
 from pipeline.system.project import Project
 
@@ -72,7 +71,3 @@ def exif_notes(manifest: Mapping[str, Any], exif: str) -> list[str]:
         f"pixels, not on the picture as viewers turn it ({undecided} of them have a size that cannot decide). Where "
         f"that is wrong, set datasets.{manifest['dataset']}.exif: apply; where it is right, exif: ignore"
     ]
-
-
-if __name__ == "__main__":
-    main(shard, "data set")

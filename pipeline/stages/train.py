@@ -12,7 +12,6 @@ from pipeline.settings.params import Params
 from pipeline.settings.sections import ClusterConfig, TrackingConfig
 from pipeline.shards import stores
 from pipeline.shards.reader import verify_shards
-from pipeline.stages._command import main
 from pipeline.system import lock
 from pipeline.system.disk import renewed
 from pipeline.system.progress import steps_shown
@@ -136,7 +135,3 @@ def export(project: Project, data: RunData, state: Path, run_id: str, code: Line
         }
         write_json(folder / "run.json", record)
     print(f"train {data.run.name}: best at epoch {record['best']['epoch'] + 1}: {record['best']['metrics']}")
-
-
-if __name__ == "__main__":
-    main(train, "run")

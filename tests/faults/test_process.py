@@ -111,7 +111,7 @@ def kill_dvc(dvc: subprocess.Popen, stage: psutil.Process, folder: Path) -> None
 
 
 def by_hand(folder: Path, name: str, of: str) -> subprocess.CompletedProcess[str]:
-    return dvc_project.attempt(folder, sys.executable, "-m", f"pipeline.stages.{name}", of)
+    return dvc_project.attempt(folder, sys.executable, "-m", "pipeline.stages", name, of)
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
@@ -210,7 +210,7 @@ def test_no_process_of_ray_outlives_a_stage_that_was_killed(tiny_project, root, 
     document["cluster"] = {"engine": "ray", "num_workers": 1}
     document["train"] |= {"max_epochs": 200, "checkpoint_every_steps": 2}
     (folder / "params.yaml").write_text(yaml.safe_dump(document))
-    with started(folder, sys.executable, "-m", "pipeline.stages.train", "segmentation", path=root) as process:
+    with started(folder, sys.executable, "-m", "pipeline.stages", "train", "segmentation", path=root) as process:
         wait(lambda: list(folder.glob("state/seg*/state-*.json")) or process.poll() is not None)
         assert process.poll() is None, (folder / "log.txt").read_text()[-3000:]
         # Ray's two agents look for their GCS for a minute before they leave; what works and what holds memory does not.

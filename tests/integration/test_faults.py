@@ -51,7 +51,7 @@ def start(folder: Path, root: Path) -> subprocess.Popen:
     log = folder / "log.txt"
     with open(log, "a") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "pipeline.stages.train", "segmentation"],
+            [sys.executable, "-m", "pipeline.stages", "train", "segmentation"],
             cwd=folder,
             env=os.environ | {"PYTHONPATH": str(root), **SOON_LEFT},
             stdout=file,

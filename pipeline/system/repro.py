@@ -1,0 +1,81 @@
+"""`dvc repro`, its stages counted and told in a line each, beside the process that they start from (`warm.py`)."""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.system import warm
+
+_RUNS, _SKIPPED = re.compile(r"Running stage '(.+)':"), re.compile(r"(?:Stage )?'(.+)' (?:didn't change|is cached)")
+_TOLD_BY = ("dvc.stage.run", "dvc.stage", "dvc.stage.cache", "dvc.dvcfile")
+_OURS = {"fetch", "shard", "vocab", "train", "evaluate", "register"}
+
+
+def repro(arguments: Sequence[str]) -> int:
+    """Run what changed.
+
+    Args:
+        arguments: those of `dvc repro`.
+
+    Returns:
+        DVC's exit code.
+    """
+    from dvc.cli import main
+    from dvc.repo import reproduce
+
+    with tempfile.TemporaryDirectory(prefix="slwarm-") as folder, warm.started(Path(folder)) as start:
+        steps = _Steps(start)
+        planned = reproduce.plan_repro
+
+        def counted(*given: Any, **named: Any) -> Any:
+            plan = planned(*given, **named)
+            steps.total = len(plan)
+            return plan
+
+        reproduce.plan_repro = counted  # the only place where DVC knows how many there will be
+        loggers = [logging.getLogger(name) for name in _TOLD_BY]
+        for logger in loggers:
+            logger.addFilter(steps)
+        try:
+            return int(main(["repro", *arguments]))
+        finally:
+            reproduce.plan_repro = planned
+            for logger in loggers:
+                logger.removeFilter(steps)
+            steps.tell_end()
+
+
+class _Steps(logging.Filter):
+    """DVC's lines of a stage, its command and its lock file become one: `[7/32] train captioning`."""
+
+    def __init__(self, start: Callable[[], None]):
+        super().__init__()
+        self.total = 0
+        self._start = start
+        self._ran = self._skipped = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.INFO:
+            return True
+        text = record.getMessage()
+        if found := _RUNS.match(text):
+            self._ran += 1
+            stage, _, name = found[1].rpartition("/")[2].rpartition(":")[2].partition("@")
+            if stage in _OURS:
+                self._start()
+            of = f"/{self.total}" if self.total else ""
+            print(f"[{self._ran + self._skipped}{of}] {stage} {name}".rstrip(), flush=True)
+            return False
+        if _SKIPPED.match(text):
+            self._skipped += 1
+            return False
+        return not text.startswith(("> ", "Updating lock file", "Generating lock file"))
+
+    def tell_end(self) -> None:
+        if self._ran or self._skipped:
+            print(f"{self._ran} stages ran, {self._skipped} were up to date", flush=True)

@@ -51,6 +51,7 @@ _PRIVATE_ENV = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that asks whether a cloud takes this machine away
     "RAY_prestart_worker_first_driver": "0",  # processes without our runtime environment, which nothing would use
 }
+_NO_NEWS = "Setting up process group"  # what Ray Train's workers say at each start
 _FOLDER = "slray-"
 _LONGEST_BASE = 20  # characters: a socket's path may have 107, and Ray puts some 68 below its folder
 _PORTS = range(20_000, 32_000)
@@ -153,7 +154,8 @@ def _workers_lines_plain() -> Iterator[None]:
 
     def show(data: dict[str, Any]) -> None:
         if data.get("actor_name") != "TrainController":
-            print_to_stdstream(data, ignore_prefix=True)
+            lines = [line for line in data["lines"] if not line.startswith(_NO_NEWS)]
+            print_to_stdstream({**data, "lines": lines}, ignore_prefix=True)
 
     dispatcher.remove_handler("ray_print_logs")  # Ray's own
     dispatcher.add_handler(__name__, show)

@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("name", help="a data set (fetch, shard, vocab) or a run of params.yaml")
     given = parser.parse_args()
+    sys.argv[0] = f"python -m {PROGRAM}"  # as locks tell who holds them
     if STAGES[given.stage].slow and (code := warm.hand_over(PROGRAM, (given.stage, given.name))) is not None:
         if code < 0:
             signal.signal(-code, signal.SIG_DFL)

@@ -49,11 +49,17 @@ def shard(project: Project, params: Params, dataset: str) -> None:
     for split, entry in manifest["splits"].items():
         print(
             f"shard {dataset} {split}: {entry['num_samples']} of {entry['num_source']} records, "
-            f"{len(entry['shards'])} shards, {entry['bytes'] / 2**20:.1f} MiB; "
-            f"dropped {entry['dropped']}; fixed {entry['fixed']}"
+            f"{len(entry['shards'])} shards, {entry['bytes'] / 2**20:.1f} MiB{_changes(entry)}"
         )
     for text in (*joined_notes(opened), *exif_notes(manifest, config.exif)):
         note(text)
+
+
+def _changes(entry: Mapping[str, Any]) -> str:
+    """What was dropped and fixed, by reason, where there was anything."""
+    dropped = [f"{n} {kind}: {why}" for kind, reasons in entry["dropped"].items() for why, n in reasons.items()]
+    told = {"dropped": dropped, "fixed": [f"{n} {rule}" for rule, n in entry["fixed"].items()]}
+    return "".join(f"; {what} {', '.join(items)}" for what, items in told.items() if items)
 
 
 def exif_notes(manifest: Mapping[str, Any], exif: str) -> list[str]:

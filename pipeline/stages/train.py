@@ -8,6 +8,7 @@ from pathlib import Path
 from contracts.errors import DataError
 from contracts.redact import redact
 from pipeline.cluster.train import run_training
+from pipeline.settings import discover
 from pipeline.settings.params import Params
 from pipeline.settings.sections import ClusterConfig, TrackingConfig
 from pipeline.shards import stores
@@ -134,4 +135,6 @@ def export(project: Project, data: RunData, state: Path, run_id: str, code: Line
             "best": load_best(folder / BEST)["info"],
         }
         write_json(folder / "run.json", record)
-    print(f"train {data.run.name}: best at epoch {record['best']['epoch'] + 1}: {record['best']['metrics']}")
+    best = record["best"]
+    name = data.run.train.monitor or discover.load("task", data.run.task_name, where="task").Task.metric
+    print(f"train {data.run.name}: best at epoch {best['epoch'] + 1}: {name} {best['metrics'][f'val/{name}']:.4g}")

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.system import warm
 
 _RUNS, _SKIPPED = re.compile(r"Running stage '(.+)':"), re.compile(r"(?:Stage )?'(.+)' (?:didn't change|is cached)")
-_TOLD_BY = ("dvc.stage.run", "dvc.stage", "dvc.stage.cache", "dvc.dvcfile")
+_TOLD_BY = ("dvc.stage.run", "dvc.stage", "dvc.stage.cache", "dvc.dvcfile", "dvc.output")
 _OURS = {"fetch", "shard", "vocab", "train", "evaluate", "register"}
 
 
@@ -60,9 +60,9 @@ class _Steps(logging.Filter):
         self._ran = self._skipped = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno != logging.INFO:
-            return True
         text = record.getMessage()
+        if record.levelno != logging.INFO:
+            return not text.endswith("is empty.")  # a list of what was dropped may well be
         if found := _RUNS.match(text):
             self._ran += 1
             stage, _, name = found[1].rpartition("/")[2].rpartition(":")[2].partition("@")

@@ -74,6 +74,7 @@ BESIDE_TRAINING = {
         )
     ),
     "pipeline/training/callbacks.py",
+    "pipeline/training/progress.py",
     "pipeline/training/reports.py",
     "pipeline/shards/manifest.py",
     "pipeline/stages/train.py",

@@ -96,7 +96,9 @@ def stage_of(dvc: subprocess.Popen, folder: Path, condition: Callable[[], Any]) 
     """The running stage, as soon as `condition` holds; suspended, so that it goes no further meanwhile."""
     wait(lambda: condition() or dvc.poll() is not None)
     assert dvc.poll() is None, (folder / "log.txt").read_text()[-3000:]
-    (found,) = [process for process in of_session(dvc.pid) if process.cmdline()[1:2] == ["-m"]]
+    modules = {process: process.cmdline()[2] for process in of_session(dvc.pid) if process.cmdline()[1:2] == ["-m"]}
+    forks = [process for process in modules if modules.get(process.parent()) == "pipeline.system.warm"]
+    (found,) = forks or modules
     found.suspend()
     return found
 
@@ -136,7 +138,8 @@ def steps_logged(folder: Path) -> list[int]:
 
 
 def test_dvc_killed_while_it_trains_and_others_that_want_the_same(project, tmp_path, one_thread):
-    with started(project, "dvc", "repro", "train@seg") as process:
+    # `sightline repro` is DVC in its own process, and its stages are forks of another.
+    with started(project, sys.executable, "-m", "pipeline.cli", "repro", "train@seg") as process:
         training = stage_of(process, project, lambda: list(project.glob("state/seg-*/state-*.json")))
         for name, of, what in (
             ("train", "seg", "the results of run seg"),
@@ -145,7 +148,7 @@ def test_dvc_killed_while_it_trains_and_others_that_want_the_same(project, tmp_p
             refused = by_hand(project, name, of)
             assert refused.returncode == 2
             assert f"another process is at work on this: '{what}'" in refused.stderr
-            assert "pipeline/stages/train.py seg" in refused.stderr, "who it is"
+            assert "python -m pipeline.stages train seg" in refused.stderr, "who it is"
         kill_dvc(process, training, project)
     assert mlflow_statuses(project) == ["KILLED"]
     assert list(project.glob("state/seg-*/state-*.json")), "something to go on from"

@@ -75,7 +75,7 @@ def run(stage: str, name: str) -> None:
     Exit codes: 2 for an error that the user can mend (told in full, without a traceback), 130 when interrupted.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that `finally` runs: no run stays RUNNING
-    with ended_plainly():
+    with ended_plainly("interrupted; the same command goes on"):
         guard_process()
         orphan.watch_dvc()
         project = Project.here()

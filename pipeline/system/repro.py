@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
+
+import psutil
 
 from pipeline.system import warm
 
 _RUNS, _SKIPPED = re.compile(r"Running stage '(.+)':"), re.compile(r"(?:Stage )?'(.+)' (?:didn't change|is cached)")
-_TOLD_BY = ("dvc.stage.run", "dvc.stage", "dvc.stage.cache", "dvc.dvcfile", "dvc.output")
+_INTERRUPTED = 130
+_TOLD_BY = ("dvc.cli", "dvc.stage.run", "dvc.stage", "dvc.stage.cache", "dvc.dvcfile", "dvc.output")
 _OURS = {"fetch", "shard", "vocab", "train", "evaluate", "register"}
 
 
@@ -23,11 +29,12 @@ def repro(arguments: Sequence[str]) -> int:
         arguments: those of `dvc repro`.
 
     Returns:
-        DVC's exit code.
+        DVC's exit code, or 130 where a stage was interrupted.
     """
     from dvc.cli import main
     from dvc.repo import reproduce
 
+    signal.signal(signal.SIGTERM, _pass_on)
     with tempfile.TemporaryDirectory(prefix="slwarm-") as folder, warm.started(Path(folder)) as start:
         steps = _Steps(start)
         planned = reproduce.plan_repro
@@ -42,7 +49,8 @@ def repro(arguments: Sequence[str]) -> int:
         for logger in loggers:
             logger.addFilter(steps)
         try:
-            return int(main(["repro", *arguments]))
+            code = int(main(["repro", *arguments]))
+            return _INTERRUPTED if steps.interrupted else code
         finally:
             reproduce.plan_repro = planned
             for logger in loggers:
@@ -50,17 +58,30 @@ def repro(arguments: Sequence[str]) -> int:
             steps.tell_end()
 
 
+def _pass_on(number: int, frame: FrameType | None) -> None:
+    """Stages end in their own way, and DVC with them; those of the warm process are told by who waits for them."""
+    processes = psutil.Process().children(recursive=True)
+    warm_ones = {process for process in processes if warm.__name__ in process.cmdline()}
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process not in warm_ones and process.parent() not in warm_ones:
+                process.terminate()
+
+
 class _Steps(logging.Filter):
     """DVC's lines of a stage, its command and its lock file become one: `[7/32] train captioning`."""
 
     def __init__(self, start: Callable[[], None]):
         super().__init__()
-        self.total = 0
+        self.total, self.interrupted = 0, False
         self._start = start
         self._ran = self._skipped = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
+        if record.exc_info and f"exited with {_INTERRUPTED}" in str(record.exc_info[1].__cause__):
+            self.interrupted = True  # the stage has said so
+            return False
         if record.levelno != logging.INFO:
             return not text.endswith("is empty.")  # a list of what was dropped may well be
         if found := _RUNS.match(text):

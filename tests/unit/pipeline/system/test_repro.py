@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +53,29 @@ def test_a_stage_that_fails_is_told_by_dvc(root: Path, project: Path):
     code, told = repro(root, project)
     assert code != 0
     assert "[1/3] check" in told and "failed to run: exit 7" in told
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_stage_in_its_own_way_and_then_the_command(root: Path, project: Path, sent: signal.Signals):
+    stage = (
+        "import signal, sys, time\nsignal.signal(signal.SIGTERM, signal.default_int_handler)\nprint('on', flush=True)\n"
+    )
+    wait = "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('state written')\n    sys.exit(130)\n"
+    (project / "stage.py").write_text(stage + wait)
+    text = (project / "dvc.yaml").read_text()
+    (project / "dvc.yaml").write_text(text.replace("echo checked > one", f"{sys.executable} stage.py"))
+    process = subprocess.Popen(
+        [sys.executable, "-c", REPRO], cwd=project, env=os.environ | {"PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert process.stdout is not None
+    while process.stdout.readline() != "on\n":
+        assert process.poll() is None
+    if sent == signal.SIGINT:
+        os.killpg(process.pid, sent)  # as a terminal does
+    else:
+        process.send_signal(sent)
+    told = process.communicate(timeout=30)[0]
+    assert process.returncode == 130
+    assert "state written" in told and "ERROR" not in told and "Traceback" not in told

@@ -18,6 +18,7 @@ from pipeline.system import warm
 
 _RUNS, _SKIPPED = re.compile(r"Running stage '(.+)':"), re.compile(r"(?:Stage )?'(.+)' (?:didn't change|is cached)")
 _INTERRUPTED = 130
+_SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
 _TOLD_BY = ("dvc.cli", "dvc.stage.run", "dvc.stage", "dvc.stage.cache", "dvc.dvcfile", "dvc.output")
 _OURS = {"fetch", "shard", "vocab", "train", "evaluate", "register"}
 
@@ -59,13 +60,17 @@ def repro(arguments: Sequence[str]) -> int:
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:
-    """Stages end in their own way, and DVC with them; those of the warm process are told by who waits for them."""
-    processes = psutil.Process().children(recursive=True)
-    warm_ones = {process for process in processes if warm.__name__ in process.cmdline()}
-    for process in processes:
+    """The stage ends in its own way, its own processes with it, and DVC then; where none runs, as Ctrl-C does."""
+    stages: list[psutil.Process] = []
+    for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            if process not in warm_ones and process.parent() not in warm_ones:
-                process.terminate()
+            if warm.__name__ not in child.cmdline():
+                stages += child.children() if child.name() in _SHELLS else [child]
+    for stage in stages:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            stage.terminate()
+    if not stages:
+        signal.default_int_handler(number, frame)
 
 
 class _Steps(logging.Filter):

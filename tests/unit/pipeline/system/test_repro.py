@@ -57,11 +57,10 @@ def test_a_stage_that_fails_is_told_by_dvc(root: Path, project: Path):
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_stage_in_its_own_way_and_then_the_command(root: Path, project: Path, sent: signal.Signals):
-    stage = (
-        "import signal, sys, time\nsignal.signal(signal.SIGTERM, signal.default_int_handler)\nprint('on', flush=True)\n"
-    )
-    wait = "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('state written')\n    sys.exit(130)\n"
-    (project / "stage.py").write_text(stage + wait)
+    stage = "import signal, sys, time\nsignal.signal(signal.SIGTERM, signal.default_int_handler)\ntry:\n"
+    wait = "    print('on', flush=True)\n    time.sleep(60)\n"
+    end = "except KeyboardInterrupt:\n    print('state written')\n    sys.exit(130)\n"
+    (project / "stage.py").write_text(stage + wait + end)
     text = (project / "dvc.yaml").read_text()
     (project / "dvc.yaml").write_text(text.replace("echo checked > one", f"{sys.executable} stage.py"))
     process = subprocess.Popen(

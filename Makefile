@@ -32,25 +32,19 @@ check: setup  ## check params.yaml, every section, without running anything
 heal: setup  ## find damaged data that DVC takes for whole (YES=1 removes it; then `dvc pull` or `make repro`)
 	$(BIN)/sightline heal $(if $(YES),--yes)
 
-test: setup  ## run the tests; those that start Ray mostly wait, so the others run beside them
-	@$(call beside,$(filter-out $(DVC_TESTS),$(wildcard tests/integration/test_*.py)),tests/contract tests/field tests/unit $(DVC_TESTS))
-
-DVC_TESTS := tests/integration/test_dvc.py
+test: setup  ## run the tests
+	$(call beside,3,tests/integration tests/contract tests/field tests/unit)
 
 lock-check: setup  ## fail where dvc.lock and metrics/ are not of this code and these settings (then: make repro)
 	$(BIN)/python -m pytest tests/reference
 
 faults: setup  ## kill, cut, forge and starve it: every fault is survived or refused clearly (tests/faults/README.md)
-	@$(call beside,$(MACHINE_FAULTS),$(filter-out $(MACHINE_FAULTS),$(wildcard tests/faults/test_*.py)))
+	$(call beside,4,$(LONG_FAULTS) $(filter-out $(LONG_FAULTS),$(wildcard tests/faults/test_*.py)))
 
-MACHINE_FAULTS := $(wildcard tests/faults/test_cluster_*.py tests/faults/test_process*.py tests/faults/test_training_[mpr]*.py)
+LONG_FAULTS := $(wildcard tests/faults/test_cluster_deaths.py tests/faults/test_process*.py tests/faults/test_shards.py)
 
-# Two runs of pytest side by side; the first's output follows the second's.
-define beside
-$(BIN)/python -m pytest $(1) >$(VENV)/beside.log 2>&1 & first=$$!; \
-	$(BIN)/python -m pytest $(2); second=$$?; \
-	wait $$first; first=$$?; cat $(VENV)/beside.log; exit $$((first + second))
-endef
+# Files spread over some processes, in the order given: many tests mostly wait.
+beside = $(BIN)/python -m pytest --numprocesses $(1) --dist loadfile --no-loadscope-reorder $(2)
 
 chaos: setup  ## random faults on a small training for ten minutes (MINUTES=..., SEED=... for others)
 	$(BIN)/python -m tests.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))

@@ -19,9 +19,8 @@ from pipeline.training.run_files import EVENTS
 ROOT = Path(__file__).resolve().parents[1]
 # Module and arguments; none may import torch.
 COMMANDS: tuple[tuple[str, list[str]], ...] = (
-    ("pipeline.stages.fetch", ["--help"]),
-    ("pipeline.stages.shard", ["--help"]),
-    ("pipeline.stages.vocab", ["--help"]),
+    ("pipeline.stages", ["fetch", "--help"]),
+    ("pipeline.stages", ["shard", "--help"]),
     ("pipeline.cli", ["--help"]),
     ("pipeline.cli", ["score", "--help"]),
     ("pipeline.cli", ["check"]),
@@ -89,7 +88,7 @@ def _first_steps() -> list[Figure]:
     ):
         other, _ = timed(partial(_run, "-c", script), repeats=2)
         ours = min(_first_step(engine) for _ in range(2))
-        what = f"pipeline.stages.train to the end of the first step, engine {engine}"
+        what = f"pipeline.stages train to the end of the first step, engine {engine}"
         figures.append(Figure(what=what, value=ours, beside=peer, other=other, goal="ratio >= 0.91 (<= 1.1 x)"))
     return figures
 
@@ -103,7 +102,7 @@ def _first_step(engine: str) -> float:
         params.write_text(params.read_text().replace("engine: local", f"engine: {engine}"))
         start = time.perf_counter()
         with subprocess.Popen(
-            [sys.executable, "-m", "pipeline.stages.train", "fcn"],
+            [sys.executable, "-m", "pipeline.stages", "train", "fcn"],
             cwd=root,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.DEVNULL,

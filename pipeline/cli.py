@@ -87,7 +87,7 @@ def init(
 
 
 @command("repro", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def repro(context: typer.Context) -> None:
+def repro_(context: typer.Context) -> int:
     """Check params.yaml, then run what changed: data, shards, training, evaluation, registration.
 
     Arguments are those of `dvc repro`, such as `register@my_run`.
@@ -95,14 +95,15 @@ def repro(context: typer.Context) -> None:
     from pipeline.settings.check import run
     from pipeline.settings.code import CODE, PACKAGES
     from pipeline.settings.outline import with_outlines
+    from pipeline.system.repro import repro
     from pipeline.tracking.lineage import VARIABLES, commit_of
 
     with_outlines(lambda: run(None, None))
     told = any(os.environ.get(name) for name in VARIABLES) or any(Path(package).is_dir() for package in PACKAGES)
-    environment = {**os.environ, **({} if told else commit_of(CODE))}
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    # The umask goes with it, so that DVC's cache is the user's, too.
-    os.execve(sys.executable, [sys.executable, "-m", "dvc", "repro", *context.args], environment)
+    os.environ |= {} if told else commit_of(CODE)
+    # The environment and the umask go with it, so that DVC's cache is the user's, too.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return repro(context.args)
 
 
 @command("predict")
@@ -288,7 +289,7 @@ def stage(
     name: Annotated[str, Argument(help="a data set (fetch, shard, vocab) or a run", show_default=False)],
 ) -> None:
     """Run one stage, as dvc.yaml does; what DVC knows of it stays as it was."""
-    os.execv(sys.executable, [sys.executable, "-m", f"pipeline.stages.{stage}", name])
+    os.execv(sys.executable, [sys.executable, "-m", "pipeline.stages", stage, name])
 
 
 if __name__ == "__main__":

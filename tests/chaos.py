@@ -77,7 +77,7 @@ class Training:
             )
 
     def start(self) -> None:
-        self.process = self.command("pipeline.stages.train", RUN)
+        self.process = self.command("pipeline.stages", "train", RUN)
 
     @property
     def running(self) -> bool:
@@ -188,7 +188,7 @@ def prepare(folder: Path) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     training = Training(folder)
     for stage in ("fetch", "shard", "vocab"):
-        if code := training.command(f"pipeline.stages.{stage}", "voc").wait(LONGEST_S):
+        if code := training.command("pipeline.stages", stage, "voc").wait(LONGEST_S):
             raise RuntimeError(f"{stage} ended with {code}: {folder / 'log.txt'}")
 
 

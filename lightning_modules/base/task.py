@@ -61,8 +61,7 @@ class BaseTask(ABC):
 
     Class attributes:
         Config: frozen keyword-only dataclass with the task's own settings.
-        requires: columns of the shard index that must be positive for a sample to be used by this task, of
-            `num_captions`, `num_objects`, `num_masks`, `num_questions`, `num_labels`, `has_semantic`.
+        requires: columns of the shard index, of `COUNTS`, that must be positive for a sample to be used by this task.
         eval_requires: the same for validation and test (a detector is also measured on images without objects).
         inputs: what a trained model is asked with (`contracts/inputs.py`): arguments of `predict`, columns of a served
             model. A record with these alone can be encoded.

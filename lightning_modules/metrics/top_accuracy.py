@@ -61,12 +61,12 @@ class AccuracyByLength(ItemMetric):
             measured = measure_classification(
                 np.array([kept[key][0] for key in ids]), np.array([kept[key][1] for key in ids], np.int64)
             )
-            (one,) = by_groups([only_top1(measured, f"top1/length {length}")], {key: groups[key] for key in ids})
+            (one,) = by_groups([_only_top1(measured, f"top1/length {length}")], {key: groups[key] for key in ids})
             found.append(one)
         return found
 
 
-def only_top1(measured: Measurement, name: str) -> Measurement:
+def _only_top1(measured: Measurement, name: str) -> Measurement:
     """A measurement of `top1` alone, called `name`."""
     resample = measured.resample
     assert resample is not None

@@ -12,16 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from contracts.errors import ConfigError, DataError
 from contracts.ranges import Range, check_ranges
 from contracts.records import DataSpec, Record
 from lightning_modules.augment.augment import Augment, AugmentConfig
+from lightning_modules.base.class_task import ClassTask
 from lightning_modules.base.families import ClassifierSpec
-from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
+from lightning_modules.base.task import Batch, Example, Prediction
 from lightning_modules.blocks.pixels import stack_images
 from lightning_modules.metrics.item_metric import ItemMetric
 from lightning_modules.metrics.top_accuracy import TopAccuracy
@@ -29,7 +27,7 @@ from lightning_modules.metrics.top_accuracy import TopAccuracy
 _NUM_TOP = 5
 
 
-class Task(BaseTask):
+class Task(ClassTask):
     """Scores: `top1` and `top5`, the share of images whose class is the best, or among the five best."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -55,17 +53,13 @@ class Task(BaseTask):
     spec_class = ClassifierSpec
     requires = ("num_labels",)
     eval_requires = ("num_labels",)
-    metric = "top1"
+    a_record = "an image"
+    sources = "a source of labels, such as `image_folder`"
     config: Config
 
     def __init__(self, config: Config, data: DataSpec):
         super().__init__(config, data)
-        if len(data.classes) < 2:
-            raise ConfigError(
-                "there is nothing to tell apart", value=list(data.classes), where=f"classes of {data.dataset}",
-                allowed="two classes or more", fix="choose a data set with a source of labels, such as `image_folder`",
-            )  # fmt: skip
-        self._positions = {name: i for i, name in enumerate(data.classes)}
+        self.label_smoothing = config.label_smoothing
         self._augment = Augment(config.augment, size=config.image_size, mode=config.resize, center=config.center)
 
     def spec(self) -> ClassifierSpec:
@@ -75,56 +69,20 @@ class Task(BaseTask):
 
     def encode(self, record: Record, seed: int | None) -> Example:
         image = self._augment(record.image, (record.height, record.width), seed=seed).image
-        return {"image": image, **({"label": self._label(record)} if record.labels else {})}
-
-    def _label(self, record: Record) -> int:
-        if len(record.labels) != 1:
-            raise DataError(
-                "an image of this task has one label", value=list(record.labels),
-                where=f"record {record.key} of {self.data.dataset}",
-                fix="give each image one class; tasks of several labels are not here",
-            )  # fmt: skip
-        return self._positions[record.labels[0]]
+        return {"image": image, **self.labeled(record)}
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        batch: Batch = {"images": stack_images([example["image"] for example in examples])}
-        if all("label" in example for example in examples):
-            batch["labels"] = torch.tensor([example["label"] for example in examples], dtype=torch.int64)
-        return batch
-
-    def truths(self, record: Record) -> list[Truth]:
-        return [{"label": self._label(record)}]
+        return {"images": stack_images([example["image"] for example in examples]), **self.labels(examples)}
 
     # tensors to losses and predictions
 
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
-        return {"cross_entropy": self._loss(model(batch["images"]), batch)}
-
-    def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
-        return self._predictions(model(batch["images"]))
-
-    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
-        logits = model(batch["images"])
-        return {"cross_entropy": self._loss(logits, batch)}, self._predictions(logits)
-
-    def _loss(self, logits: Tensor, batch: Batch) -> Mean:
-        with torch.autocast(logits.device.type, enabled=False):
-            total = F.cross_entropy(
-                logits.float(), batch["labels"], label_smoothing=self.config.label_smoothing, reduction="sum"
-            )
-        return Mean(total, len(logits))
-
-    @staticmethod
-    def _predictions(logits: Tensor) -> list[Prediction]:
-        return [{"probs": probs} for probs in torch.softmax(logits.float(), dim=1).cpu().numpy()]
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        return model(batch["images"])  # type: ignore[no-any-return]
 
     # what a user sees
 
     def metrics(self, *, thorough: bool = False) -> list[ItemMetric]:
         return [TopAccuracy()]
-
-    def measurable(self, prediction: Prediction, truth: Truth) -> tuple[Prediction, Truth]:
-        return {"scores": prediction["probs"]}, truth
 
     def top(self, prediction: Prediction) -> list[tuple[str, float]]:
         """Names and probabilities of the best classes, the best first; of equal ones the first in the class list."""

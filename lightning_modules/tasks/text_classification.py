@@ -14,20 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from contracts.errors import ConfigError, DataError
 from contracts.ranges import COUNT, check_ranges
 from contracts.records import DataSpec, Record
 from contracts.text import UNKNOWN
+from lightning_modules.base.class_task import ClassTask
 from lightning_modules.base.families import SequenceClassifierSpec
-from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
+from lightning_modules.base.task import Batch, Example, Prediction, Truth
 from lightning_modules.metrics.item_metric import ItemMetric
 from lightning_modules.metrics.top_accuracy import AccuracyByLength, TopAccuracy
 
 
-class Task(BaseTask):
+class Task(ClassTask):
     """Scores: `top1` and `top5`; beside them `top1/length 6`, of the texts of 6 tokens."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -49,17 +48,12 @@ class Task(BaseTask):
     eval_requires = ("num_texts", "num_labels")
     inputs = ("text",)
     texts = {"texts": "words"}  # noqa: RUF012  # as BaseTask declares it
-    metric = "top1"
+    a_record = "a text"
+    sources = "labeled texts, such as `labeled_text` reads"
     config: Config
 
     def __init__(self, config: Config, data: DataSpec):
         super().__init__(config, data)
-        if len(data.classes) < 2:
-            raise ConfigError(
-                "there is nothing to tell apart", value=list(data.classes), where=f"classes of {data.dataset}",
-                allowed="two classes or more", fix="choose a data set with labeled texts, such as `labeled_text` reads",
-            )  # fmt: skip
-        self._positions = {name: i for i, name in enumerate(data.classes)}
         self._vocabulary = self.read_vocabulary("texts", min_count=config.min_token_count)
 
     def spec(self) -> SequenceClassifierSpec:
@@ -68,7 +62,7 @@ class Task(BaseTask):
     # records to tensors
 
     def encode(self, record: Record, seed: int | None) -> Example:
-        return {"tokens": self._tokens(record), **({"label": self._label(record)} if record.labels else {})}
+        return {"tokens": self._tokens(record), **self.labeled(record)}
 
     def _tokens(self, record: Record) -> np.ndarray:
         """(T,) int64, never empty: a text without a word is one unknown token."""
@@ -76,52 +70,23 @@ class Task(BaseTask):
         ids = self._vocabulary.encode(sentence.text if sentence else "", max_length=self.config.max_tokens)
         return np.array(ids or [UNKNOWN], np.int64)
 
-    def _label(self, record: Record) -> int:
-        if len(record.labels) != 1:
-            raise DataError(
-                "a text of this task has one label", value=list(record.labels),
-                where=f"record {record.key} of {self.data.dataset}", fix="give each text one class",
-            )  # fmt: skip
-        return self._positions[record.labels[0]]
-
     def collate(self, examples: Sequence[Example]) -> Batch:
         tokens = [torch.from_numpy(example["tokens"]) for example in examples]
-        batch: Batch = {"tokens": pad_sequence(tokens, batch_first=True), "lengths": [len(ids) for ids in tokens]}
-        if all("label" in example for example in examples):
-            batch["labels"] = torch.tensor([example["label"] for example in examples], dtype=torch.int64)
-        return batch
+        padded = pad_sequence(tokens, batch_first=True)
+        return {"tokens": padded, "lengths": [len(ids) for ids in tokens], **self.labels(examples)}
 
     def truths(self, record: Record) -> list[Truth]:
-        return [{"label": self._label(record), "length": len(self._tokens(record))}]
+        return [{"label": self.label(record), "length": len(self._tokens(record))}]
 
     # tensors to losses and predictions
 
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
-        return {"cross_entropy": self._loss(model(batch["tokens"], batch["lengths"]), batch)}
-
-    def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
-        return self._predictions(model(batch["tokens"], batch["lengths"]))
-
-    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
-        logits = model(batch["tokens"], batch["lengths"])
-        return {"cross_entropy": self._loss(logits, batch)}, self._predictions(logits)
-
-    @staticmethod
-    def _loss(logits: Tensor, batch: Batch) -> Mean:
-        with torch.autocast(logits.device.type, enabled=False):
-            return Mean(F.cross_entropy(logits.float(), batch["labels"], reduction="sum"), len(logits))
-
-    @staticmethod
-    def _predictions(logits: Tensor) -> list[Prediction]:
-        return [{"probs": probs} for probs in torch.softmax(logits.float(), dim=1).cpu().numpy()]
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        return model(batch["tokens"], batch["lengths"])  # type: ignore[no-any-return]
 
     # what a user sees
 
     def metrics(self, *, thorough: bool = False) -> list[ItemMetric]:
         return [TopAccuracy(), *([AccuracyByLength()] if thorough else [])]
-
-    def measurable(self, prediction: Prediction, truth: Truth) -> tuple[Prediction, Truth]:
-        return {"scores": prediction["probs"]}, truth
 
     def best(self, prediction: Prediction) -> tuple[str, float]:
         """Name and probability of the best class; of equal ones the first in the class list."""

@@ -51,6 +51,7 @@ _PRIVATE_ENV = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that asks whether a cloud takes this machine away
     "RAY_prestart_worker_first_driver": "0",  # processes without our runtime environment, which nothing would use
 }
+_NO_NEWS = "Setting up process group"  # what Ray Train's workers say at each start
 _FOLDER = "slray-"
 _LONGEST_BASE = 20  # characters: a socket's path may have 107, and Ray puts some 68 below its folder
 _PORTS = range(20_000, 32_000)
@@ -138,9 +139,30 @@ def _started(address: str | None, runtime_env: dict[str, Any], options: dict[str
     try:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray puts in its own, which leaves past the final run status
-        yield
+        with _workers_lines_plain():
+            yield
     finally:
         _shut_down()
+
+
+@contextmanager
+def _workers_lines_plain() -> Iterator[None]:
+    """Show what workers print as they print it, without a name and a pid before each line, and nothing of Ray Train's
+    controller: it tells tracebacks where it only waits, and its failures reach the driver as exceptions."""
+    from ray._private.ray_logging import global_worker_stdstream_dispatcher as dispatcher
+    from ray._private.worker import print_to_stdstream
+
+    def show(data: dict[str, Any]) -> None:
+        if data.get("actor_name") != "TrainController":
+            lines = [line for line in data["lines"] if not line.startswith(_NO_NEWS)]
+            print_to_stdstream({**data, "lines": lines}, ignore_prefix=True)
+
+    dispatcher.remove_handler("ray_print_logs")  # Ray's own
+    dispatcher.add_handler(__name__, show)
+    try:
+        yield
+    finally:
+        dispatcher.remove_handler(__name__)
 
 
 def _shut_down() -> None:

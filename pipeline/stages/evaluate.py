@@ -5,7 +5,6 @@ from __future__ import annotations
 from pipeline.settings.params import Params
 from pipeline.settings.sections import TrackingConfig
 from pipeline.shards.manifest import load_manifest
-from pipeline.stages._command import main
 from pipeline.system.project import Project
 from pipeline.training.run_files import BEST, trained
 
@@ -36,7 +35,3 @@ def evaluate(project: Project, params: Params, name: str) -> None:
         files={"": [project.metrics(name), project.predictions(name)]},
     )
     print(f"evaluate {name}: {evaluation.summary()}")
-
-
-if __name__ == "__main__":
-    main(evaluate, "run")

@@ -8,7 +8,6 @@ from pathlib import Path
 from contracts.errors import ConfigError, DataError
 from pipeline.settings import discover
 from pipeline.settings.params import Params
-from pipeline.stages._command import main
 from pipeline.system.disk import renewed, writing
 from pipeline.system.progress import progress_bar
 from pipeline.system.project import POINTER, Project, write_json
@@ -58,7 +57,3 @@ def point(target: Path, folder: Path) -> None:
         stat = path.stat()
         digest.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     write_json(target / POINTER, {"folder": str(folder.resolve()), "listing_sha256": digest.hexdigest()})
-
-
-if __name__ == "__main__":
-    main(fetch, "data set")

@@ -10,14 +10,13 @@ from pipeline.settings.params import Params, Run
 from pipeline.settings.sections import RegistryConfig, TrackingConfig
 from pipeline.shards.manifest import load_manifest, split_digest
 from pipeline.shards.reader import open_splits
-from pipeline.stages._command import main
 from pipeline.system.project import Project, write_json
 from pipeline.tracking import probe
 from pipeline.tracking.lineage import Lineage, lineage
 from pipeline.training.run_files import BEST, Measured, Trained, measured, trained
 
 
-def register_run(project: Project, params: Params, name: str) -> None:
+def register(project: Project, params: Params, name: str) -> None:
     dataset = params.run_dataset(name)
     config = params.section(RegistryConfig, "registry")
     if config.runs != "all" and name not in config.runs:
@@ -35,7 +34,7 @@ def _register(
     project: Project, params: Params, name: str, record: Trained, score: Measured, config: RegistryConfig
 ) -> None:
     from pipeline.settings import discover  # these take seconds to import: not for a refusal
-    from pipeline.tracking.registry import Candidate, register
+    from pipeline.tracking import registry
 
     run = params.run(name)
     dataset = run.dataset
@@ -45,9 +44,9 @@ def _register(
     reader = open_splits(folder, manifest)[score["split"]]
     task = discover.load("task", run.task_name, where=f"runs.{name}.task").Task
     example = reader.read(int(reader.select(task.eval_requires)[0]))
-    decision = register(
+    decision = registry.register(
         params.section(TrackingConfig, "tracking"),
-        Candidate(
+        registry.Candidate(
             model=name,
             task=run.task_name,
             checkpoint=project.artifacts(name) / BEST,
@@ -99,7 +98,3 @@ def measure_again(checkpoint: Path, shards: Path, split: str, metric: str, run: 
     if document["data"]["classes"] != list(load_manifest(shards)["classes"]):
         raise DataError("its classes are others than this data's")
     return Evaluation(checkpoint, shards, split, now=run).metrics.get(metric)
-
-
-if __name__ == "__main__":
-    main(register_run, "run")

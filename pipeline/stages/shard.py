@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from pipeline.settings import discover
 from pipeline.settings.params import Params
 from pipeline.settings.sections import ClusterConfig, ShardsConfig
-from pipeline.stages._command import main
 from pipeline.system.progress import note
 from pipeline.system.project import Project
 
@@ -50,11 +49,17 @@ def shard(project: Project, params: Params, dataset: str) -> None:
     for split, entry in manifest["splits"].items():
         print(
             f"shard {dataset} {split}: {entry['num_samples']} of {entry['num_source']} records, "
-            f"{len(entry['shards'])} shards, {entry['bytes'] / 2**20:.1f} MiB; "
-            f"dropped {entry['dropped']}; fixed {entry['fixed']}"
+            f"{len(entry['shards'])} shards, {entry['bytes'] / 2**20:.1f} MiB{_changes(entry)}"
         )
     for text in (*joined_notes(opened), *exif_notes(manifest, config.exif)):
         note(text)
+
+
+def _changes(entry: Mapping[str, Any]) -> str:
+    """What was dropped and fixed, by reason, where there was anything."""
+    dropped = [f"{n} {kind}: {why}" for kind, reasons in entry["dropped"].items() for why, n in reasons.items()]
+    told = {"dropped": dropped, "fixed": [f"{n} {rule}" for rule, n in entry["fixed"].items()]}
+    return "".join(f"; {what} {', '.join(items)}" for what, items in told.items() if items)
 
 
 def exif_notes(manifest: Mapping[str, Any], exif: str) -> list[str]:
@@ -72,7 +77,3 @@ def exif_notes(manifest: Mapping[str, Any], exif: str) -> list[str]:
         f"pixels, not on the picture as viewers turn it ({undecided} of them have a size that cannot decide). Where "
         f"that is wrong, set datasets.{manifest['dataset']}.exif: apply; where it is right, exif: ignore"
     ]
-
-
-if __name__ == "__main__":
-    main(shard, "data set")

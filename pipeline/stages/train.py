@@ -8,13 +8,14 @@ from pathlib import Path
 from contracts.errors import DataError
 from contracts.redact import redact
 from pipeline.cluster.train import run_training
+from pipeline.settings import discover
 from pipeline.settings.params import Params
 from pipeline.settings.sections import ClusterConfig, TrackingConfig
 from pipeline.shards import stores
 from pipeline.shards.reader import verify_shards
-from pipeline.stages._command import main
 from pipeline.system import lock
 from pipeline.system.disk import renewed
+from pipeline.system.progress import steps_shown
 from pipeline.system.project import Project, write_json
 from pipeline.system.removal import remove_tree
 from pipeline.tracking import mlflow_run as tracking
@@ -77,7 +78,8 @@ def _train(project: Project, params: Params, data: RunData, state: Path) -> None
                 "state": str(state),
                 "state_store": None if mirror is None else mirror.url,
             }
-            run_training(arguments, cluster, project.root)
+            with steps_shown():
+                run_training(arguments, cluster, project.root)
     export(project, data, state, run.run_id, code)
     remove_tree(state, inside=state.parent)
     if mirror is not None:
@@ -133,8 +135,6 @@ def export(project: Project, data: RunData, state: Path, run_id: str, code: Line
             "best": load_best(folder / BEST)["info"],
         }
         write_json(folder / "run.json", record)
-    print(f"train {data.run.name}: best at epoch {record['best']['epoch'] + 1}: {record['best']['metrics']}")
-
-
-if __name__ == "__main__":
-    main(train, "run")
+    best = record["best"]
+    name = data.run.train.monitor or discover.load("task", data.run.task_name, where="task").Task.metric
+    print(f"train {data.run.name}: best at epoch {best['epoch'] + 1}: {name} {best['metrics'][f'val/{name}']:.4g}")

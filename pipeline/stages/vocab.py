@@ -9,7 +9,6 @@ from __future__ import annotations
 from contracts.errors import DataError
 from pipeline.settings import discover
 from pipeline.settings.params import Params
-from pipeline.stages._command import main
 from pipeline.system.progress import progress_bar
 from pipeline.system.project import Project, write_json
 
@@ -38,7 +37,3 @@ def vocab(project: Project, params: Params, dataset: str) -> None:
     write_json(project.vocabulary(dataset), document, indent=None)
     found = ", ".join(f"{len(counted)} {name}" for name, counted in document.items())
     print(f"vocab {dataset}: {found or 'no texts'}")
-
-
-if __name__ == "__main__":
-    main(vocab, "data set")

@@ -19,16 +19,16 @@ _FORCED = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",)
 
 
 @contextmanager
-def ended_plainly() -> Iterator[None]:
+def ended_plainly(interrupted: str = "interrupted") -> Iterator[None]:
     """Around a command's work: exit code 2 for an error that the user can mend (told in full, without a traceback), 130
-    when interrupted."""
+    when interrupted, which is told in the given words."""
     try:
         yield
     except SightlineError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
+        print(interrupted, file=sys.stderr, flush=True)
         sys.exit(130)
 
 

@@ -1,4 +1,4 @@
-"""What happens beside the steps of training: the ledger, states and the best checkpoint, pictures, progress."""
+"""What happens beside the steps of training: the ledger, states and the best checkpoint, pictures."""
 
 from __future__ import annotations
 
@@ -227,29 +227,3 @@ class PictureWriter(pl.Callback):
             record = trainer.datamodule.record("val", key)  # type: ignore[attr-defined]
             picture = report.picture(record, *pl_module.of_record(key))
             self.events.image(f"val/{key}", picture, trainer.global_step)
-
-
-class ProgressLines(pl.Callback):
-    """A line of progress every few seconds and at each epoch: legible in a terminal and in a Ray worker's log alike."""
-
-    def __init__(self, name: str, monitor: str, every_s: float = 10.0):
-        self.name, self.monitor, self.every_s = name, monitor, every_s
-        self._last = self._epoch_start = time.monotonic()
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._epoch_start = time.monotonic()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        if time.monotonic() - self._last > self.every_s:
-            self._print(trainer, f"step {trainer.global_step}", ("train/loss",))
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        took = f"{time.monotonic() - self._epoch_start:.1f} s"
-        self._print(trainer, took, ("train/loss", "val/loss", f"val/{self.monitor}"))
-
-    def _print(self, trainer: pl.Trainer, text: str, names: tuple[str, ...]) -> None:
-        self._last = time.monotonic()
-        if trainer.is_global_zero:
-            found = {name: trainer.callback_metrics.get(name) for name in names}
-            values = "  ".join(f"{name} {float(value):.4f}" for name, value in found.items() if value is not None)
-            print(f"{self.name}  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {text}  {values}", flush=True)

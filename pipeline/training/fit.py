@@ -32,12 +32,13 @@ from pipeline.settings.sections import LoaderConfig
 from pipeline.settings.train_config import TrainConfig
 from pipeline.system.out_of_memory import MEMORY_FIX, is_out_of_memory
 from pipeline.system.project import write_json
-from pipeline.training.callbacks import Averaging, LedgerWriter, PictureWriter, ProgressLines, StateWriter
+from pipeline.training.callbacks import Averaging, LedgerWriter, PictureWriter, StateWriter
 from pipeline.training.checkpoints import BEST, build_module, read_note, start_from
 from pipeline.training.events import EventLogger
 from pipeline.training.finishing import finish_best
 from pipeline.training.heartbeat import Heartbeat
 from pipeline.training.ledger import FOLDER as LEDGER
+from pipeline.training.progress import ProgressTeller
 from pipeline.training.resume import agree_on_precision, agree_on_state, check_shared
 from pipeline.training.run_files import DONE, EVENTS, FAILURE, START
 from pipeline.training.state_copier import CLOSE_S, StateCopier
@@ -225,7 +226,8 @@ def make_trainer(
     monitor, mode = module.monitor, module.mode
     events = EventLogger(folder / EVENTS)
     pictures = PictureWriter(events, train.num_pictures, run)
-    callbacks: list[pl.Callback] = [ProgressLines(run["name"], monitor), pictures]
+    progress = ProgressTeller(run["name"], monitor, datamodule.steps_per_epoch * train.num_epochs)
+    callbacks: list[pl.Callback] = [progress, pictures]
     if placement.still_s is not None:
         callbacks.append(Heartbeat(placement.still_s))
     if train.ledger:

@@ -10,18 +10,16 @@ import typer
 
 from contracts.errors import ConfigError
 from pipeline import cli
-from pipeline.stages._command import READS, WRITES
+from pipeline.stages._command import _WHAT, STAGES
 from tests.command import sightline
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTED = sorted(path for path in (ROOT / "pipeline").rglob("*.py") if '__name__ == "__main__"' in path.read_text())
-STAGES = [path for path in STARTED if path.parent.name == "stages"]
 
 
 def test_there_is_one_command_beside_the_stages_that_dvc_runs():
-    assert [path.name for path in STARTED if path not in STAGES] == ["cli.py"]
-    for path in STAGES:
-        assert "from pipeline.stages._command import main" in path.read_text()
+    assert [path.name for path in STARTED] == ["cli.py", "warm.py"]
+    assert [path.parent.name for path in (ROOT / "pipeline").rglob("__main__.py")] == ["stages"]
     reading = [path for path in (ROOT / "pipeline").rglob("*.py") if "argparse" in path.read_text()]
     assert [path.name for path in reading] == ["_command.py"]
 
@@ -69,9 +67,9 @@ def test_a_wrong_command_line_is_told_with_2(capsys):
     assert "No such option: --no-such-option" in capsys.readouterr().err
 
 
-def test_every_stage_locks_what_it_writes():
-    starts = [re.search(r"^    main\((\w+), ", path.read_text(), re.MULTILINE) for path in STAGES]
-    stages = {start[1] for start in starts if start}
-    assert len(stages) >= 6
-    assert stages == WRITES.keys()
-    assert READS.keys() <= WRITES.keys()
+def test_every_stage_is_a_file_with_its_function_and_locks_what_it_writes():
+    files = {path.stem for path in (ROOT / "pipeline/stages").glob("[!_]*.py")}
+    assert files == STAGES.keys()
+    for name, stage in STAGES.items():
+        assert re.search(rf"^def {name}\(", (ROOT / f"pipeline/stages/{name}.py").read_text(), re.MULTILINE)
+        assert {stage.writes, *stage.reads} <= _WHAT.keys()

@@ -37,7 +37,7 @@ class RayStage:
     def start(self) -> None:
         with open(self.folder / "log.txt", "a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.stages.train", "segmentation"],
+                [sys.executable, "-m", "pipeline.stages", "train", "segmentation"],
                 cwd=self.folder,
                 env=os.environ | {"PYTHONPATH": str(self.root), "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "2"},
                 stdout=log,

@@ -106,12 +106,12 @@ def change(project: Project, edit: Any) -> None:
 
 
 class Stage:
-    """`python -m pipeline.stages.shard <dataset>` as a process of its own, perhaps with failing calls."""
+    """`python -m pipeline.stages shard <dataset>` as a process of its own, perhaps with failing calls."""
 
     def __init__(self, root: Path, project: Project, dataset: str, **variables: str):
         self.project, self.dataset = project, dataset
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.stages.shard", dataset],
+            [sys.executable, "-m", "pipeline.stages", "shard", dataset],
             cwd=project.root,
             env={**os.environ, "PYTHONPATH": str(root), **variables},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

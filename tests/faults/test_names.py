@@ -123,7 +123,7 @@ def test_a_path_as_a_name_deletes_nothing_outside(copy):
 def test_no_stage_takes_such_a_name_from_its_command_line(copy, stage):
     write(copy, params())
     name = PATH
-    result = run(copy, sys.executable, "-m", f"pipeline.stages.{stage}", name)
+    result = run(copy, sys.executable, "-m", "pipeline.stages", stage, name)
     assert result.returncode == 2, result.stderr
     what = {"fetch": "data set", "train": "run"}[stage]
     assert f"ConfigError: no such {what}: '{name}'" in result.stderr
@@ -134,7 +134,7 @@ def test_no_stage_takes_such_a_name_from_its_command_line(copy, stage):
 def test_a_stage_reads_no_file_with_such_a_name(copy):
     write(copy, renamed((PATH,), "datasets"))
     for name in (PATH, "voc"):
-        result = run(copy, sys.executable, "-m", "pipeline.stages.fetch", name)
+        result = run(copy, sys.executable, "-m", "pipeline.stages", "fetch", name)
         assert result.returncode == 2
         assert f'"{PATH}" is not a valid name' in result.stderr
         untouched(copy)

@@ -36,12 +36,12 @@ from pipeline.stages.shard import shard
 from pipeline.stages.vocab import vocab
 from pipeline.stages.train import train
 from pipeline.stages.evaluate import evaluate
-from pipeline.stages.register import register_run
+from pipeline.stages.register import register
 project = Project.here()
 params = load_params(project.root)
 for stage in (fetch, shard, vocab):
     stage(project, params, "voc")
-for stage in (train, evaluate, register_run):
+for stage in (train, evaluate, register):
     stage(project, params, "segmentation")
 (image,) = [*(project.root / "data/raw/voc").rglob("*.jpg")][:1]
 try:

@@ -33,7 +33,7 @@ BEST, RECORD = Path("artifacts") / RUN / "best.ckpt", Path("artifacts") / RUN / 
 
 def stage(root: Path, folder: Path, name: str, what: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", f"pipeline.stages.{name}", what]
+    command = [sys.executable, "-m", "pipeline.stages", name, what]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 

@@ -50,7 +50,7 @@ def run(project: Project, root: Path, module: str, *arguments: str, code: int = 
 
 
 def shard(project: Project, root: Path, *, code: int = 0) -> str:
-    return run(project, root, "pipeline.stages.shard", "voc", code=code)
+    return run(project, root, "pipeline.stages", "shard", "voc", code=code)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_a_killed_shard_stage_is_named_by_nothing_and_its_work_is_kept(project, 
     set_shards(project, samples=8)
     s3.asked.clear()
     s3.delay_s = 0.1
-    killed = subprocess.Popen(command(root, "pipeline.stages.shard", "voc"), cwd=project.root)
+    killed = subprocess.Popen(command(root, "pipeline.stages", "shard", "voc"), cwd=project.root)
     while len(s3.puts) < 5:
         assert killed.poll() is None
         time.sleep(0.01)
@@ -150,7 +150,7 @@ def test_a_killed_shard_stage_is_named_by_nothing_and_its_work_is_kept(project, 
 def test_an_object_that_goes_before_the_manifest_is_written_leaves_no_manifest(project, root, s3):
     s3.delay_s = 0.05
     running = subprocess.Popen(
-        command(root, "pipeline.stages.shard", "voc"), cwd=project.root, stderr=subprocess.PIPE, text=True
+        command(root, "pipeline.stages", "shard", "voc"), cwd=project.root, stderr=subprocess.PIPE, text=True
     )
     while len(s3.puts) < 5:
         assert running.poll() is None
@@ -172,7 +172,7 @@ def git(project: Project, *arguments: str) -> None:
 
 def test_the_store_is_cleaned_of_what_no_revision_names_and_of_nothing_else(project, root, s3, tmp_path):
     # Real DVC writes dvc.lock for the set of the first revision; its cache is gone later.
-    stage = {"cmd": " ".join(["python", "-m", "pipeline.stages.shard", "voc"]), "outs": ["data/shards/voc"]}
+    stage = {"cmd": " ".join(["python", "-m", "pipeline.stages", "shard", "voc"]), "outs": ["data/shards/voc"]}
     (project.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"shard": stage}}))
     git(project, "init", "-q")
     path = os.pathsep.join([str(BIN), os.environ["PATH"]])

@@ -60,7 +60,7 @@ def change(project: Project, section: str, **settings: object) -> None:
 
 def shard(project: Project, root: Path, *, code: int = 0, limit: str = "", **environment: str) -> str:
     """What the shard stage's own process says; `limit` is an option of `ulimit` for it."""
-    command = f"{f'ulimit {limit} && ' if limit else ''}exec {sys.executable} -m pipeline.stages.shard voc"
+    command = f"{f'ulimit {limit} && ' if limit else ''}exec {sys.executable} -m pipeline.stages shard voc"
     env = os.environ | {"PYTHONPATH": str(root)} | environment
     done = subprocess.run(["sh", "-c", command], cwd=project.root, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr

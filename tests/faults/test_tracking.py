@@ -25,7 +25,7 @@ from contracts.errors import ConfigError
 from pipeline.settings.params import load_params
 from pipeline.settings.sections import TrackingConfig
 from pipeline.shards.manifest import load_manifest
-from pipeline.stages.register import register_run
+from pipeline.stages.register import register
 from pipeline.system.project import Project, write_json
 from pipeline.tracking import connection, ui
 from pipeline.tracking import mlflow_run as tracking
@@ -98,7 +98,7 @@ def test_a_server_that_hangs_costs_an_evaluation_nothing(
         run_id = open_run(project)
         os.killpg(process.pid, signal.SIGSTOP)
         evaluation = subprocess.run(
-            [sys.executable, "-m", "pipeline.stages.evaluate", "segmentation"],
+            [sys.executable, "-m", "pipeline.stages", "evaluate", "segmentation"],
             cwd=project.root,
             env=os.environ | {"PYTHONPATH": str(root)},
             capture_output=True,
@@ -113,13 +113,13 @@ def test_a_server_that_hangs_costs_an_evaluation_nothing(
 
         params = load_params(project.root)
         with pytest.raises(ConfigError, match=r"(?s)cannot be reached.*timed out"):
-            register_run(project, params, "segmentation")
+            register(project, params, "segmentation")
         assert not project.registry("segmentation").exists()
 
         shutil.rmtree(project.plots("segmentation"))  # as DVC does before it runs a stage again
         os.killpg(process.pid, signal.SIGCONT)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-        register_run(project, params, "segmentation")
+        register(project, params, "segmentation")
         decision = json.loads(project.registry("segmentation").read_text())
         assert not pending(project)
         client = connection.connect(QUIET, project.root)
@@ -127,7 +127,7 @@ def test_a_server_that_hangs_costs_an_evaluation_nothing(
         assert found.data.metrics[f"eval/{measured['metric']}"] == pytest.approx(measured["value"])
         names = {item.path for item in client.list_artifacts(run_id)}
         assert {"plots", "segmentation.json", "segmentation.jsonl"} <= names
-        register_run(project, params, "segmentation")
+        register(project, params, "segmentation")
         assert json.loads(project.registry("segmentation").read_text()) == decision
     said = capfd.readouterr().err
     assert said.count("are delivered") == 1

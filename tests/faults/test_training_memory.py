@@ -36,7 +36,7 @@ def train(folder: Path, root: Path, *, image_size: int) -> subprocess.CompletedP
     (folder / "params.yaml").write_text(yaml.safe_dump(document))
     with open(folder / "log.txt", "w") as log:
         return subprocess.run(
-            [sys.executable, "-m", "pipeline.stages.train", "segmentation"],
+            [sys.executable, "-m", "pipeline.stages", "train", "segmentation"],
             cwd=folder,
             env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT)),

@@ -202,8 +202,8 @@ import runpy, sys
 from pipeline.training import state_copier
 from pipeline.shards import stores
 stores.PATIENCE_S = 0.3
-sys.argv = ["train", "segmentation"]
-runpy.run_module("pipeline.stages.train", run_name="__main__")
+sys.argv = ["stages", "train", "segmentation"]
+runpy.run_module("pipeline.stages", run_name="__main__")
 """
 
 

@@ -9,7 +9,7 @@ import pytest
 from contracts.errors import ConfigError
 from pipeline.settings.check import check
 from pipeline.settings.params import Params, load_params
-from pipeline.stages.register import register_run
+from pipeline.stages.register import register
 from pipeline.system.project import Project
 
 
@@ -19,7 +19,7 @@ def params_with(project: Project, runs: object) -> Params:
 
 def test_a_run_that_is_left_out_is_not_registered(tiny_project, tmp_path, capsys):
     project = Project(tmp_path)
-    register_run(project, params_with(tiny_project, ["vqa"]), "segmentation")  # without a checkpoint or a metric
+    register(project, params_with(tiny_project, ["vqa"]), "segmentation")  # without a checkpoint or a metric
     decision = json.loads(project.registry("segmentation").read_text())
     assert decision["decision"] == "not registered" and "registry.runs" in decision["reason"]
     assert "register segmentation: not registered" in capsys.readouterr().out

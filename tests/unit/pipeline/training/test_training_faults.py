@@ -180,7 +180,7 @@ def test_an_interrupted_command_goes_on(tiny_project, root, tmp_path, unbroken):
     document["cluster"] = {"engine": "local"}
     document["runs"]["segmentation"]["train"] = {"max_epochs": 2, "ema_decay": 0.9, "checkpoint_every_steps": 2}
     (folder / "params.yaml").write_text(yaml.safe_dump(document))
-    command = [sys.executable, "-m", "pipeline.stages.train", "segmentation"]
+    command = [sys.executable, "-m", "pipeline.stages", "train", "segmentation"]
     threads = str(torch.get_num_threads())  # sums depend on it
     options: dict[str, Any] = {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": threads}}
     with subprocess.Popen(
@@ -253,7 +253,7 @@ def test_a_killed_shard_stage_run_again_gives_the_same_bytes(tiny_project, root,
     shutil.copytree(tiny_project.root, folder)
     shards = folder / "data/shards/coco"
     original = {path.name: path.read_bytes() for path in shards.iterdir()}
-    command = [sys.executable, "-m", "pipeline.stages.shard", "coco"]
+    command = [sys.executable, "-m", "pipeline.stages", "shard", "coco"]
     options: dict[str, Any] = {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(root)}}
     start = time.monotonic()
     shutil.rmtree(shards)

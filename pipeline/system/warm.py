@@ -1,0 +1,207 @@
+"""Stages that start with the libraries loaded: a process of one `sightline repro` imports them once and forks.
+
+Importing torch, Lightning and MLflow takes as long as many a small run trains. Only libraries are loaded beforehand,
+never code of the project or of the user, so what a stage runs is what lies there when it starts. The process listens
+at a socket in a folder of the user's own and ends with the `sightline repro` that started it; where it is not, or is
+gone, a stage runs as it does without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import random
+import runpy
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+VARIABLE = "SIGHTLINE_WARM"  # the socket
+_LIBRARIES = ("torch", "torchvision", "pytorch_lightning", "webdataset", "cv2", "mlflow.pyfunc", "albumentations")
+_LENGTH = struct.Struct("!I")
+_CODE = struct.Struct("!i")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ANSWER_S = 5.0  # for the order, once somebody is there
+_GRACE_S = 15.0  # for the orderly end of a stage whose caller is gone
+
+
+@contextlib.contextmanager
+def started(folder: Path) -> Iterator[Callable[[], None]]:
+    """Yields what starts the process, at its first call. `folder` is the user's alone; the socket will lie there."""
+    process: list[subprocess.Popen[bytes]] = []
+    os.environ[VARIABLE] = str(folder / "warm")
+
+    def start() -> None:
+        if not process:
+            command = [sys.executable, "-m", __name__, os.environ[VARIABLE]]
+            process.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
+
+    try:
+        yield start
+    finally:
+        del os.environ[VARIABLE]
+        for server in process:
+            server.kill()
+            server.wait()
+
+
+def hand_over(program: str, arguments: Sequence[str]) -> int | None:
+    """Run `python -m <program> <arguments>` in a fork of the warm process, as if it were this one.
+
+    Returns:
+        Its exit code, a signal's number as a negative one; None where no such process is.
+    """
+    path = os.environ.get(VARIABLE)
+    if not path:
+        return None
+    with socket.socket(socket.AF_UNIX) as server:
+        try:
+            server.connect(path)
+        except OSError:
+            return None
+        order = {
+            "program": program,
+            "arguments": list(arguments),
+            "folder": os.getcwd(),
+            "environment": {name: value for name, value in os.environ.items() if name != VARIABLE},
+            "umask": _umask(),
+        }
+        body = json.dumps(order).encode()
+
+        def forward(number: int, frame: FrameType | None) -> None:
+            with contextlib.suppress(OSError):
+                server.sendall(bytes([number]))
+
+        before = {number: signal.signal(number, forward) for number in _SIGNALS}
+        try:
+            socket.send_fds(server, [_LENGTH.pack(len(body))], [0, 1, 2])
+            server.sendall(body)
+            answer = server.recv(_CODE.size)
+        except OSError:
+            answer = b""
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    return int(_CODE.unpack(answer)[0]) if len(answer) == _CODE.size else -signal.SIGKILL
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def serve(path: str) -> dict[str, Any] | None:
+    """Fork for every order, until the process that started this one is gone.
+
+    Returns:
+        In each fork its order, with the caller's streams, folder and environment in place; None at the end.
+    """
+    parent = os.getppid()
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # the terminal's Ctrl-C is the callers' affair
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        for name in _LIBRARIES:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+        running: dict[socket.socket, int] = {}
+        while os.getppid() == parent:
+            ready = select.select([listener, *running], [], [], 0.05 if running else 0.5)[0]
+            for connection in ready:
+                if connection is not listener:
+                    _pass_on(connection, running)
+                elif order := _accept(listener, running):
+                    return order
+            _reap(running)
+    return None
+
+
+def _accept(listener: socket.socket, running: dict[socket.socket, int]) -> dict[str, Any] | None:
+    """The order, in the fork that it is for."""
+    connection, _ = listener.accept()
+    connection.settimeout(_ANSWER_S)
+    streams: list[int] = []
+    try:
+        head, streams, _, _ = socket.recv_fds(connection, _LENGTH.size, 3)
+        with connection.makefile("rb") as file:
+            order: dict[str, Any] = json.loads(file.read(*_LENGTH.unpack(head)))
+        pid = os.fork()
+        if pid == 0:
+            for open_socket in (listener, connection, *running):
+                open_socket.close()
+            _become(order, streams)
+            return order
+        running[connection] = pid
+    except (OSError, ValueError, struct.error):
+        connection.close()
+    for stream in streams:
+        os.close(stream)
+    return None
+
+
+def _become(order: dict[str, Any], streams: Sequence[int]) -> None:
+    """Take the caller's place. In a group of its own, so that Ctrl-C comes once: from the caller, who passes it on."""
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    os.chdir(order["folder"])
+    os.umask(order["umask"])
+    random.seed()
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
+
+
+def _pass_on(connection: socket.socket, running: dict[socket.socket, int]) -> None:
+    """A signal of the caller's, or its end."""
+    try:
+        told = connection.recv(1)
+    except OSError:
+        told = b""
+    pid = running[connection]
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, told[0] if told else signal.SIGTERM)
+    if not told:
+        del running[connection]
+        connection.close()
+        _end(pid)
+
+
+def _end(pid: int) -> None:
+    deadline = time.monotonic() + _GRACE_S
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _reap(running: dict[socket.socket, int]) -> None:
+    for connection, pid in list(running.items()):
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            with contextlib.suppress(OSError):
+                connection.sendall(_CODE.pack(os.waitstatus_to_exitcode(status)))
+            connection.close()
+            del running[connection]
+
+
+if __name__ == "__main__":
+    if accepted := serve(sys.argv[1]):
+        sys.argv = [accepted["program"], *accepted["arguments"]]
+        runpy.run_module(accepted["program"], run_name="__main__")

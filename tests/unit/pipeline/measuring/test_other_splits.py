@@ -29,6 +29,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # Lightning's and MLflow's o
 SHARED = {
     "train": {"batch_size": 8, "eval_batch_size": 8, "num_pictures": 1, "precision": "32-true"},
     "shards": {"samples": 16},
+    "cluster": {"engine": "local", "num_workers": 1},
     "tracking": {"system_metrics": False},
 }
 

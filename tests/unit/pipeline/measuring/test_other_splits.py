@@ -42,10 +42,11 @@ def draw(folder: Path, split: str, number: int, classes: tuple[str, ...] = ("lyi
         Image.fromarray(generator.integers(0, 256, (32, 32, 3), np.uint8)).save(path)
 
 
-def write_texts(folder: Path, words: str) -> None:
+def write_texts(folder: Path, words: str, names: tuple[str, str]) -> None:
     folder.mkdir()
     for split in ("train", "val"):
-        lines = [f"__label__{label} {words} {label}" for label in ("sky", "sea") for _ in range(3)]
+        pairs = zip(("sky", "sea"), names, strict=True)
+        lines = [f"__label__{label} {words} {name}" for label, name in pairs for _ in range(3)]
         (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
 
 
@@ -59,8 +60,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
             draw(folder / name, split, number)
     for split in ("train", "val"):
         draw(folder / "strange", split, 6, ("lying", "standing", "wavy"))
-    write_texts(folder / "english", "the clouds are in the")
-    write_texts(folder / "german", "wolken ziehen am")
+    write_texts(folder / "english", "the clouds are in the", ("sky", "sea"))
+    write_texts(folder / "german", "wolken ziehen am", ("himmel", "meer"))
     images = {"sources": {"image_folder": {}}, "max_shared": 100}
     texts = {"sources": {"labeled_text": {}}, "max_shared": 100}
     sources = {"flags": images, "other": images, "strange": images, "english": texts, "german": texts}
@@ -156,7 +157,7 @@ def test_a_registered_model_by_alias_and_version(project: Project, capsys: pytes
         facts = registry._facts(candidate)
         version = registry._add_version(client, candidate, facts, experiment)
         client.set_registered_model_alias("flagger", "champion", version.version)
-    for given in ("flagger", "flagger@champion", "flagger/1", "models:/flagger@champion"):
+    for given in ("flagger", "flagger@champion", "flagger/1"):
         (project.root / "metrics" / "other" / "flagger-v1-flags-val.json").unlink(missing_ok=True)
         assert sightline("evaluate", [given, "--split", "val"]) == 0
         assert read(project, "flagger-v1-flags-val")["model"] == "models:/flagger/1"

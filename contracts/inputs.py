@@ -116,7 +116,7 @@ def inputs_of(record: Record, wanted: Sequence[InputName]) -> dict[str, Given]:
     Raises:
         ConfigError: it lacks one of them.
     """
-    given = {name: _given(record, name) for name in wanted}
+    given: dict[str, Given | None] = {name: _given(record, name) for name in wanted}
     check_inputs(given, wanted, f"record {record.key}")
     return {name: value for name, value in given.items() if value is not None}
 

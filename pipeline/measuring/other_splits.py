@@ -184,7 +184,9 @@ def _unknown_words(data: DataSpec, counted: Mapping[str, Any], dataset: str) -> 
 
 def _as_now(params: Params, chosen: Named) -> Run | None:
     """The run as params.yaml has it, which says how data is read and in which batches."""
-    return params.run(chosen.run) if chosen.run in params.document["runs"] else None
+    if chosen.run is None or chosen.run not in params.document["runs"]:
+        return None
+    return params.run(chosen.run)
 
 
 def measure(checkpoint: Path, shards: Path, split: str, now: Run | None = None) -> Evaluation:

@@ -94,7 +94,7 @@ def _of_video(path: Path, fps: float | None) -> Clip:
     video = cv2.VideoCapture(str(path))
     try:
         said = video.get(cv2.CAP_PROP_FPS)
-        frames = []
+        frames: list[bytes] = []
         for frame in _decoded(video):
             if len(frames) == MAX_FRAMES:
                 raise _too_many(path)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contracts.errors import ConfigError, DataError
-from contracts.inputs import Clip
+from contracts.inputs import Clip, Given
 from pipeline.system.project import Project
 from pipeline.tracking.names import Named, fetch, named
 
@@ -100,7 +100,7 @@ def predict(
     alone: Sequence[Path | None] = [None]
     kind: Literal["image", "clip"] = "clip" if "clip" in predictor.inputs else "image"
     for image in images or alone:
-        pixels = {} if image is None else {kind: _read(image, kind, fps)}
+        pixels: dict[str, Given] = {} if image is None else {kind: _read(image, kind, fps)}
         try:
             record = predictor.record({**pixels, **texts})
         except DataError as error:
@@ -111,7 +111,7 @@ def predict(
         target = _free_name(out, f"{image.stem if image else '-'.join(texts)}.{file_label}", taken)
         if not cv2.imwrite(str(target), predictor.picture(record, predictions)[..., ::-1]):
             raise DataError("the picture cannot be written", where=str(target))
-        asked = {**({} if image is None else {kind: str(image)}), **texts}
+        asked = {**({} if image is None else {str(kind): str(image)}), **texts}
         results.append({**asked, "answers": predictor.answers(predictions), "picture": str(target)})
     return {"run": predictor.run["name"], "task": predictor.run["task_name"], "predictions": results}
 

@@ -57,8 +57,9 @@ def _given(row: dict[Any, Any]) -> "dict[str, Given]":
     frames, times = row.get("clip"), row.get("times_s")
     if frames is not None and not isinstance(frames, float | bytes | str):  # a float is pandas' NaN
         data = [_bytes(frame) for frame in frames]
-        even = times is None or isinstance(times, float)
-        given["clip"] = Clip.even(data) if even else Clip(frames=tuple(data), times_s=tuple(map(float, times)))
+        given["clip"] = Clip.even(data)
+        if times is not None and not isinstance(times, float):
+            given["clip"] = Clip(frames=tuple(data), times_s=tuple(map(float, times)))
     return given
 
 

@@ -135,9 +135,9 @@ def test_the_contract_tests_find_them(copy: Path, root: Path) -> None:
     """As they are: no test gets a line."""
     shutil.copytree(root / "tests", copy / "tests", ignore=shutil.ignore_patterns("__pycache__", "strangers"))
     shutil.copyfile(root / "pyproject.toml", copy / "pyproject.toml")
-    names = "counts_csv or counting or tiny_counter or dots_count or every_task or every_number or imports_are_covered"
+    names = "counts_csv or counting or tiny_counter or dots_count or every_task or found_by_name_are_covered"
     files = [f"tests/contract/test_{name}.py" for name in ("parts", "families", "dvc_graph")]
-    out = python(copy, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", names, *files)
+    out = python(copy, "-m", "pytest", "-vv", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", names, *files)
     for name in (
         "test_config_is_strict_frozen_and_has_defaults[source-counts_csv]",
         "test_every_task_and_model_is_in_a_shipped_run",
@@ -145,5 +145,6 @@ def test_the_contract_tests_find_them(copy: Path, root: Path) -> None:
         "test_a_model_answers_to_its_inputs_alone[local_project-dots_count]",
         "test_groups_are_drawn_again_as_wholes[local_project-dots_count]",
         "test_a_model_is_built_from_its_spec_and_does_what_the_protocol_says[tiny_counter]",
+        "test_the_imports_of_what_is_found_by_name_are_covered[train-task]",
     ):
         assert f"{name} PASSED" in out, out[-3000:]

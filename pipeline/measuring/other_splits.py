@@ -52,22 +52,18 @@ def run(request: Request) -> int:
     project = Project.here()
     params = load_params(project.root)
     chosen = exact(project, named(project, request.model))
+    if request.dataset is not None:  # told before anything slow is imported
+        _sharded(project, params, request.dataset, request.split)
     with ExitStack() as held:
-        if chosen.run is not None:  # a wrong name is told before anything slow is imported
-            held.enter_context(
-                lock.hold(project.locks, f"run-{chosen.run}", f"the results of run {chosen.run}", shared=True)
-            )
-            if chosen.run in params.document["runs"]:
-                _sharded(project, params, request.dataset or params.run_dataset(chosen.run), request.split)
-        elif request.dataset is not None:
-            _sharded(project, params, request.dataset, request.split)
+        if chosen.run is not None:
+            what = f"the results of run {chosen.run}"
+            held.enter_context(lock.hold(project.locks, f"run-{chosen.run}", what, shared=True))
         checkpoint = _checkpoint(project, chosen, held, trust=request.trust)
         document = _loaded(checkpoint)
         dataset = request.dataset or str(document["run"]["dataset"])
         split = _sharded(project, params, dataset, request.split)
-        held.enter_context(
-            lock.hold(project.locks, f"shards-{dataset}", f"the shards of data set {dataset}", shared=True)
-        )
+        what = f"the shards of data set {dataset}"
+        held.enter_context(lock.hold(project.locks, f"shards-{dataset}", what, shared=True))
         for note in check_fit(document, project, dataset):
             print(f"note: {note}")
         evaluation = measure(checkpoint, project.shards(dataset), split, _as_now(params, chosen))

@@ -9,7 +9,37 @@ from typing import Any, Literal
 from contracts.errors import ConfigError
 from contracts.records import Question, Record, Role, Sentence
 
-InputName = Literal["image", "question", "text", "source"]
+InputName = Literal["image", "clip", "question", "text", "source"]
+FPS = 25.0  # frames a second of a clip that does not say
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """The frames of a clip in the order of time.
+
+    Attributes:
+        frames: bytes of image files, JPEG or PNG above all, of one size; T of them.
+        times_s: of each, in seconds from the clip's start, ascending.
+    """
+
+    frames: tuple[bytes, ...]
+    times_s: tuple[float, ...]
+
+    @staticmethod
+    def even(frames: Sequence[bytes], fps: float = FPS) -> Clip:
+        """Frames of which `fps` were taken a second."""
+        return Clip(frames=tuple(frames), times_s=tuple(i / fps for i in range(len(frames))))
+
+    def __bool__(self) -> bool:
+        return bool(self.frames)
+
+
+Given = bytes | str | Clip
+_KINDS: dict[str, tuple[type, str]] = {"image": (bytes, "the bytes of a file"), "clip": (Clip, "frames and times")}
+_FIXES = {
+    "image": "name a JPEG or PNG file",
+    "clip": "name a folder of frames, or a file that has several: a GIF, a WebP, a video",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +65,7 @@ def _sentence(role: Role, says: str) -> TextInput:
     return TextInput(says=says, parts=lambda text: {"sentences": (Sentence(role=role, text=text),)}, of=of)
 
 
-# All inputs but `image`, the bytes of a JPEG or PNG file.
+# All inputs but `image`, the bytes of a JPEG or PNG file, and `clip`, a `Clip`.
 TEXT_INPUTS: dict[str, TextInput] = {
     "question": TextInput(
         says="the question to answer",
@@ -58,11 +88,13 @@ def check_inputs(given: Mapping[str, Any], wanted: Sequence[InputName], where: s
     for name in wanted:
         value = given.get(name)
         if not (value.strip() if isinstance(value, str) else value):
-            fix = "name a JPEG or PNG file" if name == "image" else f'--{name} "{TEXT_INPUTS[name].says}"'
+            fix = _FIXES[name] if name in _FIXES else f'--{name} "{TEXT_INPUTS[name].says}"'
             raise ConfigError(f"{_a(name)} is missing", where=where, allowed=takes, fix=fix)
-        if isinstance(value, str) == (name == "image"):
-            kind = "the bytes of a file" if name == "image" else "text"
-            raise ConfigError(f"{_a(name)} is of the wrong kind", value=type(value).__name__, where=where, allowed=kind)
+        kind, allowed = _KINDS.get(name, (str, "text"))
+        if not isinstance(value, kind):
+            raise ConfigError(
+                f"{_a(name)} is of the wrong kind", value=type(value).__name__, where=where, allowed=allowed
+            )
     for other in sorted(given.keys() - set(wanted)):
         shown = {"value": given[other]} if isinstance(given[other], str) else {}
         raise ConfigError(f"this model takes no {other}", where=where, allowed=takes, fix="leave it out", **shown)
@@ -78,15 +110,23 @@ def text_parts(given: Mapping[str, Any]) -> dict[str, Any]:
     return parts
 
 
-def inputs_of(record: Record, wanted: Sequence[InputName]) -> dict[str, Any]:
+def inputs_of(record: Record, wanted: Sequence[InputName]) -> dict[str, Given]:
     """What a record would be asked with.
 
     Raises:
         ConfigError: it lacks one of them.
     """
-    given: dict[str, Any] = {name: record.image if name == "image" else TEXT_INPUTS[name].of(record) for name in wanted}
+    given: dict[str, Given | None] = {name: _given(record, name) for name in wanted}
     check_inputs(given, wanted, f"record {record.key}")
-    return given
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _given(record: Record, name: InputName) -> Given | None:
+    if name == "image":
+        return record.image
+    if name == "clip":
+        return Clip(frames=record.frames, times_s=record.times_s)
+    return TEXT_INPUTS[name].of(record)
 
 
 def _a(name: str) -> str:

@@ -111,15 +111,24 @@ def predict(
     model: Annotated[
         str,
         Argument(
-            help="a run, models:/name@alias, models:/name/version, runs:/id/model or a .ckpt file", show_default=False
+            help="a run, a registered model (name, name@champion, name/version, models:/.., runs:/..) or a .ckpt file",
+            show_default=False,
         ),
     ],
     images: Annotated[
-        list[Path] | None, Argument(metavar="IMAGE...", help="JPEG or PNG files", show_default=False)
+        list[Path] | None,
+        Argument(
+            metavar="IMAGE...",
+            help="JPEG or PNG files; where the model takes clips, folders of frames, animated images or videos",
+            show_default=False,
+        ),
     ] = None,
     question: Annotated[str | None, Option(help="the question to answer, where the model takes one")] = None,
     text: Annotated[str | None, Option(help="the text to read, where the model takes one")] = None,
     source: Annotated[str | None, Option(help="the sentence to translate, where the model takes one")] = None,
+    fps: Annotated[
+        float | None, Option(min=0.001, help="frames a second of clips; what their files say, else 25, if not given")
+    ] = None,
     out: Annotated[Path, Option(help="folder of the pictures")] = Path("predictions"),
     trust: Annotated[
         bool, Option("--trust", help="run the code of a model that this project did not register")
@@ -128,15 +137,44 @@ def predict(
 ) -> int:
     """Predict for image files with a trained run or a registered model; print one JSON document, draw pictures.
 
-    A run's name stands for its best checkpoint, read with the code of this project. An MLflow URI stands for a model
-    with the code that it ships, which runs in a process of its own, and only if this project registered it or with
+    A run's name stands for its best checkpoint, read with the code of this project. A registered model comes with the
+    code that it ships, which runs in a process of its own, and only if this project registered it or with
     --trust.
     """
     from pipeline.predicting.predict import Request, run
 
     given = {"question": question, "text": text, "source": source}
     texts = {name: value for name, value in given.items() if value is not None}
-    return run(Request(model=model, images=images or (), texts=texts, out=out, trust=trust, label=label))
+    return run(Request(model=model, images=images or (), texts=texts, out=out, trust=trust, label=label, fps=fps))
+
+
+@command("evaluate")
+def evaluate(
+    model: Annotated[
+        str,
+        Argument(
+            help="a run, a registered model (name, name@champion, name/version, models:/..) or a .ckpt file",
+            show_default=False,
+        ),
+    ],
+    split: Annotated[
+        Literal["train", "val", "test"] | None,
+        Option(help="test where the data set has one, else val, if it is not given", show_default=False),
+    ] = None,
+    dataset: Annotated[
+        str | None, Option(help="a data set of params.yaml; what the model was trained on if it is not given")
+    ] = None,
+    out: Annotated[Path | None, Option(metavar="FOLDER", help="for predictions, plots and pictures as well")] = None,
+    trust: Annotated[bool, Option("--trust", help="take a model that this project did not register")] = False,
+) -> int:
+    """Measure a trained model on another split or data set; show each metric with its 95 % interval.
+
+    Writes metrics/other/<model>-<dataset>-<split>.json, with the constant predictor's numbers beside the model's. Git
+    and `dvc repro` do not see it. The weights are read with the code of this project.
+    """
+    from pipeline.measuring.other_splits import Request, run
+
+    return run(Request(model=model, split=split, dataset=dataset, out=out, trust=trust))
 
 
 @command("score")

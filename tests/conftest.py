@@ -28,7 +28,7 @@ from pipeline.stages.fetch import fetch
 from pipeline.stages.shard import shard
 from pipeline.stages.vocab import vocab
 from pipeline.system.project import Project
-from tests.shipped import tiny_datasets
+from tests.shipped import LOCAL, LOCAL_DATASETS, tiny_datasets
 
 if TYPE_CHECKING:
     from tests.s3_server import Proxy
@@ -109,6 +109,12 @@ def flags_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(blocks.swapaxes(1, 2).reshape(48, 64, 3)).save(path)
     return _made(folder, FLAGS)
+
+
+@pytest.fixture(scope="session")
+def local_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The same with the data sets of params.yaml that are a user's own, and their runs: none in this repository."""
+    return _made(tmp_path_factory.mktemp("local"), {**TINY, "datasets": LOCAL_DATASETS, "runs": LOCAL})
 
 
 def _made(folder: Path, document: dict[str, Any]) -> Project:

@@ -58,10 +58,21 @@ def confusion_of_matrix(name: str, labels: Sequence[str], matrix: np.ndarray, *,
 
 
 def confusion_of_pairs(name: str, pairs: Sequence[tuple[str, str]], *, shown: int, title: str = "") -> Plot:
-    """Pairs (truth, predicted) of the `shown` most frequent truths; what else was predicted is `OTHER`."""
-    frequent = {truth for truth, _ in Counter(truth for truth, _ in pairs).most_common(shown)}
-    counts = Counter((t, p if p in frequent else OTHER) for t, p in pairs if t in frequent)
-    return confusion(name, [(*pair, count) for pair, count in sorted(counts.items())], title=title)
+    """Pairs (truth, predicted) of the `shown` most frequent truths; what else was predicted is `OTHER`. Only pairs that
+    occur have a row."""
+    import torch  # not for who only draws
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    frequent = [truth for truth, _ in Counter(truth for truth, _ in pairs).most_common(shown)]
+    names = sorted({*frequent, OTHER})
+    place = {other: i for i, other in enumerate(names)}
+    counted = [(place[t], place.get(p, place[OTHER])) for t, p in pairs if t in place]
+    if not counted:
+        return confusion(name, [], title=title)
+    truths, predicted = torch.tensor(counted).T
+    matrix = multiclass_confusion_matrix(predicted, truths, len(names)).numpy()
+    rows = [(names[t], names[p], int(matrix[t, p])) for t, p in np.argwhere(matrix)]
+    return confusion(name, rows, title=title)
 
 
 def precision_recall(name: str, title: str, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Plot:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
+from torchmetrics.functional.classification import multiclass_accuracy
 
 from contracts.records import Record
 from lightning_modules.augment.images import decode_record
@@ -47,7 +49,10 @@ class Report(BaseReport[Task]):
         labels = np.array([truths[key]["label"] for key in keys], np.int64)
         pairs = [(names[t], names[p]) for t, p in zip(labels.tolist(), predicted.tolist(), strict=True)]
         frequent = [label for label, _ in Counter(labels.tolist()).most_common(_NUM_CONFUSED)]
-        accuracies = [(names[i], float((predicted[labels == i] == i).mean())) for i in frequent]
+        recalls = multiclass_accuracy(
+            torch.from_numpy(predicted), torch.from_numpy(labels), num_classes=len(names), average=None
+        )
+        accuracies = [(names[i], round(float(recalls[i]), 6)) for i in frequent]
         return [
             _plots.confusion_of_pairs("confusion", pairs, shown=_NUM_CONFUSED, title="Most frequent classes"),
             _plots.bar("class_accuracy", ("class", "accuracy"), accuracies),

@@ -9,6 +9,7 @@ import numpy as np
 from contracts.records import Record
 from lightning_modules.base.task import Prediction, Truth
 from lightning_modules.drawing import text as draw
+from lightning_modules.metrics.measurement import values_of
 from lightning_modules.reports import _plots
 from lightning_modules.reports._plots import Plot
 from lightning_modules.reports._report import BaseReport
@@ -40,14 +41,13 @@ class Report(BaseReport[Task]):
     def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
         names = self.task.data.classes
         pairs = [(names[truth["label"]], self.task.best(predictions[item])[0]) for item, truth in truths.items()]
-        rights: dict[int, list[bool]] = {}
-        for truth, (label, guess) in zip(truths.values(), pairs, strict=True):
-            rights.setdefault(truth["length"], []).append(label == guess)
+        values = values_of(self.task.measure(predictions, truths, thorough=True))
+        by_length = {int(name.rpartition(" ")[2]): value for name, value in values.items() if "/length " in name}
         return [
             _plots.confusion_of_pairs("confusion", pairs, shown=_NUM_CONFUSED, title="Most frequent classes"),
             Plot(
                 name="accuracy_by_length", kind="curve", columns=("num_tokens", "accuracy"),
-                rows=[(length, float(np.mean(right))) for length, right in sorted(rights.items())],
+                rows=sorted(by_length.items()),
                 x="num_tokens", y="accuracy", title="Accuracy by the length of the text",
             ),
         ]  # fmt: skip

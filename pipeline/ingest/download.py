@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,6 +20,7 @@ import urllib3
 from contracts.errors import DataError
 from pipeline.ingest.extract import extract
 from pipeline.settings.archives import ARCHIVES, Archive, DownloadConfig
+from pipeline.system.backoff import Backoff, GaveUp
 from pipeline.system.disk import publish, write_text
 from pipeline.system.progress import progress_bar
 from pipeline.system.reading import on_this_host
@@ -157,18 +157,17 @@ class _Transfer:
 
     def run(self) -> None:
         """Get every byte, going on after breaks."""
-        idle = 0
         self._check_space()
-        while True:
-            before = self._have()
-            try:
-                self._request()
-                return
-            except _Broken as broken:
-                idle = 0 if self._have() > before else idle + 1
-                if idle >= ATTEMPTS:
-                    raise _Failed(f"gave up after {ATTEMPTS} attempts: {broken}") from broken
-                time.sleep(min(MAX_WAIT_S, max(broken.wait_s, BACKOFF_S * 2 ** max(0, idle - 1))))
+        backoff = Backoff(first_s=BACKOFF_S, longest_s=MAX_WAIT_S, attempts=ATTEMPTS)
+        try:
+            backoff.run(
+                self._request,
+                passes=lambda error: isinstance(error, _Broken),
+                least_s=lambda error: getattr(error, "wait_s", 0.0),
+                progress=self._have,
+            )
+        except GaveUp as end:
+            raise _Failed(f"gave up after {ATTEMPTS} attempts: {end.error}") from end.error
 
     def verify(self) -> None:
         """Compare size and checksum with what was published; what is wrong is deleted, so that a retry starts clean."""

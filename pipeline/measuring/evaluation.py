@@ -17,10 +17,12 @@ from lightning_modules.blocks.pixels import to_channels_last
 from lightning_modules.metrics.bootstrap import percentile_intervals, replicates
 from lightning_modules.metrics.measurement import Measurement, values_of
 from pipeline.loading.datamodule import TarDataModule
+from pipeline.settings import discover
 from pipeline.settings.params import Run
 from pipeline.settings.parse import parse
 from pipeline.settings.sections import LoaderConfig
 from pipeline.settings.train_config import TrainConfig
+from pipeline.shards.manifest import load_manifest
 from pipeline.system.disk import renewed, write_lines
 from pipeline.system.project import write_json
 from pipeline.training.checkpoints import file_sha256, load_module
@@ -102,21 +104,32 @@ class Evaluation:
         drawn, constant = self._drawn, replicates(self.measured_constant)
         return percentile_intervals({name: drawn[name] - constant[name] for name in drawn.keys() & constant.keys()})
 
-    def document(self, run: str) -> dict[str, Any]:
+    def document(self, run: str, test: Evaluation | None = None) -> dict[str, Any]:
         """What `metrics/<run>.json` holds. `metrics` and `constant` are numbers alone, for `dvc metrics`; `measured`
-        says of each what it is and how sure it is."""
+        says of each what it is and how sure it is.
+
+        Args:
+            test: of the same checkpoint on the test split; the document has its numbers under `test`.
+        """
         task = self.module.task
         return {
             "run": run,
             "dataset": self.data.manifest["dataset"],
-            "split": self.split,
-            "num_samples": len(self.module.items),
-            "num_items": len(self.module.truths),
+            **self._size(),
             "manifest_digest": self.data.manifest["digest"],
             "checkpoint_sha256": self.checkpoint_sha256,
             "metric": task.metric,
             "metric_mode": task.metric_mode,
-            "value": self.metrics.get(task.metric),
+            **self._numbers(),
+            **({} if test is None else {"test": {**test._size(), **test._numbers()}}),
+        }
+
+    def _size(self) -> dict[str, Any]:
+        return {"split": self.split, "num_samples": len(self.module.items), "num_items": len(self.module.truths)}
+
+    def _numbers(self) -> dict[str, Any]:
+        return {
+            "value": self.metrics.get(self.module.task.metric),
             "metrics": dict(sorted(self.metrics.items())),
             "constant": dict(sorted(self.constant.items())),
             "losses": {name: value if np.isfinite(value) else None for name, value in sorted(self.losses.items())},
@@ -140,12 +153,20 @@ class Evaluation:
             out["gain_interval_95"] = self.gain_intervals.get(name)
         return out
 
-    def logged(self) -> dict[str, float]:
-        """The same numbers as MLflow metrics."""
-        out = {f"eval/{name}": value for name, value in (self.metrics | self.losses).items()}
-        out |= {f"constant/{name}": value for name, value in self.constant.items()}
+    @property
+    def has_truth(self) -> bool:
+        """Whether anything was compared: a test split may have questions, say, whose answers nobody tells."""
+        named = [m for m in self.measured if self.module.task.metric in m.values]
+        return any(m.num_items > 0 for m in named)
+
+    def logged(self, kind: str = "eval") -> dict[str, float]:
+        """The same numbers as MLflow metrics, `<kind>/<name>`; the constant predictor's as `constant/<name>`, of
+        another kind as `<kind>_constant/<name>`."""
+        out = {f"{kind}/{name}": value for name, value in (self.metrics | self.losses).items()}
+        constant = "constant" if kind == "eval" else f"{kind}_constant"
+        out |= {f"{constant}/{name}": value for name, value in self.constant.items()}
         for name, (low, high) in self.intervals.items():
-            out |= {f"eval_low/{name}": low, f"eval_high/{name}": high}
+            out |= {f"{kind}_low/{name}": low, f"{kind}_high/{name}": high}
         return out
 
     def summary(self) -> str:
@@ -158,8 +179,23 @@ class Evaluation:
             f"{self.split} (a constant predictor: {constant:.4f})"
         )
 
-    def write(self, run: str, *, metrics: Path, predictions: Path, plots: Path, num_pictures: int) -> None:
-        """Write what the stage gives. No file is written over: DVC's cache may hold the same one under another name."""
+    def write(
+        self,
+        run: str,
+        *,
+        metrics: Path,
+        predictions: Path,
+        plots: Path,
+        num_pictures: int,
+        test: Evaluation | None = None,
+    ) -> None:
+        """Write what the stage gives: of `test` the numbers alone. No file is written over: DVC's cache may hold the
+        same one under another name."""
+        self.write_details(predictions, plots, num_pictures=num_pictures)
+        write_json(metrics, self.document(run, test))
+
+    def write_details(self, predictions: Path, plots: Path, *, num_pictures: int) -> None:
+        """Write a line an item, the report's plots, and so many pictures."""
         from pipeline.measuring.charts import write_plot
 
         task = self.module.task
@@ -171,7 +207,6 @@ class Evaluation:
                 write_plot(plot, folder)
             for key, picture in self.pictures(num_pictures).items():
                 _write_png(folder / "pictures" / f"{key}.png", picture)
-        write_json(metrics, self.document(run))
 
     def pictures(self, count: int) -> Mapping[str, np.ndarray]:
         """The first `count` records of the split, drawn with predictions and truths, by key."""
@@ -179,6 +214,29 @@ class Evaluation:
             key: self.report.picture(self.data.record(self.split, key), *self.module.of_record(key))
             for key in list(self.module.items)[:count]
         }
+
+
+def lacking(manifest: Mapping[str, Any], split: str, task_name: str) -> list[str]:
+    """What a task must have to be trained, by the names of `COUNTS`, and no sample of the split has: it could not be
+    measured there."""
+    totals = manifest["splits"][split]["totals"]
+    return [name for name in discover.load("task", task_name, where="task").Task.requires if not totals.get(name)]
+
+
+def on_test(checkpoint: Path, shards: Path, *, now: Run) -> Evaluation | None:
+    """What is reported of a run beside the split that it was chosen on; None where there is no test split, or one
+    without the truth, which is told."""
+    manifest = load_manifest(shards)
+    if "test" not in manifest["splits"]:
+        return None
+    evaluation = None
+    if not (missing := lacking(manifest, "test", now.task_name)):
+        evaluation = Evaluation(checkpoint, shards, "test", now=now)
+    if evaluation is None or not evaluation.has_truth:
+        what = f"none of its samples has {', '.join(missing)}" if missing else "no truth is known of its items"
+        print(f"evaluate {now.name}: the test split is not measured, as {what}", flush=True)
+        return None
+    return evaluation
 
 
 def _write_png(path: Path, picture: np.ndarray) -> None:

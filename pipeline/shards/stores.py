@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from typing import Any, TypeVar
 
 from contracts.errors import ConfigError, DataError
 from contracts.redact import redact
+from pipeline.system.backoff import Backoff, GaveUp
 from pipeline.system.disk import publish
 
 T = TypeVar("T")
@@ -40,7 +40,6 @@ _RETRY_CODES = {"RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE (FSSPEC_S3_ANON=true: public buckets)"
 _ABSENT = "create the bucket, or run the stage again that writes the object"
 _patience: ContextVar[float] = ContextVar("patience")
-_random = random.SystemRandom()  # drawing from the shared generator would change what training draws
 
 
 class _Short(Exception):
@@ -252,30 +251,25 @@ def _ranges(url: str, ranges: list[tuple[int, int]]) -> list[bytes]:
 
 def _retried(action: str, url: str, request: Callable[[], T]) -> T:
     """Repeat a request while its failures are of the kind that pass."""
-    started, pause_s, attempts = time.monotonic(), BACKOFF_S, 0
-    while True:
-        attempts += 1
-        try:
-            return request()
-        except Exception as error:
-            if not _passes(error):
-                if (refusal := _refusal(action, url, error)) is None:
-                    raise
-                raise refusal from error
-            wait_s = pause_s * _random.uniform(0.5, 1.0)  # or all workers come back in the same moment
-            tried_s = time.monotonic() - started
-            if tried_s + wait_s > _patience.get(PATIENCE_S):
-                raise DataError(
-                    f"the object store failed to {action} this object for {tried_s:.0f} s, {attempts} attempts",
-                    value=_words(error),
-                    where=url,
-                    fix="see whether the store is up and reachable, then run the same command again",
-                ) from error
-            if attempts == 1:
-                told = redact(f"{action} {url}: {_words(error)}")
-                print(f"{told}; trying again for up to {PATIENCE_S:.0f} s", flush=True)
-        time.sleep(wait_s)
-        pause_s = min(MAX_WAIT_S, 2 * pause_s)
+    backoff = Backoff(first_s=BACKOFF_S, longest_s=MAX_WAIT_S, patience_s=_patience.get(PATIENCE_S), is_spread=True)
+
+    def told(error: Exception) -> None:
+        said = redact(f"{action} {url}: {_words(error)}")
+        print(f"{said}; trying again for up to {backoff.patience_s:.0f} s", flush=True)
+
+    try:
+        return backoff.run(request, passes=_passes, told=told)
+    except GaveUp as end:
+        raise DataError(
+            f"the object store failed to {action} this object for {end.tried_s:.0f} s, {end.attempts} attempts",
+            value=_words(end.error),
+            where=url,
+            fix="see whether the store is up and reachable, then run the same command again",
+        ) from end.error
+    except Exception as error:
+        if (refusal := _refusal(action, url, error)) is None:
+            raise
+        raise refusal from error
 
 
 def _passes(error: Exception) -> bool:

@@ -1,4 +1,7 @@
-"""Measure a run's best checkpoint: metrics/<run>.json, predictions/<run>.jsonl, plots/<run>/; the same to MLflow."""
+"""Measure a run's best checkpoint: metrics/<run>.json, predictions/<run>.jsonl, plots/<run>/; the same to MLflow.
+
+Checkpoints and champions are chosen on `val`; where the data set has a `test` split, the metrics have its numbers, too.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +17,28 @@ def evaluate(project: Project, params: Params, name: str) -> None:
     shards = project.shards(dataset)
     record = trained(project, name, load_manifest(shards, dataset))
 
-    from pipeline.measuring.evaluation import Evaluation
+    from pipeline.measuring.evaluation import Evaluation, on_test
     from pipeline.tracking import mlflow_run as tracking  # these take seconds to import: not for a refusal
 
     run = params.run(name)
-    evaluation = Evaluation(project.artifacts(name) / BEST, shards, now=run)
+    checkpoint = project.artifacts(name) / BEST
+    evaluation, test = Evaluation(checkpoint, shards, now=run), on_test(checkpoint, shards, now=run)
     evaluation.write(
         name,
         metrics=project.metrics(name),
         predictions=project.predictions(name),
         plots=project.plots(name),
         num_pictures=run.train.num_pictures,
+        test=test,
     )
     tracking.log_results(
         params.section(TrackingConfig, "tracking"),
         root=project.tracking_root,
         run_id=record["run_id"],
-        metrics=evaluation.logged(),
+        metrics=evaluation.logged() | ({} if test is None else test.logged("test")),
         folders={"plots": project.plots(name)},
         files={"": [project.metrics(name), project.predictions(name)]},
     )
-    print(f"evaluate {name}: {evaluation.summary()}")
+    for measured in (evaluation, test):
+        if measured is not None:
+            print(f"evaluate {name}: {measured.summary()}")

@@ -9,16 +9,17 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from contracts.errors import DataError
+from pipeline.system.backoff import Backoff, GaveUp
 
 T = TypeVar("T")
 
-PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # before each further try
+ATTEMPTS = 5
+_BACKOFF = Backoff(first_s=0.5, attempts=ATTEMPTS)
 # There is no such file, or it is none: a link to itself, a name that the file system cannot hold, a folder, a socket.
 ABSENT = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EILSEQ, errno.ENXIO, errno.ENODEV,
@@ -33,16 +34,18 @@ def patiently(action: Callable[[], T], path: Path) -> T:
         OSError: one of `ABSENT`, at once: what that means is the caller's to say.
         DataError: the error stays, or this user may not read the file; names the file, the host and the error.
     """
-    for pause_s in (*PAUSES_S, None):
-        try:
-            return action()
-        except OSError as error:
-            if error.errno in ABSENT:
-                raise
-            if pause_s is None or error.errno in _FORBIDDEN:
-                raise _unreadable(path, error) from error
-        time.sleep(pause_s)
-    raise AssertionError("the last try returns or raises")
+    try:
+        return _BACKOFF.run(action, passes=_may_pass)
+    except GaveUp as end:
+        raise _unreadable(path, cast(OSError, end.error)) from end.error
+    except OSError as error:
+        if error.errno in ABSENT:
+            raise
+        raise _unreadable(path, error) from error
+
+
+def _may_pass(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno not in ABSENT and error.errno not in _FORBIDDEN
 
 
 def read_bytes(path: Path) -> bytes:
@@ -128,7 +131,7 @@ def on_this_host(error: OSError) -> str:
 
 def _unreadable(path: Path, error: OSError) -> DataError:
     absent, forbidden = error.errno in ABSENT, error.errno in _FORBIDDEN
-    tried = "" if absent or forbidden else f"; tried {len(PAUSES_S) + 1} times"
+    tried = "" if absent or forbidden else f"; tried {ATTEMPTS} times"
     fix = "look at the disk, the mount or the network"
     if absent or forbidden:
         fix = "put it there" if absent else "give this user the right to read it"

@@ -22,6 +22,7 @@ from mlflow.tracking import MlflowClient
 from contracts.errors import ConfigError
 from contracts.redact import redact
 from pipeline.settings.sections import TrackingConfig
+from pipeline.system.backoff import Backoff, GaveUp
 from pipeline.system.disk import publish
 from pipeline.system.project import write_json
 from pipeline.system.removal import remove_tree
@@ -60,22 +61,20 @@ def log_results(
         does not have the run (trained elsewhere, or deleted).
     """
     folder = _keep(root, tracking_uri(config, root), run_id, metrics, folders or {}, files or {})
-    deadline = time.monotonic() + min(PATIENCE_S, config.patience_s)
-    pause = 1.0
-    while True:
-        try:
-            client = connect(config, root)
-            delivered = _deliver(client, root, folder)
-            break
-        except (ConfigError, *FAILURES) as error:
-            if time.monotonic() + pause > deadline:
-                say(
-                    f"MLflow is away ({first_line(error)}): the results of run {run_id} wait in {folder}; "
-                    "the next stage that reaches it sends them"
-                )
-                return False
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_S)
+    backoff = Backoff(first_s=1.0, longest_s=LONGEST_PAUSE_S, patience_s=min(PATIENCE_S, config.patience_s))
+
+    def attempt() -> tuple[MlflowClient, bool]:
+        client = connect(config, root)
+        return client, _deliver(client, root, folder)
+
+    try:
+        client, delivered = backoff.run(attempt, passes=lambda error: isinstance(error, (ConfigError, *FAILURES)))
+    except GaveUp as end:
+        say(
+            f"MLflow is away ({first_line(end.error)}): the results of run {run_id} wait in {folder}; "
+            "the next stage that reaches it sends them"
+        )
+        return False
     deliver_pending(client, root)
     return delivered
 

@@ -15,7 +15,6 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from PIL import Image
 from contracts.errors import ConfigError, DataError
 from contracts.redact import redact
 from pipeline.settings.sections import TrackingConfig
+from pipeline.system.backoff import Backoff, GaveUp
 from pipeline.system.disk import write_text
 from pipeline.tracking.connection import (
     DOWNLOAD_S,
@@ -160,17 +160,14 @@ class Run:
 
     def end(self, status: str, patience_s: float) -> None:
         """Set the final status; a server that stays away is told of, never raised."""
-        deadline, pause = time.monotonic() + patience_s, 0.5
-        while True:
-            try:
-                self.client.set_terminated(self.run_id, status)
-                break
-            except Exception as error:
-                if is_final(error) or time.monotonic() + pause > deadline:
-                    say(f"run {self.run_id} could not be set to {status}: {first_line(error)}")
-                    break
-                time.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_S)
+        backoff = Backoff(first_s=0.5, longest_s=LONGEST_PAUSE_S, patience_s=patience_s)
+        try:
+            backoff.run(
+                lambda: self.client.set_terminated(self.run_id, status), passes=lambda error: not is_final(error)
+            )
+        except Exception as error:
+            why = error.error if isinstance(error, GaveUp) else error
+            say(f"run {self.run_id} could not be set to {status}: {first_line(why)}")
         if self._monitor is not None:
             self._monitor.finish()
 

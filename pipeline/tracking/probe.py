@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from contracts.inputs import Given
 from contracts.redact import redact
 
 # What the pipeline has and a serving machine has not.
@@ -30,8 +31,9 @@ for name in sys.argv[2].split(","):
     importlib.import_module(name)
 asked = sys.stdin.readline()  # nothing comes when whoever asks has died
 if asked:
-    model, modes = json.loads(asked)
-    row = {name: open(name, mode, encoding=None if mode == "rb" else "utf-8").read() for name, mode in modes.items()}
+    model, row, files = json.loads(asked)
+    for name, parts in files.items():
+        row[name] = [open(part, "rb").read() for part in parts] if isinstance(parts, list) else open(parts, "rb").read()
     print(mlflow.pyfunc.load_model(model).predict(pandas.DataFrame([row]))[0], file=open("answer", "w"))
 """
 
@@ -68,7 +70,7 @@ def _process() -> Iterator[tuple[subprocess.Popen[str], Path]]:
             process.kill()
 
 
-def probe(model: Path, inputs: Mapping[str, bytes | str]) -> Any:
+def probe(model: Path, inputs: Mapping[str, Given]) -> Any:
     """One answer of a model's folder to one row of inputs.
 
     Raises:
@@ -78,10 +80,20 @@ def probe(model: Path, inputs: Mapping[str, bytes | str]) -> Any:
         with early():
             return probe(model, inputs)
     process, folder = _waiting.pop()
+    row: dict[str, Any] = {}
+    files: dict[str, str | list[str]] = {}  # bytes go by files
     for name, value in inputs.items():
-        (folder / name).write_bytes(value if isinstance(value, bytes) else value.encode())
-    modes = {name: "rb" if isinstance(value, bytes) else "r" for name, value in inputs.items()}
-    process.communicate(f"{json.dumps([str(model), modes])}\n")
+        if isinstance(value, str):
+            row[name] = value
+        elif isinstance(value, bytes):
+            (folder / name).write_bytes(value)
+            files[name] = name
+        else:
+            files[name] = [f"{name}.{i}" for i in range(len(value.frames))]
+            for part, frame in zip(files[name], value.frames, strict=True):
+                (folder / part).write_bytes(frame)
+            row["times_s"] = value.times_s
+    process.communicate(f"{json.dumps([str(model), row, files])}\n")
     if process.returncode != 0:
         raise RuntimeError(redact((folder / "told").read_text().strip()[-500:]))
     return json.loads((folder / "answer").read_text())

@@ -25,11 +25,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Array
 
 import contracts
 import lightning_modules
 import pipeline
 from contracts.errors import ConfigError, DataError
+from contracts.inputs import Given, InputName
 from pipeline.settings import discover
 from pipeline.settings.sections import TrackingConfig
 from pipeline.tracking.champion import Candidate, Standing, judge, objection
@@ -68,7 +70,7 @@ def register(
     candidate: Candidate,
     *,
     root: Path,
-    inputs: Mapping[str, bytes | str],
+    inputs: Mapping[str, Given],
     measure: Measure,
 ) -> dict[str, Any]:
     """Register the checkpoint as a version of `candidate.model`, check that it answers as before, decide on the alias.
@@ -99,7 +101,7 @@ def _register(
     config: TrackingConfig,
     candidate: Candidate,
     root: Path,
-    inputs: Mapping[str, bytes | str],
+    inputs: Mapping[str, Given],
     measure: Measure,
 ) -> dict[str, Any]:
     if candidate.run_id and find_run(client, candidate.run_id) is None:
@@ -187,7 +189,7 @@ def save_model(checkpoint: Path, folder: Path, *, run_id: str | None = None, mod
     """Write the pyfunc model folder: this project's code as it is now, the checkpoint, signature and requirements."""
     logging.getLogger("mlflow.models.signature").setLevel(logging.WARNING)
     task = discover.load("task", load_best(checkpoint)["run"]["task_name"], where="task_name").Task
-    inputs = Schema([ColSpec(DataType.binary if name == "image" else DataType.string, name) for name in task.inputs])
+    inputs = Schema([column for name in task.inputs for column in columns_of(name)])
     outputs = Schema([ColSpec(DataType.string)])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*An input example was not provided", UserWarning)  # the signature is given
@@ -203,12 +205,20 @@ def save_model(checkpoint: Path, folder: Path, *, run_id: str | None = None, mod
         )
 
 
+def columns_of(name: InputName) -> list[ColSpec]:
+    """The columns of the served model's rows for an input of its task."""
+    if name == "clip":
+        times = ColSpec(Array(DataType.double), "times_s", required=False)
+        return [ColSpec(Array(DataType.binary), "clip"), times]
+    return [ColSpec(DataType.binary if name == "image" else DataType.string, name)]
+
+
 def requirements() -> list[str]:
     """Exact pins; a local part such as `+cpu` is cut off, for no index serves it."""
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in SERVED_WITH]
 
 
-def _check(client: MlflowClient, candidate: Candidate, version: ModelVersion, inputs: Mapping[str, bytes | str]) -> str:
+def _check(client: MlflowClient, candidate: Candidate, version: ModelVersion, inputs: Mapping[str, Given]) -> str:
     """Compare one answer of the registered model with the checkpoint's own.
 
     Returns:

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from contracts.inputs import InputName, check_inputs, text_parts
+from contracts.errors import DataError
+from contracts.inputs import Clip, Given, InputName, check_inputs, text_parts
 from contracts.records import Record
 from lightning_modules.base.module import TaskModule
 from lightning_modules.base.task import Prediction
 from pipeline.ingest.door import upright_image
+from pipeline.ingest.door.images import jpeg_of
+from pipeline.ingest.door.pixels import MAX_FRAMES
 from pipeline.training.checkpoints import load_module
 from pipeline.training.reports import build_report
 
@@ -31,18 +34,21 @@ class Predictor:
         """What it is asked with (`BaseTask.inputs`)."""
         return self.module.task.inputs
 
-    def record(self, given: Mapping[str, bytes | str]) -> Record:
-        """The inputs, by name, as a record without annotations: an image as the bytes of its file, texts as they are.
+    def record(self, given: Mapping[str, Given]) -> Record:
+        """The inputs, by name, as a record without annotations: an image as the bytes of its file, a `Clip`, texts as
+        they are.
 
         Raises:
             ConfigError: an input is missing, or this model does not take it.
-            DataError: the image cannot be decoded.
+            DataError: the image or a frame cannot be decoded, or frames and times are no clip.
         """
         check_inputs(given, self.inputs, f"run {self.run['name']} ({self.run['task_name']})")
         parts = text_parts(given)
         if isinstance(image := given.get("image"), bytes):
             clean = upright_image(image)
             parts |= {"width": clean.width, "height": clean.height, "image": clean.data, "image_format": clean.format}
+        if isinstance(clip := given.get("clip"), Clip):
+            parts |= clip_parts(clip)
         return Record(key="input", image_id=0, **parts)
 
     def predict(self, record: Record) -> list[Prediction]:
@@ -60,6 +66,33 @@ class Predictor:
     def picture(self, record: Record, predictions: Sequence[Prediction]) -> np.ndarray:
         """(h, w, 3) uint8 RGB drawing of the predictions."""
         return build_report(self.run, self.module.task).picture(record, predictions, None)
+
+
+def clip_parts(clip: Clip) -> dict[str, Any]:
+    """A clip as fields of a record, frames as JPEGs as the door stores them.
+
+    Raises:
+        DataError: a frame cannot be decoded, frames of several sizes, too many, or times that do not ascend.
+    """
+    times = np.asarray(clip.times_s, np.float64)
+    if len(clip.frames) > MAX_FRAMES:
+        raise DataError("a clip has too many frames", value=len(clip.frames), allowed=f"at most {MAX_FRAMES}")
+    if len(times) != len(clip.frames) or not np.isfinite(times).all() or (np.diff(times, prepend=-1e-9) <= 0).any():
+        raise DataError(
+            "the times of a clip do not fit its frames", value=f"{len(times)} times of {len(clip.frames)} frames",
+            allowed="a time in seconds for each frame, from 0 on, ascending",
+        )  # fmt: skip
+    frames, sizes = [], []
+    for data in clip.frames:
+        clean = upright_image(data)
+        frames.append(clean.data if clean.format == "jpg" else jpeg_of(clean.data, []))
+        sizes.append((clean.width, clean.height))
+        if sizes[-1] != sizes[0]:
+            raise DataError(
+                "the frames of a clip differ in size", value=f"{sizes[-1]} after {sizes[0]}",
+                where=f"frame {len(frames)}", allowed="one width and height",
+            )  # fmt: skip
+    return {"width": sizes[0][0], "height": sizes[0][1], "frames": tuple(frames), "times_s": tuple(times.tolist())}
 
 
 def load_predictor(checkpoint: Path) -> Predictor:

@@ -38,7 +38,7 @@ from pipeline.training.predictor import Predictor
 from pipeline.training.reports import build_report
 from pipeline.training.runs import RunData, load_run
 from tests.conftest import FLAGS
-from tests.shipped import SHIPPED
+from tests.shipped import LOCAL, SHIPPED
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -155,7 +155,11 @@ def test_every_task_and_model_is_in_a_shipped_run(root):
     assert {run["model"]["name"] for run in runs} == set(discover.names("model"))
 
 
-RUNS = [("tiny_project", run) for run in SHIPPED] + [("flags_project", run) for run in FLAGS["runs"]]
+RUNS = [
+    *(("tiny_project", run) for run in SHIPPED),
+    *(("flags_project", run) for run in FLAGS["runs"]),
+    *(("local_project", run) for run in LOCAL),
+]
 
 
 def run_data(request: pytest.FixtureRequest, project: str, run: str) -> tuple[Project, RunData]:

@@ -22,6 +22,7 @@ def test_confusions_of_pairs_show_the_most_frequent_truths():
     pairs = [("a", "a"), ("a", "b"), ("b", "b"), ("a", "c"), ("b", "a"), ("c", "a")]
     plot = _plots.confusion_of_pairs("c", pairs, shown=2)
     assert plot.rows == [("a", "(other)", 1), ("a", "a", 1), ("a", "b", 1), ("b", "a", 1), ("b", "b", 1)]
+    assert _plots.confusion_of_pairs("c", [], shown=2).rows == []
 
 
 def test_curves_are_thinned_from_end_to_end():

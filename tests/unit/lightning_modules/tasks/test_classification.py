@@ -89,6 +89,8 @@ def test_answer_picture_and_plots(task, records):
     confusion, accuracy = Report(task).plots({key: {"probs": probs} for key in truths}, truths)
     assert sorted(confusion.rows) == [("a", "(other)", 2), ("c", "(other)", 1), ("h", "(other)", 1)]
     assert sorted(accuracy.rows) == [("a", 0.0), ("c", 0.0), ("h", 0.0)]
+    some = {key: {"probs": np.eye(8, dtype=np.float32)[0]} for key in truths}
+    assert dict(Report(task).plots(some, truths)[1].rows) == {"a": 1.0, "c": 0.0, "h": 0.0}
 
 
 def test_what_cannot_be_learnt_is_told(task, records):

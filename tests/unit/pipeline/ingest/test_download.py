@@ -305,7 +305,7 @@ def test_back_off_grows_and_obeys_the_server(
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr(download, "BACKOFF_S", 1.0)
-    monkeypatch.setattr("pipeline.ingest.download.time.sleep", waits.append)
+    monkeypatch.setattr("pipeline.system.backoff.time.sleep", waits.append)
     server.statuses = [503] * download.ATTEMPTS
     with pytest.raises(DataError, match="gave up after"):
         get(tmp_path)

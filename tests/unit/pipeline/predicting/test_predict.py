@@ -90,6 +90,7 @@ def test_a_question_reaches_the_model(folder: Path, capsys: pytest.CaptureFixtur
         (["asks", "red.png"], ["a question is missing", "--question"]),
         (["asks", "red.png", "--question", " "], ["a question is missing"]),
         (["a_run", "red.png", "--question", "why?"], ["takes no question: 'why?'"]),
+        (["a_run", "red.png", "--fps", "3"], ["takes no clip: '--fps 3'"]),
         (["asks", "--question", "why?"], ["an image is missing", "run a_run (vqa)", "image and question"]),
         (["asks", "red.png", "--question", "why?", "--source", "ja"], ["takes no source: 'ja'"]),
     ],
@@ -169,6 +170,9 @@ def test_a_registered_model_predicts_with_the_code_it_ships(
 
     monkeypatch.setattr(connection, "connect", lambda config, root: None)
     monkeypatch.setattr(tracking, "fetch_signed", fetch)
-    assert sightline("predict", ["models:/m@champion", "red.png", "--question=-why?"]) == 7
-    said = capfd.readouterr().out
-    assert said == "shipped red.png --out predictions --label models:/m@champion --question=-why?\n"
+    for given in ("models:/m@champion", "m@champion"):
+        assert sightline("predict", [given, "red.png", "--question=-why?"]) == 7
+        said = capfd.readouterr().out
+        assert said == "shipped red.png --out predictions --label models:/m@champion --question=-why?\n"
+    assert sightline("predict", ["m/2", "red.png", "--fps", "2"]) == 7
+    assert capfd.readouterr().out == "shipped red.png --out predictions --label models:/m/2 --fps 2.0\n"

@@ -1,0 +1,260 @@
+"""`sightline evaluate`: a trained run, a registered model or a checkpoint on any split of any data set that is sharded.
+
+    sightline evaluate segmentation_fcn --split test
+    sightline evaluate vqa_lstm@champion --dataset other
+
+The weights are read with the code of this project; nothing that a registered model ships is run. What comes out lies in
+metrics/other, which git does not see and no stage knows: `dvc repro` has nothing to do because of it.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contracts.errors import DataError, SightlineError
+from contracts.records import DataSpec
+from pipeline.settings.params import Params, Run, load_params
+from pipeline.shards.manifest import MANIFEST, load_manifest
+from pipeline.system import lock
+from pipeline.system.disk import write_text
+from pipeline.system.project import Project, read_json, write_json
+from pipeline.tracking.names import Named, exact, fetch, named
+from pipeline.training.run_files import trained
+
+if TYPE_CHECKING:
+    from pipeline.measuring.evaluation import Evaluation
+
+FOLDER = "other"  # below metrics
+NUM_PICTURES = 8  # with --out
+_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line says. `split` None: test where the data set has one, else val; `dataset` None: what the
+    model was trained on; `out`: a folder for predictions and plots as the evaluate stage has them."""
+
+    model: str
+    split: str | None
+    dataset: str | None
+    out: Path | None
+    trust: bool
+
+
+def run(request: Request) -> int:
+    """The command: measure, write the metrics file, show the numbers."""
+    project = Project.here()
+    params = load_params(project.root)
+    chosen = exact(project, named(project, request.model))
+    if request.dataset is not None:  # told before anything slow is imported
+        _sharded(project, params, request.dataset, request.split)
+    with ExitStack() as held:
+        if chosen.run is not None:
+            what = f"the results of run {chosen.run}"
+            held.enter_context(lock.hold(project.locks, f"run-{chosen.run}", what, shared=True))
+        checkpoint = _checkpoint(project, chosen, held, trust=request.trust)
+        document = _loaded(checkpoint)
+        dataset = request.dataset or str(document["run"]["dataset"])
+        split = _sharded(project, params, dataset, request.split)
+        what = f"the shards of data set {dataset}"
+        held.enter_context(lock.hold(project.locks, f"shards-{dataset}", what, shared=True))
+        for note in check_fit(document, project, dataset):
+            print(f"note: {note}")
+        evaluation = measure(checkpoint, project.shards(dataset), split, _as_now(params, chosen))
+    path = _write(project, request, evaluation, label_of(chosen), str(document["run"]["name"]), chosen)
+    show(evaluation, request.model, dataset)
+    print(f"written to {path.relative_to(project.root)}")
+    return 0
+
+
+def _checkpoint(project: Project, chosen: Named, held: ExitStack, *, trust: bool) -> Path:
+    if chosen.checkpoint is not None:
+        if chosen.run is not None:
+            trained(project, chosen.run)  # again, under the lock
+        return chosen.checkpoint
+    folder = fetch(project, chosen, Path(held.enter_context(tempfile.TemporaryDirectory())), trust=trust)
+    found = list((folder / "artifacts").glob("*.ckpt"))
+    if len(found) != 1:
+        raise DataError("not a Sightline model", value=chosen.given, fix="name one that `register` made")
+    return found[0]
+
+
+def _loaded(checkpoint: Path) -> dict[str, Any]:
+    from pipeline.training.checkpoints import load_best
+
+    return load_best(checkpoint)
+
+
+def _sharded(project: Project, params: Params, dataset: str, split: str | None) -> str:
+    """The split to measure, of a data set that is sharded.
+
+    Raises:
+        ConfigError: params.yaml has no such data set.
+        DataError: it is not sharded yet, or has no such split.
+    """
+    params.require("datasets", dataset)
+    folder = project.shards(dataset)
+    if not (folder / MANIFEST).is_file():
+        raise DataError(
+            "this data set is not sharded yet", value=dataset, where=str(folder), fix=f"dvc repro shard@{dataset}"
+        )
+    splits = load_manifest(folder, dataset)["splits"]
+    if split is not None and split not in splits:
+        raise DataError(
+            f"data set {dataset} has no such split", value=split, where=str(folder), allowed=", ".join(splits)
+        )
+    return split or ("test" if "test" in splits else "val")
+
+
+def check_fit(document: Mapping[str, Any], project: Project, dataset: str) -> list[str]:
+    """Compare what a checkpoint knows of its own data with another data set.
+
+    Returns:
+        What a reader of the numbers should know: which share of the other data set's words the model has never seen.
+
+    Raises:
+        DataError: the classes are others, for a task that learns classes; or it knows no word of the other's texts.
+    """
+    data = DataSpec.from_dict(document["data"])
+    folder = project.shards(dataset)
+    classes = tuple(load_manifest(folder)["classes"])
+    if classes != data.classes and _learns_classes(document["run"], data):
+        raise DataError(
+            f"the classes of data set {dataset} are not those that this model was trained on",
+            value=_difference(data.classes, classes),
+            where=str(folder / MANIFEST),
+            allowed="the same classes in the same order: " + _listed(data.classes),
+            fix="a model says classes by number; name another data set, or the classes of its source in this order",
+        )
+    path = project.vocabulary(dataset)
+    if dataset == data.dataset or not path.is_file():
+        return []
+    from pipeline.training.runs import Vocabulary
+
+    counted: Mapping[str, Any] = read_json(path, "the vocabulary", f"dvc repro --force vocab@{dataset}", Vocabulary)
+    return _unknown_words(data, counted, dataset)
+
+
+def _learns_classes(run: Mapping[str, Any], data: DataSpec) -> bool:
+    """Whether the task tells its model of the data set's classes: with one more it tells something else."""
+    from pipeline.training.checkpoints import build_task
+
+    more = replace(data, classes=(*data.classes, "one more"))
+    return build_task(run, data).spec() != build_task(run, more).spec()
+
+
+def _difference(own: tuple[str, ...], other: tuple[str, ...]) -> str:
+    missing, new = ([name for name in a if name not in b] for a, b in ((own, other), (other, own)))
+    parts = [f"{what} {_listed(names)}" for what, names in (("lacking", missing), ("new", new)) if names]
+    return "; ".join(parts) or "in another order: " + _listed(other)
+
+
+def _listed(names: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "") or "none"
+
+
+def _unknown_words(data: DataSpec, counted: Mapping[str, Any], dataset: str) -> list[str]:
+    notes = []
+    for text, own in data.vocabulary.items():
+        known = {token for token, _ in own}
+        total = sum(int(count) for _, count in counted.get(text, ()))
+        seen = sum(int(count) for token, count in counted.get(text, ()) if token in known)
+        if total and not seen:
+            raise DataError(
+                f"this model knows no word of the {text} of data set {dataset}",
+                value=[token for token, _ in counted[text][:_SHOWN]],
+                where=f"data/vocab/{dataset}.json: {text}",
+                allowed="texts in the words that it was trained on, such as " + _listed([token for token, _ in own]),
+                fix="name a data set in the same language and notation",
+            )
+        if seen < total:
+            notes.append(f"{(total - seen) / total:.1%} of the {text} of {dataset} are not in this model's vocabulary")
+    return notes
+
+
+def _as_now(params: Params, chosen: Named) -> Run | None:
+    """The run as params.yaml has it, which says how data is read and in which batches."""
+    if chosen.run is None or chosen.run not in params.document["runs"]:
+        return None
+    return params.run(chosen.run)
+
+
+def measure(checkpoint: Path, shards: Path, split: str, now: Run | None = None) -> Evaluation:
+    """Raises:
+    DataError: the code of this project cannot load the weights, or nothing of the split can be measured.
+    """
+    from pipeline.measuring.evaluation import Evaluation, lacking
+    from pipeline.training.checkpoints import load_module
+
+    try:
+        _, document = load_module(checkpoint)
+    except (SightlineError, RuntimeError, TypeError, KeyError) as error:
+        raise DataError(
+            "the code of this project cannot load these weights", value=str(error)[:300], where=str(checkpoint),
+            fix="check out the commit that trained it, or train it anew",
+        ) from error  # fmt: skip
+    missing = lacking(load_manifest(shards), split, document["run"]["task_name"])
+    evaluation = None if missing else Evaluation(checkpoint, shards, split, now=now)
+    if evaluation is None or not evaluation.has_truth:
+        raise DataError(
+            f"nothing of split {split!r} can be measured: "
+            + (f"no sample has {', '.join(missing)}" if missing else "no truth is known of its items"),
+            where=str(shards),
+            fix=f"name a split, or a data set, that has what the task {document['run']['task_name']} is measured by",
+        )
+    return evaluation
+
+
+def label_of(chosen: Named) -> str:
+    """The model in a file's name: `run`, `model-v3`, or of a checkpoint's file its folder and its own name."""
+    if chosen.run is not None:
+        return chosen.run
+    if chosen.checkpoint is not None:
+        name = f"{chosen.checkpoint.resolve().parent.name}-{chosen.checkpoint.stem}"
+    else:
+        name = re.sub(r"/(\d+)$", r"-v\1", str(chosen.uri).partition(":/")[2])
+    return re.sub(r"[^\w.@-]+", "-", name).strip("-.") or "model"
+
+
+def _write(
+    project: Project, request: Request, evaluation: Evaluation, label: str, run_name: str, chosen: Named
+) -> Path:
+    dataset = evaluation.data.manifest["dataset"]
+    folder = project.root / "metrics" / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / ".gitignore", "*\n")  # or every measurement would make the work tree dirty
+    path = folder / f"{label}-{dataset}-{evaluation.split}.json"
+    if request.out is not None:
+        request.out.mkdir(parents=True, exist_ok=True)
+        out = request.out.resolve()
+        evaluation.write_details(out / "predictions.jsonl", out / "plots", num_pictures=NUM_PICTURES)
+    write_json(path, {"model": chosen.uri or chosen.given, **evaluation.document(run_name)})
+    return path
+
+
+def show(evaluation: Evaluation, model: str, dataset: str) -> None:
+    """Print every metric with its interval and the constant predictor's, the one that models are chosen by first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.4f}"
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("metric", no_wrap=True)
+    for column in ("value", "low", "high", "constant"):
+        table.add_column(column, justify="right", no_wrap=True)
+    chosen_by = evaluation.module.task.metric
+    for name in sorted(evaluation.metrics, key=lambda name: name != chosen_by):
+        low, high = evaluation.intervals.get(name, (None, None))
+        numbers = (evaluation.metrics[name], low, high, evaluation.constant.get(name))
+        table.add_row(name, *map(number, numbers), style="bold" if name == chosen_by else None)
+    samples = f"{len(evaluation.module.items)} samples, {len(evaluation.module.truths)} items"
+    print(f"{model} on {evaluation.split} of {dataset}: {samples}; low and high: 95 % interval")
+    Console(highlight=False, width=None if Console().is_terminal else 120).print(table)

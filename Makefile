@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro lecture check heal test lock-check faults chaos bench lint type ui lock clean clean-state
+.PHONY: help setup repro lecture check heal test lock-check faults chaos bench lint type docs picture ui lock clean clean-state
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -64,6 +64,13 @@ lint: setup  ## style and unused code
 
 type: setup  ## static types
 	$(BIN)/mypy
+
+docs: setup  ## build the pages of docs/, with the reference of settings, commands and parts: site/index.html
+	$(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+picture: setup  ## draw README's picture anew from what `make repro` made
+	$(BIN)/python -m docs.hooks.sheet
 
 ui: setup  ## open the MLflow UI on what was trained (http://127.0.0.1:5000, PORT=... for another)
 	$(BIN)/sightline ui --port $(or $(PORT),5000)

@@ -66,7 +66,7 @@ type: setup  ## static types
 	$(BIN)/mypy
 
 docs: setup  ## build the pages of docs/, with the reference of settings, commands and parts: site/index.html
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "site/index.html"
 
 picture: setup  ## draw README's picture anew from what `make repro` made

@@ -43,6 +43,7 @@ PAGES = {
     "data/README.md": "data.md",
     "lecture/README.md": "lecture.md",
     "tests/faults/README.md": "faults.md",
+    "LICENSE": "license.md",
 }
 SECTIONS = {
     "datasets": (DatasetConfig, "An entry for each data set: `datasets: {NAME: {...}}`."),
@@ -55,23 +56,38 @@ SECTIONS = {
     "registry": (RegistryConfig, ""),
 }
 KINDS = {"task": "Tasks", "model": "Models", "source": "Sources", "world": "Generated worlds"}
-METRICS = "lightning_modules/metrics"
+# What parts are written against.
+BASES = (
+    "lightning_modules.base.task",
+    "lightning_modules.base.families",
+    "lightning_modules.base.optimizer",
+    "lightning_modules.reports._report",
+    "lightning_modules.augment.config",
+    "pipeline.settings.sections",
+    "pipeline.settings.train_config",
+    "contracts.records",
+    "contracts.raw",
+)
 _LINK = re.compile(r"(\]\()([^)\s#]*)(#[^)\s]*)?(?=\))")
-_NOTE = "<!-- made by docs/hooks/pages.py -->\n"
 
 
 def on_config(config: Any) -> Any:
     """The reference's place in the navigation."""
     parts = [{title: [_page(kind, name) for name in discover.names(kind)]} for kind, title in KINDS.items()]
-    metrics = {"Metrics": [f"reference/metrics/{path.stem}.md" for path in metric_files()]}
-    reference = ["reference/params.md", "reference/commands.md", *parts, metrics]
+    modules = {"Metrics": metrics(), "What metrics are made of": metric_parts(), "What parts are made of": BASES}
+    python = [{title: [_module_page(module) for module in listed]} for title, listed in modules.items()]
+    reference = ["reference/params.md", "reference/commands.md", *parts, *python]
     config.nav = [{"Reference": reference} if entry == "Reference" else entry for entry in config.nav]
     return config
 
 
 def on_files(files: Files, config: Any) -> Files:
     for source, page in PAGES.items():
-        files.append(File.generated(config, page, content=(ROOT / source).read_text()))
+        text = (ROOT / source).read_text()
+        content = (
+            text if source.endswith(".md") else f"# {source.capitalize()}\n\n```text\n{text.strip(chr(10))}\n```\n"
+        )
+        files.append(File.generated(config, page, content=content))
     for page, content in reference_pages():
         files.append(File.generated(config, page, content=content))
     return files
@@ -89,8 +105,6 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             return match[0]
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         goal = PAGES.get(path, path.removeprefix("docs/") if path.startswith("docs/") else "")
-        if path == "LICENSE":
-            goal = "license.md"
         if not goal:
             raise PluginError(f"{source} links to {path}, which is no page: put it in docs/ or name it in {__name__}")
         return f"{match[1]}{posixpath.relpath(goal, posixpath.dirname(here) or '.')}{fragment}"
@@ -100,27 +114,37 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 def reference_pages() -> Iterator[tuple[str, str]]:
     """(page, Markdown) of everything that is made of code."""
-    yield "license.md", f"# License\n\n```text\n{(ROOT / 'LICENSE').read_text().strip(chr(10))}\n```\n"
     yield "reference/commands.md", commands_page()
     with outlines():
         yield "reference/params.md", params_page()
         for kind in KINDS:
             for name in discover.names(kind):
                 yield _page(kind, name), part_page(kind, name)
-    for path in metric_files():
-        yield (
-            f"reference/metrics/{path.stem}.md",
-            f"{_NOTE}# {path.stem}\n\n::: lightning_modules.metrics.{path.stem}\n",
-        )
+    for module in (*BASES, *metrics(), *metric_parts()):
+        yield _module_page(module), f"# {module.rpartition('.')[2].strip('_')}\n\n`{module}`\n\n::: {module}\n"
 
 
 def _page(kind: str, name: str) -> str:
     return f"reference/{kind}s/{name}.md"
 
 
-def metric_files() -> list[Path]:
-    """Those with a metric in them, by their name's order."""
-    return sorted(path for path in (ROOT / METRICS).glob("[!_]*.py"))
+def _module_page(module: str) -> str:
+    return f"reference/python/{module.replace('._', '.')}.md"
+
+
+def metrics() -> list[str]:
+    """The modules that hold a `torchmetrics.Metric` over items."""
+    return [module for module, text in _metric_modules() if re.search(r"^class \w+\(ItemMetric\)", text, re.MULTILINE)]
+
+
+def metric_parts() -> list[str]:
+    """What they are made of."""
+    return [module for module, _ in _metric_modules() if module not in metrics()]
+
+
+def _metric_modules() -> list[tuple[str, str]]:
+    folder = ROOT / "lightning_modules/metrics"
+    return [(f"lightning_modules.metrics.{path.stem}", path.read_text()) for path in sorted(folder.glob("[!_]*.py"))]
 
 
 def commands_page() -> str:
@@ -128,14 +152,15 @@ def commands_page() -> str:
     import typer
 
     command = get_command(app)
+    for one in command.commands.values():  # type: ignore[attr-defined]
+        one.short_help = " ".join((one.help or "").split("\n\n")[0].split())  # typer would cut it after 45 letters
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="sightline", title="Command line")
-    return _NOTE + text
+    return text
 
 
 def params_page() -> str:
     """Every section of params.yaml and what may stand in it."""
     text = [
-        _NOTE,
         "# params.yaml\n",
         "Every setting of every section. `sightline check` holds a file to exactly this: it refuses other keys, kinds",
         "and numbers, all at once, in half a second. What a section does not set has the default given here.\n",
@@ -182,7 +207,7 @@ def part_page(kind: str, name: str) -> str:
     config = module.Task.Config if kind == "task" else module.Config
     where = {"task": f"task: {{name: {name}}}", "model": f"model: {{name: {name}}}"}
     where |= {"source": f"sources: {{{name}: {{}}}}", "world": f"world: {{name: {name}}}"}
-    text = [_NOTE, f"# {name}\n", f"`{where[kind]}` in params.yaml.{_goes_with(kind, module)}\n", "## Settings\n"]
+    text = [f"# {name}\n", f"`{where[kind]}` in params.yaml.{_goes_with(kind, module)}\n", "## Settings\n"]
     text.append(settings.table(config))
     for below in settings.sections_in(config):
         text.append(f"### {settings.title(below)}\n\n{settings.table(below)}")

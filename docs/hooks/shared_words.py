@@ -29,7 +29,6 @@ WORDS: dict[str, str] = {
     "factor": "What step and plateau multiply the rate by (0.1).",
     "name": "torch's optimizer.",
     "schedule": "How the rate goes on after the warm-up.",
-    "warmup_fraction": "Share of all steps in which the rate rises to `lr`.",
     # sources and worlds
     "SplitSizes.train": "Records to learn from.",
     "SplitSizes.val": "Records to measure on.",

@@ -1,4 +1,4 @@
-"""What a newcomer finds: a changelog that the version is held to, links that lead somewhere, a license, checks that run."""
+"""What a newcomer finds: a changelog that the version is held to, living links, a license, hooks that run."""
 
 from __future__ import annotations
 

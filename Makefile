@@ -80,7 +80,7 @@ lock: setup  ## write requirements.txt anew from pyproject.toml
 	  --no-emit-index-url --no-header --no-annotate --strip-extras --output-file requirements.txt
 
 clean:  ## remove everything that was generated, but not .venv nor the DVC cache
-	rm -rf data/checked.json data/settings data/code data/raw data/shards data/vocab data/quarantine artifacts predictions plots registry state mlflow.db mlartifacts
+	rm -rf data/checked.json data/settings data/code data/raw data/shards data/vocab data/quarantine artifacts predictions plots registry state mlflow.db mlartifacts site
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 clean-state: setup  ## remove training states that no run goes on from, and extracted downloads (DRY=1 only lists them)

@@ -261,7 +261,8 @@ class TrackingConfig:
 @dataclass(frozen=True, kw_only=True)
 class RegistryConfig:
     """`runs` are registered: all, or those that are named. `gates` maps a run to the value its metric must reach before
-    its model may become champion. `allow_dirty` lets one become champion that was trained by code that is in no commit.
+    its model may become champion. `allow_dirty` lets one become champion that was trained by code that is in no commit,
+    or in none that is known.
     """
 
     runs: Literal["all"] | tuple[str, ...] = "all"

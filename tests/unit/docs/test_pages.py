@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import re
@@ -90,6 +91,17 @@ def test_every_command_is_told_whole(made):
     for command in app.registered_commands:
         assert f"## `sightline {command.name}`" in page
     assert "--version" in page and "..." not in re.findall(r"^\* `check`: .*$", page, re.MULTILINE)[0]
+
+
+def test_no_docstring_of_the_reference_loses_words_to_html(made, root):
+    """What looks like a tag is one in Markdown, unless it stands in backticks."""
+    lost = []
+    for module in {name for page in made["pages"].values() for name in re.findall(r"^::: (\S+)$", page, re.MULTILINE)}:
+        for node in ast.walk(ast.parse((root / f"{module.replace('.', '/')}.py").read_text())):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                text = re.sub("`[^`]*`", "", ast.get_docstring(node) or "")
+                lost += [f"{module}: {tag}" for tag in re.findall("</?[a-z_]+>", text)]
+    assert lost == []
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

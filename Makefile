@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro lecture check heal test lock-check faults chaos bench lint type ui lock clean clean-state
+.PHONY: help setup repro lecture check heal test lock-check faults chaos bench lint type docs picture ui lock clean clean-state
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -59,6 +59,13 @@ lint: setup  ## style and unused code
 type: setup  ## static types
 	$(BIN)/mypy
 
+docs: setup  ## build the pages of docs/, with the reference of settings, commands and parts: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+picture: setup  ## draw README's picture anew from what `make repro` made
+	$(BIN)/python -m docs.hooks.sheet
+
 ui: setup  ## open the MLflow UI on what was trained (http://127.0.0.1:5000, PORT=... for another)
 	$(BIN)/sightline ui --port $(or $(PORT),5000)
 
@@ -67,7 +74,7 @@ lock: setup  ## write requirements.txt anew from pyproject.toml
 	  --no-emit-index-url --no-header --no-annotate --strip-extras --output-file requirements.txt
 
 clean:  ## remove everything that was generated, but not .venv nor the DVC cache
-	rm -rf data/checked.json data/settings data/code data/raw data/shards data/vocab data/quarantine artifacts predictions plots registry state mlflow.db mlartifacts
+	rm -rf data/checked.json data/settings data/code data/raw data/shards data/vocab data/quarantine artifacts predictions plots registry state mlflow.db mlartifacts site
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 clean-state: setup  ## remove training states that no run goes on from, and extracted downloads (DRY=1 only lists them)

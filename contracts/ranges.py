@@ -26,8 +26,14 @@ class Range:
         return above and below and math.isfinite(value)
 
     def __str__(self) -> str:
-        low = "" if self.low is None else f"more than {self.low:g}" if self.open_low else f"{self.low:g} or more"
-        high = "" if self.high is None else f"less than {self.high:g}" if self.open_high else f"at most {self.high:g}"
+        low = "" if self.low is None else f"more than {self.low:.10g}" if self.open_low else f"{self.low:.10g} or more"
+        high = (
+            ""
+            if self.high is None
+            else f"less than {self.high:.10g}"
+            if self.open_high
+            else f"at most {self.high:.10g}"
+        )
         return " and ".join(filter(None, (low, high))) or "any finite number"
 
 

@@ -28,7 +28,6 @@ def _names(folder: str) -> str:
 
 
 app = typer.Typer(
-    help="From raw vision-and-language data to registered models. Run it in a project's folder.",
     epilog=UMASK_HELP,
     no_args_is_help=True,
     add_completion=False,
@@ -37,6 +36,24 @@ app = typer.Typer(
     # Without the default, typer asks pydantic whether "no --help" is a truth, which takes as long as all else.
     context_settings={"help_option_names": ["-h", "--help"], "default_map": {"help": False}},
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from contracts import __version__
+
+        print(f"sightline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, Option("--version", callback=_tell_version, is_eager=True, help="Tell it and exit.")
+    ] = False,
+) -> None:
+    """From raw vision-and-language data to registered models. Run it in a project's folder."""
+
 
 Dataset = Annotated[str, Argument(metavar="DATASET", help="a data set of params.yaml", show_default=False)]
 Run = Annotated[str, Argument(metavar="RUN", help="a run of params.yaml", show_default=False)]
@@ -95,10 +112,12 @@ def repro_(context: typer.Context) -> int:
     from pipeline.settings.check import run
     from pipeline.settings.code import CODE, PACKAGES
     from pipeline.settings.outline import with_outlines
+    from pipeline.system.git import tell_dvc
     from pipeline.system.repro import repro
     from pipeline.tracking.lineage import VARIABLES, commit_of
 
     with_outlines(lambda: run(None, None))
+    tell_dvc(Path.cwd())
     told = any(os.environ.get(name) for name in VARIABLES) or any(Path(package).is_dir() for package in PACKAGES)
     os.environ |= {} if told else commit_of(CODE)
     # The environment and the umask go with it, so that DVC's cache is the user's, too.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from pipeline.settings.code import CODE, is_code
 from pipeline.settings.params import FILE, Params, read_params, unfit
 from pipeline.settings.parse import nearest, raise_if
 from pipeline.system.disk import renewed
+from pipeline.system.git import in_repository
 
 _LOOKED_AT = 200  # records of the training split
 _HAS: dict[str, Callable[[RawRecord], bool]] = {
@@ -231,10 +231,7 @@ def _stages_text() -> str:
 
 def _dvc_config(folder: Path) -> str:
     """DVC refuses a folder outside any git repository unless it is told that there is none."""
-    inside = subprocess.run(
-        ["git", "-C", str(folder.parent), "rev-parse", "--is-inside-work-tree"], capture_output=True, check=False
-    )
-    alone = "" if inside.returncode == 0 else "    no_scm = true  # take this line out after `git init`\n"
+    alone = "" if in_repository(folder.parent) else "    no_scm = true  # take this line out after `git init`\n"
     return (
         f"[core]\n    analytics = false\n    check_update = false\n{alone}"
         '# Links instead of copies: shards lie on the disk once.\n[cache]\n    type = "hardlink,copy"\n'

@@ -25,6 +25,10 @@ class DrawConfig:
 
     `by: group` keeps the images of one folder (a video, a patient) together. Records that a source gives a group stay
     together in any case.
+
+    Attributes:
+        val, test: share of the records of train that becomes this split.
+        seed: another one draws other records.
     """
 
     val: float | None = None
@@ -59,6 +63,13 @@ class DatasetConfig:
     train where there is one file. `exif` says on what boxes and masks were drawn where a picture has an EXIF
     orientation: `apply`, the turned picture that viewers show; `ignore`, the stored pixels; `auto`, the one that has
     the annotation's size.
+
+    Attributes:
+        origin: made by a generator, fetched from the publishers, or a folder of yours.
+        world: of `origin: generated`: the name of a file of ingest/worlds, and its settings.
+        download: of `origin: download`.
+        splits: how the files call a split, such as `{val: valid}`; a list is read as one.
+        split: draws val and test from train where there is one file.
     """
 
     origin: Literal["generated", "download", "local"]
@@ -99,6 +110,9 @@ class ShardsConfig:
     bytes. An image or mask whose header announces more than `max_megapixels` million pixels is refused before it is
     decoded. `store` is the url of a folder in an object store, which then holds the tars in place of data/shards.
     Credentials are the environment's matter.
+
+    Attributes:
+        quality: of the JPEGs that `short_side` makes, 4:2:0.
     """
 
     samples: int = 128
@@ -129,6 +143,12 @@ class LoaderConfig:
 
     `cache_gib` limits the shards of an object store that a machine keeps; it should hold two windows. `stages` are of
     the user's own.
+
+    Attributes:
+        num_workers: loader processes of each training worker, a CPU each; 0: the worker itself reads. With GPUs, about
+            CPUs / GPUs - 1.
+        prefetch: batches that each loader process has ready.
+        start_method: how loader processes begin; `fork` is quick and unsafe beside threads.
     """
 
     num_workers: int = 0
@@ -144,7 +164,12 @@ class LoaderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerRange:
-    """Elastic training: as many workers as there is room for."""
+    """Elastic training: as many workers as there is room for.
+
+    Attributes:
+        min: with fewer, training waits.
+        max: more are not asked for.
+    """
 
     min: int
     max: int
@@ -168,6 +193,13 @@ class ClusterConfig:
     `engine: local` runs everything in this process, without Ray. `state_store` is the url of a folder that training
     states are copied to, and fetched from when the state folder is gone. A worker that does not answer for
     `collective_timeout_s` is given up; the longest scoring of a validation on one worker must fit into it.
+
+    Attributes:
+        num_workers: training workers. `auto`: one a GPU, else min(2, CPUs), anew at each try. `{min: 1, max: 8}`
+            takes what there is and goes on with fewer when workers are lost.
+        cpus_per_worker: CPUs of each training worker, beside one for each of its loader processes.
+        use_gpu: a GPU for each worker; `auto`: if the cluster has any when the run begins, and it then stays so.
+        max_failures: tries without a new state after which training is given up.
     """
 
     engine: Literal["ray", "local"] = "ray"
@@ -206,7 +238,8 @@ class TrackingConfig:
         uri: MLflow's tracking URI; None: `sqlite:///<project>/mlflow.db`.
         artifacts: folder or URI of artifacts where no server decides it; None: `<project>/mlartifacts`.
         experiment_prefix: put before the task's name; together they name the experiment.
-        system_metrics: CPU, memory, disk, network and GPU use of the driver's machine, each `system_metrics_every_s`.
+        system_metrics: CPU, memory, disk, network and GPU use of the driver's machine.
+        system_metrics_every_s: seconds between two of them.
         flush_s: seconds between two deliveries.
         patience_s: how long the end of a training waits for a server that is away.
     """
@@ -228,7 +261,8 @@ class TrackingConfig:
 @dataclass(frozen=True, kw_only=True)
 class RegistryConfig:
     """`runs` are registered: all, or those that are named. `gates` maps a run to the value its metric must reach before
-    its model may become champion. `allow_dirty` lets one become champion that was trained by code that is in no commit.
+    its model may become champion. `allow_dirty` lets one become champion that was trained by code that is in no commit,
+    or in none that is known.
     """
 
     runs: Literal["all"] | tuple[str, ...] = "all"

@@ -15,7 +15,12 @@ from pipeline.settings.parse import merged
 @dataclass(frozen=True, kw_only=True)
 class InitConfig:
     """Start from the best weights of another run of this project: all of them, or those of one part of the model, such
-    as `backbone`, which both models must have with the same shapes. The other run is trained first."""
+    as `backbone`, which both models must have with the same shapes. The other run is trained first.
+
+    Attributes:
+        run: whose best weights are taken.
+        part: of the model, such as `backbone`; null: all weights.
+    """
 
     run: str
     part: str | None = None
@@ -24,7 +29,12 @@ class InitConfig:
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
     """Some epochs of a run with an optimizer and a schedule of their own, which begin anew; `freeze` names the parts of
-    the model that stay as they are meanwhile. `optimizer` is laid over that of the run."""
+    the model that stay as they are meanwhile. `optimizer` is laid over that of the run.
+
+    Attributes:
+        epochs: how many.
+        freeze: parts of the model that stay as they are meanwhile.
+    """
 
     epochs: int
     freeze: tuple[str, ...] = ()
@@ -49,6 +59,23 @@ class TrainConfig:
     that are never trained. With `stages`, one after the other, the run has as many epochs as they have together, and
     `max_epochs` says nothing. `recompute_norms` takes the running averages of all batch norms anew after the last
     epoch, over the training split with the best weights: for weights that are averages (`ema_decay`).
+
+    Attributes:
+        max_epochs: passes over the training split; with `stages` it says nothing.
+        eval_batch_size: of validation and evaluation; changes no number.
+        optimizer: with its schedule.
+        stages: one after the other, each with an optimizer and a schedule that begin anew.
+        channels_last: the layout of images in memory that convolutions are fastest with.
+        gradient_clip_norm: longest gradient, as an L2 norm; null: any.
+        ema_decay: of averaged weights, which are then validated and kept; null: none.
+        recompute_norms: take the running averages of all batch norms anew after the last epoch, with the best weights.
+        early_stopping_patience: validations without a better monitored metric after which training ends; null: never.
+        monitor_mode: whether more or less of `monitor` is better.
+        validate_every_epochs: an epoch that is not validated is never kept as the best.
+        checkpoint_every_steps: a state at every so many steps as well; null: by the clock alone.
+        log_every_steps: steps between two points of a curve.
+        num_pictures: validation samples that are drawn with their predictions, the same ones in each run.
+        seed: of weights, order and augmentation.
     """
 
     max_epochs: int = 10

@@ -72,12 +72,13 @@ def _register(
 
 
 def code_of(project: Project, run: Run, record: Trained) -> Lineage:
-    """The commit of the code that trained a run. What was in no commit then may be in one now, byte for byte."""
-    if record["git_changed"]:
+    """The commit of the code that trained a run. What was in no commit then, or in none that was known, may be in one
+    now, byte for byte."""
+    if record["git_changed"] or not record["git_commit"]:
         from pipeline.training.runs import code_of_run
 
         now = lineage(project.root)
-        if not now.changed and code_of_run(project, run) == record["code"]:
+        if now.commit and not now.changed and code_of_run(project, run) == record["code"]:
             return now
     return Lineage(record["git_commit"], tuple(record["git_changed"]))
 

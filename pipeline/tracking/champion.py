@@ -86,10 +86,16 @@ def judge(candidate: Candidate, champion: Standing | None, defect: str = "") -> 
 
 def objection(candidate: Candidate) -> str:
     """Why a candidate cannot be champion whoever reigns, or ""."""
-    lineage = {"run id": candidate.run_id, "manifest digest": candidate.manifest_digest, "commit": candidate.git_commit}
+    lineage = {"run id": candidate.run_id, "manifest digest": candidate.manifest_digest}
     missing = [name for name, value in lineage.items() if not value]
     if missing:
         return f"lineage incomplete: no {', no '.join(missing)}"
+    if not candidate.git_commit and not candidate.allow_dirty:
+        return (
+            "lineage incomplete: no commit, since there is no git repository here: say which one the code is by "
+            f"SIGHTLINE_GIT_COMMIT=<its 40 digits>, or commit it, and register again with `dvc repro --force "
+            f"--single-item register@{candidate.model}`; or set registry.allow_dirty"
+        )
     if candidate.changed and not candidate.allow_dirty:
         files = ", ".join(candidate.changed[:_NUM_SHOWN]) + ", .." * (len(candidate.changed) > _NUM_SHOWN)
         return (

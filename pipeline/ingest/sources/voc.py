@@ -48,12 +48,12 @@ _NO_CLASS = {"background": 0, "ignore": IGNORE_INDEX}  # what `mask_values` may 
 class Config:
     """`folders` hold JPEGImages and so on; several are read as one (VOC 2007 + 2012).
 
-    `train`, `val`, `test` name the lists in ImageSets/<image_sets>: VOC 2007 has `trainval` and `test`; "" for no such
-    split, "*" for every image. Where that folder is not there and ImageSets has one other, that one is read. Folders
-    without any ImageSets are one `train` split. `images` and `annotations` name the folders of pictures and of XML
-    files: "." for both where all lie in one folder. `one_based: false` takes boxes as they are written, for tools that
-    count from 0. `mask_values` says what the values of label masks stand for where they are not the positions in the
-    class list: `{background: 0, cell: 255, ignore: [1, 128]}`.
+    `train`, `val`, `test` name the lists in `ImageSets/<image_sets>`: VOC 2007 has `trainval` and `test`; "" for no
+    such split, "*" for every image. Where that folder is not there and ImageSets has one other, that one is read.
+    Folders without any ImageSets are one `train` split. `images` and `annotations` name the folders of pictures and of
+    XML files: "." for both where all lie in one folder. `one_based: false` takes boxes as they are written, for tools
+    that count from 0. `mask_values` says what the values of label masks stand for where they are not the positions in
+    the class list: `{background: 0, cell: 255, ignore: [1, 128]}`.
     """
 
     folders: tuple[str, ...] = ("VOCdevkit/VOC2012",)

@@ -181,7 +181,7 @@ def test_data_sets_and_runs_must_be_there(document, section):
         ("train.log_every_steps", 0, "1 or more (is 0)"),
         ("train.num_pictures", -1, "0 or more (is -1)"),
         ("train.ema_decay", 1, "more than 0 and less than 1 (is 1.0)"),
-        ("train.seed", 2**32, "0 or more and at most 4.29497e+09 (is 4294967296)"),
+        ("train.seed", 2**32, "0 or more and at most 4294967295 (is 4294967296)"),
         ("train.optimizer.lr", -0.1, "more than 0 (is -0.1)"),
         ("train.optimizer.momentum", 1, "0 or more and less than 1 (is 1.0)"),
         ("loader.num_workers", -1, "0 or more (is -1)"),

@@ -43,7 +43,10 @@ UNKNOWN = Standing(version="3", value=None, unknown="its weights are gone")
         ({"gate": 0.5}, None, True, "first version"),
         ({"gate": 0.4, "mode": "min"}, None, False, "does not reach the gate"),
         ({"gate": 0.6, "mode": "min"}, None, True, "first version"),
-        ({"run_id": "", "git_commit": ""}, None, False, "no run id, no commit"),
+        ({"run_id": "", "manifest_digest": ""}, None, False, "no run id, no manifest digest"),
+        ({"git_commit": ""}, None, False, "no commit, since there is no git repository here"),
+        ({"git_commit": ""}, None, False, "SIGHTLINE_GIT_COMMIT"),
+        ({"git_commit": "", "allow_dirty": True}, None, True, "first version"),
         ({"manifest_digest": ""}, REIGNING, False, "no manifest digest"),
     ],
 )

@@ -1,4 +1,5 @@
-"""Measure a run's best checkpoint: metrics/<run>.json, predictions/<run>.jsonl, plots/<run>/; the same to MLflow."""
+"""Measure a run's best checkpoint: metrics/<run>.json, predictions/<run>.jsonl, plots/<run>/, curves/<run>/, and all
+that it is compared by, evaluations/<run>/. The same to MLflow."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ def evaluate(project: Project, params: Params, name: str) -> None:
     record = trained(project, name, load_manifest(shards, dataset))
 
     from pipeline.measuring.evaluation import Evaluation
+    from pipeline.measuring.keeping import keep
     from pipeline.tracking import mlflow_run as tracking  # these take seconds to import: not for a refusal
 
     run = params.run(name)
@@ -27,13 +29,14 @@ def evaluate(project: Project, params: Params, name: str) -> None:
         plots=project.plots(name),
         num_pictures=run.train.num_pictures,
     )
+    keep(evaluation, project, name, num_pictures=run.train.num_pictures)
     tracking.log_results(
         params.section(TrackingConfig, "tracking"),
         root=project.tracking_root,
         run_id=record["run_id"],
         metrics=evaluation.logged(),
         folders={"plots": project.plots(name)},
-        files={"": [project.metrics(name), project.predictions(name)]},
+        files={"": [project.measured(name), project.predictions(name)]},
     )
     print(f"evaluate {name}: {evaluation.summary()}")
 

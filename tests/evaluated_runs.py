@@ -1,4 +1,4 @@
-"""Runs as `evaluate` leaves them, written without a training: what a page of runs reads, with numbers that are known."""
+"""Runs as `evaluate` leaves them, written without a training: what a page of runs reads, with known numbers."""
 
 from __future__ import annotations
 
@@ -81,4 +81,5 @@ def write_run(
 def write_params(root: Path, names: Sequence[str]) -> None:
     entry = {"dataset": "pets", "task": {"name": "classification"}, "model": {"name": "image_classifier"}}
     datasets = {"pets": {"origin": "local", "input": "pets", "sources": {"image_folder": {}}}}
-    (root / "params.yaml").write_text(yaml.safe_dump({"datasets": datasets, "runs": dict.fromkeys(names, entry)}))
+    document = {"datasets": datasets, "runs": dict.fromkeys(names, entry)}
+    (root / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))

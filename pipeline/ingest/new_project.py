@@ -41,8 +41,20 @@ _WHAT = {
     "has_semantic": "label masks",
     "num_texts": "texts",
 }
-_IGNORED = ("data/*", "artifacts", "predictions", "evaluations", "plots", "curves", "registry", "report.html",
-            "state", "mlflow.db*", "mlartifacts", "dvc_plots")
+_IGNORED = (
+    "data/*",
+    "artifacts",
+    "predictions",
+    "evaluations",
+    "plots",
+    "curves",
+    "registry",
+    "report.html",
+    "state",
+    "mlflow.db*",
+    "mlartifacts",
+    "dvc_plots",
+)
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,16 @@ resample goes out of the difference. This file needs neither torch nor the data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from lightning_modules.metrics.bootstrap import percentile_intervals
 
 MEASURED, RUN, RESAMPLES, TABLES, PICTURES = "measured.json", "run.json", "resamples.npz", "tables", "pictures"
-SAME = ("task", "dataset", "split", "metric", "metric_mode", "split_digest", "items_sha256")  # of measured.json
+SAME = ("task", "dataset", "split", "metric", "metric_mode", "split_digest", "items_sha256")
+# of measured.json: runs that agree in these were asked the same
 Verdict = Literal["better", "worse", "cannot tell"]
 
 
@@ -46,8 +46,3 @@ def difference(
     better, worse = (low > 0, high < 0) if mode == "max" else (high < 0, low > 0)
     verdict: Verdict = "better" if better else "worse" if worse else "cannot tell"
     return Difference(value=value, low=low, high=high, verdict=verdict)
-
-
-def comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two documents of `measured.json` are of the same task and metric on the same items."""
-    return all(first[name] == second[name] for name in SAME)

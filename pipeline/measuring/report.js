@@ -49,7 +49,7 @@ function chip(group, metric, found) {
   return el("span", {class: `chip ${metric === group.metric ? found.verdict : "same"}`}, told);
 }
 
-const interval = (low, high, signed) => (finite(low) ? `${shown(low, signed)} to ${shown(high, signed)}` : "–");
+const interval = (low, high, told, places) => (finite(low) ? `${told(low, places)} to ${told(high, places)}` : "–");
 const real = (group) => group.runs.filter((run) => !run.constant);
 
 class Section {
@@ -58,7 +58,7 @@ class Section {
     this.id = `group-${number}`;
     this.shown = new Set(real(group).slice(0, 4));
     this.first = group.runs[0];
-    this.second = group.runs[1];
+    this.second = group.runs.slice(1).find((run) => run.registered && run.registered.decision === "champion") || group.runs[1];
     this.sorting = {key: null, down: true};
     this.filter = "";
     this.node = el("section", {id: this.id});
@@ -68,8 +68,11 @@ class Section {
     this.draw();
   }
 
+  /** Digits behind the point of all that is said of a metric. */
+  places(metric) { return digits(Math.max(0, ...this.group.runs.map((run) => Math.abs((run.values[metric] || [0])[0] || 0)))); }
+
   title() { return `${this.group.task} on ${this.group.dataset}`; }
-  color(run) { const at = [...this.shown].indexOf(run); return at < 0 ? "var(--line)" : `var(--c${at % COLORS})`; }
+  color(run) { const at = [...this.shown].indexOf(run); return at < 0 ? "transparent" : `var(--c${at % COLORS})`; }
   dash(run) { return ["", "6 3", "2 3"][Math.floor([...this.shown].indexOf(run) / COLORS) % 3] || null; }
 
   head() {
@@ -149,14 +152,14 @@ class Section {
   }
 
   cell(column, run, scale) {
-    const metric = this.group.metric, [value, low, high] = run.values[metric] || [];
+    const metric = this.group.metric, places = this.places(metric), [value, low, high] = run.values[metric] || [];
     if (column.name === "run") return el("td", {}, this.name(run));
-    if (column.name === metric) return el("td", {class: "num value"}, shown(value));
-    if (column.name === "95 % interval") return el("td", {}, this.range(value, low, high, scale), " ", el("small", {}, interval(low, high)));
+    if (column.name === metric) return el("td", {class: "num value"}, shown(value, places));
+    if (column.name === "95 % interval") return el("td", {}, this.range(value, low, high, scale), " ", el("small", {}, interval(low, high, shown, places)));
     if (column.name.startsWith("difference to")) {
       if (run === this.second) return el("td", {class: "soft"}, "reference");
       const found = difference(this.group, run, this.second, metric);
-      return el("td", {class: "difference"}, chip(this.group, metric, found), ` ${shown(found.value, true)} `, el("small", {}, `(${interval(found.low, found.high, true)})`));
+      return el("td", {class: "difference"}, chip(this.group, metric, found), ` ${signed(found.value, places)} `, el("small", {}, `(${interval(found.low, found.high, signed, places)})`));
     }
     return el("td", {class: "num"}, run.constant ? "" : column.show(column.key(run)));
   }
@@ -186,14 +189,15 @@ class Section {
 
   pair() {
     const g = this.group, [a, b] = [this.first, this.second], found = difference(g, a, b, g.metric);
-    const size = `${shown(found.value, true)} in ${g.metric} (95 % interval ${interval(found.low, found.high, true)})`;
+    const by = signed(found.value, this.places(g.metric)), range = interval(found.low, found.high, signed, this.places(g.metric));
+    const size = `${by} in ${g.metric} (95 % interval ${range})`;
     const said = a === b ? "Choose two runs."
-      : found.low === null ? `There is no interval of this difference: ${shown(found.value, true)} in ${g.metric}.`
+      : found.low === null ? `There is no interval of this difference: ${by} in ${g.metric}.`
       : found.verdict === "unsure" ? `Cannot tell ${a.name} from ${b.name}: ${size}.` : `${a.name} is ${found.verdict} than ${b.name}: ${size}.`;
     const rows = g.metrics.filter((metric) => a.values[metric] || b.values[metric]).map((metric) => {
-      const one = difference(g, a, b, metric);
-      return el("tr", {"data-metric": metric}, el("td", {title: g.variants[metric]}, metric), el("td", {class: "num"}, shown((a.values[metric] || [])[0])),
-        el("td", {class: "num"}, shown((b.values[metric] || [])[0])), el("td", {class: "num"}, shown(one.value, true)), el("td", {}, interval(one.low, one.high, true)), el("td", {}, a === b ? "" : chip(g, metric, one)));
+      const one = difference(g, a, b, metric), places = this.places(metric);
+      return el("tr", {"data-metric": metric}, el("td", {title: g.variants[metric]}, metric), el("td", {class: "num"}, shown((a.values[metric] || [])[0], places)),
+        el("td", {class: "num"}, shown((b.values[metric] || [])[0], places)), el("td", {class: "num"}, signed(one.value, places)), el("td", {}, interval(one.low, one.high, signed, places)), el("td", {}, a === b ? "" : chip(g, metric, one)));
     });
     const table = el("div", {class: "wide"}, el("table", {}, el("thead", {}, el("tr", {}, ["metric", a.name, b.name, "difference", "its 95 % interval", ""].map((text, i) => el("th", {class: i && i < 4 ? "num" : null}, text)))), el("tbody", {}, rows)));
     this.parts.pair.replaceChildren(el("h3", {}, "Two runs"),
@@ -218,8 +222,9 @@ class Section {
   drawErrors(runs) {
     const names = [...new Map(runs.flatMap((run) => run.tables.map((table) => [table.name, table]))).values()];
     names.sort((a, b) => b.name.includes("errors") - a.name.includes("errors") || (b.kind === "bar") - (a.kind === "bar"));
-    const cards = names.flatMap((table) => this.charts(table, runs.map((run) => [run, run.tables.find((one) => one.name === table.name)]).filter(([, one]) => one && one.rows.length)));
-    this.parts.errors.replaceChildren(cards.length ? el("h3", {}, "Errors by kind, and where each run is strong") : "", el("div", {class: "grid"}, cards));
+    const charts = (kind) => names.filter((table) => (table.kind === "bar") === kind).map((table) => this.charts(table, runs.map((run) => [run, run.tables.find((one) => one.name === table.name)]).filter(([, one]) => one && one.rows.length)));
+    const grids = [charts(true).flat(), ...charts(false)].filter((cards) => cards.length).map((cards) => el("div", {class: "grid"}, cards));
+    this.parts.errors.replaceChildren(grids.length ? el("h3", {}, "Errors by kind, and where each run is strong") : "", ...grids);
   }
 
   charts(table, found) {

@@ -16,13 +16,16 @@ function el(tag, attributes, ...children) {
 
 const finite = (value) => typeof value === "number" && Number.isFinite(value);
 
-/** A metric's number: as many digits as a reader compares. */
-function shown(value, signed) {
+/** How many digits behind the point a reader compares, of numbers up to this size: a percentage has two. */
+const digits = (size) => (size >= 1000 ? 0 : size >= 10 ? 2 : size >= 0.05 || !size ? 4 : 6);
+
+/** A number; `places`: its digits behind the point, by its own size where they are not given. */
+function shown(value, places) {
   if (!finite(value)) return "–";
-  const size = Math.abs(value);
-  const text = size.toFixed(size >= 1000 ? 0 : size >= 20 ? 2 : size >= 0.01 || size === 0 ? 4 : 6);
-  return (value < 0 ? "−" : signed ? "+" : "") + text;
+  return (value < 0 ? "−" : "") + Math.abs(value).toFixed(places ?? digits(Math.abs(value)));
 }
+
+const signed = (value, places) => (value >= 0 ? "+" : "") + shown(value, places);
 
 function duration(seconds) {
   if (!finite(seconds)) return "–";
@@ -42,7 +45,7 @@ function quantity(value, unit) {
 function ticks(low, high, count) {
   const rough = (high - low) / count || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].find((factor) => factor * power >= rough) * power;
+  const step = [1, 2, 2.5, 5, 10].find((factor) => factor * power >= rough) * power;
   const out = [];
   for (let tick = Math.ceil(low / step - 1e-9) * step; tick <= high + step * 1e-9; tick += step)
     out.push(Number(tick.toPrecision(10)));
@@ -116,10 +119,10 @@ function hover(card, svg, lines, x, xLabel) {
 /** rows: [{name, values: [{color, run, value}]}]; bars of one scale. */
 function barChart(title, unit, rows) {
   const most = Math.max(1e-12, ...rows.flatMap((row) => row.values.map((v) => Math.abs(v.value || 0))));
-  const bars = el("div", {class: "bars"});
+  const bars = el("div", {class: "bars"}), places = digits(most);
   for (const row of rows)
     bars.append(el("span", {}, row.name), el("div", {}, ...row.values.map((v) =>
-      el("div", {class: "one", title: v.run}, el("i", {style: `width: ${(70 * Math.abs(v.value || 0)) / most}%; background: ${v.color}`}), shown(v.value)))));
+      el("div", {class: "one", title: v.run}, el("i", {style: `width: ${(70 * Math.abs(v.value || 0)) / most}%; background: ${v.color}`}), shown(v.value, places)))));
   return el("div", {class: "card"}, el("h4", {}, title), el("p", {class: "soft"}, unit), bars);
 }
 
@@ -129,7 +132,7 @@ function confusion(title, rows) {
   const counts = names.map(() => names.map(() => 0));
   for (const [truth, predicted, count] of rows) counts[at.get(truth)][at.get(predicted)] += count || 0;
   const side = 300 / names.length, left = 84, short = (name) => (name.length > 13 ? name.slice(0, 12) + "…" : name);
-  const svg = el("svg:svg", {viewBox: `0 0 ${left + 300} ${300 + 84}`, role: "img", "aria-label": title});
+  const svg = el("svg:svg", {viewBox: `0 0 ${left + 300} ${318 + 5 * Math.max(...names.map((name) => short(name).length))}`, role: "img", "aria-label": title});
   counts.forEach((row, i) => {
     const total = row.reduce((a, b) => a + b, 0) || 1;
     if (names.length <= 40) {
@@ -144,6 +147,7 @@ function confusion(title, rows) {
       cell.append(el("svg:rect", {x: left + j * side, y: i * side, width: side - 1, height: side - 1, rx: 2, style: `fill: ${color}`}));
       if (side > 22 && share >= 0.005)
         cell.append(el("svg:text", {x: left + (j + 0.5) * side, y: (i + 0.5) * side + 3, "text-anchor": "middle"}, (100 * share).toFixed(share < 0.1 ? 1 : 0)));
+      if (share > 0.3) cell.setAttribute("class", "cell full");
       svg.append(cell);
     });
   });

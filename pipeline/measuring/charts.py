@@ -34,15 +34,7 @@ def write_table(plot: Plot, folder: Path) -> Path:
     Raises:
         DataError: the plot names a column that it does not have, or a row has another length.
     """
-    wanted = ("truth", "predicted", "count") if plot.kind == "confusion" else (plot.x, plot.y, plot.series)
-    missing = [name for name in wanted if name is not None and name not in plot.columns]
-    uneven = [row for row in plot.rows if len(row) != len(plot.columns)]
-    if missing or uneven:
-        raise DataError(
-            f"plot {plot.name!r} contradicts itself",
-            value=f"missing columns {missing}, {len(uneven)} rows of another length",
-            allowed=f"columns {', '.join(plot.columns)}",
-        )
+    _check(plot)
     table = folder / f"{plot.name}.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
     with open(table, "w", newline="", encoding="utf-8") as file:
@@ -53,11 +45,28 @@ def write_table(plot: Plot, folder: Path) -> Path:
 
 
 def write_chart(plot: Plot, folder: Path) -> Path:
-    """Write `<folder>/<name>.png`."""
+    """Write `<folder>/<name>.png`.
+
+    Raises:
+        DataError: as of `write_table`.
+    """
+    _check(plot)
     picture = folder / f"{plot.name}.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(draw(plot)).print_png(picture, metadata={"Software": None})  # no version in the file
     return picture
+
+
+def _check(plot: Plot) -> None:
+    wanted = ("truth", "predicted", "count") if plot.kind == "confusion" else (plot.x, plot.y, plot.series)
+    missing = [name for name in wanted if name is not None and name not in plot.columns]
+    uneven = [row for row in plot.rows if len(row) != len(plot.columns)]
+    if missing or uneven:
+        raise DataError(
+            f"plot {plot.name!r} contradicts itself",
+            value=f"missing columns {missing}, {len(uneven)} rows of another length",
+            allowed=f"columns {', '.join(plot.columns)}",
+        )
 
 
 def _cell(value: Any) -> Any:

@@ -49,6 +49,7 @@ def keep(evaluation: Evaluation, project: Project, run: str, *, num_pictures: in
         drawn = {f"run/{name}": values for name, values in evaluation.drawn.items()}
         drawn |= {f"constant/{name}": values for name, values in evaluation.drawn_constant.items()}
         np.savez(folder / RESAMPLES, allow_pickle=False, **_single(drawn))
+        (folder / TABLES).mkdir()
         for plot in plots:
             write_table(plot, folder / TABLES)
         for key, picture in evaluation.pictures(num_pictures).items():

@@ -16,6 +16,7 @@ def evaluate(project: Project, params: Params, name: str) -> None:
     shards = project.shards(dataset)
     record = trained(project, name, load_manifest(shards, dataset))
 
+    from pipeline.measuring.comparison import TABLES
     from pipeline.measuring.evaluation import Evaluation
     from pipeline.measuring.keeping import keep
     from pipeline.tracking import mlflow_run as tracking  # these take seconds to import: not for a refusal
@@ -35,7 +36,7 @@ def evaluate(project: Project, params: Params, name: str) -> None:
         root=project.tracking_root,
         run_id=record["run_id"],
         metrics=evaluation.logged(),
-        folders={"plots": project.plots(name)},
+        folders={"plots": project.plots(name), "tables": project.evaluation(name) / TABLES},
         files={"": [project.measured(name), project.predictions(name)]},
     )
     print(f"evaluate {name}: {evaluation.summary()}")

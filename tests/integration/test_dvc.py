@@ -74,7 +74,7 @@ def restored(project):
 
 def test_everything_is_there_and_both_models_are_champions(project):
     for name in RUNS:
-        metrics = json.loads((project / f"metrics/{name}.json").read_text())
+        metrics = json.loads((project / f"evaluations/{name}/measured.json").read_text())
         assert metrics["num_samples"] == 12
         assert metrics["value"] == metrics["metrics"]["mean_iou"]
         assert "mean_iou" in metrics["constant"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.training.events import EventLogger
-from pipeline.training.history import copy_events, curves, spending, speed, spent
+from pipeline.training.history import copy_events, curves, speed, spending, spent
 
 
 def test_curves_are_what_was_logged_by_rising_step(tmp_path: Path) -> None:

@@ -95,6 +95,6 @@ def _write_picture(path: Path, picture: np.ndarray) -> None:
 
 
 def thinned(points: Curve) -> Curve:
-    """At most `MAX_POINTS` of a curve, evenly spaced, with both ends."""
+    """At most `MAX_POINTS` of a curve, evenly spaced, with both ends; six digits are more than a page can show."""
     chosen = np.unique(np.linspace(0, len(points) - 1, min(len(points), MAX_POINTS)).round().astype(int))
-    return [points[i] for i in chosen]
+    return [(points[i][0], float(f"{points[i][1]:.6g}")) for i in chosen]

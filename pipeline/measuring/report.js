@@ -284,5 +284,6 @@ function enlarge(title, picture) {
 
 const sections = GROUPS.map((group, i) => new Section(group, i));
 document.getElementById("report").append(...sections.map((section) => section.node));
+if (!sections.length) document.getElementById("report").append(el("p", {}, "No runs: params.yaml declares none."));
 if (sections.length > 1)
   document.getElementById("groups").append(...sections.map((section) => el("a", {href: `#${section.id}`}, section.title())));

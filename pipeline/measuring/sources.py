@@ -17,6 +17,7 @@ import yaml
 from contracts.errors import ConfigError, DataError
 from pipeline.settings.params import FILE, read_params
 from pipeline.settings.parse import nearest
+from pipeline.system import progress
 from pipeline.system.heal import Cache
 from pipeline.system.project import Project
 
@@ -128,11 +129,14 @@ def find(project: Project, names: Sequence[str], *, experiments: bool = False) -
     cache = Cache.of(project.root) if experiments or any("@" in name for name in names) else None
     found = [source for name in names for source in _named(here, name, cache)]
     if not names:
-        found = [Source(files=here, run=run, label=run) for run in here.runs()]
+        runs = here.runs()
+        found = [Source(files=here, run=run, label=run) for run in runs]
+        if absent := [run for run in here.declared() if run not in runs]:
+            progress.note(f"not evaluated, so not shown: {', '.join(absent)}")
     if experiments:
         assert cache is not None
         found += _experiments(project.root, cache, {source.run for source in found} if names else None)
-    if not found:
+    if not found and (names or here.declared()):  # a project that only prepares data has a page without runs
         raise DataError(
             "no run was evaluated", where=str(project.root / EVALUATIONS), fix="`sightline repro` trains and evaluates"
         )
@@ -153,7 +157,7 @@ def _named(here: InFolder, name: str, cache: Cache | None) -> Iterator[Source]:
         yield Source(files=here, run=name, label=name)
     elif (Path(name) / FILE).is_file():
         other = InFolder(Path(name).resolve())
-        yield from (Source(files=other, run=run, label=f"{other.root.name}/{run}") for run in other.runs())
+        yield from (Source(files=other, run=run, label=f"{name.rstrip('/')}/{run}") for run in other.runs())
     else:
         raise ConfigError(
             "no such run", value=name, where="RUN",

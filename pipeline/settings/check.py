@@ -100,6 +100,9 @@ def run(out: Path | None, settings: Path | None, code: Path | None = None) -> No
     check(params)
     if settings is not None:
         write_settings(params, settings)
+        if not params.document["runs"]:  # the report of none, which DVC's stage reads like any other
+            for folder in ("evaluations", "registry"):
+                (Project.here().root / folder).mkdir(exist_ok=True)
     if code is not None:
         write_code(params, code)
     if out is not None:

@@ -62,7 +62,8 @@ def spending(state: Path, rank: int) -> Iterator[None]:
         yield
     finally:
         spent = {"rank": rank, "time_s": time.monotonic() - start_s, "cpu_s": _cpu_s() - cpu_s, **_gpu()}
-        write_json(state / SPENT / name, spent)
+        with suppress(OSError):  # a full disk is told by what matters
+            write_json(state / SPENT / name, spent)
 
 
 def spent(state: Path) -> dict[str, float | int | None]:

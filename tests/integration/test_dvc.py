@@ -80,6 +80,8 @@ def test_everything_is_there_and_both_models_are_champions(project):
         assert "mean_iou" in metrics["constant"]
         assert json.loads((project / f"registry/{name}.json").read_text())["decision"] == "champion"
         assert (project / f"artifacts/{name}/best.ckpt").is_file()
+        cost = json.loads((project / f"artifacts/{name}/run.json").read_text())["cost"]
+        assert cost["time_s"] > 0 and cost["cpu_s"] > 0 and cost["samples_per_s"] > 0 and cost["num_workers"] == 1
         assert len((project / f"predictions/{name}.jsonl").read_text().splitlines()) == 12
     page = (project / "report.html").read_text()
     assert all(f'"name":"{name}"' in page for name in RUNS), "the report is the last stage"

@@ -50,8 +50,11 @@ def shown(page: Path) -> list[dict[str, Any]]:
     return groups
 
 
-def test_all_evaluated_runs_the_best_first_and_the_constant_predictor_last(project: Project, tmp_path: Path) -> None:
+def test_all_evaluated_runs_the_best_first_and_the_constant_predictor_last(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert write_report(project, (), tmp_path / "r.html") == ["small", "large"]
+    assert "not evaluated, so not shown: untrained" in capsys.readouterr().err
     (group,) = shown(tmp_path / "r.html")
     assert [run["name"] for run in group["runs"]] == ["large", "small", CONSTANT]
     large, small, constant = group["runs"]
@@ -141,14 +144,21 @@ def test_what_is_no_run_is_told(project: Project, tmp_path: Path) -> None:
         gather(find(project, ()))
 
 
+def test_a_project_that_only_prepares_data_has_a_page_without_runs(tmp_path: Path) -> None:
+    """Its graph has the stage, too."""
+    write_params(tmp_path, [])
+    assert write_report(Project(tmp_path), (), tmp_path / "r.html") == []
+    assert shown(tmp_path / "r.html") == []
+
+
 def test_runs_of_another_project_stand_beside_this_ones(project: Project, tmp_path: Path) -> None:
     other = tmp_path / "others"
     other.mkdir()
     write_run(other, "huge", right(0.9))
     write_params(other, ["huge"])
-    assert [source.label for source in find(project, ["small", str(other)])] == ["small", "others/huge"]
+    assert [source.label for source in find(project, ["small", str(other)])] == ["small", f"{other}/huge"]
     (group,) = gather(find(project, ["small", str(other)]))
-    assert [run["name"] for run in group["runs"]] == ["others/huge", "small", CONSTANT]
+    assert [run["name"] for run in group["runs"]] == [f"{other}/huge", "small", CONSTANT]
 
 
 def test_a_hundred_runs_take_less_than_three_seconds(project: Project, tmp_path: Path) -> None:

@@ -80,12 +80,12 @@ class Section {
     this.parts.head.append(
       el("h2", {}, `${this.title()}: ${g.metric}`),
       el("p", {class: "soft"}, `${real(g).length} ${real(g).length === 1 ? "run" : "runs"} on split ${g.split}, ${g.num_samples} samples` +
-        (g.num_items !== g.num_samples ? ` with ${g.num_items} items` : "") + `; ${g.mode === "max" ? "more" : "less"} is better. ${variant ? variant + "." : ""}`));
+        (g.num_items !== g.num_samples ? ` with ${g.num_items} items` : "") + `; ${g.mode === "max" ? "more" : "less"} is better. ${variant ? variant[0].toUpperCase() + variant.slice(1) + "." : ""}`));
     const search = el("input", {type: "search", placeholder: "part of a name", "aria-label": "show runs whose name has", oninput: (event) => { this.filter = event.target.value; this.board(); }});
     const reference = this.select(() => this.second, (run) => { this.second = run; }, "reference");
     this.parts.tools.className = "bar";
     this.parts.tools.append(el("label", {}, "difference to ", reference), real(g).length > 6 ? el("label", {}, "find ", search) : "",
-      el("span", {class: "soft"}, "a tick draws a run below"));
+      real(g).length > 1 ? el("span", {class: "soft"}, "a tick draws a run below") : "");
   }
 
   select(get, set, label) {
@@ -191,9 +191,10 @@ class Section {
     const g = this.group, [a, b] = [this.first, this.second], found = difference(g, a, b, g.metric);
     const by = signed(found.value, this.places(g.metric)), range = interval(found.low, found.high, signed, this.places(g.metric));
     const size = `${by} in ${g.metric} (95 % interval ${range})`;
+    const the = (run) => (run.constant ? "the " : "") + run.name, big = (text) => text[0].toUpperCase() + text.slice(1);
     const said = a === b ? "Choose two runs."
       : found.low === null ? `There is no interval of this difference: ${by} in ${g.metric}.`
-      : found.verdict === "unsure" ? `Cannot tell ${a.name} from ${b.name}: ${size}.` : `${a.name} is ${found.verdict} than ${b.name}: ${size}.`;
+      : found.verdict === "unsure" ? `Cannot tell ${the(a)} from ${the(b)}: ${size}.` : `${a.constant ? big(the(a)) : a.name} is ${found.verdict} than ${the(b)}: ${size}.`;
     const rows = g.metrics.filter((metric) => a.values[metric] || b.values[metric]).map((metric) => {
       const one = difference(g, a, b, metric), places = this.places(metric);
       return el("tr", {"data-metric": metric}, el("td", {title: g.variants[metric]}, metric), el("td", {class: "num"}, shown((a.values[metric] || [])[0], places)),
@@ -223,7 +224,7 @@ class Section {
     const names = [...new Map(runs.flatMap((run) => run.tables.map((table) => [table.name, table]))).values()];
     names.sort((a, b) => b.name.includes("errors") - a.name.includes("errors") || (b.kind === "bar") - (a.kind === "bar"));
     const charts = (kind) => names.filter((table) => (table.kind === "bar") === kind).map((table) => this.charts(table, runs.map((run) => [run, run.tables.find((one) => one.name === table.name)]).filter(([, one]) => one && one.rows.length)));
-    const grids = [charts(true).flat(), ...charts(false)].filter((cards) => cards.length).map((cards) => el("div", {class: "grid"}, cards));
+    const grids = (runs.length === 1 ? [[...charts(true), ...charts(false)].flat()] : [charts(true).flat(), ...charts(false)]).filter((cards) => cards.length).map((cards) => el("div", {class: "grid"}, cards));
     this.parts.errors.replaceChildren(grids.length ? el("h3", {}, "Errors by kind, and where each run is strong") : "", ...grids);
   }
 

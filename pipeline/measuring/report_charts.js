@@ -17,7 +17,7 @@ function el(tag, attributes, ...children) {
 const finite = (value) => typeof value === "number" && Number.isFinite(value);
 
 /** How many digits behind the point a reader compares, of numbers up to this size: a percentage has two. */
-const digits = (size) => (size >= 1000 ? 0 : size >= 10 ? 2 : size >= 0.05 || !size ? 4 : 6);
+const digits = (size) => (size >= 1000 ? 0 : size >= 10 ? 2 : size >= 0.05 || !size ? 4 : 5);
 
 /** A number; `places`: its digits behind the point, by its own size where they are not given. */
 function shown(value, places) {
@@ -25,7 +25,7 @@ function shown(value, places) {
   return (value < 0 ? "−" : "") + Math.abs(value).toFixed(places ?? digits(Math.abs(value)));
 }
 
-const signed = (value, places) => (value >= 0 ? "+" : "") + shown(value, places);
+const signed = (value, places) => (finite(value) && value >= 0 ? "+" : "") + shown(value, places);
 
 function duration(seconds) {
   if (!finite(seconds)) return "–";

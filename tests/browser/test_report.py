@@ -121,7 +121,7 @@ def test_choosing_two_runs_shows_their_difference(project: Project, page: Any) -
     assert said.inner_text().startswith("Cannot tell twin from middle")
     choose("second run", CONSTANT)
     choose("first run", "large")
-    assert said.inner_text().startswith(f"large is better than {CONSTANT}")
+    assert said.inner_text().startswith(f"large is better than the {CONSTANT}")
     assert page.locator('select[data-role="reference"]').input_value() == "4", "the board follows"
 
 

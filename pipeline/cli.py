@@ -292,6 +292,28 @@ def page() -> None:
     print(f"page: {len(claims)} claims, {sum(claim.holds for claim in claims)} of them borne out: {PAGE}")
 
 
+@command("report")
+def report(
+    runs: Annotated[
+        list[str] | None,
+        Argument(
+            metavar="[RUN]...",
+            help="a run, RUN@REVISION (a commit or DVC experiment), or another project's folder; default: all runs",
+        ),
+    ] = None,
+    experiments: Annotated[
+        bool, Option("--experiments", help="add the runs of DVC's experiments that came out otherwise")
+    ] = False,
+    out: Annotated[Path, Option(metavar="FILE", help="the page")] = Path("report.html"),
+) -> None:
+    """Compare runs on one page: metrics and their differences, curves, errors, pictures, settings, cost."""
+    from pipeline.measuring.report import write_report
+    from pipeline.system.project import Project
+
+    shown = write_report(Project.here(), runs or (), out, experiments=experiments)
+    print(f"report: {len(shown)} runs: {out}")
+
+
 @command("verify")
 def verify(
     dataset: Dataset,

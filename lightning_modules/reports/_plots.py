@@ -15,7 +15,7 @@ OTHER = "(other)"
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """A table that `evaluate` writes as CSV (for `dvc plots`) and draws as PNG.
+    """A table that `evaluate` writes as CSV and draws as PNG (for `dvc plots`).
 
     `kind` "curve": one line per value of column `series` (if any) over `x`, `y`. "confusion": columns are
     `truth`, `predicted`, `count`. "bar": `x` names, `y` values.

@@ -33,6 +33,7 @@ def _train_worker(arguments: dict[str, Any]) -> None:
     from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
 
     from pipeline.training.fit import Placement, fit
+    from pipeline.training.history import spending
 
     context = ray.train.get_context()
     world, rank = context.get_world_size(), context.get_world_rank()
@@ -43,7 +44,8 @@ def _train_worker(arguments: dict[str, Any]) -> None:
         # A backbone's stage that this model does not tap, or a mask head in a batch without objects, has no gradient.
         strategy = RayDDPStrategy(find_unused_parameters=True)
         placement = Placement(world, rank, strategy, (RayLightningEnvironment(),), use_gpu, still_s)
-    fit(**arguments, placement=placement)
+    with spending(Path(arguments["state"]), rank):
+        fit(**arguments, placement=placement)
 
 
 def run_training(arguments: dict[str, Any], config: ClusterConfig, root: Path) -> None:
@@ -106,6 +108,7 @@ def _train_here(arguments: dict[str, Any], config: ClusterConfig, folder: Path) 
     import torch
 
     from pipeline.training.fit import Placement, fit
+    from pipeline.training.history import spending
     from pipeline.training.resume import decide, decided
 
     here = [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}]
@@ -113,7 +116,8 @@ def _train_here(arguments: dict[str, Any], config: ClusterConfig, folder: Path) 
     if use_gpu and not here[0]["GPU"]:
         raise no_gpu("this machine")
     decide(folder, use_gpu=use_gpu)
-    fit(**arguments, placement=Placement(use_gpu=use_gpu))
+    with spending(folder, 0):
+        fit(**arguments, placement=Placement(use_gpu=use_gpu))
 
 
 def cluster_nodes() -> Nodes:

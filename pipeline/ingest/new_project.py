@@ -41,7 +41,20 @@ _WHAT = {
     "has_semantic": "label masks",
     "num_texts": "texts",
 }
-_IGNORED = ("data/*", "artifacts", "predictions", "plots", "registry", "state", "mlflow.db*", "mlartifacts")
+_IGNORED = (
+    "data/*",
+    "artifacts",
+    "predictions",
+    "evaluations",
+    "plots",
+    "curves",
+    "registry",
+    "report.html",
+    "state",
+    "mlflow.db*",
+    "mlartifacts",
+    "dvc_plots",
+)
 
 
 @dataclass(frozen=True)
@@ -224,8 +237,9 @@ def _stages_text() -> str:
     del first["deps"]
     for name, stage in stages.items():
         if name != "check":
-            kept = [dep for dep in stage["do"]["deps"] if not is_code(dep)]
-            stage["do"]["deps"] = [*kept, f"data/code/{name}/${{key}}.json"]
+            own = stage.get("do", stage)
+            kept = [dep for dep in own["deps"] if not is_code(dep)]
+            own["deps"] = [*kept, f"data/code/{name}/${{key}}.json" if "do" in stage else f"data/code/{name}.json"]
     return _STAGES + yaml.safe_dump({"stages": stages}, sort_keys=False, width=120)
 
 
@@ -279,9 +293,10 @@ Made by `sightline init`. In this folder:
 
     sightline check                    # every mistake in params.yaml
     sightline repro                    # shards, training, evaluation, registration: what changed
-    sightline ui                       # curves and pictures
+    sightline report                   # report.html: all runs side by side
+    sightline ui                       # MLflow: curves and pictures of every training
     sightline predict {run} photo.jpg
 
-`params.yaml` holds the settings; `data/`, `artifacts/`, `plots/` and `registry/` are written by the stages, `metrics/`
-is for git.
+`params.yaml` holds the settings; `data/`, `artifacts/`, `evaluations/`, `plots/` and `registry/` are written by
+the stages, `metrics/` is for git.
 """

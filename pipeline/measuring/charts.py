@@ -1,4 +1,4 @@
-"""A report's `Plot` as CSV (for `dvc plots`) and as PNG, drawn with Matplotlib's object API: no global state.
+"""A report's `Plot` as CSV and as PNG (for `dvc plots`), drawn with Matplotlib's object API: no global state.
 
 Colours are Okabe and Ito's, which stay apart for colour-blind eyes; lines differ by dash as well. Equal plots give
 equal bytes.
@@ -28,12 +28,36 @@ MAX_NUMBERS = 25  # classes up to which a confusion matrix shows its shares as t
 MAX_TICKS = 60  # names an axis can hold legibly
 
 
-def write_plot(plot: Plot, folder: Path) -> tuple[Path, Path]:
-    """Write `<folder>/<name>.csv` and `<folder>/<name>.png`.
+def write_table(plot: Plot, folder: Path) -> Path:
+    """Write `<folder>/<name>.csv`.
 
     Raises:
         DataError: the plot names a column that it does not have, or a row has another length.
     """
+    _check(plot)
+    table = folder / f"{plot.name}.csv"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with open(table, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(plot.columns)
+        writer.writerows([_cell(value) for value in row] for row in plot.rows)
+    return table
+
+
+def write_chart(plot: Plot, folder: Path) -> Path:
+    """Write `<folder>/<name>.png`.
+
+    Raises:
+        DataError: as of `write_table`.
+    """
+    _check(plot)
+    picture = folder / f"{plot.name}.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(draw(plot)).print_png(picture, metadata={"Software": None})  # no version in the file
+    return picture
+
+
+def _check(plot: Plot) -> None:
     wanted = ("truth", "predicted", "count") if plot.kind == "confusion" else (plot.x, plot.y, plot.series)
     missing = [name for name in wanted if name is not None and name not in plot.columns]
     uneven = [row for row in plot.rows if len(row) != len(plot.columns)]
@@ -43,19 +67,10 @@ def write_plot(plot: Plot, folder: Path) -> tuple[Path, Path]:
             value=f"missing columns {missing}, {len(uneven)} rows of another length",
             allowed=f"columns {', '.join(plot.columns)}",
         )
-    table, picture = folder / f"{plot.name}.csv", folder / f"{plot.name}.png"
-    table.parent.mkdir(parents=True, exist_ok=True)
-    with open(table, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(plot.columns)
-        writer.writerows([_cell(value) for value in row] for row in plot.rows)
-    figure = draw(plot)
-    FigureCanvasAgg(figure).print_png(picture, metadata={"Software": None})  # no version in the file
-    return table, picture
 
 
 def _cell(value: Any) -> Any:
-    """What is not finite becomes an empty cell: `dvc plots` would take "nan" for a name."""
+    """What is not finite becomes an empty cell: readers would take "nan" for a name."""
     return "" if isinstance(value, float) and not math.isfinite(value) else value
 
 

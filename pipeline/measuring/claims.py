@@ -67,7 +67,7 @@ class Claim:
 
 
 class Results:
-    """The measured numbers of a project's runs, from `metrics/<run>.json`."""
+    """The measured numbers of a project's runs, from `evaluations/<run>/measured.json`."""
 
     def __init__(self, project: Project):
         self._project = project
@@ -81,7 +81,7 @@ class Results:
         found = next((entry for entry in document["measured"] if entry["name"] == name), None)
         if found is None or found["value"] is None:
             raise DataError(
-                "no such number", value=name, where=str(self._project.metrics(run)),
+                "no such number", value=name, where=str(self._project.measured(run)),
                 allowed=", ".join(entry["name"] for entry in document["measured"]),
             )  # fmt: skip
         low, high = found["interval_95"] or (None, None)
@@ -96,7 +96,7 @@ class Results:
 
     def _document(self, run: str) -> dict[str, Any]:
         if run not in self._documents:
-            path = self._project.metrics(run)
+            path = self._project.measured(run)
             self._documents[run] = read_json(path, f"what run {run} scored", f"`dvc repro evaluate@{run}`")
         return self._documents[run]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
@@ -22,7 +23,7 @@ from pipeline.settings.params import Run
 from pipeline.settings.parse import parse
 from pipeline.settings.sections import LoaderConfig
 from pipeline.settings.train_config import TrainConfig
-from pipeline.shards.manifest import load_manifest
+from pipeline.shards.manifest import load_manifest, split_digest
 from pipeline.system.disk import renewed, write_lines
 from pipeline.system.project import write_json
 from pipeline.training.checkpoints import file_sha256, load_module
@@ -46,7 +47,8 @@ class Evaluation:
         quiet_lightning()
         module, document = load_module(checkpoint)
         self.checkpoint_sha256 = file_sha256(checkpoint)
-        run = document["run"]
+        self.run: dict[str, Any] = document["run"]
+        run = self.run
         train = parse(TrainConfig, run["train"], "train", [])
         loader = parse(LoaderConfig, run["loader"], "loader", [])
         assert train is not None and loader is not None
@@ -92,21 +94,39 @@ class Evaluation:
         self.constant = values_of(self.measured_constant)
 
     @cached_property
-    def _drawn(self) -> dict[str, np.ndarray]:
+    def drawn(self) -> dict[str, np.ndarray]:
+        """Metric -> its values (1000,) float64 on the resamples, which are the same ones for each run on this split."""
         return replicates(self.measured)
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        return percentile_intervals(self._drawn)
+        return percentile_intervals(self.drawn)
 
     @cached_property
     def gain_intervals(self) -> dict[str, tuple[float, float]]:
-        drawn, constant = self._drawn, replicates(self.measured_constant)
+        drawn, constant = self.drawn, self.drawn_constant
         return percentile_intervals({name: drawn[name] - constant[name] for name in drawn.keys() & constant.keys()})
 
+    @cached_property
+    def drawn_constant(self) -> dict[str, np.ndarray]:
+        """As `drawn`, of the constant predictor."""
+        return replicates(self.measured_constant)
+
+    def headline(self, test: Evaluation | None = None) -> dict[str, Any]:
+        """What `metrics/<run>.json` holds: the task's metric in a line of `dvc metrics`.
+
+        Args:
+            test: of the same checkpoint on the test split, whose numbers stand under `test`.
+        """
+        name = self.module.task.metric
+        low, high = self.intervals.get(name, (None, None))
+        value, constant = self.metrics.get(name), self.constant.get(name)
+        numbers = {"metric": name, "value": value, "low": low, "high": high, "constant": constant}
+        return numbers | ({} if test is None else {"test": test.headline()})
+
     def document(self, run: str, test: Evaluation | None = None) -> dict[str, Any]:
-        """What `metrics/<run>.json` holds. `metrics` and `constant` are numbers alone, for `dvc metrics`; `measured`
-        says of each what it is and how sure it is.
+        """What `evaluations/<run>/measured.json` holds. `measured` says of each number what it is and how sure it is;
+        two runs with equal `split_digest` and `items_sha256` were asked the same.
 
         Args:
             test: of the same checkpoint on the test split; the document has its numbers under `test`.
@@ -114,9 +134,12 @@ class Evaluation:
         task = self.module.task
         return {
             "run": run,
+            "task": self.run["task_name"],
             "dataset": self.data.manifest["dataset"],
             **self._size(),
             "manifest_digest": self.data.manifest["digest"],
+            "split_digest": split_digest(self.data.manifest, self.split),
+            "items_sha256": _items_digest(self.module.groups),
             "checkpoint_sha256": self.checkpoint_sha256,
             "metric": task.metric,
             "metric_mode": task.metric_mode,
@@ -181,7 +204,6 @@ class Evaluation:
 
     def write(
         self,
-        run: str,
         *,
         metrics: Path,
         predictions: Path,
@@ -189,14 +211,14 @@ class Evaluation:
         num_pictures: int,
         test: Evaluation | None = None,
     ) -> None:
-        """Write what the stage gives: of `test` the numbers alone. No file is written over: DVC's cache may hold the
+        """Write what the stage gives: of `test` the headline alone. No file is written over: DVC's cache may hold the
         same one under another name."""
         self.write_details(predictions, plots, num_pictures=num_pictures)
-        write_json(metrics, self.document(run, test))
+        write_json(metrics, self.headline(test))
 
     def write_details(self, predictions: Path, plots: Path, *, num_pictures: int) -> None:
         """Write a line an item, the report's plots, and so many pictures."""
-        from pipeline.measuring.charts import write_plot
+        from pipeline.measuring.charts import write_chart
 
         task = self.module.task
         items = [item for items in self.module.items.values() for item in items]
@@ -204,7 +226,7 @@ class Evaluation:
         write_lines(predictions, (json.dumps(answer, ensure_ascii=False) for answer in answers))
         with renewed(plots, inside=plots.parent) as folder:
             for plot in self.report.plots(self.module.predictions, self.module.truths):
-                write_plot(plot, folder)
+                write_chart(plot, folder)
             for key, picture in self.pictures(num_pictures).items():
                 _write_png(folder / "pictures" / f"{key}.png", picture)
 
@@ -237,6 +259,12 @@ def on_test(checkpoint: Path, shards: Path, *, now: Run) -> Evaluation | None:
         print(f"evaluate {now.name}: the test split is not measured, as {what}", flush=True)
         return None
     return evaluation
+
+
+def _items_digest(groups: Mapping[str, str]) -> str:
+    """sha256 over the items that were asked for, with their groups: what a resample draws from."""
+    lines = (f"{item}\t{group}\n" for item, group in sorted(groups.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _write_png(path: Path, picture: np.ndarray) -> None:

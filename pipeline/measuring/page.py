@@ -2,8 +2,8 @@
 
     sightline page
 
-It reads `claims/*.py` and `metrics/*.json` and writes `page.html`: one file without links to any server, its figures
-inside it. Equal numbers give equal bytes.
+It reads `claims/*.py` and `evaluations/*/measured.json` and writes `page.html`: one file without links to any server,
+its figures inside it. Equal numbers give equal bytes.
 """
 
 from __future__ import annotations
@@ -11,27 +11,25 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 
 import matplotlib as mpl
-from jinja2 import Environment, StrictUndefined
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from pipeline.measuring.charts import draw
 from pipeline.measuring.claims import Claim, Measured, Results, Row, chapters
+from pipeline.measuring.templates import templates
 from pipeline.system.disk import write_lines
 from pipeline.system.project import Project
 
 PAGE = "page.html"
-_TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def render(title: str, parts: Sequence[tuple[ModuleType, Sequence[Claim]]]) -> str:
     """The page's HTML, of each chapter with its claims."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = templates()
     environment.filters |= {"picture": _picture, "interval": _interval, "number": _number, "command": _command}
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(title=title, chapters=parts)
+    return environment.get_template("page.html").render(title=title, chapters=parts)
 
 
 def _picture(claim: Claim) -> str:

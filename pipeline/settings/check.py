@@ -10,7 +10,7 @@ from pathlib import Path
 
 from contracts.errors import ConfigError
 from pipeline.settings import own
-from pipeline.settings.code import STAGES, code_digest
+from pipeline.settings.code import STAGES, WHOLE, code_digest
 from pipeline.settings.params import Params, Run, read_params
 from pipeline.settings.parse import Problems, indented, nearest, parse, raise_if
 from pipeline.settings.sections import ClusterConfig, LoaderConfig, RegistryConfig, ShardsConfig, TrackingConfig
@@ -74,13 +74,15 @@ def write_settings(params: Params, folder: Path) -> None:
 
 
 def write_code(params: Params, folder: Path) -> None:
-    """`<folder>/<stage>/<name>.json`: a digest of the code that each stage of dvc.yaml depends on, for a project that
-    lies outside the code's repository."""
+    """`<folder>/<stage>/<name>.json`, and `<folder>/<stage>.json` where a stage is of the whole project: a digest of
+    the code that it depends on, for a project that lies outside the code's repository."""
     with renewed(folder, inside=Path.cwd()) as new:
         for stage, section in STAGES.items():
             for name, entry in params.document[section].items():
                 digest = code_digest(Path.cwd(), entry, stage=stage)
                 write_json(new / stage / f"{name}.json", {"sha256": digest})
+        for stage in WHOLE:
+            write_json(new / f"{stage}.json", {"sha256": code_digest(Path.cwd(), {}, stage=stage)})
 
 
 def run(out: Path | None, settings: Path | None, code: Path | None = None) -> None:
@@ -98,6 +100,9 @@ def run(out: Path | None, settings: Path | None, code: Path | None = None) -> No
     check(params)
     if settings is not None:
         write_settings(params, settings)
+        if not params.document["runs"]:  # the report of none, which DVC's stage reads like any other
+            for folder in ("evaluations", "registry"):
+                (Project.here().root / folder).mkdir(exist_ok=True)
     if code is not None:
         write_code(params, code)
     if out is not None:

@@ -22,6 +22,7 @@ PACKAGES = ("contracts", "lightning_modules", "pipeline")
 STAGES = {"fetch": "datasets", "shard": "datasets", "vocab": "datasets"} | dict.fromkeys(
     ("train", "evaluate", "register"), "runs"
 )
+WHOLE = ("report",)  # stages of the whole project
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
 
@@ -66,7 +67,8 @@ def _listed(template: Path, item: Mapping[str, Any], stage: str = "train") -> li
         return node
 
     try:
-        deps = yaml.safe_load(template.read_text())["stages"][stage]["do"]["deps"]
+        found = yaml.safe_load(template.read_text())["stages"][stage]
+        deps = found.get("do", found)["deps"]
         packages = [dep for dep in deps if is_code(dep)]
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(

@@ -1,4 +1,5 @@
-"""Measure a run's best checkpoint: metrics/<run>.json, predictions/<run>.jsonl, plots/<run>/; the same to MLflow.
+"""Measure a run's best checkpoint: metrics/<run>.json, predictions/<run>.jsonl, plots/<run>/, curves/<run>/, and all
+that it is compared by, evaluations/<run>/. The same to MLflow.
 
 Checkpoints and champions are chosen on `val`; where the data set has a `test` split, the metrics have its numbers, too.
 """
@@ -17,27 +18,29 @@ def evaluate(project: Project, params: Params, name: str) -> None:
     shards = project.shards(dataset)
     record = trained(project, name, load_manifest(shards, dataset))
 
+    from pipeline.measuring.comparison import TABLES
     from pipeline.measuring.evaluation import Evaluation, on_test
+    from pipeline.measuring.keeping import keep
     from pipeline.tracking import mlflow_run as tracking  # these take seconds to import: not for a refusal
 
     run = params.run(name)
     checkpoint = project.artifacts(name) / BEST
     evaluation, test = Evaluation(checkpoint, shards, now=run), on_test(checkpoint, shards, now=run)
     evaluation.write(
-        name,
         metrics=project.metrics(name),
         predictions=project.predictions(name),
         plots=project.plots(name),
         num_pictures=run.train.num_pictures,
         test=test,
     )
+    keep(evaluation, project, name, num_pictures=run.train.num_pictures, test=test)
     tracking.log_results(
         params.section(TrackingConfig, "tracking"),
         root=project.tracking_root,
         run_id=record["run_id"],
         metrics=evaluation.logged() | ({} if test is None else test.logged("test")),
-        folders={"plots": project.plots(name)},
-        files={"": [project.metrics(name), project.predictions(name)]},
+        folders={"plots": project.plots(name), "tables": project.evaluation(name) / TABLES},
+        files={"": [project.measured(name), project.predictions(name)]},
     )
     for measured in (evaluation, test):
         if measured is not None:

@@ -21,6 +21,7 @@ from pipeline.system.removal import remove_tree
 from pipeline.tracking import mlflow_run as tracking
 from pipeline.tracking.lineage import Lineage, lineage
 from pipeline.training.checkpoints import BEST, file_sha256, load_best, newest_state, read_note
+from pipeline.training.history import copy_events, speed, spent
 from pipeline.training.ledger import FOLDER as LEDGER
 from pipeline.training.run_files import DONE, EVENTS
 from pipeline.training.runs import RunData, flat, load_run
@@ -122,6 +123,8 @@ def export(project: Project, data: RunData, state: Path, run_id: str, code: Line
         shutil.copyfile(state / BEST, folder / BEST)
         if (state / LEDGER).is_dir():
             shutil.copytree(state / LEDGER, folder / LEDGER)
+        copy_events(state / EVENTS, folder / EVENTS)
+        cost, training = spent(state), read_note(state / DONE)
         record = {
             "run": data.run.name,
             "run_id": run_id,
@@ -131,7 +134,8 @@ def export(project: Project, data: RunData, state: Path, run_id: str, code: Line
             "code": data.code,
             "git_commit": code.commit,
             "git_changed": list(code.changed),
-            "training": read_note(state / DONE),
+            "training": training,
+            "cost": {**cost, "samples_per_s": speed(cost, training.get("step", 0), data.run.train.batch_size)},
             "best": load_best(folder / BEST)["info"],
         }
         write_json(folder / "run.json", record)

@@ -47,6 +47,15 @@ class Cache:
     def __init__(self, folder: Path):
         self.folder = folder / "files" / "md5"
 
+    @classmethod
+    def of(cls, root: Path) -> Cache:
+        """That of the project `root`.
+
+        Raises:
+            ConfigError: DVC is not installed, or `root` is none of its projects.
+        """
+        return cls(Path(_dvc(root, "cache", "dir").strip()))
+
     def place(self, md5: str) -> Path:
         return self.folder / md5[:2] / md5[2:]
 
@@ -76,7 +85,7 @@ def find(root: Path, paths: Sequence[str | Path] = ()) -> Findings:
     recorded = _recorded(root)
     wanted = {_output_of(root, recorded, Path(path)) for path in paths}
     chosen = {name: md5 for name, md5 in recorded.items() if not paths or name in wanted}
-    cache = Cache(Path(_dvc(root, "cache", "dir").strip()))
+    cache = Cache.of(root)
     seen = _changed(root, chosen)
     found = Findings(cache.folder, changed=sorted(seen))
     files = [(name, root / name / path, md5) for name, tree in chosen.items() for path, md5 in cache.files(tree)]

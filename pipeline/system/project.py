@@ -91,7 +91,19 @@ class Project:
         return self.root / "artifacts" / run
 
     def metrics(self, run: str) -> Path:
+        """The task's metric alone, as `dvc metrics` shows it."""
         return self.root / "metrics" / f"{run}.json"
+
+    def evaluation(self, run: str) -> Path:
+        """The folder of all that was measured, as runs are compared by it."""
+        return self.root / "evaluations" / run
+
+    def measured(self, run: str) -> Path:
+        return self.evaluation(run) / "measured.json"
+
+    def curves(self, run: str) -> Path:
+        """The folder of learning curves, as `dvc plots` draws them."""
+        return self.root / "curves" / run
 
     def predictions(self, run: str) -> Path:
         return self.root / "predictions" / f"{run}.jsonl"

@@ -1,7 +1,8 @@
 """What the stages after training read of a run, each compared with what it says it belongs to.
 
-`artifacts/<run>/run.json` knows the digest of the best checkpoint and the data it was trained on; `metrics/<run>.json`
-the digest of the checkpoint and the data that were measured. Imports nothing that is slow: a refusal comes at once.
+`artifacts/<run>/run.json` knows the digest of the best checkpoint and the data it was trained on;
+`evaluations/<run>/measured.json` the digest of the checkpoint and the data that were measured. Imports nothing that is
+slow: a refusal comes at once.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Trained(TypedDict):
 
 
 class Measured(TypedDict):
-    """Of what `evaluate` writes into `metrics/<run>.json`, what registration needs."""
+    """Of what `evaluate` writes into `evaluations/<run>/measured.json`, what registration needs."""
 
     split: Literal["train", "val", "test"]
     metric: str
@@ -84,12 +85,12 @@ def trained(project: Project, name: str, manifest: Mapping[str, Any] | None = No
 
 
 def measured(project: Project, name: str, record: Trained) -> Measured:
-    """The metrics of run `name`, which must be those of the checkpoint and the data of `record`.
+    """What was measured of run `name`, which must be those of the checkpoint and the data of `record`.
 
     Raises:
         DataError: missing, damaged, or of another checkpoint or other data.
     """
-    path, fix = project.metrics(name), f"measure again with `dvc repro --force evaluate@{name}`"
+    path, fix = project.measured(name), f"measure again with `dvc repro --force evaluate@{name}`"
     document: Measured = read_json(path, "the metrics of the run", fix, Measured)
     for what, key in (("another checkpoint", "checkpoint_sha256"), ("other data", "manifest_digest")):
         if document[key] != record[key]:  # type: ignore[literal-required]

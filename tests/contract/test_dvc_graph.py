@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ PLUMBING = (
         for name in (
             "events",
             "heartbeat",
+            "history",
             "ledger",
             "resume",
             "starting",
@@ -148,7 +150,8 @@ def test_nothing_runs_before_the_whole_file_is_checked(root, graph):
     assert checked["outs"] == ["data/checked.json", "data/settings"]
     assert checked["params"] == [{"params.yaml": None}], "the whole file"
     assert set(checked["deps"]) == {"contracts", "lightning_modules", "pipeline"}, "every Config lies in one of these"
-    assert set(graph) == {"check", *STAGES}
+    assert set(graph) == {"check", *STAGES, "report"}
+    assert "data/checked.json" in graph["report"]["deps"]
     for stage in STAGES:
         assert "data/checked.json" in graph[stage]["do"]["deps"], stage
         assert graph[stage]["do"]["cmd"] == f"python -m pipeline.stages {stage} '${{key}}'", "a name is one quoted word"
@@ -211,10 +214,38 @@ def test_the_fingerprint_counts_the_code_that_the_train_stage_depends_on(root, g
 
 
 def test_the_second_project_has_the_stages_of_any_other(root):
-    """lecture/dvc.yaml is what `sightline init` writes, and `page`."""
+    """lecture/dvc.yaml is what `sightline init` writes, and `page`, which reads what the other stages write."""
     stages = yaml.safe_load((root / "lecture/dvc.yaml").read_text())["stages"]
-    assert stages.pop("page")["outs"] == ["page.html"]
+    page = stages.pop("page")
+    assert page["outs"] == ["page.html"] and page["deps"] == ["../pipeline/measuring", "claims", "evaluations"]
     assert stages == yaml.safe_load(_stages_text())["stages"]
+
+
+def test_the_report_is_drawn_again_when_anything_that_it_reads_changes(root, graph):
+    """Its code, and the outputs of the stages before it: folders that hold those of all runs."""
+    report = graph["report"]
+    assert report["deps"] == ["data/checked.json", "evaluations", "registry", "pipeline/measuring"]
+    assert report["params"] == ["runs"] and report["outs"] == ["report.html"]
+    outs = {out for stage in ("evaluate", "register") for out in graph[stage]["do"]["outs"]}
+    assert {"evaluations/${key}", "registry/${key}.json"} <= outs
+    imports = closure(root, root / "pipeline/measuring/report.py")
+    assert not [file for file in imports if file.startswith(("lightning_modules/tasks", "pipeline/loading"))]
+
+
+def test_learning_curves_are_plots_over_steps_and_metrics_are_small(root, graph):
+    evaluate = graph["evaluate"]["do"]
+    assert evaluate["plots"] == ["plots/${key}", {"curves/${key}": {"x": "step", "y": "value"}}]
+    assert evaluate["metrics"] == [{"metrics/${key}.json": {"cache": False}}]
+
+
+def test_git_ignores_what_the_stages_write_and_what_dvc_draws(root):
+    """So that a repository is clean after `make repro` and what the README tells: DVC would add lines of its own."""
+    outs = ["artifacts", "predictions", "evaluations", "plots", "curves", "registry"]
+    written = [f"{outer}{out}/x" for outer in ("", "lecture/") for out in outs]
+    written += ["report.html", "lecture/report.html", "lecture/page.html", "dvc_plots/index.html"]
+    written += ["lecture/dvc_plots/index.html", "mlflow.db", "mlflow.db.lock", "state/x"]
+    asked = subprocess.run(["git", "check-ignore", *written], cwd=root, capture_output=True, text=True, check=False)
+    assert sorted(asked.stdout.split()) == sorted(written)
 
 
 def test_outputs_are_what_the_project_says(graph):

@@ -105,17 +105,17 @@ def healed(measured_project: Path, tmp_path: Path) -> Iterator[Path]:
     project = measured_project
     shutil.copytree(project / SHARDS, tmp_path / "shards")
     shutil.copytree(project / BEST.parent, tmp_path / "artifacts")
-    metrics = (project / "metrics" / f"{RUN}.json").read_bytes()
+    measured = Project(project).measured(RUN).read_bytes()
     yield project
     for place, copy in ((SHARDS, "shards"), (BEST.parent, "artifacts")):
         shutil.rmtree(project / place)
         shutil.copytree(tmp_path / copy, project / place)
-    (project / "metrics" / f"{RUN}.json").write_bytes(metrics)
+    Project(project).measured(RUN).write_bytes(measured)
 
 
 def test_evaluate_refuses_a_flipped_byte_in_a_validation_tar(healed):
     """`measured_project` shows it; what was measured after the shards were made again belongs to these weights."""
-    metrics = json.loads((healed / "metrics" / f"{RUN}.json").read_text())
+    metrics = json.loads(Project(healed).measured(RUN).read_text())
     assert metrics["checkpoint_sha256"] == hashlib.sha256((healed / BEST).read_bytes()).hexdigest()
     assert metrics["num_samples"] == 11 and metrics["value"] > 0
 
@@ -191,14 +191,14 @@ JSON_FAULTS: dict[str, bytes] = {
 READERS: dict[str, Callable[[Project], Any]] = {
     "manifest.json": lambda project: load_manifest(project.shards(DATASET)),
     "run.json": lambda project: trained(project, RUN),
-    f"{RUN}.json": lambda project: measured(project, RUN, trained(project, RUN)),
+    "measured.json": lambda project: measured(project, RUN, trained(project, RUN)),
 }
 
 
 @pytest.mark.parametrize("fault", [*JSON_FAULTS, "missing", "a folder"])
 @pytest.mark.parametrize("name", READERS)
 def test_a_json_file_that_is_none_of_ours_is_named(healed, name, fault):
-    place = {"manifest.json": SHARDS / "manifest.json", "run.json": RECORD}.get(name, Path("metrics") / name)
+    place = {"manifest.json": SHARDS / "manifest.json", "run.json": RECORD}.get(name, Path("evaluations") / RUN / name)
     victim, whole = healed / place, (healed / place).read_bytes()
     READERS[name](Project(healed))
     victim.unlink()
@@ -308,7 +308,7 @@ def test_a_key_in_two_splits_is_refused(healed):
 
 def test_metrics_of_other_weights_or_data_are_not_registered(healed):
     project = Project(healed)
-    path = project.metrics(RUN)
+    path = project.measured(RUN)
     known = json.loads(path.read_text())
     for key, said in (("checkpoint_sha256", "another checkpoint"), ("manifest_digest", "other data")):
         path.write_text(json.dumps(known | {key: "0" * 64}))

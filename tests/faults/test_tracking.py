@@ -108,7 +108,7 @@ def test_a_server_that_hangs_costs_an_evaluation_nothing(
         )
         assert evaluation.returncode == 0, evaluation.stderr
         assert "MLflow is away" in evaluation.stderr and f"state/pending/{run_id}" in evaluation.stderr
-        measured = json.loads(project.metrics("segmentation").read_text())
+        measured = json.loads(project.measured("segmentation").read_text())
         assert pending(project) == [project.root / "state" / "pending" / run_id / NOTE]
 
         params = load_params(project.root)
@@ -126,7 +126,7 @@ def test_a_server_that_hangs_costs_an_evaluation_nothing(
         found = client.get_run(run_id)
         assert found.data.metrics[f"eval/{measured['metric']}"] == pytest.approx(measured["value"])
         names = {item.path for item in client.list_artifacts(run_id)}
-        assert {"plots", "segmentation.json", "segmentation.jsonl"} <= names
+        assert {"plots", "tables", "measured.json", "segmentation.jsonl"} <= names
         register(project, params, "segmentation")
         assert json.loads(project.registry("segmentation").read_text()) == decision
     said = capfd.readouterr().err

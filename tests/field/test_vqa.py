@@ -60,7 +60,7 @@ def test_a_set_without_question_types_trains_and_is_evaluated(prepare: Callable)
     found = prepare("q08-no-question-type", VQA, {"job": RUN})
     train(found.project, found.params, "job")
     evaluate(found.project, found.params, "job")  # delivers all metrics to MLflow, by their names
-    metrics = json.loads(found.project.metrics("job").read_text())
+    metrics = json.loads(found.project.measured("job").read_text())
     names = Counter(name.partition("/")[0] for name in metrics["metrics"])
     assert names["overall"] == 1
     assert not names["perQuestionType"]

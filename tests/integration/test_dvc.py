@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +74,17 @@ def restored(project):
 
 def test_everything_is_there_and_both_models_are_champions(project):
     for name in RUNS:
-        metrics = json.loads((project / f"metrics/{name}.json").read_text())
+        metrics = json.loads((project / f"evaluations/{name}/measured.json").read_text())
         assert metrics["num_samples"] == 12
         assert metrics["value"] == metrics["metrics"]["mean_iou"]
         assert "mean_iou" in metrics["constant"]
         assert json.loads((project / f"registry/{name}.json").read_text())["decision"] == "champion"
         assert (project / f"artifacts/{name}/best.ckpt").is_file()
+        cost = json.loads((project / f"artifacts/{name}/run.json").read_text())["cost"]
+        assert cost["time_s"] > 0 and cost["cpu_s"] > 0 and cost["samples_per_s"] > 0 and cost["num_workers"] == 1
         assert len((project / f"predictions/{name}.jsonl").read_text().splitlines()) == 12
+    page = (project / "report.html").read_text()
+    assert all(f'"name":"{name}"' in page for name in RUNS), "the report is the last stage"
     assert not list((project / "state").glob("seg*")), "a finished run leaves no state behind"
 
 
@@ -88,10 +92,17 @@ def test_again_nothing_runs(project):
     assert "up to date" in run(project, "dvc", "repro")
 
 
-def test_one_runs_params_rerun_its_branch_only(project):
+def test_an_experiment_with_one_runs_params_reruns_its_branch_only_and_is_compared(project, root):
+    """And `sightline report` shows it beside the runs of the workspace, of DVC's cache alone."""
     write_params(project, runs__seg32__train={"max_epochs": 2})
-    assert ran(run(project, "dvc", "repro")) == {"check", "train@seg32", "evaluate@seg32", "register@seg32"}
+    told = run(project, "dvc", "exp", "run", "-n", "short")
+    assert ran(told) == {"check", "train@seg32", "evaluate@seg32", "register@seg32", "report"}
     restore(project)
+    said = run(project, sys.executable, "-m", "pipeline.cli", "report", "--experiments", "--out", "all.html")
+    assert "report: 3 runs: all.html" in said
+    text = (project / "all.html").read_text()
+    assert '"name":"seg32@short"' in text and '"name":"seg32"' in text and '"name":"seg8@short"' not in text
+    (project / "all.html").unlink()
 
 
 def test_where_work_runs_changes_nothing(project):
@@ -110,10 +121,15 @@ def test_changed_data_rerun_all_that_depends_on_it(project):
 def test_metrics_and_plots_show(project):
     shown = json.loads(run(project, "dvc", "metrics", "show", "--json").partition("{")[2].join(["{", ""]))
     assert {f"metrics/{name}.json" for name in RUNS} <= set(shown[""]["data"])
-    run(project, "dvc", "plots", "show", "--out", "shown")
-    page = (project / "shown" / "index.html").read_text()
-    assert "seg8" in page
-    shutil.rmtree(project / "shown")
+    table = run(project, "dvc", "metrics", "show").splitlines()
+    assert len(table) == 3 and max(map(len, table)) <= 80, "it fits a terminal"
+    for command in (("show",), ("diff", "HEAD")):
+        run(project, "dvc", "plots", *command)
+        page = (project / "dvc_plots/index.html").read_text()
+        for curve in ("train_loss", "val_loss", "val_mean_iou"):
+            assert f"curves/seg8/{curve}.csv" in page
+        assert "plots_seg8_errors.png" in page and '"field": "step"' in page and '"field": "value"' in page
+    assert run(project, "git", "status", "--short") == "", "what DVC drew is not git's"
 
 
 def test_an_experiment_behind_a_gate_is_refused_and_shown(project):

@@ -75,7 +75,7 @@ def run_job(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
     train(project, params, "job")
     evaluate(project, params, "job")
     manifest = json.loads((project.shards("real") / "manifest.json").read_text())
-    return manifest, json.loads(project.metrics("job").read_text())
+    return manifest, json.loads(project.measured("job").read_text())
 
 
 def check_outputs(project: Project, manifest: dict[str, Any], metrics: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ def test_from_world_to_page(root: Path, tmp_path: Path, monkeypatch: pytest.Monk
         stage(project, params, RUN)
     for run in runs:
         if run != RUN:  # they would differ by what is compared
-            shutil.copy(project.metrics(RUN), project.metrics(run))
+            shutil.copytree(project.evaluation(RUN), project.evaluation(run))
     claims = {claim.name: claim for claim in write_page(project)}
     assert claims["vanishing-gradient"].holds, "it needs no training"
     assert not claims["memory-by-lag"].holds, "two steps teach nothing, and the page says so"

@@ -1,7 +1,8 @@
-"""Plots become a CSV that dvc reads and a PNG that is the same each time."""
+"""Plots become a CSV and a PNG that is the same each time."""
 
 import csv
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,7 @@ import pytest
 
 from contracts.errors import DataError
 from lightning_modules.reports._plots import Plot
-from pipeline.measuring.charts import draw, write_plot
+from pipeline.measuring.charts import draw, write_chart, write_table
 
 CURVE = Plot(
     name="pr",
@@ -36,8 +37,8 @@ BAR = Plot(
 
 @pytest.mark.parametrize("plot", [CURVE, CONFUSION, BAR], ids=lambda plot: plot.kind)
 def test_files_hold_the_table_and_are_equal_each_time(plot: Plot, tmp_path: Path) -> None:
-    table, picture = write_plot(plot, tmp_path / "a")
-    again = write_plot(plot, tmp_path / "b")
+    table, picture = write_table(plot, tmp_path / "a"), write_chart(plot, tmp_path / "a")
+    again = write_table(plot, tmp_path / "b"), write_chart(plot, tmp_path / "b")
     assert [path.read_bytes() for path in again] == [table.read_bytes(), picture.read_bytes()]
     with open(table, newline="") as file:
         rows = list(csv.reader(file))
@@ -49,7 +50,7 @@ def test_files_hold_the_table_and_are_equal_each_time(plot: Plot, tmp_path: Path
 
 
 def test_a_value_that_is_not_finite_is_an_empty_cell(tmp_path: Path) -> None:
-    table, _ = write_plot(BAR, tmp_path)
+    table = write_table(BAR, tmp_path)
     assert table.read_text() == "class,AP\na $x_y,0.25\nnone,\n"
 
 
@@ -69,18 +70,19 @@ def test_confusion_shows_shares_of_the_true_class_in_its_rows() -> None:
 def test_many_classes_and_no_rows_can_be_drawn(tmp_path: Path) -> None:
     names = [f"a class with a name beyond all measure {i}" for i in range(70)]
     rows = [(a, b, int(a == b)) for a in names for b in names]
-    write_plot(
+    write_chart(
         Plot(name="big", kind="confusion", columns=("truth", "predicted", "count"), rows=rows, x="", y=""), tmp_path
     )
     empty = Plot(name="empty", kind="curve", columns=("x", "y"), rows=[], x="x", y="y")
-    table, _ = write_plot(empty, tmp_path)
+    table = write_table(empty, tmp_path)
     assert table.read_text() == "x,y\n"
     assert draw(empty).axes[0].texts[0].get_text() == "no data"
 
 
-def test_a_plot_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [write_table, write_chart])
+def test_a_plot_that_contradicts_itself_is_refused(write: Callable[[Plot, Path], Path], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="missing columns \\['y'\\]"):
-        write_plot(Plot(name="bad", kind="curve", columns=("x",), rows=[(1,)], x="x", y="y"), tmp_path)
+        write(Plot(name="bad", kind="curve", columns=("x",), rows=[(1,)], x="x", y="y"), tmp_path)
     with pytest.raises(DataError, match="1 rows of another length"):
-        write_plot(Plot(name="bad", kind="bar", columns=("x", "y"), rows=[(1,)], x="x", y="y"), tmp_path)
+        write(Plot(name="bad", kind="bar", columns=("x", "y"), rows=[(1,)], x="x", y="y"), tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lightning_modules.augment.images import decode_semantic
+from pipeline.measuring.comparison import difference
 from pipeline.measuring.evaluation import Evaluation
+from pipeline.measuring.keeping import keep
+from pipeline.measuring.report import gather
+from pipeline.measuring.sources import find
 from pipeline.settings.params import load_params
+from pipeline.system.project import Project, write_json
 from pipeline.training.checkpoints import BEST, load_best
 from pipeline.training.fit import fit
+from pipeline.training.history import copy_events
 from pipeline.training.predictor import load_predictor
 from pipeline.training.resume import decided
+from pipeline.training.run_files import EVENTS, RECORD
 from pipeline.training.runs import load_run
 from tests.local_training import arguments
 
@@ -80,6 +89,48 @@ def test_each_number_says_what_it_is(evaluation):
         assert "255 ignored" in entry["variant"] and entry["source"].startswith("sightline ")
     assert document["value"] == document["metrics"]["mean_iou"]
     assert document["losses"]["loss"] > 0
+
+
+def test_the_headline_fits_a_line_and_says_the_same(evaluation):
+    """What `dvc metrics show` prints of a run: five short fields, no further."""
+    headline, document = evaluation.headline(), evaluation.document("seg")
+    entry = next(entry for entry in document["measured"] if entry["name"] == document["metric"])
+    constant = document["constant"]["mean_iou"]
+    assert list(headline.items()) == [
+        ("metric", "mean_iou"), ("value", entry["value"]), ("low", entry["interval_95"][0]),
+        ("high", entry["interval_95"][1]), ("constant", constant),
+    ]  # fmt: skip
+
+
+def test_what_is_kept_of_a_run_is_all_that_a_page_needs(tiny_project, evaluation, best, tmp_path):
+    """Written as the stage does, read as `sightline report` does: resamples give the interval again."""
+    project = Project(tmp_path)
+    project.artifacts("seg").mkdir(parents=True)
+    shutil.copy(best, project.artifacts("seg") / BEST)
+    copy_events(best.parent / EVENTS, project.artifacts("seg") / EVENTS)
+    record = {"training": {"step": 40, "epochs": 8}, "cost": {"time_s": 9.0}}
+    write_json(project.artifacts("seg") / RECORD, record)
+    keep(evaluation, project, "seg", num_pictures=2)
+    (tmp_path / "params.yaml").write_text("runs: {seg: {}}")
+    (group,) = gather(find(project, ["seg"]))
+    run, constant = group["runs"]
+    assert (group["task"], group["dataset"], group["split"]) == ("segmentation", "voc", "val")
+    value, low, high = run["values"]["mean_iou"]
+    drawn = np.frombuffer(base64.b64decode(run["drawn"]["mean_iou"]), "<f4")
+    assert value == evaluation.metrics["mean_iou"]
+    assert np.quantile(drawn, (0.025, 0.975)) == pytest.approx([low, high], abs=1e-6)
+    alone = np.frombuffer(base64.b64decode(constant["drawn"]["mean_iou"]), "<f4")
+    gain = next(e for e in evaluation.document("seg")["measured"] if e["name"] == "mean_iou")
+    found = difference((value, constant["values"]["mean_iou"][0]), (drawn, alone))
+    assert [found.low, found.high] == pytest.approx(gain["gain_interval_95"], abs=1e-6), "paired, as it was measured"
+    assert run["curves"]["val/mean_iou"][-1] == [39, pytest.approx(evaluation.metrics["mean_iou"], abs=1e-3)]
+    assert run["cost"]["num_parameters"] == sum(p.numel() for p in evaluation.module.parameters())
+    assert run["cost"]["checkpoint_bytes"] == best.stat().st_size and run["cost"]["time_s"] == 9
+    assert run["settings"]["train.max_epochs"] == 8 and run["settings"]["model_name"] == "fcn"
+    assert len(run["pictures"]) == 2 and {table["name"] for table in run["tables"]} >= {"errors", "confusion"}
+    names = sorted(path.name for path in project.curves("seg").iterdir())
+    assert names == ["train_loss.csv", "val_loss.csv", "val_mean_iou.csv"]
+    assert (project.curves("seg") / "val_mean_iou.csv").read_text().splitlines()[0] == "step,value"
 
 
 def test_numbers_are_those_of_the_checkpoints_predictions_in_float64(tiny_project, evaluation, best):

@@ -37,8 +37,9 @@ def score(project: Path, run: str, value: float, interval: list[float] | None) -
         ],
         "constant": {"top1": 0.5},
     }
-    (project / "metrics").mkdir(exist_ok=True)
-    (project / "metrics" / f"{run}.json").write_text(json.dumps(document))
+    path = Project(project).measured(run)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(document))
 
 
 @pytest.fixture

@@ -84,7 +84,8 @@ class _Steps(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        if record.exc_info and f"exited with {_INTERRUPTED}" in str(record.exc_info[1].__cause__):
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and f"exited with {_INTERRUPTED}" in str(error.__cause__):
             self.interrupted = True  # the stage has said so
             return False
         if record.levelno != logging.INFO:

@@ -141,12 +141,9 @@ class Evaluation:
         return out
 
     def logged(self) -> dict[str, float]:
-        """The same numbers as MLflow metrics."""
-        out = {f"eval/{name}": value for name, value in (self.metrics | self.losses).items()}
-        out |= {f"constant/{name}": value for name, value in self.constant.items()}
-        for name, (low, high) in self.intervals.items():
-            out |= {f"eval_low/{name}": low, f"eval_high/{name}": high}
-        return out
+        """What a chart of MLflow shows of it, by the names that training gives the same numbers. Intervals and the
+        constant predictor's are in the run's description."""
+        return {f"{self.split}/{name}": value for name, value in (self.metrics | self.losses).items()}
 
     def summary(self) -> str:
         """The task's metric in one line; a model that finds nothing has no interval."""

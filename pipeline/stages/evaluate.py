@@ -32,6 +32,8 @@ def evaluate(project: Project, params: Params, name: str) -> None:
         root=project.tracking_root,
         run_id=record["run_id"],
         metrics=evaluation.logged(),
+        step=record.get("training", {}).get("step", 0),
+        document=evaluation.document(name),
         folders={"plots": project.plots(name)},
         files={"": [project.metrics(name), project.predictions(name)]},
     )

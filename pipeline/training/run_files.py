@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AllowInfNan
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from contracts.errors import DataError
 from pipeline.shards.manifest import Sha256
@@ -33,6 +33,7 @@ class Trained(TypedDict):
     manifest_digest: Sha256
     checkpoint_sha256: Sha256
     fingerprint: Sha256
+    training: NotRequired[dict[str, int]]  # `step` and `epochs` that it ended with
 
 
 class Measured(TypedDict):

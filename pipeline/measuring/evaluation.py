@@ -141,9 +141,9 @@ class Evaluation:
         return out
 
     def logged(self) -> dict[str, float]:
-        """What a chart of MLflow shows of it, by the names that training gives the same numbers. Intervals and the
-        constant predictor's are in the run's description."""
-        return {f"{self.split}/{name}": value for name, value in (self.metrics | self.losses).items()}
+        """What a chart of MLflow shows of it, by the names that training gives the same metrics. Intervals and the
+        constant predictor's are in the run's description; losses have their curves."""
+        return {f"{self.split}/{name}": value for name, value in self.metrics.items()}
 
     def summary(self) -> str:
         """The task's metric in one line; a model that finds nothing has no interval."""

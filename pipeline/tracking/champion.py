@@ -19,8 +19,9 @@ class Candidate:
 
     `model` is the name in the registry, `task` names the experiment. `value` is the run's `metric` on the data set's
     evaluation split, None where it was not finite, and `constant` that of the constant predictor, None where it has
-    none; `split` names that split, `step` is the last of the training. `split_digest` tells the measured split from any other, `manifest_digest` all data of the run. `gate` is the
-    value that must be reached (None: any). `changed` are files of the code that were in no commit when it was trained.
+    none. `split` names that split, `step` is the last of the training. `split_digest` tells the measured split from any
+    other, `manifest_digest` all data of the run. `gate` is the value that must be reached (None: any). `changed` are
+    files of the code that were in no commit when it was trained.
     """
 
     model: str

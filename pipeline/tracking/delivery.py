@@ -166,7 +166,7 @@ def _send(client: MlflowClient, run: Run, note: Mapping[str, Any], files: Path) 
                 client.log_artifacts(run_id, str(files))
         if document is not None:
             tags = {
-                METRIC: document["metric"],
+                METRIC: metric_name(f"{document['split']}/{document['metric']}"),
                 MODE: document["metric_mode"],
                 INTERVAL: interval(document),
                 NOTE_TAG: run_note(document, run.data.tags.get(NOTE_TAG, "")),

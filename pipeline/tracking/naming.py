@@ -23,7 +23,7 @@ from pipeline.tracking.connection import FAILURES
 ALIAS = "champion"  # of the version that may be served
 SETTINGS = "run.yaml"  # the artifact with every setting
 EXPERIMENT = "DVC_EXP_NAME"  # set by `dvc exp run` for its stages
-_MOST_CHARACTERS = 80
+_MOST_CHARACTERS = 60
 _MISSING = object()
 
 
@@ -33,16 +33,18 @@ def settings_of(run: Run, cluster: ClusterConfig) -> dict[str, Any]:
 
 
 def parameters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Of `settings_of`, those that differ from the defaults of their part, by dotted name; data set and model, too."""
+    """Of `settings_of`, those that weights depend on and that differ from the defaults of their part, by dotted name;
+    data set and model, too."""
     task = discover.load("task", settings["task_name"], where="task_name").Task.Config
     model = discover.load("model", settings["model_name"], where="model_name").Config
-    parts = {"task": task, "model": model, "train": TrainConfig, "loader": LoaderConfig, "cluster": ClusterConfig}
+    parts = {"task": task, "model": model, "train": TrainConfig, "loader": LoaderConfig}
     usual = {name: _defaults(part) for name, part in parts.items()}
     chosen = {"dataset": settings["dataset"], "model": settings["model_name"]}
     if settings["init"]:
         chosen["init"] = settings["init"]["run"]
     given = {name: settings[name] for name in parts}
-    return chosen | {name: value for name, value, _ in _differing(given, usual) if value is not _MISSING}
+    differing = {name: value for name, value, _ in _differing(given, usual) if value is not _MISSING}
+    return chosen | {name: value for name, value in differing.items() if _trains(name)}
 
 
 def new_name(
@@ -61,12 +63,12 @@ def new_name(
         lineage: `data` and `code`, digests; told where nothing else differs from the champion.
     """
     told = os.environ.get(EXPERIMENT, "")
-    champion = None if told else _champion(client, run)
+    champion = _champion(client, run) if settings and not told else None
     if champion is not None:
         told = _told(_changes(settings, champion[0]))
         other = [f"{name} {lineage[name][:8]}" for name in lineage if lineage[name] != champion[1].get(name, "")]
-        told = told or ", ".join(other) or "the champion's settings again"
-    told = told or _told({name: value for name, value in params.items() if _trains(name)})
+        told = told or ", ".join(other) or "settings of the champion"
+    told = told or _told({name: value for name, value in params.items() if "." in name})  # not data set and model
     name = f"{run}: {told}" if told else run
     return _unused(client, experiment_id, name)
 
@@ -93,8 +95,10 @@ def _changes(settings: Mapping[str, Any], champion: Mapping[str, Any]) -> dict[s
 
 
 def _trains(name: str) -> bool:
+    """Whether weights depend on a setting (`Run.weight_settings`)."""
     section, _, key = name.partition(".")
-    return section not in ("loader", "cluster", "dataset") and not (section == "train" and key in BESIDE)
+    beside = {"train": key in BESIDE, "loader": not key.startswith(("window", "stages")), "cluster": True}
+    return not beside.get(section, False)
 
 
 def _told(differing: Mapping[str, Any]) -> str:

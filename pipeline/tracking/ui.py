@@ -104,14 +104,18 @@ def check_port(host: str, port: int) -> None:
                 value=f"{host}:{port}",
                 where=_listener(port) if in_use else str(error),
                 fix=f"open http://{host}:{port} if that is a UI of yours; else end it, or take another: "
-                f"`sightline ui --port {_free_port(host, family)}`" if in_use else "choose another --host or --port",
+                f"`sightline ui --port {_free_port(host, family)}`"
+                if in_use
+                else "choose another --host or --port",
             ) from None
 
 
 def _listener(port: int) -> str:
     """Who listens on a port, without its command line, which may hold secrets."""
     try:
-        listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port == port]
+        listening = [
+            c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port == port
+        ]
         process = psutil.Process(next(c.pid for c in listening if c.pid is not None))
         return f"process {process.pid} ({process.name()} of {process.username()}), in {process.cwd()}"
     except (StopIteration, psutil.Error, OSError):

@@ -19,6 +19,7 @@ ASSISTANT = "/mlflow/assistant/"  # of the server's addresses
 _FIRST = """<style>[data-assistant-ui]{display:none!important}</style><script>
 for (const [key, value] of [
   ["mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true"], ["mlflow.assistant.panelOpen_v1", "false"],
+  ["mlflow.settings.telemetry.enabled_v1", "false"], ["mlflow.telemetry.info.alert.dismissed_v1", "true"],
 ]) localStorage.setItem(key, value);
 if (localStorage.getItem("mlflow.workflowType_v1") === null)
   localStorage.setItem("mlflow.workflowType_v1", '"machine_learning"');
@@ -65,7 +66,9 @@ def main(host: str, port: int) -> None:
         constants.BACKEND_STORE_URI_ENV_VAR: store,
         constants.REGISTRY_STORE_URI_ENV_VAR: store,
         constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
-        constants.ARTIFACTS_DESTINATION_ENV_VAR: str((sqlite_file(store) or Path("mlflow.db")).with_name("mlartifacts")),
+        constants.ARTIFACTS_DESTINATION_ENV_VAR: str(
+            (sqlite_file(store) or Path("mlflow.db")).with_name("mlartifacts")
+        ),
         constants.SERVE_ARTIFACTS_ENV_VAR: "true",
     }
     import uvicorn  # MLflow's own server; it reads the environment when it is imported

@@ -22,7 +22,7 @@ TAG = f"mlflow.sharedViewState.{KEY}"
 METRIC, MODE, INTERVAL, CHAMPION = "metric", "metric_mode", "interval", "champion"  # tags of a run
 IMAGES = "images"  # the folder of a run's artifacts that MLflow's image grid reads
 MOST_TAG = 20_000  # characters, MLflow's limit
-_MOST_RUNS, _MOST_COLUMNS = 100, 4
+_MOST_RUNS, _MOST_COLUMNS = 100, 2
 _LOGS_IMAGES = "mlflow.loggedImages"
 
 
@@ -74,7 +74,6 @@ def content_of(client: MlflowClient, runs: Sequence[Run]) -> Content | None:
         return None
     newest = measured[0].data.tags
     names = {name for run in runs for name in run.data.metrics if not name.startswith("system/")}
-    split = next((name.partition("/")[0] for name in sorted(names) if name.endswith(f"/{newest[METRIC]}")), "val")
     pictures: dict[str, set[int]] = {}
     steps: list[set[int]] = []
     for run in [run for run in runs if _LOGS_IMAGES in run.data.tags][:10]:  # as many as the page shows
@@ -84,7 +83,7 @@ def content_of(client: MlflowClient, runs: Sequence[Run]) -> Content | None:
         if found:
             steps.append(set.intersection(*found.values()))
     return Content(
-        metric=f"{split}/{newest[METRIC]}",
+        metric=newest[METRIC],
         descending=newest.get(MODE) != "min",
         metrics=tuple(sorted(names)),
         pictures=tuple(sorted(pictures)),
@@ -117,7 +116,7 @@ def view(content: Content) -> dict[str, Any]:
     return {
         "orderByKey": f"metrics.`{content.metric}`",
         "orderByAsc": not content.descending,
-        "selectedColumns": [*columns, "attributes.`Dataset`", "attributes.`Models`"],
+        "selectedColumns": columns,  # no more than fits beside the names
         "compareRunCharts": charts,
         "compareRunSections": sections,
         "isAccordionReordered": True,  # else the page sorts the sections by name

@@ -22,7 +22,7 @@ TAG = f"mlflow.sharedViewState.{KEY}"
 METRIC, MODE, INTERVAL, CHAMPION = "metric", "metric_mode", "interval", "champion"  # tags of a run
 IMAGES = "images"  # the folder of a run's artifacts that MLflow's image grid reads
 MOST_TAG = 20_000  # characters, MLflow's limit
-_MOST_RUNS, _MOST_COLUMNS = 100, 2
+_MOST_RUNS, _MOST_COLUMNS = 100, 3
 _LOGS_IMAGES = "mlflow.loggedImages"
 
 
@@ -117,6 +117,8 @@ def view(content: Content) -> dict[str, Any]:
         "orderByKey": f"metrics.`{content.metric}`",
         "orderByAsc": not content.descending,
         "selectedColumns": columns,  # no more than fits beside the names
+        "columnOrder": ["0", "attributes.`Run Name`", "runDateAndNestInfo", *columns, "duration"],
+        "columnWidths": {"attributes.`Run Name`": 380, "runDateAndNestInfo": 130, **dict.fromkeys(columns, 125)},
         "compareRunCharts": charts,
         "compareRunSections": sections,
         "isAccordionReordered": True,  # else the page sorts the sections by name

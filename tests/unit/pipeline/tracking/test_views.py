@@ -17,7 +17,7 @@ CONTENT = Content(
 def test_the_list_shows_metric_interval_and_champion_best_first() -> None:
     state = view(CONTENT)
     shown = ["metrics.`val/overall`", "tags.`interval`", "tags.`champion`", "params.`train.optimizer.lr`"]
-    assert state["selectedColumns"] == shown
+    assert state["selectedColumns"] == shown == state["columnOrder"][3:7], "params would stand before tags"
     assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`val/overall`", False)
     assert view(Content(metric="val/loss", descending=False, metrics=()))["orderByAsc"] is True
 

@@ -76,7 +76,7 @@ def new_name(
 def _champion(client: MlflowClient, model: str) -> tuple[dict[str, Any], dict[str, str]] | None:
     """Settings and lineage of the run that the champion came from; None where they cannot be had."""
     try:
-        run_id = client.get_model_version_by_alias(model, ALIAS).run_id
+        run_id = client.get_model_version_by_alias(model, ALIAS).run_id or ""
         tags = client.get_run(run_id).data.tags
         with tempfile.TemporaryDirectory() as folder:
             settings = yaml.safe_load(Path(client.download_artifacts(run_id, SETTINGS, folder)).read_text())

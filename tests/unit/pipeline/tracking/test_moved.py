@@ -46,10 +46,10 @@ def open_run(root: Path):  # type: ignore[no-untyped-def]
 
 
 def paths(root: Path) -> set[str]:
+    """All but that of MLflow's own experiment, which is made in the current folder."""
     with closing(sqlite3.connect(root / "mlflow.db")) as store:
-        return {
-            path for table, column in _COLUMNS for (path,) in store.execute(f"SELECT {column} FROM {table}") if path
-        }
+        found = {path for table, column in _COLUMNS for (path,) in store.execute(f"SELECT {column} FROM {table}")}
+    return {path for path in found if path and "/mlruns/" not in path}
 
 
 def files(root: Path) -> dict[str, bytes]:

@@ -182,15 +182,10 @@ class Evaluation:
         named = [m for m in self.measured if self.module.task.metric in m.values]
         return any(m.num_items > 0 for m in named)
 
-    def logged(self, kind: str = "eval") -> dict[str, float]:
-        """The same numbers as MLflow metrics, `<kind>/<name>`; the constant predictor's as `constant/<name>`, of
-        another kind as `<kind>_constant/<name>`."""
-        out = {f"{kind}/{name}": value for name, value in (self.metrics | self.losses).items()}
-        constant = "constant" if kind == "eval" else f"{kind}_constant"
-        out |= {f"{constant}/{name}": value for name, value in self.constant.items()}
-        for name, (low, high) in self.intervals.items():
-            out |= {f"{kind}_low/{name}": low, f"{kind}_high/{name}": high}
-        return out
+    def logged(self) -> dict[str, float]:
+        """What a chart of MLflow shows of it, by the names that training gives the same metrics. Intervals and the
+        constant predictor's are in the run's description; losses have their curves."""
+        return {f"{self.split}/{name}": value for name, value in self.metrics.items()}
 
     def summary(self) -> str:
         """The task's metric in one line; a model that finds nothing has no interval."""

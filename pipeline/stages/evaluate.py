@@ -38,7 +38,9 @@ def evaluate(project: Project, params: Params, name: str) -> None:
         params.section(TrackingConfig, "tracking"),
         root=project.tracking_root,
         run_id=record["run_id"],
-        metrics=evaluation.logged() | ({} if test is None else test.logged("test")),
+        metrics=evaluation.logged() | ({} if test is None else test.logged()),
+        step=record.get("training", {}).get("step", 0),
+        document=evaluation.document(name, test),
         folders={"plots": project.plots(name), "tables": project.evaluation(name) / TABLES},
         files={"": [project.measured(name), project.predictions(name)]},
     )

@@ -10,7 +10,7 @@ from pipeline.settings.params import Params, Run
 from pipeline.settings.sections import RegistryConfig, TrackingConfig
 from pipeline.shards.manifest import load_manifest, split_digest
 from pipeline.shards.reader import open_splits
-from pipeline.system.project import Project, write_json
+from pipeline.system.project import Project, read_json, write_json
 from pipeline.tracking import probe
 from pipeline.tracking.lineage import Lineage, lineage
 from pipeline.training.run_files import BEST, Measured, Trained, measured, trained
@@ -55,6 +55,8 @@ def _register(
             mode=score["metric_mode"],
             value=score["value"],
             constant=score["constant"].get(score["metric"]),
+            split=score["split"],
+            step=record.get("training", {}).get("step", 0),
             gate=config.gates.get(name),
             run_id=record["run_id"],
             manifest_digest=score["manifest_digest"],
@@ -66,6 +68,7 @@ def _register(
         root=project.tracking_root,
         inputs=inputs_of(example, task.inputs),
         measure=lambda checkpoint: measure_again(checkpoint, folder, score["split"], score["metric"], run),
+        document=read_json(project.measured(name), "the metrics of the run", f"dvc repro --force evaluate@{name}"),
     )
     write_json(project.registry(name), decision)
     print(f"register {name}: version {decision['version']}, {decision['decision']}: {decision['reason']}")

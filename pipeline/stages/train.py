@@ -20,11 +20,12 @@ from pipeline.system.project import Project, write_json
 from pipeline.system.removal import remove_tree
 from pipeline.tracking import mlflow_run as tracking
 from pipeline.tracking.lineage import Lineage, lineage
+from pipeline.tracking.naming import parameters, settings_of
 from pipeline.training.checkpoints import BEST, file_sha256, load_best, newest_state, read_note
 from pipeline.training.history import copy_events, speed, spent
 from pipeline.training.ledger import FOLDER as LEDGER
 from pipeline.training.run_files import DONE, EVENTS
-from pipeline.training.runs import RunData, flat, load_run
+from pipeline.training.runs import RunData, load_run
 from pipeline.training.starting import lay_start, train_first
 from pipeline.training.state_mirror import StateMirror
 
@@ -52,17 +53,18 @@ def _train(project: Project, params: Params, data: RunData, state: Path) -> None
         cluster = cluster.waiting_for(stores.PATIENCE_S + _STORE_MARGIN_S)
     config = params.section(TrackingConfig, "tracking")
     code = lineage(project.root)
+    settings = settings_of(data.run, params.section(ClusterConfig, "cluster"))
     with (
         tracking.open_run(
             config,
             root=project.tracking_root,
             run_name=name,
             experiment=data.run.task_name,
-            params=flat(data.run.to_dict())
-            | {"cluster.num_workers": str(cluster.num_workers), "cluster.engine": cluster.engine},
+            params=parameters(settings),
+            settings=settings,
             tags={
                 "git_commit": code.commit,
-                "git_changed": ", ".join(code.changed)[:1000],
+                "git_changed": ", ".join(code.changed),
                 "dvc_lock_sha256": project.lock_digest(),
                 "fingerprint": data.fingerprint,
             },

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-_NUM_SHOWN = 3
-
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -21,8 +19,9 @@ class Candidate:
 
     `model` is the name in the registry, `task` names the experiment. `value` is the run's `metric` on the data set's
     evaluation split, None where it was not finite, and `constant` that of the constant predictor, None where it has
-    none. `split_digest` tells the measured split from any other, `manifest_digest` all data of the run. `gate` is the
-    value that must be reached (None: any). `changed` are files of the code that were in no commit when it was trained.
+    none. `split` names that split, `step` is the last of the training. `split_digest` tells the measured split from any
+    other, `manifest_digest` all data of the run. `gate` is the value that must be reached (None: any). `changed` are
+    files of the code that were in no commit when it was trained.
     """
 
     model: str
@@ -33,6 +32,8 @@ class Candidate:
     mode: Literal["max", "min"]
     value: float | None
     constant: float | None = None
+    split: str = "val"
+    step: int = 0
     gate: float | None = None
     run_id: str = ""
     manifest_digest: str = ""
@@ -97,9 +98,8 @@ def objection(candidate: Candidate) -> str:
             f"--single-item register@{candidate.model}`; or set registry.allow_dirty"
         )
     if candidate.changed and not candidate.allow_dirty:
-        files = ", ".join(candidate.changed[:_NUM_SHOWN]) + ", .." * (len(candidate.changed) > _NUM_SHOWN)
         return (
-            f"trained by code that is in no commit ({files}): commit it and register again with "
+            f"trained by code that is in no commit ({', '.join(candidate.changed)}): commit it and register again with "
             f"`dvc repro --force --single-item register@{candidate.model}`, or set registry.allow_dirty"
         )
     value, name, sign = candidate.value, candidate.metric, _sign(candidate)

@@ -28,11 +28,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from contracts.errors import ConfigError
 from pipeline.settings.sections import TrackingConfig
 from pipeline.tracking.event_tail import first_line
+from pipeline.tracking.moved import rebase
 
 CALL_S = 15  # for an answer of the server; asked twice
 DOWNLOAD_S = 60  # a server that fetches from a store of its own is silent meanwhile
 LOCK_S = 60.0
-MAX_KEY = 250  # characters, MLflow's limit
+DATABASE = "mlflow.db"
+MAX_KEY, MAX_TAG = 250, 8000  # characters, MLflow's limits
 # What MLflow, its HTTP client (whose errors are OSErrors) and its database raise.
 FAILURES = (MlflowException, OSError, SQLAlchemyError)
 # Answers that will not change by asking again; anything else is an outage.
@@ -58,7 +60,12 @@ _logged_in: tuple[str, dict[str, str]] = ("", {})  # a server without its passwo
 
 
 def tracking_uri(config: TrackingConfig, root: Path) -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI") or config.uri or f"sqlite:///{root.resolve()}/mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or config.uri or own_store(root)
+
+
+def own_store(root: Path) -> str:
+    """The store of a project that names no other."""
+    return f"sqlite:///{root.resolve() / DATABASE}"
 
 
 def connect(config: TrackingConfig, root: Path) -> MlflowClient:
@@ -70,6 +77,8 @@ def connect(config: TrackingConfig, root: Path) -> MlflowClient:
     uri = without_password(tracking_uri(config, root))
     check_driver(uri)
     _check_writable(uri)
+    if uri == own_store(root) and config.artifacts is None:
+        rebase(root.resolve() / DATABASE, root.resolve())
     for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)  # outages are told once, in our words
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -236,6 +245,13 @@ def mlflow_name(name: str) -> str:
     makes a path without empty parts, `.` and `..`."""
     whole = _with_usable_parts(re.sub(r"[^\w\-. :/]", "_", name))
     return _with_usable_parts(whole[:MAX_KEY].rstrip("/"))  # again: the cut may leave `.` at the end
+
+
+def metric_name(name: str) -> str:
+    """The same of a metric `<split>/<metric>` or `<split>/<group>/<metric>`, whose own name makes no further path:
+    MLflow's pages show a section for each part before the last, and `yes/no` is one answer."""
+    split, *rest = name.split("/")
+    return mlflow_name("/".join([split, *rest[:1], *([" or ".join(rest[1:])] if rest[1:] else [])]))
 
 
 def _with_usable_parts(path: str) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Run, RunTag
 from mlflow.tracking import MlflowClient
 
 from contracts.errors import ConfigError
@@ -28,15 +28,19 @@ from pipeline.system.project import write_json
 from pipeline.system.removal import remove_tree
 from pipeline.tracking.connection import (
     FAILURES,
+    MAX_TAG,
     connect,
     find_run,
     is_final,
     longer_calls,
-    mlflow_name,
+    metric_name,
+    own_store,
     tracking_uri,
     upload_s,
 )
 from pipeline.tracking.event_tail import LONGEST_PAUSE_S, MAX_METRICS, first_line, say
+from pipeline.tracking.notes import NOTE_TAG, interval, run_note
+from pipeline.tracking.views import INTERVAL, METRIC, MODE, refresh_view
 
 PATIENCE_S = 60.0  # at most, of a stage that has done its work
 NOTE, FILES = "results.json", "files"
@@ -48,19 +52,31 @@ def log_results(
     root: Path,
     run_id: str,
     metrics: Mapping[str, float | None],
+    step: int = 0,
+    document: Mapping[str, Any] | None = None,
     folders: Mapping[str, Path] | None = None,
     files: Mapping[str, Sequence[Path]] | None = None,
 ) -> bool:
     """Add metrics and artifacts to a run that has ended; its status and duration stay.
 
     Args:
+        step: at which the metrics stand; that of the end of the training, so that they are the run's latest.
+        document: `metrics/<run>.json`, for the run's description and tags, and the view of its experiment.
         folders, files: by artifact path; "" is the run's top folder.
 
     Returns:
         False, with a message, if MLflow stays away (the results then wait in state/pending), or if this tracking store
         does not have the run (trained elsewhere, or deleted).
     """
-    folder = _keep(root, tracking_uri(config, root), run_id, metrics, folders or {}, files or {})
+    note = {
+        "run_id": run_id,
+        "store": _name_of(tracking_uri(config, root), root),
+        "time_ms": int(time.time() * 1000),
+        "step": step,
+        "metrics": {name: repr(float("nan") if value is None else float(value)) for name, value in metrics.items()},
+        "document": document,
+    }
+    folder = _keep(root, note, folders or {}, files or {})
     backoff = Backoff(first_s=1.0, longest_s=LONGEST_PAUSE_S, patience_s=min(PATIENCE_S, config.patience_s))
 
     def attempt() -> tuple[MlflowClient, bool]:
@@ -103,27 +119,23 @@ def _deliver(client: MlflowClient, root: Path, folder: Path) -> bool:
     except FileNotFoundError:
         return True  # another stage sent the same in this moment
     run_id = document["run_id"]
-    if document["store"] != _name_of(client.tracking_uri):
+    if document["store"] != _name_of(client.tracking_uri, root):
         say(f"the results in {folder} wait for {document['store']}")
         return False
-    found = find_run(client, run_id) is not None
-    if not found:
+    run = find_run(client, run_id)
+    if run is None:
         say(f"{client.tracking_uri} has no run {run_id}: results are not logged there")
-    delivered = found and _send(client, run_id, document, folder / FILES)
+    delivered = run is not None and _send(client, run, document, folder / FILES)
     with contextlib.suppress(FileNotFoundError):  # the other stage removes it, too
         remove_tree(folder, inside=root)
     return delivered
 
 
 def _keep(
-    root: Path,
-    uri: str,
-    run_id: str,
-    metrics: Mapping[str, float | None],
-    folders: Mapping[str, Path],
-    files: Mapping[str, Sequence[Path]],
+    root: Path, note: Mapping[str, Any], folders: Mapping[str, Path], files: Mapping[str, Sequence[Path]]
 ) -> Path:
     """Write state/pending/<run id>: the outputs themselves are gone when the stage is run again."""
+    run_id = note["run_id"]
     if not re.fullmatch(r"\w+", run_id, re.ASCII):
         raise ConfigError("not a run id", value=run_id, where="run.json: run_id", fix="train the run again")
     target = _pending(root) / run_id
@@ -135,27 +147,31 @@ def _keep(
         (part / FILES / place).mkdir(parents=True, exist_ok=True)
         for path in paths:
             shutil.copyfile(path, part / FILES / place / path.name)
-    document = {
-        "run_id": run_id,
-        "store": _name_of(uri),
-        "time_ms": int(time.time() * 1000),
-        "metrics": {name: repr(float("nan") if value is None else float(value)) for name, value in metrics.items()},
-    }
-    write_json(part / NOTE, document)
+    write_json(part / NOTE, note)
     remove_tree(target, inside=root)
     publish(part, target)
     return target
 
 
-def _send(client: MlflowClient, run_id: str, document: Mapping[str, Any], files: Path) -> bool:
-    measured = document["metrics"].items()
-    items = [Metric(mlflow_name(name), float(value), document["time_ms"], 0) for name, value in measured]
+def _send(client: MlflowClient, run: Run, note: Mapping[str, Any], files: Path) -> bool:
+    run_id, document = run.info.run_id, note["document"]
+    measured = note["metrics"].items()
+    items = [Metric(metric_name(name), float(value), note["time_ms"], note["step"]) for name, value in measured]
     try:
         for i in range(0, len(items), MAX_METRICS):
             client.log_batch(run_id, metrics=items[i : i + MAX_METRICS])
         if files.is_dir():
             with longer_calls(upload_s(max((path.stat().st_size for path in files.rglob("*")), default=0))):
                 client.log_artifacts(run_id, str(files))
+        if document is not None:
+            tags = {
+                METRIC: metric_name(f"{document['split']}/{document['metric']}"),
+                MODE: document["metric_mode"],
+                INTERVAL: interval(document),
+                NOTE_TAG: run_note(document, run.data.tags.get(NOTE_TAG, "")),
+            }
+            client.log_batch(run_id, tags=[RunTag(key, value[:MAX_TAG]) for key, value in tags.items() if value])
+            refresh_view(client, run.info.experiment_id)
     except FAILURES as error:
         if not is_final(error):
             raise
@@ -168,6 +184,6 @@ def _pending(root: Path) -> Path:
     return root / "state" / "pending"
 
 
-def _name_of(uri: str) -> str:
-    """The store's url without its secrets, for comparing."""
-    return redact(uri).replace("***@", "")
+def _name_of(uri: str, root: Path) -> str:
+    """The store's url without its secrets, for comparing; the project's own store stays its own where it is moved."""
+    return "this project" if uri == own_store(root) else redact(uri).replace("***@", "")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import yaml
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -35,12 +36,14 @@ from pipeline.system.disk import write_text
 from pipeline.tracking.connection import (
     DOWNLOAD_S,
     FAILURES,
+    MAX_TAG,
     answering,
     connect,
     find_run,
     first_use,
     is_final,
     longer_calls,
+    metric_name,
     mlflow_name,
     process_wide,
 )
@@ -48,10 +51,12 @@ from pipeline.tracking.delivery import deliver_pending
 from pipeline.tracking.delivery import log_results as log_results  # part of this file's interface, as is the next
 from pipeline.tracking.event_tail import LONGEST_PAUSE_S, MAX_METRICS, Event, Refused, first_line, say
 from pipeline.tracking.event_tail import EventTail as EventTail
+from pipeline.tracking.naming import SETTINGS, new_name
 from pipeline.tracking.signing import Untrusted, verify
 
 MAX_PARAMS = 100  # params or tags in one call, MLflow's limit
-MAX_PARAM, MAX_TAG, MAX_DIGEST = 6000, 8000, 36  # characters, MLflow's limits
+MAX_PARAM, MAX_DIGEST = 6000, 36  # characters, MLflow's limits
+MAX_PICTURE_KEY = 120  # of a file's name of 255 bytes: MLflow adds step, time and a random name
 THUMBNAIL_PX = 512
 
 
@@ -175,6 +180,8 @@ class Run:
 def picture_stem(run_id: str, name: str, step: int, time_ms: int) -> str:
     """File name, without its ending, by which MLflow's pages know name and step of a picture."""
     key = re.sub(r"[^a-zA-Z0-9_\-./ ]", "_", name).replace("/", "~")
+    if len(key) > MAX_PICTURE_KEY:
+        key = f"{key[: MAX_PICTURE_KEY - 9]}-{uuid.uuid5(uuid.NAMESPACE_OID, name).hex[:8]}"
     return f"{key}+step+{step}+timestamp+{time_ms}+{uuid.uuid5(uuid.NAMESPACE_OID, f'{run_id} {name} {step}')}"
 
 
@@ -184,7 +191,7 @@ def _metrics(event: Event) -> Iterator[Metric]:
     if event.get("epoch", -1) >= 0:
         values["epoch"] = event["epoch"]
     for name, value in values.items():
-        yield Metric(mlflow_name(name), float(value), time_ms, step)
+        yield Metric(metric_name(name), float(value), time_ms, step)
 
 
 @contextlib.contextmanager
@@ -197,6 +204,7 @@ def open_run(
     params: Mapping[str, Any],
     tags: Mapping[str, Any],
     dataset: tuple[str, str, str],
+    settings: Mapping[str, Any] | None = None,
     run_id_file: Path | None = None,
 ) -> Iterator[Run]:
     """Make the run, or open again the one that `run_id_file` names, and set its final status when the block is left:
@@ -204,8 +212,11 @@ def open_run(
 
     Args:
         root: the project's folder.
+        run_name: the run's in params.yaml; what tells it apart from others is added (`naming.new_name`).
         experiment: the task's name.
-        params: flat settings. A resumed run keeps the values it has; those that changed become tags `param.<name>`.
+        params: the settings that tell runs apart, by dotted name. A resumed run keeps the values it has; those that
+            changed become tags `param.<name>`.
+        settings: all of them; kept as the artifact `run.yaml`.
         tags: mutable facts; empty ones are left out. `git_commit` is also shown as the run's source version.
         dataset: name, manifest digest and place of the data, logged as the run's dataset input.
         run_id_file: read and written; lets a killed training go on in the same run.
@@ -218,8 +229,10 @@ def open_run(
     with answering(client.tracking_uri):
         run, known_params = _resumed(client, config, run_id_file)
         if run is None:
-            made = client.create_run(experiment_id(client, config, root, experiment), run_name=run_name)
-            run = Run(client, config, made.info)
+            place = experiment_id(client, config, root, experiment)
+            lineage = {"data": dataset[1], "code": str(tags.get("git_commit", ""))}
+            run_name = new_name(client, place, run_name, settings or {}, params, lineage)
+            run = Run(client, config, client.create_run(place, run_name=run_name).info)
     if run_id_file is not None:
         write_text(run_id_file, run.run_id)
     status = "FAILED"
@@ -227,6 +240,8 @@ def open_run(
         with _terminable():
             with answering(client.tracking_uri):
                 _describe(run, params, known_params, tags, dataset)
+                if settings is not None:
+                    client.log_text(run.run_id, yaml.safe_dump(settings, sort_keys=False), SETTINGS)
             run.watch_system()
             yield run
         status = "FINISHED"

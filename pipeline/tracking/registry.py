@@ -34,16 +34,27 @@ from contracts.errors import ConfigError, DataError
 from contracts.inputs import Given, InputName
 from pipeline.settings import discover
 from pipeline.settings.sections import TrackingConfig
+from pipeline.tracking.announce import announce
 from pipeline.tracking.champion import Candidate, Standing, judge, objection
-from pipeline.tracking.connection import answering, connect, find_run, first_use, longer_calls, process_wide, upload_s
+from pipeline.tracking.connection import (
+    answering,
+    connect,
+    find_run,
+    first_use,
+    longer_calls,
+    metric_name,
+    process_wide,
+    upload_s,
+)
 from pipeline.tracking.delivery import deliver_pending
 from pipeline.tracking.mlflow_run import experiment_id, fetch_signed
+from pipeline.tracking.naming import ALIAS
 from pipeline.tracking.probe import probe
 from pipeline.tracking.signing import Untrusted, sign
 from pipeline.training.checkpoints import file_sha256, load_best
 from pipeline.training.predictor import load_predictor
 
-ALIAS = "champion"
+MAX_VERSION_TAG = 100_000  # characters, MLflow's limit
 SERVED = Path(__file__).with_name("served_model.py")
 # What a machine that serves the model must have; all of it is pinned to the versions the model was measured with.
 SERVED_WITH = (
@@ -72,6 +83,7 @@ def register(
     root: Path,
     inputs: Mapping[str, Given],
     measure: Measure,
+    document: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Register the checkpoint as a version of `candidate.model`, check that it answers as before, decide on the alias.
 
@@ -82,6 +94,7 @@ def register(
     Args:
         inputs: what the registered model is asked with to check it, by name (`BaseTask.inputs`).
         measure: the candidate's metric of another checkpoint on the candidate's data; a DataError where it has none.
+        document: `metrics/<run>.json`, for the descriptions; None: what the candidate knows.
 
     Returns:
         JSON values: model, version, uri, decision ("champion" or "refused"), reason, champion_version,
@@ -93,7 +106,11 @@ def register(
     client = connect(config, root)
     deliver_pending(client, root)
     with process_wide(client.tracking_uri), answering(client.tracking_uri):
-        return _register(client, config, candidate, root, inputs, measure)
+        version, decided = _register(client, config, candidate, root, inputs, measure)
+        if decided or not version.description:
+            document = document or _measured(candidate)
+            announce(client, version, document, version.tags["decision"] == "champion", version.tags["reason"])
+        return _document(client, version)
 
 
 def _register(
@@ -103,7 +120,8 @@ def _register(
     root: Path,
     inputs: Mapping[str, Given],
     measure: Measure,
-) -> dict[str, Any]:
+) -> tuple[ModelVersion, bool]:
+    """The version, and whether it was decided on now."""
     if candidate.run_id and find_run(client, candidate.run_id) is None:
         candidate = dataclasses.replace(candidate, run_id="")  # trained elsewhere: this store cannot trace it
     facts = _facts(candidate)
@@ -111,7 +129,7 @@ def _register(
     if version is None:
         version = _add_version(client, candidate, facts, experiment_id(client, config, root, candidate.task))
     elif "decision" in version.tags and facts.items() <= version.tags.items():
-        return _document(client, version)
+        return version, False
     checked = version.tags.get("checked") == "yes"
     defect = "" if checked else _check(client, candidate, version, inputs)
     reigning = _champion(client, candidate.model)
@@ -122,7 +140,7 @@ def _register(
             standing = _standing(client, candidate, reigning, measure)
     with first_use(client.tracking_uri):
         _decide(client, candidate, version, {**facts, "checked": "no" if defect else "yes"}, defect, standing)
-    return _document(client, client.get_model_version(candidate.model, version.version))
+    return client.get_model_version(candidate.model, version.version), True
 
 
 def _facts(candidate: Candidate) -> dict[str, str]:
@@ -133,7 +151,7 @@ def _facts(candidate: Candidate) -> dict[str, str]:
         "manifest_digest": candidate.manifest_digest,
         "split_digest": candidate.split_digest,
         "git_commit": candidate.git_commit,
-        "git_changed": ", ".join(candidate.changed)[:1000] or "none",
+        "git_changed": ", ".join(candidate.changed)[:MAX_VERSION_TAG] or "none",
         "allow_dirty": str(candidate.allow_dirty),
         "constant": "none" if candidate.constant is None else repr(candidate.constant),
         "metric": candidate.metric,
@@ -170,7 +188,8 @@ def _add_version(client: MlflowClient, candidate: Candidate, facts: Mapping[str,
             client.log_model_artifacts(logged.model_id, str(folder))
     client.finalize_logged_model(logged.model_id, "READY")
     if candidate.run_id and candidate.value is not None and math.isfinite(candidate.value):
-        client.log_metric(candidate.run_id, f"eval/{candidate.metric}", candidate.value, model_id=logged.model_id)
+        name = metric_name(f"{candidate.split}/{candidate.metric}")
+        client.log_metric(candidate.run_id, name, candidate.value, step=candidate.step, model_id=logged.model_id)
     with first_use(client.tracking_uri):
         try:
             client.create_registered_model(candidate.model, description=f"{candidate.task} on {candidate.dataset}")
@@ -295,11 +314,18 @@ def _decide(
         "previous_champion": standing.version if standing else "none",
     }
     for key, value in tags.items():
-        client.set_model_version_tag(candidate.model, version.version, key, value)
+        client.set_model_version_tag(candidate.model, version.version, key, value[:MAX_VERSION_TAG])
     if verdict.accepted:
         client.set_registered_model_alias(candidate.model, ALIAS, version.version)
     elif standing is None and _champion(client, candidate.model) is not None:  # it reigned itself
         client.delete_registered_model_alias(candidate.model, ALIAS)
+
+
+def _measured(candidate: Candidate) -> dict[str, Any]:
+    """Of a metrics document, what a candidate knows."""
+    constant = {} if candidate.constant is None else {candidate.metric: candidate.constant}
+    names = ("metric", "value", "split", "dataset", "manifest_digest")
+    return {"constant": constant} | {name: getattr(candidate, name) for name in names}
 
 
 def _document(client: MlflowClient, version: ModelVersion) -> dict[str, Any]:

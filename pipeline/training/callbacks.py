@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.utilities.seed import isolate_rng
 
 from contracts.errors import ConfigError, TrainingError
 from contracts.records import DataSpec
 from lightning_modules.base.finite import check_state
 from lightning_modules.base.module import TaskModule
+from lightning_modules.base.task import Prediction, Truth
 from lightning_modules.ops.gather import broadcast_from_first
 from pipeline.training.checkpoints import BEST, publish_state, save_best, weights_digest
 from pipeline.training.events import EventLogger
@@ -24,6 +27,7 @@ from pipeline.training.reports import build_report
 from pipeline.training.state_copier import StateCopier
 from pipeline.training.stopping import Stopped, StopRequest, Wish
 
+PICTURES = "val pictures"  # MLflow sorts sections by name: after "val", where the metrics are
 _ACCUMULATED = "accumulate_grad_batches"  # a state's own key
 
 
@@ -213,17 +217,47 @@ class StateWriter(pl.Callback):
 
 
 class PictureWriter(pl.Callback):
-    """After each validation draws the same images with their predictions, so that runs compare by eye."""
+    """Draws the same images with their predictions before the first step and after each validation, so that runs
+    compare by eye. MLflow's pages open at step 0."""
 
     def __init__(self, events: EventLogger, count: int, run: Mapping[str, Any]):
         self.events, self.count, self.run = events, count, run
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The untrained model. What comes after is bit for bit as if nothing had been drawn."""
+        assert isinstance(pl_module, TaskModule)
+        if trainer.global_step or not trainer.is_global_zero or not self.count:
+            return  # a training that goes on has its pictures
+        with isolate_rng(), _as_in_validation(trainer, pl_module):
+            task, data = pl_module.task, trainer.datamodule  # type: ignore[attr-defined]
+            for key in sorted(data.eval_keys("val"))[: self.count]:  # as `items` has them later
+                record = data.record("val", key)
+                batch = task.collate([task.encode(record, None)]) | {"keys": [key]}
+                batch = trainer.strategy.batch_to_device(batch, pl_module.device)
+                self._draw(trainer, pl_module, key, task.predict(pl_module.model, batch), task.truths(record))
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TaskModule)
-        if not trainer.is_global_zero:
-            return
-        report = build_report(self.run, pl_module.task)
-        for key in list(pl_module.items)[: self.count]:
-            record = trainer.datamodule.record("val", key)  # type: ignore[attr-defined]
-            picture = report.picture(record, *pl_module.of_record(key))
-            self.events.image(f"val/{key}", picture, trainer.global_step)
+        if trainer.is_global_zero:
+            for key in list(pl_module.items)[: self.count]:
+                self._draw(trainer, pl_module, key, *pl_module.of_record(key))
+
+    def _draw(
+        self, trainer: pl.Trainer, module: TaskModule, key: str, predictions: list[Prediction], truths: list[Truth]
+    ) -> None:
+        record = trainer.datamodule.record("val", key)  # type: ignore[attr-defined]
+        picture = build_report(self.run, module.task).picture(record, predictions, truths)
+        self.events.image(f"{PICTURES}/{key}", picture, trainer.global_step)
+
+
+@contextmanager
+def _as_in_validation(trainer: pl.Trainer, module: TaskModule) -> Iterator[None]:
+    """Every part of the model is in evaluation mode, so that no running average moves, and is put back as it was."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad(), trainer.precision_plugin.val_step_context():
+            yield
+    finally:
+        for part, training in modes.items():
+            part.training = training

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AllowInfNan
 from typing_extensions import TypedDict
@@ -34,6 +34,7 @@ class Trained(TypedDict):
     manifest_digest: Sha256
     checkpoint_sha256: Sha256
     fingerprint: Sha256
+    training: NotRequired[dict[str, int]]  # `step` and `epochs` that it ended with
 
 
 class Measured(TypedDict):

@@ -68,14 +68,3 @@ def code_of_run(project: Project, run: Run) -> str:
     code = code_digest(project.root, {"task": {"name": run.task_name}, "model": {"name": run.model_name}})
     stages = own.digests(run.loader.stages, project.root)
     return digest_of({"code": code, "own": stages}) if stages else code
-
-
-def flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys, for MLflow's parameters."""
-    out: dict[str, Any] = {}
-    for key, value in document.items():
-        if isinstance(value, dict):
-            out |= flat(value, f"{prefix}{key}.")
-        else:
-            out[f"{prefix}{key}"] = value
-    return out

@@ -124,7 +124,7 @@ def test_a_server_that_hangs_costs_an_evaluation_nothing(
         assert not pending(project)
         client = connection.connect(QUIET, project.root)
         found = client.get_run(run_id)
-        assert found.data.metrics[f"eval/{measured['metric']}"] == pytest.approx(measured["value"])
+        assert found.data.metrics[f"val/{measured['metric']}"] == pytest.approx(measured["value"])
         names = {item.path for item in client.list_artifacts(run_id)}
         assert {"plots", "tables", "measured.json", "segmentation.jsonl"} <= names
         register(project, params, "segmentation")
@@ -313,7 +313,7 @@ def test_the_ui_warns_of_an_address_that_others_reach(
     monkeypatch.chdir(tiny_project.root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     served: list[str] = []
-    monkeypatch.setattr(ui, "serve", lambda uri, host, port: served.append(host))
+    monkeypatch.setattr(ui, "serve", lambda uri, host, port, told: served.append(host))
     for arguments in ([], ["--host", "0.0.0.0"]):
         assert sightline("ui", arguments) == 0
     assert served == ["127.0.0.1", "0.0.0.0"]

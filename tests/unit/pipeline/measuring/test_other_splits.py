@@ -241,7 +241,7 @@ def test_the_stage_reports_test_beside_val(
     assert (document["split"], document["value"]) == ("val", val.metrics["top1"])
     assert document["test"]["metrics"] == test.metrics and document["test"]["num_samples"] == 12
     assert document["test"]["measured"][0]["interval_95"] == list(test.intervals["top1"])
-    assert logged["eval/top1"] == val.metrics["top1"] and logged["test/top1"] == test.metrics["top1"]
+    assert logged["val/top1"] == val.metrics["top1"] and logged["test/top1"] == test.metrics["top1"]
     assert logged["test_low/top1"] == test.intervals["top1"][0] and "test_constant/top1" in logged
     said = capsys.readouterr().out
     assert "6 samples of val" in said and "12 samples of test" in said

@@ -34,7 +34,7 @@ UNKNOWN = Standing(version="3", value=None, unknown="its weights are gone")
         ({"constant": 0.5, "mode": "min"}, None, False, "of a predictor that ignores"),
         ({"constant": None}, None, True, "first version"),
         ({"changed": ("pipeline/a.py",)}, None, False, "in no commit (pipeline/a.py): commit it"),
-        ({"changed": tuple("abcd")}, None, False, "in no commit (a, b, c, ..)"),
+        ({"changed": tuple("abcd")}, None, False, "in no commit (a, b, c, d)"),
         ({"changed": ("pipeline/a.py",), "allow_dirty": True}, None, True, "first version"),
         ({}, dataclasses.replace(REIGNING, value=float("nan")), True, "better than nan"),
         ({"value": None}, None, False, "not finite"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from lightning_modules.base.task import Mean
 from pipeline.cluster.train import run_training
 from pipeline.settings.params import load_params
 from pipeline.settings.sections import ClusterConfig
+from pipeline.training.callbacks import PictureWriter
 from pipeline.training.checkpoints import BEST, load_best, newest_state
 from pipeline.training.fit import Placement, fit
 from pipeline.training.ledger import FOLDER as LEDGER
@@ -63,6 +65,41 @@ def test_killed_and_resumed_weights_are_bit_identical(tiny_project, tmp_path, un
     assert final_weights(tmp_path) == final_weights(unbroken)
     a, b = load_best(tmp_path / BEST)["info"], load_best(unbroken / BEST)["info"]
     assert a == b
+    untrained = [line for line in pictures(tmp_path) if line["step"] == 0]
+    assert len(untrained) == (4 if kill_at == 1 else 2), "drawn again only where it began again"
+
+
+def pictures(state: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (state / EVENTS).read_text().splitlines()]
+    return [line for line in lines if line["kind"] == "image"]
+
+
+def test_pictures_of_the_untrained_model_leave_the_training_as_it_is(tiny_project, tmp_path, unbroken, monkeypatch):
+    """`unbroken` has them: neither its norms nor the order of its random numbers have moved."""
+    from lightning_modules.tasks.segmentation import Task
+
+    fit(**arguments(tiny_project, tmp_path / "without", num_pictures=0))
+    assert not pictures(tmp_path / "without")
+    assert final_weights(tmp_path / "without") == final_weights(unbroken)
+    original = Task.predict
+
+    def drawing(self, model, batch):
+        torch.rand(3), np.random.rand(3)
+        return original(self, model, batch)
+
+    monkeypatch.setattr(Task, "predict", drawing)
+    seen = []
+    start = PictureWriter.on_train_start
+
+    def watched(self, trainer, module):
+        before = torch.get_rng_state(), np.random.get_state()[1].tolist(), [part.training for part in module.modules()]
+        start(self, trainer, module)
+        after = torch.get_rng_state(), np.random.get_state()[1].tolist(), [part.training for part in module.modules()]
+        seen.append(torch.equal(before[0], after[0]) and before[1:] == after[1:])
+
+    monkeypatch.setattr(PictureWriter, "on_train_start", watched)
+    fit(**arguments(tiny_project, tmp_path / "drawing", max_epochs=1))
+    assert seen == [True]
 
 
 def test_a_damaged_newest_state_is_passed_over(tiny_project, tmp_path, unbroken, capsys):
@@ -80,9 +117,10 @@ def test_events_have_losses_metrics_and_pictures(unbroken):
     lines = [json.loads(line) for line in (unbroken / EVENTS).read_text().splitlines()]
     names = {name for line in lines if line["kind"] == "metrics" for name in line["values"]}
     assert {"train/loss", "val/mean_iou"} <= names
-    pictures = [line for line in lines if line["kind"] == "image"]
-    assert len(pictures) == 2 * 2, "two images after each of two epochs"
-    assert all((unbroken / line["file"]).stat().st_size > 0 for line in pictures)
+    drawn = pictures(unbroken)
+    assert [line["step"] for line in drawn] == [0, 0, 5, 5, 10, 10], "two images before and after each of two epochs"
+    assert len({line["name"] for line in drawn}) == 2, "always the same"
+    assert all((unbroken / line["file"]).stat().st_size > 0 for line in drawn)
 
 
 def test_best_checkpoint_predicts_alone(unbroken, tiny_project):

@@ -28,7 +28,6 @@ from pipeline.system.disk import renewed, write_lines
 from pipeline.system.project import Project, heal, read_json, write_json
 from pipeline.training.history import Curve, curves
 from pipeline.training.run_files import BEST, EVENTS, RECORD
-from pipeline.training.runs import flat
 
 MAX_POINTS = 200  # of a learning curve
 _WEBP_QUALITY = 85
@@ -59,7 +58,7 @@ def keep(
         write_json(
             folder / RUN,
             {
-                "settings": flat(evaluation.run),
+                "settings": _flat(evaluation.run),
                 "cost": _cost(evaluation, artifacts / BEST, record),
                 "curves": {name: thinned(points) for name, points in found.items()},
                 "tables": [
@@ -100,3 +99,14 @@ def thinned(points: Curve) -> Curve:
     """At most `MAX_POINTS` of a curve, evenly spaced, with both ends; six digits are more than a page can show."""
     chosen = np.unique(np.linspace(0, len(points) - 1, min(len(points), MAX_POINTS)).round().astype(int))
     return [(points[i][0], float(f"{points[i][1]:.6g}")) for i in chosen]
+
+
+def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys."""
+    out: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, dict):
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out

@@ -65,10 +65,11 @@ def check(
     code: Annotated[Path | None, Option(metavar="FOLDER", help="for a digest of the code of every stage")] = None,
 ) -> None:
     """Tell every mistake in params.yaml at once, without running anything."""
+    from pipeline.ingest.folders import hints
     from pipeline.settings.check import run
     from pipeline.settings.outline import with_outlines
 
-    with_outlines(lambda: run(out, settings, code))
+    with_outlines(lambda: run(out, settings, code, hints=hints))
 
 
 @command("init")
@@ -81,9 +82,11 @@ def init(
     ] = None,
 ) -> None:
     """Write a project for data of your own, anywhere: it runs as it stands, by `sightline repro` in its folder."""
-    from pipeline.ingest.new_project import write_project
+    from pipeline.ingest.new_project import load_sources, write_project
+    from pipeline.settings.outline import with_outlines
 
-    write_project(folder, data, task, source)
+    load_sources(data)  # these do work here; tasks and models are only looked at
+    with_outlines(lambda: write_project(folder, data, task, source))
 
 
 @command("repro", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -92,12 +95,13 @@ def repro(context: typer.Context) -> None:
 
     Arguments are those of `dvc repro`, such as `register@my_run`.
     """
+    from pipeline.ingest.folders import hints
     from pipeline.settings.check import run
     from pipeline.settings.code import CODE, PACKAGES
     from pipeline.settings.outline import with_outlines
     from pipeline.tracking.lineage import VARIABLES, commit_of
 
-    with_outlines(lambda: run(None, None))
+    with_outlines(lambda: run(None, None, hints=hints))
     told = any(os.environ.get(name) for name in VARIABLES) or any(Path(package).is_dir() for package in PACKAGES)
     environment = {**os.environ, **({} if told else commit_of(CODE))}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])

@@ -6,6 +6,7 @@ The first stage of dvc.yaml, which all others depend on: a name that is a path o
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from contracts.errors import ConfigError
@@ -83,10 +84,13 @@ def write_code(params: Params, folder: Path) -> None:
                 write_json(new / stage / f"{name}.json", {"sha256": digest})
 
 
-def run(out: Path | None, settings: Path | None, code: Path | None = None) -> None:
+def run(
+    out: Path | None, settings: Path | None, code: Path | None = None, *, hints: Callable[[Params, Path], list[str]]
+) -> None:
     """The command: check, say so, and write what DVC's stage asks for.
 
     Args:
+        hints: what is worth knowing of the data although nothing is wrong in the file, such as folders not there yet.
         out: file to write when all is well.
         settings: folder below this one for the resolved settings of every run.
         code: folder below this one for digests of the code of every stage.
@@ -102,5 +106,11 @@ def run(out: Path | None, settings: Path | None, code: Path | None = None) -> No
         write_code(params, code)
     if out is not None:
         write_json(out, {"checked": True})  # always the same, so that no stage runs again because of it
+    if told := hints(params, Project.here().root):
+        from pipeline.system.progress import note  # draws bars, too, and takes a tenth of this command to import
+
+        for text in told:
+            note(text)
     counts = f"{len(params.document['datasets'])} data sets, {len(params.document['runs'])} runs"
-    print(f"params.yaml: {counts}, no mistakes", flush=True)
+    said = f", {len(told)} hint{'s' * (len(told) > 1)}" if told else ""
+    print(f"params.yaml: {counts}, no mistakes{said}", flush=True)

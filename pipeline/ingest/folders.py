@@ -19,7 +19,7 @@ from pipeline.settings.sections import DatasetConfig, ShardsConfig
 
 _MOST_S = 0.3  # for one data set
 _NUM_OPENED = 8
-_FAR_LARGER = 3  # times image_size, of a picture's longer side
+_FAR_LARGER = 3  # times image_size, of a picture's shorter side
 
 
 def hints(params: Params, root: Path) -> list[str]:
@@ -72,7 +72,12 @@ def _expected(tree: Tree, source: str, settings: Any, split: str) -> list[str]:
         return [joined(settings.folder, split)]
     if source == "yolo":
         return [settings.data]
-    keys = {"coco": ("instances", "captions"), "vqa": ("questions",), "labeled_text": ("files",), "frame_folders": ("lists",)}
+    keys = {
+        "coco": ("instances", "captions"),
+        "vqa": ("questions",),
+        "labeled_text": ("files",),
+        "frame_folders": ("lists",),
+    }
     templates = [getattr(settings, key) for key in keys.get(source, ())]
     paths = [template.replace("{split}", name) for template in templates if "{split}" in template for name in names]
     paths += [template for template in templates if template and "{split}" not in template and split == "train"]
@@ -108,9 +113,7 @@ def _is_whole(tree: Tree, source: str, layout: Layout) -> bool:
 
 
 def _proposed(layout: Layout) -> str:
-    return ", ".join(
-        f"{key}: {_flow(value)}" for key, value in {"sources": layout.sources, **layout.beside}.items()
-    )
+    return ", ".join(f"{key}: {_flow(value)}" for key, value in {"sources": layout.sources, **layout.beside}.items())
 
 
 def _flow(value: Any) -> str:
@@ -137,12 +140,11 @@ def _of_pictures(params: Params, dataset: str, tree: Tree) -> Iterator[str]:
     width, height = sorted(shapes, key=max)[len(shapes) // 2]
     short_side = params.section(ShardsConfig, "shards").short_side
     scale = min(1.0, short_side / min(width, height)) if short_side else 1.0
-    stored = round(max(width, height) * scale)
-    if stored > _FAR_LARGER * max(sizes):
+    if min(width, height) * scale > _FAR_LARGER * max(sizes):
         yield (
-            f"pictures are stored as {round(width * scale)} x {round(height * scale)} and learnt at image_size {max(sizes)}: small things vanish, and "
-            f"loading takes longer than it need; a larger task.image_size sees more, shards.short_side: "
-            f"{max(32, -(-5 * max(sizes) // 4))} stores less"
+            f"pictures are stored as {round(width * scale)} x {round(height * scale)} and learnt at image_size "
+            f"{max(sizes)}: small things vanish, and loading takes longer than it need; a larger task.image_size sees "
+            f"more, shards.short_side: {max(32, -(-5 * max(sizes) // 4))} stores less"
         )
 
 

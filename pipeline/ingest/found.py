@@ -9,8 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from contracts.errors import DataError, SightlineError
 from contracts.raw import Problem, RawRecord
+from contracts.records import IGNORE_INDEX
+from pipeline.ingest.door.masks import decode_ids
+from pipeline.ingest.door.rules import Refused
 from pipeline.ingest.layouts import LOOKED_FOR, Layout, layouts
 from pipeline.ingest.presets import Setting
 from pipeline.ingest.sources import OpenSource, joined_classes, joined_splits, read_joined
@@ -19,7 +24,9 @@ from pipeline.ingest.statistics import Statistics, look
 from pipeline.ingest.tree import Tree
 from pipeline.settings import discover
 from pipeline.settings.params import Params
+from pipeline.system.reading import read_bytes
 
+_NUM_MASKS, _MOST_CLASSES = 50, 64
 _LOOKED_AT = 200  # records of the training split that must show all that the task requires
 _HAS: dict[str, Callable[[RawRecord], bool]] = {
     "num_captions": lambda record: bool(record.captions),
@@ -125,19 +132,46 @@ def _lacking(opened: list[OpenSource], required: tuple[str, ...]) -> list[str]:
 
 
 def _measured(data: Path, layout: Layout, opened: list[OpenSource]) -> Found:
-    try:
-        num_classes = len(joined_classes(opened))
-    except (SightlineError, OSError):  # the shard stage will tell it, in full
-        num_classes = 0
-    statistics = look(read_joined(opened, "train"), num_classes)
     document = _document(data, layout)
     entry = document["datasets"]["data"]
+    try:
+        num_classes = len(joined_classes(opened))
+    except (SightlineError, OSError) as error:
+        values = _mask_values(opened)
+        if not values:
+            raise DataError(str(error), fix="the files can be read, but for this") from error
+        num_classes = len(values.keys() - {"background", "ignore"})
+        (name,) = layout.sources  # only one source has masks of values
+        said = "the masks hold these values, and no file names them: put your names in place of class_1, .."
+        entry["sources"] = Setting({name: {**layout.sources[name], "mask_values": values}}, said)
+    statistics = look(read_joined(opened, "train"), num_classes)
     if "split" in entry:
         # Of few records a larger share: a val split of one or two pictures says nothing.
         share = 0.1 if statistics.num_records >= 200 else 0.2
         said = f"{'a tenth' if share == 0.1 else 'a fifth'} of train, since there is no val split"
         entry["split"] = Setting({"val": share}, said)
     return Found(layout, document, statistics, _told(statistics))
+
+
+def _mask_values(opened: list[OpenSource]) -> dict[str, int]:
+    """Names for the values of VOC's label masks, which nothing names; empty where there is no such mask."""
+    if [source.name for source in opened] != ["voc"]:
+        return {}
+    records = (one for one in read_joined(opened, "train") if not isinstance(one, Problem))
+    found: set[int] = set()
+    for record in itertools.islice((one for one in records if one.semantic_mask is not None), _NUM_MASKS):
+        try:
+            found |= set(np.unique(decode_ids(read_bytes(record.semantic_mask))).tolist())
+        except (Refused, OSError):
+            continue  # the door says why
+    found -= {0}
+    if not 0 < len(found) <= _MOST_CLASSES:
+        return {}
+    if len(found) == 1:
+        return {"background": 0, "class_1": found.pop()}
+    ignored = {"ignore": IGNORE_INDEX} if IGNORE_INDEX in found else {}
+    names = {f"class_{value}": value for value in sorted(found - {IGNORE_INDEX})}
+    return {"background": 0, **names, **ignored}
 
 
 def _told(found: Statistics) -> list[str]:
@@ -148,7 +182,9 @@ def _told(found: Statistics) -> list[str]:
         lines[0] += f", {objects.per_image.median:.0f} objects a picture (at most {objects.most_per_image})"
     if found.pictures is not None:
         long, short = found.pictures.long_px, found.pictures.short_px
-        lines.append(f"pictures of {long.median:.0f} x {short.median:.0f} px in the middle, longer sides {long.low:.0f} to {long.high:.0f}")
+        lines.append(
+            f"pictures of {long.median:.0f} x {short.median:.0f} px, longer sides {long.low:.0f} to {long.high:.0f}"
+        )
     if found.missing:
         lines.append(f"{len(found.missing)} of the pictures looked for are not there, such as {found.missing[0]}")
     return lines
@@ -159,7 +195,8 @@ def _nothing(tree: Tree, task: str, source: str | None, required: tuple[str, ...
     if tried.lacking:
         told = "; ".join(f"as {name} it has no {' and no '.join(what)}" for name, what in tried.lacking.items())
         return DataError(
-            f"this data has not what {task} learns from", value=told, where=str(tree.root), allowed=f"data with {wanted}",
+            f"this data has not what {task} learns from", value=told, where=str(tree.root),
+            allowed=f"data with {wanted}",
             fix="choose the task that suits it, or write params.yaml by hand: docs/adding.md, your own files",
         )  # fmt: skip
     sources = [source] if source else discover.names("source")

@@ -105,7 +105,7 @@ def _coco(tree: Tree) -> Iterator[Layout]:
 
 
 def _images_of(tree: Tree, template: str, names: dict[str, str], contents: dict[str, bytes]) -> str | None:
-    """The folder of a COCO file's images, as a template: one that holds the first image that each split's file names."""
+    """The folder of a COCO file's images, as a template: it holds the first image that each split's file names."""
     wanted: dict[str, str] = {}
     for split in ("train", "val", ""):
         if split not in names:

@@ -15,7 +15,7 @@ from contracts.errors import ConfigError, DataError
 from pipeline.ingest.found import Found, find
 from pipeline.ingest.layouts import worth_trying
 from pipeline.ingest.params_text import params_text, plain
-from pipeline.ingest.presets import CPU, GPU, Machine, presets
+from pipeline.ingest.presets import CPU, GPU, presets
 from pipeline.ingest.tree import Tree
 from pipeline.settings import discover
 from pipeline.settings.check import check

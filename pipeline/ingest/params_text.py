@@ -17,11 +17,10 @@ _QUARANTINED = "largest share of records that may be unusable; they are listed i
 def params_text(document: Mapping[str, Any]) -> str:
     """Text of `document`, in which values may be `Setting`s."""
     dataset = document["datasets"]["data"]
-    beside = {key: value for key, value in dataset.items() if key not in ("origin", "input", "sources")}
+    beside = {key: value for key, value in dataset.items() if key not in ("origin", "input")}
     name, run = next(iter(document["runs"].items()))
     return _PARAMS.format(
         input=_flow({"input": dataset["input"]})[1:-1],
-        sources=_flow(dataset["sources"]),
         beside=_lines({**beside, "max_quarantined": Setting(0.01, _QUARANTINED)}, 4),
         shards=_lines(document["shards"], 2),
         train=_lines(document["train"], 2),
@@ -65,7 +64,6 @@ datasets:
   data:
     origin: local
     {input}
-    sources: {sources}
 {beside}
 
 shards:

@@ -126,7 +126,7 @@ def validate_every(case: Case) -> Setting | None:
 
 def learning_rate(case: Case) -> Setting | None:
     pretrained = bool(case.of("model.pretrained", False))
-    rate = (5e-4 if pretrained else 2e-3) * math.sqrt(min(1.0, case.batch / 16))
+    rate = (5e-4 if pretrained else 2e-3) * math.sqrt(min(1.0, case.batch / 8))
     rounded = float(f"{rate:.1g}")
     return Setting(
         {"lr": rounded}, f"of AdamW, {'pretrained' if pretrained else 'from scratch'}, at {case.batch} a step"

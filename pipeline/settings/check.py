@@ -12,13 +12,15 @@ from pathlib import Path
 from contracts.errors import ConfigError
 from pipeline.settings import own
 from pipeline.settings.code import STAGES, code_digest
-from pipeline.settings.params import Params, Run, read_params
+from pipeline.settings.params import Params, read_params
 from pipeline.settings.parse import Problems, indented, nearest, parse, raise_if
 from pipeline.settings.sections import ClusterConfig, LoaderConfig, RegistryConfig, ShardsConfig, TrackingConfig
 from pipeline.settings.train_config import TrainConfig
 from pipeline.settings.uris import check_tracking_uri
 from pipeline.system.disk import renewed
 from pipeline.system.project import Project, write_json
+
+_TOGETHER = ("train: ", "loader: ")
 
 
 def check(params: Params) -> None:
@@ -27,15 +29,15 @@ def check(params: Params) -> None:
     document = params.document
     for name in document["datasets"]:
         params.read_dataset(name, found)
+    shared = _shared_mistakes(params)
+    found += [one for one in shared if not one.startswith(_TOGETHER) or not document["runs"]]
     for name in document["runs"]:
-        run = params.read_run(name, found)
-        if run is not None:
-            _check_own(run, found)
-    for shared, section in ((TrainConfig, "train"), (LoaderConfig, "loader")):  # what every run lays something over
         mistakes: Problems = []
-        parse(shared, document.get(section), section, mistakes)
-        # Whether its values go together is each run's matter.
-        found += [one for one in mistakes if not one.startswith(f"{section}: ") and one not in found]
+        run = params.read_run(name, mistakes)
+        if run is not None:
+            _check_own(run.loader, f"runs.{name}.loader", mistakes)
+        # What a run has from the shared section is told there, once for all runs that have it.
+        found += [rest if (rest := one.removeprefix(f"runs.{name}.")) in shared else one for one in mistakes]
     for cls, key in ((ShardsConfig, "shards"), (ClusterConfig, "cluster"), (TrackingConfig, "tracking")):
         parse(cls, document.get(key), key, found)
     registry = parse(RegistryConfig, document.get("registry"), "registry", found)
@@ -55,11 +57,22 @@ def check(params: Params) -> None:
     raise_if([*params.mistakes, *(one for one in found if one.partition(": ")[0] not in told)], params.file)
 
 
-def _check_own(run: Run, problems: Problems) -> None:
+def _shared_mistakes(params: Params) -> Problems:
+    """Of the sections that every run lays its own over. Whether values go together (`_TOGETHER`) is each run's matter:
+    one may give another value beside it."""
+    mistakes: Problems = []
+    parse(TrainConfig, params.document.get("train"), "train", mistakes)
+    loader = parse(LoaderConfig, params.document.get("loader"), "loader", mistakes)
+    if loader is not None:
+        _check_own(loader, "loader", mistakes)
+    return mistakes
+
+
+def _check_own(loader: LoaderConfig, where: str, problems: Problems) -> None:
     try:
-        own.check(run.loader.stages, Project.here().root)
+        own.check(loader.stages, Project.here().root)
     except ConfigError as error:
-        problems.append(f"runs.{run.name}.loader.stages: {indented(error)}")
+        problems.append(f"{where}.stages: {indented(error)}")
 
 
 def write_settings(params: Params, folder: Path) -> None:

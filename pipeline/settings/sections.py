@@ -12,11 +12,25 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from contracts.errors import ConfigError
-from contracts.ranges import AMOUNT, COUNT, POSITIVE, SEED, SHARE, Range, RangeError, check_ranges
+from contracts.ranges import SEED, SHARE, Range, RangeError, check_ranges
 from pipeline.settings import discover
 from pipeline.settings.archives import DownloadConfig
 from pipeline.settings.own import OwnStages
 from pipeline.settings.uris import check_tracking_uri
+
+MOST = 10**9  # of what is counted: larger numbers are slips, and some are none to C
+MOST_PX = 30_000
+MOST_PROCESSES = 10_000
+MOST_S = 10**7  # four months: what waits longer waits for ever, and clocks overflow
+PROCESSES = Range(1, MOST_PROCESSES)
+
+
+def check_folder_url(key: str, url: str | None) -> None:
+    """Raise ConfigError unless `url` is None or names a folder of an object store or a local one."""
+    if url is not None and not re.fullmatch(r"file:///.+|(?!file:)\w+://[^/@?]+(/[^?]*)?", url):
+        raise ConfigError(
+            f"{key} must be the url of a folder", value=url, allowed="s3://bucket/prefix, file:///folder, or null"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +101,13 @@ class DatasetConfig:
             raise ConfigError("sources is empty", allowed=", ".join(discover.names("source")))
         if not self.input.strip():
             raise ConfigError("input is empty", allowed="what the data depends on: a file or folder")
-        check_ranges(self, max_quarantined=SHARE, max_shared=AMOUNT)
+        check_ranges(self, max_quarantined=SHARE, max_shared=Range(0, MOST))
+        for split, names in self.splits.items():
+            if not names or not all(name.strip() for name in ((names,) if isinstance(names, str) else names)):
+                raise ConfigError(
+                    f"splits.{split} names nothing", value=names, allowed="how the files call it, such as valid",
+                    fix="take it out where the files call it so, or have no such split",
+                )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,17 +130,12 @@ class ShardsConfig:
     def __post_init__(self) -> None:
         check_ranges(
             self,
-            samples=COUNT,
-            short_side=Range(32),
+            samples=Range(1, MOST),
+            short_side=Range(32, MOST_PX),
             quality=Range(1, 100),
             max_megapixels=Range(0, 178, open_low=True),  # 178 is Pillow's own limit
         )
-        if self.store is not None and not re.fullmatch(r"file:///.+|(?!file:)\w+://[^/@?]+(/[^?]*)?", self.store):
-            raise ConfigError(
-                "store must be the url of a folder",
-                value=self.store,
-                allowed="s3://bucket/prefix, file:///folder, or null",
-            )
+        check_folder_url("store", self.store)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +154,13 @@ class LoaderConfig:
     stages: OwnStages = field(default_factory=OwnStages)
 
     def __post_init__(self) -> None:
-        check_ranges(self, num_workers=AMOUNT, prefetch=COUNT, window=COUNT, cache_gib=POSITIVE)
+        check_ranges(
+            self,
+            num_workers=Range(0, MOST_PROCESSES),
+            prefetch=Range(1, MOST_PROCESSES),
+            window=Range(1, MOST),
+            cache_gib=Range(0, MOST, open_low=True),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +171,7 @@ class WorkerRange:
     max: int
 
     def __post_init__(self) -> None:
-        check_ranges(self, min=COUNT, max=COUNT)
+        check_ranges(self, min=PROCESSES, max=PROCESSES)
         if self.min > self.max:
             raise ConfigError("not a range of workers", value=(self.min, self.max), allowed="1 <= min <= max")
 
@@ -189,13 +210,16 @@ class ClusterConfig:
         is_number = self.num_workers != "auto" and not isinstance(self.num_workers, WorkerRange)
         check_ranges(
             self,
-            **({"num_workers": COUNT} if is_number else {}),
-            wait_s=AMOUNT,
-            resize_every_s=POSITIVE,
-            cpus_per_worker=COUNT,
-            max_failures=AMOUNT,
-            collective_timeout_s=COUNT,
+            **({"num_workers": PROCESSES} if is_number else {}),
+            wait_s=Range(0, MOST_S),
+            resize_every_s=Range(0, MOST_S, open_low=True),
+            cpus_per_worker=PROCESSES,
+            max_failures=Range(0, MOST),
+            collective_timeout_s=Range(1, MOST_S),
         )
+        check_folder_url("state_store", self.state_store)
+        if self.address is not None and not self.address.strip():
+            raise ConfigError("address is empty", value=self.address, allowed="HOST:6379, ray://HOST:10001, or null")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +244,16 @@ class TrackingConfig:
     patience_s: float = 300.0
 
     def __post_init__(self) -> None:
-        check_ranges(self, system_metrics_every_s=POSITIVE, flush_s=POSITIVE, patience_s=AMOUNT)
+        check_ranges(
+            self,
+            system_metrics_every_s=Range(0, MOST_S, open_low=True),
+            flush_s=Range(0, MOST_S, open_low=True),
+            patience_s=Range(0, MOST_S),
+        )
+        if self.artifacts is not None and not self.artifacts.strip():
+            raise ConfigError(
+                "artifacts is empty", value=self.artifacts, allowed="a folder, s3://bucket/prefix, or null"
+            )
         if self.uri is not None:
             check_tracking_uri(self.uri, where="tracking.uri")
 

@@ -7,9 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from contracts.errors import ConfigError
-from contracts.ranges import AMOUNT, COUNT, POSITIVE, SEED, Range, check_ranges
+from contracts.ranges import POSITIVE, SEED, Range, check_ranges
 from lightning_modules.base.optimizer import OptimizerConfig, Phase, laid_over
 from pipeline.settings.parse import merged
+from pipeline.settings.sections import MOST, MOST_S
+
+MANY = Range(1, MOST)
+
+
+def check_parts(key: str, names: tuple[str, ...]) -> None:
+    """Raise ConfigError for names of a model's parts that are empty or stand twice."""
+    if len(set(names)) != len(names) or not all(name.strip() for name in names):
+        raise ConfigError(
+            f"{key} has an empty name or one twice", value=names, where=key, allowed="parts such as backbone, each once"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +30,10 @@ class InitConfig:
 
     run: str
     part: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.part is not None:
+            check_parts("part", (self.part,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +46,8 @@ class StageConfig:
     optimizer: OptimizerConfig | None = None
 
     def __post_init__(self) -> None:
-        check_ranges(self, epochs=COUNT)
+        check_ranges(self, epochs=MANY)
+        check_parts("freeze", self.freeze)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,20 +93,21 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_ranges(
             self,
-            max_epochs=COUNT,
-            batch_size=COUNT,
-            eval_batch_size=COUNT,
-            micro_batch_size=COUNT,
+            max_epochs=MANY,
+            batch_size=MANY,
+            eval_batch_size=MANY,
+            micro_batch_size=MANY,
             gradient_clip_norm=POSITIVE,
             ema_decay=Range(0, 1, open_low=True, open_high=True),
-            early_stopping_patience=COUNT,
-            validate_every_epochs=COUNT,
-            checkpoint_every_s=POSITIVE,
-            checkpoint_every_steps=COUNT,
-            log_every_steps=COUNT,
-            num_pictures=AMOUNT,
+            early_stopping_patience=MANY,
+            validate_every_epochs=MANY,
+            checkpoint_every_s=Range(0, MOST_S, open_low=True),
+            checkpoint_every_steps=MANY,
+            log_every_steps=MANY,
+            num_pictures=Range(0, MOST),
             seed=SEED,
         )
+        check_parts("freeze", self.freeze)
         if self.validate_every_epochs > self.num_epochs:
             raise ConfigError(
                 "no epoch would be validated", value=self.validate_every_epochs, where="validate_every_epochs"

@@ -6,6 +6,7 @@ picture, since that is what a picture is scaled by.
 
 from __future__ import annotations
 
+import io
 import os
 import random
 from collections import Counter, defaultdict
@@ -20,6 +21,7 @@ from contracts.raw import Problem, RawObject, RawRecord
 
 MOST_RECORDS = 20_000  # read at most; of more, the number is not known
 _NUM_OPENED = 200  # pictures whose headers are read, drawn among all that were read
+_HEADER_BYTES = 1 << 18  # cameras write a small picture and a color profile before the size
 _RARE = 5  # a class with fewer objects says nothing of its size
 
 
@@ -132,15 +134,15 @@ class Look:
             if path is None:
                 continue
             try:
+                if record.image_part is not None and record.image_part.is_base64:
+                    continue
                 with open(path, "rb") as file:
-                    size = os.fstat(file.fileno()).st_size
-                    if record.image_part is not None:
-                        if record.image_part.is_base64:
-                            continue
-                        file.seek(record.image_part.offset)
-                        size = record.image_part.size
-                    with Image.open(file) as image:
-                        found[record.key] = (*image.size, size)
+                    part = record.image_part
+                    file.seek(part.offset if part else 0)
+                    size = part.size if part else os.fstat(file.fileno()).st_size
+                    head = io.BytesIO(file.read(min(size, _HEADER_BYTES)))  # Pillow goes back to a file's own start
+                with Image.open(head) as image:
+                    found[record.key] = (*image.size, size)
             except FileNotFoundError:
                 missing.append(str(path))
             except (OSError, ValueError, SyntaxError):  # unusable: the door will say so

@@ -12,17 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from contracts.errors import ConfigError
-from contracts.ranges import SEED, SHARE, Range, RangeError, check_ranges
+from contracts.ranges import AMOUNT, COUNT, POSITIVE, SEED, SHARE, Range, RangeError, check_ranges
 from pipeline.settings import discover
 from pipeline.settings.archives import DownloadConfig
 from pipeline.settings.own import OwnStages
 from pipeline.settings.uris import check_tracking_uri
-
-MOST = 10**9  # of what is counted: larger numbers are slips, and some are none to C
-MOST_PX = 30_000
-MOST_PROCESSES = 10_000
-MOST_S = 10**7  # four months: what waits longer waits for ever, and clocks overflow
-PROCESSES = Range(1, MOST_PROCESSES)
 
 
 def check_folder_url(key: str, url: str | None) -> None:
@@ -101,7 +95,7 @@ class DatasetConfig:
             raise ConfigError("sources is empty", allowed=", ".join(discover.names("source")))
         if not self.input.strip():
             raise ConfigError("input is empty", allowed="what the data depends on: a file or folder")
-        check_ranges(self, max_quarantined=SHARE, max_shared=Range(0, MOST))
+        check_ranges(self, max_quarantined=SHARE, max_shared=AMOUNT)
         for split, names in self.splits.items():
             if not names or not all(name.strip() for name in ((names,) if isinstance(names, str) else names)):
                 raise ConfigError(
@@ -130,8 +124,8 @@ class ShardsConfig:
     def __post_init__(self) -> None:
         check_ranges(
             self,
-            samples=Range(1, MOST),
-            short_side=Range(32, MOST_PX),
+            samples=COUNT,
+            short_side=Range(32),
             quality=Range(1, 100),
             max_megapixels=Range(0, 178, open_low=True),  # 178 is Pillow's own limit
         )
@@ -154,13 +148,7 @@ class LoaderConfig:
     stages: OwnStages = field(default_factory=OwnStages)
 
     def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            num_workers=Range(0, MOST_PROCESSES),
-            prefetch=Range(1, MOST_PROCESSES),
-            window=Range(1, MOST),
-            cache_gib=Range(0, MOST, open_low=True),
-        )
+        check_ranges(self, num_workers=AMOUNT, prefetch=COUNT, window=COUNT, cache_gib=POSITIVE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +159,7 @@ class WorkerRange:
     max: int
 
     def __post_init__(self) -> None:
-        check_ranges(self, min=PROCESSES, max=PROCESSES)
+        check_ranges(self, min=COUNT, max=COUNT)
         if self.min > self.max:
             raise ConfigError("not a range of workers", value=(self.min, self.max), allowed="1 <= min <= max")
 
@@ -210,12 +198,12 @@ class ClusterConfig:
         is_number = self.num_workers != "auto" and not isinstance(self.num_workers, WorkerRange)
         check_ranges(
             self,
-            **({"num_workers": PROCESSES} if is_number else {}),
-            wait_s=Range(0, MOST_S),
-            resize_every_s=Range(0, MOST_S, open_low=True),
-            cpus_per_worker=PROCESSES,
-            max_failures=Range(0, MOST),
-            collective_timeout_s=Range(1, MOST_S),
+            **({"num_workers": COUNT} if is_number else {}),
+            wait_s=AMOUNT,
+            resize_every_s=POSITIVE,
+            cpus_per_worker=COUNT,
+            max_failures=AMOUNT,
+            collective_timeout_s=COUNT,
         )
         check_folder_url("state_store", self.state_store)
         if self.address is not None and not self.address.strip():
@@ -244,12 +232,7 @@ class TrackingConfig:
     patience_s: float = 300.0
 
     def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            system_metrics_every_s=Range(0, MOST_S, open_low=True),
-            flush_s=Range(0, MOST_S, open_low=True),
-            patience_s=Range(0, MOST_S),
-        )
+        check_ranges(self, system_metrics_every_s=POSITIVE, flush_s=POSITIVE, patience_s=AMOUNT)
         if self.artifacts is not None and not self.artifacts.strip():
             raise ConfigError(
                 "artifacts is empty", value=self.artifacts, allowed="a folder, s3://bucket/prefix, or null"

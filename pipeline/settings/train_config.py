@@ -7,12 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from contracts.errors import ConfigError
-from contracts.ranges import POSITIVE, SEED, Range, check_ranges
+from contracts.ranges import AMOUNT, COUNT, POSITIVE, SEED, Range, check_ranges
 from lightning_modules.base.optimizer import OptimizerConfig, Phase, laid_over
 from pipeline.settings.parse import merged
-from pipeline.settings.sections import MOST, MOST_S
-
-MANY = Range(1, MOST)
 
 
 def check_parts(key: str, names: tuple[str, ...]) -> None:
@@ -46,7 +43,7 @@ class StageConfig:
     optimizer: OptimizerConfig | None = None
 
     def __post_init__(self) -> None:
-        check_ranges(self, epochs=MANY)
+        check_ranges(self, epochs=COUNT)
         check_parts("freeze", self.freeze)
 
 
@@ -93,18 +90,18 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_ranges(
             self,
-            max_epochs=MANY,
-            batch_size=MANY,
-            eval_batch_size=MANY,
-            micro_batch_size=MANY,
+            max_epochs=COUNT,
+            batch_size=COUNT,
+            eval_batch_size=COUNT,
+            micro_batch_size=COUNT,
             gradient_clip_norm=POSITIVE,
             ema_decay=Range(0, 1, open_low=True, open_high=True),
-            early_stopping_patience=MANY,
-            validate_every_epochs=MANY,
-            checkpoint_every_s=Range(0, MOST_S, open_low=True),
-            checkpoint_every_steps=MANY,
-            log_every_steps=MANY,
-            num_pictures=Range(0, MOST),
+            early_stopping_patience=COUNT,
+            validate_every_epochs=COUNT,
+            checkpoint_every_s=POSITIVE,
+            checkpoint_every_steps=COUNT,
+            log_every_steps=COUNT,
+            num_pictures=AMOUNT,
             seed=SEED,
         )
         check_parts("freeze", self.freeze)

@@ -7,7 +7,6 @@ picture, since that is what a picture is scaled by.
 from __future__ import annotations
 
 import io
-import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -134,15 +133,15 @@ class Look:
             if path is None:
                 continue
             try:
-                if record.image_part is not None and record.image_part.is_base64:
-                    continue
-                with open(path, "rb") as file:
-                    part = record.image_part
-                    file.seek(part.offset if part else 0)
-                    size = part.size if part else os.fstat(file.fileno()).st_size
-                    head = io.BytesIO(file.read(min(size, _HEADER_BYTES)))  # Pillow goes back to a file's own start
-                with Image.open(head) as image:
-                    found[record.key] = (*image.size, size)
+                if (part := record.image_part) is None:
+                    with Image.open(path) as image:
+                        found[record.key] = (*image.size, path.stat().st_size)
+                elif not part.is_base64:
+                    with open(path, "rb") as file:
+                        file.seek(part.offset)
+                        head = file.read(min(part.size, _HEADER_BYTES))
+                    with Image.open(io.BytesIO(head)) as image:  # of a file that is open it would read the start
+                        found[record.key] = (*image.size, part.size)
             except FileNotFoundError:
                 missing.append(str(path))
             except (OSError, ValueError, SyntaxError):  # unusable: the door will say so

@@ -62,7 +62,7 @@ def write_project(folder: Path, data: Path, task: str, source: str | None) -> No
         (new / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
         (new / ".dvcignore").write_text("state\nmlartifacts\n")
         (new / ".gitignore").write_text("".join(f"/{name}\n" for name in _IGNORED))
-        (new / "README.md").write_text(_README.format(task=task, run=_run_name(document)))
+        (new / "README.md").write_text(_readme(task, document))
     check(read_params(folder))
     print(f"{folder}: a project for {task} on {data}, read as {', '.join(found.layout.sources)}")
     for line in found.told:
@@ -124,6 +124,12 @@ def _weights(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     return tuple(sorted({path.name.partition("-")[0] for path in folder.glob("*-*.pth")}))
 
 
+def _readme(task: str, document: dict[str, Any]) -> str:
+    names = discover.load("task", task, where="--task").Task.inputs
+    inputs = " ".join("photo.jpg" if name == "image" else f'--{name} "..."' for name in names)
+    return _README.format(task=task, run=_run_name(document), inputs=inputs)
+
+
 def _run_name(document: dict[str, Any]) -> str:
     return next(iter(document["runs"]))
 
@@ -163,10 +169,10 @@ _README = """\
 
 Made by `sightline init`. In this folder:
 
-    sightline check                    # every mistake in params.yaml
-    sightline repro                    # shards, training, evaluation, registration: what changed
-    sightline ui                       # curves and pictures
-    sightline predict {run} photo.jpg
+    sightline check    # every mistake in params.yaml
+    sightline repro    # shards, training, evaluation, registration: what changed
+    sightline ui       # curves, and what the model says of some of the data
+    sightline predict {run} {inputs}
 
 `params.yaml` holds the settings; `data/`, `artifacts/`, `plots/` and `registry/` are written by the stages, `metrics/`
 is for git.

@@ -86,10 +86,10 @@ def test_every_task_gets_a_project_from_data_that_suits_it(init, tmp_path, task,
         (tmp_path / f"{split}.txt").write_text("__label__sky the clouds are in the\n__label__sea ships are on the\n")
     data = {"classification": flags_project.root / "flags", "captioning": "data/raw/coco", "instances": "data/raw/coco"}
     data["text_classification"] = tmp_path
-    if task in ("vqa",):
-        assert init("data/raw/coco", task, "--source", "vqa") == 0
-    else:
-        assert init(data.get(task, "data/raw/voc"), task) == 0
+    data["vqa"] = "data/raw/coco"
+    assert init(str(data.get(task, "data/raw/voc")), task) == 0
+    asked = {"text_classification": '--text "..."', "vqa": 'photo.jpg --question "..."'}.get(task, "photo.jpg")
+    assert f" {asked}\n" in (tmp_path / "new/README.md").read_text()
     params = yaml.safe_load((tmp_path / "new/params.yaml").read_text())
     assert [run["task"]["name"] for run in params["runs"].values()] == [task]
 

@@ -178,12 +178,12 @@ def norm(case: Case) -> Setting | None:
 # texts
 
 
-def longest(kind: str, most: int) -> Rule:
+def longest(kind: str, least: int, most: int) -> Rule:
     def rule(case: Case) -> Setting | None:
         spread = case.found.words.get(kind)
         if spread is None:
             return None
-        number = min(most, up(spread.high * 1.1 + 1, 4))
+        number = min(most, max(least, up(spread.high * 1.1 + 1, 4)))
         return Setting(number, f"words: 95 of 100 {kind} have at most {spread.high:.0f}")
 
     return rule

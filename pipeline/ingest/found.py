@@ -220,6 +220,7 @@ def _contents(tree: Tree) -> list[str]:
     for path in itertools.islice((one for one in tree.root.rglob("*") if one.is_file()), 20_000):
         suffix = path.suffix.lower() or "no ending"
         counts[suffix] += 1
-        examples.setdefault(suffix, path.relative_to(tree.root).as_posix())
+        name = path.relative_to(tree.root).as_posix()
+        examples[suffix] = min(name, examples.get(suffix, name))
     lines = [f"{number} files with {suffix}, such as {examples[suffix]}" for suffix, number in counts.most_common(8)]
     return lines or ["nothing"]

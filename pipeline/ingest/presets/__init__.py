@@ -26,7 +26,6 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("task.min_word_count", rules.rare("questions")),
     ("task.min_token_count", rules.rare("texts")),
     ("task.num_answers", rules.num_answers),
-    ("task.augment", rules.augment),
     # the model
     ("model.backbone", rules.backbone),
     ("model.pretrained", rules.pretrained),
@@ -46,6 +45,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("train.max_epochs", rules.max_epochs),
     ("train.validate_every_epochs", rules.validate_every),
     ("train.optimizer", rules.learning_rate),
+    ("task.augment", rules.augment),
     # storage
     ("shards.samples", rules.samples),
     ("shards.short_side", rules.short_side),

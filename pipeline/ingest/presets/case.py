@@ -30,7 +30,7 @@ class Machine:
     most_batch: int
 
 
-CPU = Machine(name="a CPU", most_px=320, usual_px=128, mask_px=192, work=5_500, most_batch=16)
+CPU = Machine(name="a CPU", most_px=320, usual_px=128, mask_px=192, work=4_700, most_batch=16)
 GPU = Machine(name="a GPU", most_px=800, usual_px=224, mask_px=448, work=600_000, most_batch=64)
 
 

@@ -12,6 +12,7 @@ _STEPS = 24  # of an epoch, at least: steps teach, not the pictures in one
 _EPOCHS = 3, 60  # at least and at most
 _VALIDATIONS = 8
 _FEW = 100
+_OFTEN = 25
 # What a picture costs to learn, of what it costs a detector; where it is not said, a quarter.
 _COSTS = {"detection": 1.0, "instances": 1.5, "segmentation": 0.4}
 _COST_OF_A_TEXT = 0.02
@@ -137,18 +138,19 @@ def learning_rate(case: Case) -> Setting | None:
 
 
 def augment(case: Case) -> Setting | None:
+    """By how often each picture is seen: much that is drawn must be seen often to be of use."""
     if not case.sees:
         return None
-    few = case.found.num_records < 2_000
-    common = {"scale": 0.2, "shift": 0.1, "brightness_contrast": 0.2} if few else {"scale": 0.1, "shift": 0.05}
-    if case.task in ("detection", "instances", "segmentation", "classification"):
-        values = {"horizontal_flip": 0.5, **common}
+    epochs = int(case.of("train.max_epochs", 10))
+    is_often = epochs >= _OFTEN
+    values = {"scale": 0.2, "shift": 0.1, "brightness_contrast": 0.2} if is_often else {"scale": 0.1, "shift": 0.05}
+    if case.task in ("captioning", "vqa"):
+        values["rotate"] = 5.0  # texts speak of left and right, and of colors: `mirror` flips both
     else:
-        values = {**common, "rotate": 5.0}  # texts speak of left and right: `mirror` flips both
-    if few and case.task not in ("captioning", "vqa"):
-        values["saturation"] = 0.2
-    said = "few pictures: much is drawn" if few else "many pictures: little is drawn"
-    return Setting(values, f"{said}; vertical_flip: 0.5 as well where up and down are alike, 0 for letters")
+        values = {"horizontal_flip": 0.5, **values, **({"saturation": 0.2} if is_often else {})}
+    said = f"seen {epochs} times each: {'much' if is_often else 'little'} is drawn"
+    flips = "for letters horizontal_flip: 0, where up is like down vertical_flip: 0.5"
+    return Setting(values, f"{said}; {flips}" if "horizontal_flip" in values else said)
 
 
 # the network

@@ -159,9 +159,10 @@ def _mask_values(opened: list[OpenSource]) -> dict[str, int]:
         return {}
     records = (one for one in read_joined(opened, "train") if not isinstance(one, Problem))
     found: set[int] = set()
-    for record in itertools.islice((one for one in records if one.semantic_mask is not None), _NUM_MASKS):
+    masks = (one.semantic_mask for one in records if one.semantic_mask is not None)
+    for mask in itertools.islice(masks, _NUM_MASKS):
         try:
-            found |= set(np.unique(decode_ids(read_bytes(record.semantic_mask))).tolist())
+            found |= set(np.unique(decode_ids(read_bytes(mask))).tolist())
         except (Refused, OSError):
             continue  # the door says why
     found -= {0}

@@ -180,9 +180,16 @@ def _image_folder(tree: Tree) -> Iterator[Layout]:
         if "train" in found and _has_classes(tree, joined(name, found["train"])):
             section = {split: joined(name, one) for split, one in found.items() if joined(name, one) != split}
             yield Layout({"image_folder": section}, {} if "val" in found else _DRAWN)
-    for name in tree.folders:
-        if _has_classes(tree, name):
-            yield Layout({"image_folder": {"train": name}}, _DRAWN)
+    for name in dict.fromkeys(_level(tree, name) for name in tree.folders if _has_classes(tree, name)):
+        yield Layout({"image_folder": {"train": name}}, _DRAWN)
+
+
+def _level(tree: Tree, name: str) -> str:
+    """The folder whose folders are the classes: the one above where several beside this one look alike (`cat/2020`,
+    `cat/2021`, `dog/2020`, ..)."""
+    above = posixpath.dirname(name) or "."
+    alike = [one for one in tree.folders[above].folders if _has_classes(tree, joined(above, one))]
+    return above if name != "." and len(alike) > 1 and not any(map(_TOKEN.search, alike)) else name
 
 
 def _has_classes(tree: Tree, name: str) -> bool:

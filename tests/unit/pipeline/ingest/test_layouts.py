@@ -84,6 +84,10 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, Any], dict[str, Any]]] = {
         {"folders": ["."], "images": "all", "annotations": "all"}, DRAWN,
     ),
     "class folders": ("image_folder", {"photos/cat/a.jpg": "", "photos/dog/a.jpg": ""}, {"train": "photos"}, DRAWN),
+    "folders in class folders": (
+        "image_folder", {f"photos/{kind}/{year}/a.jpg": "" for kind in ("cat", "dog") for year in (2020, 2021)},
+        {"train": "photos"}, DRAWN,
+    ),
     "split class folders": (
         "image_folder",
         {f"d/{split}/{name}/a.jpg": "" for split in ("training", "validation") for name in ("cat", "dog")},

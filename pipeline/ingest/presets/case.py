@@ -20,7 +20,7 @@ class Setting(NamedTuple):
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """What a training may take. `work` is how many pictures of 128 x 128 pixels a detector learns from over a whole
-    training, each as often as it comes: two or three minutes of two cores."""
+    training, each as often as it comes: two or three minutes of two cores, about an hour of a GPU (an estimate)."""
 
     name: str
     most_px: int  # of image_size
@@ -31,7 +31,7 @@ class Machine:
 
 
 CPU = Machine(name="a CPU", most_px=320, usual_px=128, mask_px=192, work=4_700, most_batch=16)
-GPU = Machine(name="a GPU", most_px=800, usual_px=224, mask_px=448, work=600_000, most_batch=64)
+GPU = Machine(name="a GPU", most_px=800, usual_px=224, mask_px=448, work=9_000_000, most_batch=64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,6 +101,13 @@ def test_no_picture_is_learnt_larger_than_it_is():
     assert settings(found, "classification", GPU)["task.image_size"] == 32
 
 
+@pytest.mark.parametrize("number", [30, 90, 137, 205, 333, 480, 900, 2000])
+def test_the_last_epoch_is_validated_however_many_there_are(number):
+    chosen = settings(dataclasses.replace(CELLS, num_records=number), "detection")
+    epochs, every = chosen["train.max_epochs"], chosen.get("train.validate_every_epochs", 1)
+    assert epochs % every == 0 and epochs // every <= 8
+
+
 def test_twelve_pictures_get_many_epochs_of_small_batches_and_few_validations():
     found = dataclasses.replace(CELLS, num_records=12)
     chosen = settings(found, "detection")

@@ -57,7 +57,7 @@ def measure() -> list[Figure]:
 
 def _first_batch(folder: Path, batches: int) -> tuple[float, int]:
     """Seconds from nothing to the batch, and the bytes this process read after the plan was made."""
-    config = CaptioningConfig(image_size=8, captions_per_image=1)
+    config = CaptioningConfig(image_size=32, captions_per_image=1)
     task = Task(config, DataSpec(dataset="tiny", classes=(), vocabulary={"captions": [["word", 10]]}))
     begin = time.perf_counter()
     data = TarDataModule(

@@ -82,10 +82,11 @@ def check(
     code: Annotated[Path | None, Option(metavar="FOLDER", help="for a digest of the code of every stage")] = None,
 ) -> None:
     """Tell every mistake in params.yaml at once, without running anything."""
+    from pipeline.ingest.folders import hints
     from pipeline.settings.check import run
     from pipeline.settings.outline import with_outlines
 
-    with_outlines(lambda: run(out, settings, code))
+    with_outlines(lambda: run(out, settings, code, hints=hints))
 
 
 @command("init")
@@ -98,9 +99,11 @@ def init(
     ] = None,
 ) -> None:
     """Write a project for data of your own, anywhere: it runs as it stands, by `sightline repro` in its folder."""
-    from pipeline.ingest.new_project import write_project
+    from pipeline.ingest.new_project import load_sources, write_project
+    from pipeline.settings.outline import with_outlines
 
-    write_project(folder, data, task, source)
+    load_sources(data)  # these do work here; tasks and models are only looked at
+    with_outlines(lambda: write_project(folder, data, task, source))
 
 
 @command("repro", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -109,6 +112,7 @@ def repro_(context: typer.Context) -> int:
 
     Arguments are those of `dvc repro`, such as `register@my_run`.
     """
+    from pipeline.ingest.folders import hints
     from pipeline.settings.check import run
     from pipeline.settings.code import CODE, PACKAGES
     from pipeline.settings.outline import with_outlines
@@ -116,7 +120,7 @@ def repro_(context: typer.Context) -> int:
     from pipeline.system.repro import repro
     from pipeline.tracking.lineage import VARIABLES, commit_of
 
-    with_outlines(lambda: run(None, None))
+    with_outlines(lambda: run(None, None, hints=hints))
     tell_dvc(Path.cwd())
     told = any(os.environ.get(name) for name in VARIABLES) or any(Path(package).is_dir() for package in PACKAGES)
     os.environ |= {} if told else commit_of(CODE)

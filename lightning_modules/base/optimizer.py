@@ -47,10 +47,11 @@ class PartConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.lr, str):
-            if not _FACTOR.fullmatch(self.lr):
+            if not _FACTOR.fullmatch(self.lr) or self.rate(1.0) not in POSITIVE:
                 raise ConfigError(
-                    "not a learning rate", value=self.lr, where="lr", allowed="a number, or a multiple such as 0.1x"
-                )
+                    "not a learning rate", value=self.lr, where="lr", allowed="a number, or a multiple such as 0.1x",
+                    fix="to keep a part as it is, name it in train.freeze",
+                )  # fmt: skip
         else:
             check_ranges(self, lr=POSITIVE)
 
@@ -108,6 +109,8 @@ class OptimizerConfig:
             factor=Range(0, 1, open_low=True, open_high=True),
             patience=COUNT,
         )
+        if not all(name.strip() for name in self.parts):
+            raise ConfigError("a part without a name", value=list(self.parts), where="optimizer.parts")
         for key, (what, known) in _KINDS.items():
             own = known[getattr(self, key)]
             for setting in _settings(known) - own.keys():

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contracts.ranges import AMOUNT, COUNT, SHARE, check_ranges
+from contracts.ranges import AMOUNT, COUNT, SHARE, Range, check_ranges
 from contracts.records import DataSpec, Record
 from contracts.text import BEGIN, END, PAD, UNKNOWN, joined
 from lightning_modules.augment.augment import Augment, AugmentConfig
@@ -60,8 +60,9 @@ class CaptioningConfig:
     augment: AugmentConfig = _AUGMENT
 
     def __post_init__(self) -> None:
-        counts = ("image_size", "captions_per_image", "max_words", "min_word_count", "beam_size")
-        check_ranges(self, mirror=SHARE, attention_weight=AMOUNT, length_power=AMOUNT, **dict.fromkeys(counts, COUNT))
+        counts = ("captions_per_image", "max_words", "min_word_count", "beam_size")
+        amounts = {"attention_weight": AMOUNT, "length_power": AMOUNT}
+        check_ranges(self, image_size=Range(32), mirror=SHARE, **amounts, **dict.fromkeys(counts, COUNT))
         check_flip(self.augment)
 
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contracts.inputs import InputName
-from contracts.ranges import COUNT, SHARE, check_ranges
+from contracts.ranges import COUNT, SHARE, Range, check_ranges
 from contracts.records import DataSpec, Question, Record
 from contracts.text import PAD, UNKNOWN
 from lightning_modules.augment.augment import Augment, AugmentConfig
@@ -63,8 +63,8 @@ class VQAConfig:
     augment: AugmentConfig = _AUGMENT
 
     def __post_init__(self) -> None:
-        counts = ("image_size", "num_answers", "questions_per_image", "max_words", "min_word_count")
-        check_ranges(self, mirror=SHARE, **dict.fromkeys(counts, COUNT))
+        counts = ("num_answers", "questions_per_image", "max_words", "min_word_count")
+        check_ranges(self, image_size=Range(32), mirror=SHARE, **dict.fromkeys(counts, COUNT))
         check_flip(self.augment)
 
 

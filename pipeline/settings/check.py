@@ -6,18 +6,21 @@ The first stage of dvc.yaml, which all others depend on: a name that is a path o
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from contracts.errors import ConfigError
 from pipeline.settings import own
 from pipeline.settings.code import STAGES, WHOLE, code_digest
-from pipeline.settings.params import Params, Run, read_params
+from pipeline.settings.params import Params, read_params
 from pipeline.settings.parse import Problems, indented, nearest, parse, raise_if
 from pipeline.settings.sections import ClusterConfig, LoaderConfig, RegistryConfig, ShardsConfig, TrackingConfig
 from pipeline.settings.train_config import TrainConfig
 from pipeline.settings.uris import check_tracking_uri
 from pipeline.system.disk import renewed
 from pipeline.system.project import Project, write_json
+
+_TOGETHER = ("train: ", "loader: ")
 
 
 def check(params: Params) -> None:
@@ -26,15 +29,15 @@ def check(params: Params) -> None:
     document = params.document
     for name in document["datasets"]:
         params.read_dataset(name, found)
+    shared = _shared_mistakes(params)
+    found += [one for one in shared if not one.startswith(_TOGETHER) or not document["runs"]]
     for name in document["runs"]:
-        run = params.read_run(name, found)
-        if run is not None:
-            _check_own(run, found)
-    for shared, section in ((TrainConfig, "train"), (LoaderConfig, "loader")):  # what every run lays something over
         mistakes: Problems = []
-        parse(shared, document.get(section), section, mistakes)
-        # Whether its values go together is each run's matter.
-        found += [one for one in mistakes if not one.startswith(f"{section}: ") and one not in found]
+        run = params.read_run(name, mistakes)
+        if run is not None:
+            _check_own(run.loader, f"runs.{name}.loader", mistakes)
+        # What a run has from the shared section is told there, once for all runs that have it.
+        found += [rest if (rest := one.removeprefix(f"runs.{name}.")) in shared else one for one in mistakes]
     for cls, key in ((ShardsConfig, "shards"), (ClusterConfig, "cluster"), (TrackingConfig, "tracking")):
         parse(cls, document.get(key), key, found)
     registry = parse(RegistryConfig, document.get("registry"), "registry", found)
@@ -54,11 +57,22 @@ def check(params: Params) -> None:
     raise_if([*params.mistakes, *(one for one in found if one.partition(": ")[0] not in told)], params.file)
 
 
-def _check_own(run: Run, problems: Problems) -> None:
+def _shared_mistakes(params: Params) -> Problems:
+    """Of the sections that every run lays its own over. Whether values go together (`_TOGETHER`) is each run's matter:
+    one may give another value beside it."""
+    mistakes: Problems = []
+    parse(TrainConfig, params.document.get("train"), "train", mistakes)
+    loader = parse(LoaderConfig, params.document.get("loader"), "loader", mistakes)
+    if loader is not None:
+        _check_own(loader, "loader", mistakes)
+    return mistakes
+
+
+def _check_own(loader: LoaderConfig, where: str, problems: Problems) -> None:
     try:
-        own.check(run.loader.stages, Project.here().root)
+        own.check(loader.stages, Project.here().root)
     except ConfigError as error:
-        problems.append(f"runs.{run.name}.loader.stages: {indented(error)}")
+        problems.append(f"{where}.stages: {indented(error)}")
 
 
 def write_settings(params: Params, folder: Path) -> None:
@@ -85,10 +99,13 @@ def write_code(params: Params, folder: Path) -> None:
             write_json(new / f"{stage}.json", {"sha256": code_digest(Path.cwd(), {}, stage=stage)})
 
 
-def run(out: Path | None, settings: Path | None, code: Path | None = None) -> None:
+def run(
+    out: Path | None, settings: Path | None, code: Path | None = None, *, hints: Callable[[Params, Path], list[str]]
+) -> None:
     """The command: check, say so, and write what DVC's stage asks for.
 
     Args:
+        hints: what is worth knowing of the data although nothing is wrong in the file, such as folders not there yet.
         out: file to write when all is well.
         settings: folder below this one for the resolved settings of every run.
         code: folder below this one for digests of the code of every stage.
@@ -107,5 +124,11 @@ def run(out: Path | None, settings: Path | None, code: Path | None = None) -> No
         write_code(params, code)
     if out is not None:
         write_json(out, {"checked": True})  # always the same, so that no stage runs again because of it
+    if told := hints(params, Project.here().root):
+        from pipeline.system.progress import note  # draws bars, too, and takes a tenth of this command to import
+
+        for text in told:
+            note(text)
     counts = f"{len(params.document['datasets'])} data sets, {len(params.document['runs'])} runs"
-    print(f"params.yaml: {counts}, no mistakes", flush=True)
+    said = f", {len(told)} hint{'s' * (len(told) > 1)}" if told else ""
+    print(f"params.yaml: {counts}, no mistakes{said}", flush=True)

@@ -284,7 +284,8 @@ def _with_names(source: str, section: Any, splits: Any) -> Any:
     if not isinstance(splits, Mapping) or not isinstance(section, Mapping) or source not in discover.names("source"):
         return section
     fields = {f.name for f in dataclasses.fields(discover.load("source", source, where="sources").Config)}
-    names = splits if "splits" not in fields and splits.keys() <= fields else {"splits": dict(splits)}
+    splits = {split: names for split, names in splits.items() if names}  # an empty one is the data set's mistake
+    names = splits if "splits" not in fields and splits.keys() <= fields else {"splits": splits}
     return {**names, **section}
 
 

@@ -19,6 +19,14 @@ from pipeline.settings.own import OwnStages
 from pipeline.settings.uris import check_tracking_uri
 
 
+def check_folder_url(key: str, url: str | None) -> None:
+    """Raise ConfigError unless `url` is None or names a folder of an object store or a local one."""
+    if url is not None and not re.fullmatch(r"file:///.+|(?!file:)\w+://[^/@?]+(/[^?]*)?", url):
+        raise ConfigError(
+            f"{key} must be the url of a folder", value=url, allowed="s3://bucket/prefix, file:///folder, or null"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class DrawConfig:
     """Shares of the train split that become val and test, where there is one file.
@@ -99,6 +107,12 @@ class DatasetConfig:
         if not self.input.strip():
             raise ConfigError("input is empty", allowed="what the data depends on: a file or folder")
         check_ranges(self, max_quarantined=SHARE, max_shared=AMOUNT)
+        for split, names in self.splits.items():
+            if not names or not all(name.strip() for name in ((names,) if isinstance(names, str) else names)):
+                raise ConfigError(
+                    f"splits.{split} names nothing", value=names, allowed="how the files call it, such as valid",
+                    fix="take it out where the files call it so, or have no such split",
+                )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +143,7 @@ class ShardsConfig:
             quality=Range(1, 100),
             max_megapixels=Range(0, 178, open_low=True),  # 178 is Pillow's own limit
         )
-        if self.store is not None and not re.fullmatch(r"file:///.+|(?!file:)\w+://[^/@?]+(/[^?]*)?", self.store):
-            raise ConfigError(
-                "store must be the url of a folder",
-                value=self.store,
-                allowed="s3://bucket/prefix, file:///folder, or null",
-            )
+        check_folder_url("store", self.store)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +237,9 @@ class ClusterConfig:
             max_failures=AMOUNT,
             collective_timeout_s=COUNT,
         )
+        check_folder_url("state_store", self.state_store)
+        if self.address is not None and not self.address.strip():
+            raise ConfigError("address is empty", value=self.address, allowed="HOST:6379, ray://HOST:10001, or null")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +266,10 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, system_metrics_every_s=POSITIVE, flush_s=POSITIVE, patience_s=AMOUNT)
+        if self.artifacts is not None and not self.artifacts.strip():
+            raise ConfigError(
+                "artifacts is empty", value=self.artifacts, allowed="a folder, s3://bucket/prefix, or null"
+            )
         if self.uri is not None:
             check_tracking_uri(self.uri, where="tracking.uri")
 

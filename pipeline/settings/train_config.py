@@ -12,6 +12,14 @@ from lightning_modules.base.optimizer import OptimizerConfig, Phase, laid_over
 from pipeline.settings.parse import merged
 
 
+def check_parts(key: str, names: tuple[str, ...]) -> None:
+    """Raise ConfigError for names of a model's parts that are empty or stand twice."""
+    if len(set(names)) != len(names) or not all(name.strip() for name in names):
+        raise ConfigError(
+            f"{key} has an empty name or one twice", value=names, where=key, allowed="parts such as backbone, each once"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class InitConfig:
     """Start from the best weights of another run of this project: all of them, or those of one part of the model, such
@@ -24,6 +32,10 @@ class InitConfig:
 
     run: str
     part: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.part is not None:
+            check_parts("part", (self.part,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +54,7 @@ class StageConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, epochs=COUNT)
+        check_parts("freeze", self.freeze)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +131,7 @@ class TrainConfig:
             num_pictures=AMOUNT,
             seed=SEED,
         )
+        check_parts("freeze", self.freeze)
         if self.validate_every_epochs > self.num_epochs:
             raise ConfigError(
                 "no epoch would be validated", value=self.validate_every_epochs, where="validate_every_epochs"

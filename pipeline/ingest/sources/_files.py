@@ -93,6 +93,17 @@ def check_classes(names: Sequence[str]) -> None:
         raise ConfigError("a class is listed twice", value=names)
 
 
+def check_folders(folders: Sequence[str]) -> None:
+    """Raise ConfigError unless these are folders below the data set's, each once; "." is that folder itself."""
+    if not folders or len({posixpath.normpath(folder) for folder in folders}) != len(folders):
+        raise ConfigError("folders is empty or has one twice", value=folders, allowed="folders, each once")
+    outside = [folder for folder in folders if folder != "." and not (folder.strip() and is_inside(folder))]
+    if outside:
+        raise ConfigError(
+            "not folders below the data set's", value=outside, allowed='folders below `input`, or "." for itself'
+        )
+
+
 def shown(value: Any, length: int = 100) -> str:
     """What stands in a file, as text for a message; cut where it is long or deep."""
     return (str(value) if isinstance(value, str | int | float) else _SHOWN.repr(value))[:length]

@@ -22,6 +22,7 @@ from pipeline.ingest.sources._coco_images import Images
 from pipeline.ingest.sources._files import (
     NOT_CLASSES,
     Spool,
+    check_folders,
     check_template,
     find_id,
     item_id,
@@ -61,8 +62,9 @@ class Config:
     def __post_init__(self) -> None:
         for key in ("images", "instances", "captions"):
             check_template(key, getattr(self, key), split="train")
-        if not self.folders or len(set(self.folders)) != len(self.folders):
-            raise ConfigError("folders is empty or has one twice", value=self.folders, allowed="folders, each once")
+        check_folders(self.folders)
+        if not self.only:
+            raise ConfigError("only is empty", value=self.only, allowed=", ".join(SPLITS))
         if self.splits and "{split}" not in self.instances + self.captions:
             raise ConfigError(
                 "`splits` names files, but no path has {split} to put a name into",

@@ -27,7 +27,14 @@ from contracts.raw import Color, Problem, RawObject, RawRecord
 from contracts.records import IGNORE_INDEX
 from pipeline.ingest.door.masks import decode_ids
 from pipeline.ingest.door.rules import Refused
-from pipeline.ingest.sources._files import IMAGE_SUFFIXES, NOT_CLASSES, check_classes, image_key, is_inside
+from pipeline.ingest.sources._files import (
+    IMAGE_SUFFIXES,
+    NOT_CLASSES,
+    check_classes,
+    check_folders,
+    image_key,
+    is_inside,
+)
 from pipeline.ingest.sources._splits import SPLITS
 from pipeline.ingest.sources._voc_files import color_labels, images_by_stem, is_flag, listed_name, read_label_colors
 from pipeline.system.reading import is_file, is_folder, listed, read_bytes, read_text
@@ -68,8 +75,7 @@ class Config:
     mask_values: dict[str, int | tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.folders:
-            raise ConfigError("folders is empty", allowed="folders that hold JPEGImages")
+        check_folders(self.folders)
         check_classes(self.classes)
         values = [value for _, value in self.named_values()]
         if len(set(values)) != len(values) or any(not 0 <= value <= 0xFFFF for value in values):

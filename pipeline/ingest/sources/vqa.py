@@ -57,6 +57,8 @@ class Config:
         check_template("questions", self.questions, split="train")
         check_template("annotations", self.annotations, split="train")
         check_template("images", self.images, split="train", image_id=1)
+        if not self.only:
+            raise ConfigError("only is empty", value=self.only, allowed=", ".join(SPLITS))
         if "{image_id" not in self.images:
             raise ConfigError("images names the same file for every image", value=self.images, allowed="{image_id}")
 

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from pipeline.settings import discover
 from pipeline.settings.check import write_code
@@ -21,7 +23,9 @@ from tests.command import sightline
 
 
 @pytest.fixture
-def init(tiny_project: Project, tmp_path: Path) -> Callable[..., int]:
+def init(tiny_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    monkeypatch.setenv("SIGHTLINE_WITHOUT_OUTLINES", "1")  # tasks that are only looked at would stay so in this process
+
     def run(data: str, task: str, *more: str, folder: Path = tmp_path / "new") -> int:
         return sightline("init", [str(folder), "--data", str(tiny_project.root / data), "--task", task, *more])
 
@@ -44,7 +48,7 @@ def run(folder: Path, root: Path, *arguments: str) -> str:
 def test_a_new_project_runs_as_it_stands(init, tmp_path, root):
     assert init("data/raw/voc", "detection") == 0
     folder = tmp_path / "new"
-    assert "1 data sets, 1 runs, no mistakes" in run(folder, root, "check")
+    assert run(folder, root, "check") == "params.yaml: 1 data sets, 1 runs, no mistakes\n", "nor hints"
     told = run(folder, root, "repro", "vocab@data")
     assert "Running stage 'shard@data'" in told and "vocab data: no texts" in told
     assert len(list((folder / "data/shards/data").glob("*.tar"))) >= 2
@@ -83,10 +87,10 @@ def test_every_task_gets_a_project_from_data_that_suits_it(init, tmp_path, task,
         (tmp_path / f"{split}.txt").write_text("__label__sky the clouds are in the\n__label__sea ships are on the\n")
     data = {"classification": flags_project.root / "flags", "captioning": "data/raw/coco", "instances": "data/raw/coco"}
     data["text_classification"] = tmp_path
-    if task in ("vqa",):
-        assert init("data/raw/coco", task, "--source", "vqa") == 0
-    else:
-        assert init(data.get(task, "data/raw/voc"), task) == 0
+    data["vqa"] = "data/raw/coco"
+    assert init(str(data.get(task, "data/raw/voc")), task) == 0
+    asked = {"text_classification": '--text "..."', "vqa": 'photo.jpg --question "..."'}.get(task, "photo.jpg")
+    assert f" {asked}\n" in (tmp_path / "new/README.md").read_text()
     params = yaml.safe_load((tmp_path / "new/params.yaml").read_text())
     assert [run["task"]["name"] for run in params["runs"].values()] == [task]
 
@@ -98,10 +102,13 @@ def test_every_task_gets_a_project_from_data_that_suits_it(init, tmp_path, task,
         ("data/raw/voc", "detection", ("--source", "cocoo"), ["unknown source: 'cocoo'", "did you mean 'coco'?"]),
         ("data/raw/nothing", "detection", (), ["DataError: no such folder", "--data"]),
         ("data/raw/voc", "captioning", (), ["not what captioning learns from", "as voc it has no captions"]),
-        ("data/vocab", "detection", (), ["no source reads this folder"]),
+        (
+            "data/vocab", "detection", (),
+            ["no source reads this folder", "yolo: a data.yaml", "2 files with .json, such as coco.json"],
+        ),
         ("data/raw/voc", "detection", ("--source", "yolo"), ["no source reads this folder", "Pascal VOC's folders"]),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_become_a_project_is_told_and_writes_nothing(init, tmp_path, capsys, data, task, more, said):
     assert init(data, task, *more) == 2
     err = capsys.readouterr().err
@@ -123,4 +130,34 @@ def test_a_val_split_is_drawn_where_there_is_none(init, tmp_path, tiny_project, 
         path.unlink()
     assert init(str(tmp_path / "one"), "detection") == 0, capsys.readouterr().err
     text = (tmp_path / "new/params.yaml").read_text()
-    assert "split: {val: 0.1}  # a tenth of train" in text
+    assert "split: {val: 0.2}" in text and "# a fifth of train, since there is no val split" in text
+
+
+def test_every_setting_that_the_data_chose_says_why(init, tmp_path, capsys):
+    assert init("data/raw/coco", "captioning") == 0
+    assert "40 training records" in capsys.readouterr().out
+    lines = (tmp_path / "new/params.yaml").read_text().splitlines()
+    for key in ("image_size", "max_words", "augment", "backbone", "batch_size", "max_epochs", "samples"):
+        place = next(i for i, line in enumerate(lines) if line.strip().startswith(f"{key}:"))
+        assert "  # " in lines[place] or lines[place - 1].strip().startswith("# "), lines[place]
+    assert "image_size: 64 " in "\n".join(lines), "the pictures have no more"
+
+
+def test_masks_of_values_that_nothing_names_get_names(init, tmp_path):
+    data = tmp_path / "rocks"
+    for number in range(10):
+        for folder, pixels in (("JPEGImages", 7), ("SegmentationClass", number % 3)):
+            (data / folder).mkdir(parents=True, exist_ok=True)
+            suffix = "jpg" if folder == "JPEGImages" else "png"
+            Image.fromarray(np.full((40, 40), pixels, np.uint8)).save(data / folder / f"{number}.{suffix}")
+    assert init(str(data), "segmentation") == 0
+    text = (tmp_path / "new/params.yaml").read_text()
+    assert "mask_values: {background: 0, class_1: 1, class_2: 2}" in text and "put your names in place" in text
+
+
+def test_annotations_without_their_pictures_are_told(init, tmp_path, tiny_project, capsys):
+    shutil.copytree(tiny_project.root / "data/raw/voc", tmp_path / "bare")
+    for path in (tmp_path / "bare").rglob("*.jpg"):
+        path.unlink()
+    assert init(str(tmp_path / "bare"), "detection") == 2
+    assert "image where its files name them, such as" in capsys.readouterr().err

@@ -114,7 +114,7 @@ def test_a_training_depends_on_its_stages_and_others_are_as_before(tiny_project,
 
 def test_check_tells_a_missing_stage_and_writes_what_training_depends_on(tiny_project, root):
     params = with_stages(tiny_project, records=["own.noise:luod"])
-    with pytest.raises(ConfigError, match=r"runs\.segmentation\.loader\.stages: no such stage in this file"):
+    with pytest.raises(ConfigError, match=r"- loader\.stages: no such stage in this file"):
         check(params)
     params = with_stages(tiny_project, records=["own.noise:loud"])
     check(params)

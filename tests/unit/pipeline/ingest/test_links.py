@@ -58,7 +58,7 @@ def test_training_and_evaluation(project: Project, tmp_path: Path) -> None:
     state = tmp_path / "state"
     weights = build_module(data.run.to_dict(), data.spec).state_dict()
     state.mkdir()
-    info = {"epoch": 0, "step": 1, "metrics": {}}
+    info = {"epoch": 0, "step": 1, "metrics": {"val/mean_iou": 0.5}}
     save_best(state / BEST, run=data.run.to_dict(), data=data.spec, weights=weights, info=info)
     write_json(state / DONE, {"step": 1, "epochs": 1})
     artifacts = project.artifacts("segmentation")

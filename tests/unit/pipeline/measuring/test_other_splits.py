@@ -234,7 +234,7 @@ def test_the_stage_reports_test_beside_val(
     logged: dict[str, float] = {}
     monkeypatch.setattr(mlflow_run, "log_results", lambda config, **given: logged.update(given["metrics"]))
     evaluate(project, load_params(project.root), "clf")
-    document = json.loads(project.metrics("clf").read_text())
+    document, headline = (json.loads(file("clf").read_text()) for file in (project.measured, project.metrics))
     best, shards = project.artifacts("clf") / "best.ckpt", project.shards("flags")
     val, test = (Evaluation(best, shards, split) for split in ("val", "test"))
     assert document == json.loads(json.dumps(val.document("clf", test)))
@@ -242,7 +242,8 @@ def test_the_stage_reports_test_beside_val(
     assert document["test"]["metrics"] == test.metrics and document["test"]["num_samples"] == 12
     assert document["test"]["measured"][0]["interval_95"] == list(test.intervals["top1"])
     assert logged["val/top1"] == val.metrics["top1"] and logged["test/top1"] == test.metrics["top1"]
-    assert logged["test_low/top1"] == test.intervals["top1"][0] and "test_constant/top1" in logged
+    assert (headline["value"], headline["test"]["value"]) == (val.metrics["top1"], test.metrics["top1"])
+    assert headline["test"]["low"] == test.intervals["top1"][0]
     said = capsys.readouterr().out
     assert "6 samples of val" in said and "12 samples of test" in said
     lines = project.predictions("clf").read_text().splitlines()

@@ -124,7 +124,7 @@ def test_a_server_that_hangs_costs_an_evaluation_nothing(
         assert not pending(project)
         client = connection.connect(QUIET, project.root)
         found = client.get_run(run_id)
-        assert found.data.metrics[f"eval/{measured['metric']}"] == pytest.approx(measured["value"])
+        assert found.data.metrics[f"val/{measured['metric']}"] == pytest.approx(measured["value"])
         names = {item.path for item in client.list_artifacts(run_id)}
         assert {"plots", "segmentation.json", "segmentation.jsonl"} <= names
         register_run(project, params, "segmentation")

@@ -29,7 +29,8 @@ def result(document: Mapping[str, Any]) -> str:
     told = "; ".join(part for part in beside if part)
     counted = f"{document['num_samples']} samples of " if "num_samples" in document else ""
     data = f"{counted}split {document['split']} of {document['dataset']} (manifest {document['manifest_digest'][:16]})"
-    return f"**{name} {_number(document['value'])}**{f' ({told})' if told else ''} on {data}"
+    value = "not finite" if document["value"] is None else _number(document["value"])
+    return f"**{name} {value}**{f' ({told})' if told else ''} on {data}"
 
 
 def table(document: Mapping[str, Any]) -> str:

@@ -97,9 +97,29 @@ def test_the_alias_follows_the_rule(root: Path, monkeypatch: pytest.MonkeyPatch)
     better = register(root, candidate(root, 3, "r2", value=0.6))
     assert (better["decision"], better["champion_version"], better["previous_champion"]) == ("champion", "3", "1")
 
-    stored = connection.connect(QUIET, root).get_model_version("m", "2").tags
+    client = connection.connect(QUIET, root)
+    stored = client.get_model_version("m", "2").tags
     assert (stored["decision"], stored["metric_value"]) == ("refused", "0.4")
     assert "not better" in stored["reason"]
+
+
+def test_a_decision_is_told_at_the_version_and_at_every_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "probe", answer_in_process)
+    client = connection.connect(QUIET, root)
+    first, second = ((root / run).read_text() for run in ("r1", "r2"))
+    register(root, candidate(root, 1))
+    assert client.get_run(first).data.tags["champion"] == "yes"
+    register(root, candidate(root, 2, "r2", value=0.4, changed=tuple(f"pipeline/file_{i}.py" for i in range(50))))
+    assert (client.get_run(first).data.tags["champion"], client.get_run(second).data.tags["champion"]) == ("yes", "no")
+    refused = client.get_model_version("m", "2")
+    reason = refused.tags["reason"]
+    assert "pipeline/file_0.py" in reason and "pipeline/file_49.py" in reason, "never cut"
+    described = refused.description
+    assert f"not champion: {reason}" in described and f"/runs/{second})" in described
+    assert described.startswith("**miou 0.4** (a constant predictor: 0) on split val of voc (manifest d1)")
+    assert f"not champion: {reason}" in client.get_run(second).data.tags["mlflow.note.content"]
+    register(root, candidate(root, 3, "r2", value=0.6))
+    assert (client.get_run(first).data.tags["champion"], client.get_run(second).data.tags["champion"]) == ("no", "yes")
 
 
 def test_more_training_data_leave_the_yardstick_as_it_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,9 +152,7 @@ def test_where_the_split_changed_the_champion_is_measured_on_the_new_one(
     assert (other["decision"], len(measured)) == ("refused", 2), "by another metric on the same data, too"
 
 
-def test_a_champion_whose_weights_cannot_be_measured_makes_way(
-    root: Path, template: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_champion_whose_weights_cannot_be_measured_makes_way(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "probe", answer_in_process)
 
     def refuse(checkpoint: Path) -> float:
@@ -144,7 +162,7 @@ def test_a_champion_whose_weights_cannot_be_measured_makes_way(
     late = register(root, candidate(root, 2, value=0.2, split_digest="s2"), refuse)
     assert (late["decision"], late["champion_version"]) == ("champion", "2")
     assert "version 1 cannot be compared: it was measured on other data, and its classes are others" in late["reason"]
-    for file in template.glob("mlartifacts/**/*.ckpt"):  # where the copied store's paths lead
+    for file in root.glob("mlartifacts/**/*.ckpt"):
         file.unlink()
     gone = register(root, candidate(root, 3, value=0.1, split_digest="s3"))
     assert (gone["decision"], gone["champion_version"]) == ("champion", "3")
@@ -205,7 +223,7 @@ def test_the_registered_model_is_loaded_without_pickle_from_what_it_ships(root: 
     assert all("==" in line and "+" not in line for line in needed)
     assert f"torch=={torch.__version__.partition('+')[0]}" in needed
     logged = client.search_logged_models([client.get_run(entry["run_id"]).info.experiment_id])[0]
-    assert (logged.source_run_id, logged.metrics[0].key) == (entry["run_id"], "eval/miou")
+    assert (logged.source_run_id, logged.metrics[0].key) == (entry["run_id"], "val/miou")
     for wrong in ("models:/other@champion", "models:/m/9", f"runs:/{entry['run_id']}/other"):
         with pytest.raises(ConfigError, match=r"(?s)no such model.*models:/m@champion"):
             tracking.fetch_model(wrong, client, root / "wrong")

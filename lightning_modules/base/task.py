@@ -59,7 +59,7 @@ class Item(NamedTuple):
 class BaseTask(ABC):
     """One kind of problem: how a record becomes tensors, what is minimised, what is predicted and measured.
 
-    Class attributes:
+    Attributes:
         Config: frozen keyword-only dataclass with the task's own settings.
         requires: columns of the shard index, of `COUNTS`, that must be positive for a sample to be used by this task.
         eval_requires: the same for validation and test (a detector is also measured on images without objects).

@@ -7,6 +7,7 @@ own -> collation. A pipeline runs for one request, so that the plan alone says w
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
@@ -38,6 +39,16 @@ class Ask(NamedTuple):
     training: bool
     request: Request
     slot: int | None = None
+
+
+@contextmanager
+def encoding(key: str) -> Iterator[None]:
+    """Says of an error which sample made it."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"while sample {key!r} was encoded")
+        raise
 
 
 class RequestDataset(Dataset):
@@ -102,11 +113,8 @@ class RequestDataset(Dataset):
             yield {"__key__": record.key, "record": record, "seed": seed}
 
     def _encode(self, sample: Sample) -> Sample:
-        try:
+        with encoding(sample["__key__"]):
             return {**sample, "example": self.task.encode(sample["record"], sample["seed"])}
-        except Exception as error:
-            error.add_note(f"while sample {sample['__key__']!r} was encoded")
-            raise
 
     def _collate(self, found: Iterable[Sample], ask: Ask) -> Iterator[Batch]:
         samples = list(found)

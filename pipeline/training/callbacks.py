@@ -20,6 +20,7 @@ from lightning_modules.base.finite import check_state
 from lightning_modules.base.module import TaskModule
 from lightning_modules.base.task import Prediction, Truth
 from lightning_modules.ops.gather import broadcast_from_first
+from pipeline.loading.requests import encoding
 from pipeline.training.checkpoints import BEST, publish_state, save_best, weights_digest
 from pipeline.training.events import EventLogger
 from pipeline.training.ledger import LedgerFile
@@ -232,7 +233,9 @@ class PictureWriter(pl.Callback):
             task, data = pl_module.task, trainer.datamodule  # type: ignore[attr-defined]
             for key in sorted(data.eval_keys("val"))[: self.count]:  # as `items` has them later
                 record = data.record("val", key)
-                batch = task.collate([task.encode(record, None)]) | {"keys": [key]}
+                with encoding(key):
+                    example = task.encode(record, None)
+                batch = task.collate([example]) | {"keys": [key]}
                 batch = trainer.strategy.batch_to_device(batch, pl_module.device)
                 self._draw(trainer, pl_module, key, task.predict(pl_module.model, batch), task.truths(record))
 

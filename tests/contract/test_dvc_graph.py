@@ -21,7 +21,7 @@ PLUMBING = (
     "pipeline/system/",
     *(f"pipeline/{name}.py" for name in ("shards/cache", "shards/stores", "training/run_files", "training/runs")),
     *(f"pipeline/tracking/{name}.py" for name in ("connection", "delivery", "event_tail", "lineage", "mlflow_run")),
-    *(f"pipeline/tracking/{name}.py" for name in ("signing",)),
+    *(f"pipeline/tracking/{name}.py" for name in ("naming", "signing")),
     *(
         f"pipeline/training/{name}.py"
         for name in (

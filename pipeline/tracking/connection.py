@@ -12,6 +12,7 @@ import importlib.util
 import logging
 import os
 import re
+import sqlite3
 import time
 import warnings
 from collections.abc import Iterator
@@ -77,8 +78,6 @@ def connect(config: TrackingConfig, root: Path) -> MlflowClient:
     uri = without_password(tracking_uri(config, root))
     check_driver(uri)
     _check_writable(uri)
-    if uri == own_store(root) and config.artifacts is None:
-        rebase(root.resolve() / DATABASE, root.resolve())
     for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)  # outages are told once, in our words
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -88,10 +87,12 @@ def connect(config: TrackingConfig, root: Path) -> MlflowClient:
     mlflow_db.MAX_RETRY_COUNT = 1
     try:
         with first_use(uri), warnings.catch_warnings():
+            if uri == own_store(root) and config.artifacts is None:
+                rebase(root.resolve() / DATABASE, root.resolve())
             warnings.filterwarnings("ignore", "The ``noload`` loader strategy", DeprecationWarning)  # MLflow's own
             client = MlflowClient(tracking_uri=uri)  # this already makes the database
             client.search_experiments(max_results=1)
-    except FAILURES as error:
+    except (*FAILURES, sqlite3.Error) as error:
         raise ConfigError(
             "the MLflow tracking store cannot be reached",
             value=uri,

@@ -10,7 +10,6 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from contracts.errors import ConfigError
 from pipeline.tracking.event_tail import say
 
 ARTIFACTS, OTHERS = "mlartifacts", "mlruns"  # ours, and those of MLflow's own experiment "Default"
@@ -21,7 +20,7 @@ _COLUMNS = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-_WAIT_S = 30.0
+_WAIT_S = 5.0  # as MLflow waits for SQLite
 
 
 def rebase(database: Path, root: Path) -> None:
@@ -34,26 +33,18 @@ def rebase(database: Path, root: Path) -> None:
         database: SQLite; nothing happens where it does not exist.
 
     Raises:
-        ConfigError: the database cannot be changed.
+        sqlite3.Error: another process keeps the database locked, or it cannot be changed.
     """
     if not database.is_file():
         return
-    try:
-        with closing(sqlite3.connect(database, timeout=_WAIT_S, isolation_level=None)) as store:
-            if not _former_roots(store, root):
-                return
-            store.execute("BEGIN IMMEDIATE")  # who waited for another process finds it done
-            former = _former_roots(store, root)
-            for old in former:
-                _move(store, old, str(root))
-            store.execute("COMMIT")
-    except sqlite3.Error as error:
-        raise ConfigError(
-            "the project was moved, and MLflow's database cannot be told",
-            value=str(error),
-            where=str(database),
-            fix="end what uses it, see that it can be written, and run the same command again",
-        ) from error
+    with closing(sqlite3.connect(database, timeout=_WAIT_S, isolation_level=None)) as store:
+        if not _former_roots(store, root):
+            return
+        store.execute("BEGIN IMMEDIATE")  # who waited for another process finds it done
+        former = _former_roots(store, root)
+        for old in former:
+            _move(store, old, str(root))
+        store.execute("COMMIT")
     for old in former:
         say(f"this project's MLflow store was made in {old}: its paths are those of {root} now")
 

@@ -27,6 +27,7 @@ from pipeline.tracking.connection import connect, tracking_uri, without_password
 from pipeline.tracking.views import address, refresh_view
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_SERVER = "import sys; from pipeline.tracking.ui_server import main; main(sys.argv[1], int(sys.argv[2]))"
 # Handlers, and not SIG_IGN, which the server would inherit. The keeper's own session holds all that the server starts.
 _KEEPER = """
 import os, signal, subprocess, sys, threading, time
@@ -142,7 +143,7 @@ def serve(uri: str, host: str, port: int, told: str) -> NoReturn:
         "DO_NOT_TRACK": "true",
         "PYTHONWARNINGS": "ignore",  # of other libraries
     }
-    server = [sys.executable, "-m", "pipeline.tracking.ui_server", host, str(port)]
+    server = [sys.executable, "-c", _SERVER, host, str(port)]
     keeper = subprocess.Popen(
         [sys.executable, "-c", _KEEPER, *server], env=environment, stdin=subprocess.PIPE, start_new_session=True
     )

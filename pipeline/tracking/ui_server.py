@@ -8,7 +8,6 @@ are told in the browser's own storage, before they start, and the assistant's pa
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,3 @@ def main(host: str, port: int) -> None:
     import uvicorn  # MLflow's own server; it reads the environment when it is imported
 
     uvicorn.run(application(), host=host, port=port, log_level="warning", access_log=False)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))

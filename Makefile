@@ -33,7 +33,7 @@ heal: setup  ## find damaged data that DVC takes for whole (YES=1 removes it; th
 	$(BIN)/sightline heal $(if $(YES),--yes)
 
 test: setup  ## run the tests
-	$(call beside,3,tests/integration tests/contract tests/field tests/unit)
+	$(call beside,3,tests/integration tests/browser tests/contract tests/field tests/unit)
 
 lock-check: setup  ## fail where dvc.lock and metrics/ are not of this code and these settings (then: make repro)
 	$(BIN)/python -m pytest tests/reference
@@ -74,7 +74,8 @@ lock: setup  ## write requirements.txt anew from pyproject.toml
 	  --no-emit-index-url --no-header --no-annotate --strip-extras --output-file requirements.txt
 
 clean:  ## remove everything that was generated, but not .venv nor the DVC cache
-	rm -rf data/checked.json data/settings data/code data/raw data/shards data/vocab data/quarantine artifacts predictions plots registry state mlflow.db mlartifacts site
+	rm -rf data/checked.json data/settings data/code data/raw data/shards data/vocab data/quarantine artifacts predictions evaluations
+	rm -rf plots curves registry report.html state mlflow.db mlartifacts dvc_plots site
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 clean-state: setup  ## remove training states that no run goes on from, and extracted downloads (DRY=1 only lists them)

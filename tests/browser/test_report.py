@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,6 @@ from pipeline.measuring.report import CONSTANT, write_report
 from pipeline.system.project import Project
 from tests.evaluated_runs import accuracy, write_params, write_run
 
-CHROMIUM = next(
-    (path for path in map(Path, ("/usr/bin/chromium", "/usr/bin/chromium-browser")) if path.is_file()), None
-)
 ERRORS = {"kind": "bar", "title": "Errors by kind", "x": "error", "y": "share", "series": None}
 
 
@@ -41,17 +37,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     write_params(root, list(shares))
     write_report(Project(root), (), root / "report.html")
     return Project(root)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: `make setup`")
-    if CHROMIUM is None:
-        pytest.skip("there is no /usr/bin/chromium: `apt-get install chromium`")
-    with api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ WORKER_ENV = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or every line of a worker shows twice
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "NO_ALBUMENTATIONS_UPDATE": "1",  # its import would ask the network
+    "TORCH_CPP_LOG_LEVEL": "ERROR",  # a warning of DDP's at each start, of what is meant so
     "THP_MEM_ALLOC_ENABLE": "1",  # torch takes large tensors in pages of 2 MiB: faults are a third of a normalisation
 }
 # The driver looks after Ray's head itself. Ray would abort this process, in the middle of whatever it does, 60 s after.

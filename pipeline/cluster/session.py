@@ -39,7 +39,10 @@ WORKER_ENV = {
     "THP_MEM_ALLOC_ENABLE": "1",  # torch takes large tensors in pages of 2 MiB: faults are a third of a normalisation
 }
 # The driver looks after Ray's head itself. Ray would abort this process, in the middle of whatever it does, 60 s after.
-_OURS_TO_NOTICE = {"RAY_gcs_rpc_server_reconnect_timeout_s": "3600"}
+_OURS_TO_NOTICE = {
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "3600",
+    "RAY_DEDUP_LOGS": "0",  # what it holds back it tells at the end, in its own way
+}
 _LOOPBACK_INTERFACE = "lo0" if sys.platform == "darwin" else "lo"
 _PRIVATE_ENV = {
     # Ray's own switch for machines that are no part of a network: the node's address is loopback, for all servers.

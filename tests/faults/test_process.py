@@ -106,9 +106,10 @@ def stage_of(dvc: subprocess.Popen, folder: Path, condition: Callable[[], Any]) 
 def kill_dvc(dvc: subprocess.Popen, stage: psutil.Process, folder: Path) -> None:
     """Kill DVC itself, and nothing else; its stage must end then, too."""
     parent = stage.parent()
+    is_warm = "pipeline.system.warm" in parent.cmdline()
     dvc.send_signal(signal.SIGKILL)
     dvc.wait()
-    if "pipeline.system.warm" in parent.cmdline():  # it notices first; the stage would train on for a moment
+    if is_warm:  # it notices first; the stage would train on for a moment
         wait(lambda: not orphan.is_alive(parent), 40)
     stage.resume()
     wait(lambda: not of_session(dvc.pid), 40)

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from pipeline.settings.code import STAGES, code_digest
+from pipeline.settings.code import STAGES, WHOLE, code_digest
 from pipeline.settings.params import load_params
 
 pytestmark = pytest.mark.filterwarnings("default")  # DVC's libraries' own
@@ -68,7 +68,8 @@ def test_the_code_behind_the_second_project_is_this_code(root: Path) -> None:
         for dep in stage.get("deps", []):
             if dep["path"].startswith("data/code/"):
                 kind, part = Path(dep["path"]).parent.name, Path(dep["path"]).stem
-                digest = code_digest(project, document[STAGES[kind]][part], stage=kind)
+                entry, of = ({}, part) if part in WHOLE else (document[STAGES[kind]][part], kind)
+                digest = code_digest(project, entry, stage=of)
                 text = json.dumps({"sha256": digest}, indent=1) + "\n"
                 if hashlib.md5(text.encode()).hexdigest() != dep["md5"]:
                     stale[name] = dep["path"]

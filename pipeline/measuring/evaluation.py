@@ -17,6 +17,7 @@ from lightning_modules.base.module import TaskModule
 from lightning_modules.blocks.pixels import to_channels_last
 from lightning_modules.metrics.bootstrap import percentile_intervals, replicates
 from lightning_modules.metrics.measurement import Measurement, values_of
+from lightning_modules.reports._plots import Plot
 from pipeline.loading.datamodule import TarDataModule
 from pipeline.settings import discover
 from pipeline.settings.params import Run
@@ -203,16 +204,16 @@ class Evaluation:
         metrics: Path,
         predictions: Path,
         plots: Path,
-        num_pictures: int,
+        pictures: Mapping[str, np.ndarray],
         test: Evaluation | None = None,
     ) -> None:
         """Write what the stage gives: of `test` the headline alone. No file is written over: DVC's cache may hold the
         same one under another name."""
-        self.write_details(predictions, plots, num_pictures=num_pictures)
+        self.write_details(predictions, plots, pictures)
         write_json(metrics, self.headline(test))
 
-    def write_details(self, predictions: Path, plots: Path, *, num_pictures: int) -> None:
-        """Write a line an item, the report's plots, and so many pictures."""
+    def write_details(self, predictions: Path, plots: Path, pictures: Mapping[str, np.ndarray]) -> None:
+        """Write a line an item, the report's plots, and the given pictures."""
         from pipeline.measuring.charts import write_chart
 
         task = self.module.task
@@ -220,10 +221,15 @@ class Evaluation:
         answers = ({"id": i.id, "key": i.key, **task.answer(self.module.predictions[i.id])} for i in items)
         write_lines(predictions, (json.dumps(answer, ensure_ascii=False) for answer in answers))
         with renewed(plots, inside=plots.parent) as folder:
-            for plot in self.report.plots(self.module.predictions, self.module.truths):
+            for plot in self.plots:
                 write_chart(plot, folder)
-            for key, picture in self.pictures(num_pictures).items():
+            for key, picture in pictures.items():
                 _write_png(folder / "pictures" / f"{key}.png", picture)
+
+    @cached_property
+    def plots(self) -> list[Plot]:
+        """The report's."""
+        return list(self.report.plots(self.module.predictions, self.module.truths))
 
     def pictures(self, count: int) -> Mapping[str, np.ndarray]:
         """The first `count` records of the split, drawn with predictions and truths, by key."""

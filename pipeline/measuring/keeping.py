@@ -34,9 +34,17 @@ _WEBP_QUALITY = 85
 
 
 def keep(
-    evaluation: Evaluation, project: Project, run: str, *, num_pictures: int, test: Evaluation | None = None
+    evaluation: Evaluation,
+    project: Project,
+    run: str,
+    pictures: Mapping[str, np.ndarray],
+    *,
+    test: Evaluation | None = None,
 ) -> None:
     """Write `evaluations/<run>` and `curves/<run>`, each whole or not at all.
+
+    Args:
+        pictures: `Evaluation.pictures`. test: of the same checkpoint on the test split.
 
     Raises:
         DataError: the record of the training is damaged; the disk refuses.
@@ -44,16 +52,15 @@ def keep(
     task, artifacts = evaluation.module.task, project.artifacts(run)
     found = curves(artifacts / EVENTS)
     record = read_json(artifacts / RECORD, "the record of the training", heal(Path("artifacts") / run))
-    plots = evaluation.report.plots(evaluation.module.predictions, evaluation.module.truths)
     with renewed(project.evaluation(run), inside=project.root) as folder:
         write_json(folder / MEASURED, evaluation.document(run, test))
         drawn = {f"run/{name}": values for name, values in evaluation.drawn.items()}
         drawn |= {f"constant/{name}": values for name, values in evaluation.drawn_constant.items()}
         np.savez(folder / RESAMPLES, allow_pickle=False, **_single(drawn))
         (folder / TABLES).mkdir()
-        for plot in plots:
+        for plot in evaluation.plots:
             write_table(plot, folder / TABLES)
-        for key, picture in evaluation.pictures(num_pictures).items():
+        for key, picture in pictures.items():
             _write_picture(folder / PICTURES / f"{key}.webp", picture)
         write_json(
             folder / RUN,
@@ -63,7 +70,7 @@ def keep(
                 "curves": {name: thinned(points) for name, points in found.items()},
                 "tables": [
                     {"name": p.name, "kind": p.kind, "title": p.title, "x": p.x, "y": p.y, "series": p.series}
-                    for p in plots
+                    for p in evaluation.plots
                 ],
             },
         )

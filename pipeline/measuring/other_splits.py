@@ -233,7 +233,7 @@ def _write(
     if request.out is not None:
         request.out.mkdir(parents=True, exist_ok=True)
         out = request.out.resolve()
-        evaluation.write_details(out / "predictions.jsonl", out / "plots", num_pictures=NUM_PICTURES)
+        evaluation.write_details(out / "predictions.jsonl", out / "plots", evaluation.pictures(NUM_PICTURES))
     write_json(path, {"model": chosen.uri or chosen.given, **evaluation.document(run_name)})
     return path
 

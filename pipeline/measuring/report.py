@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 
 from contracts.errors import DataError
+from lightning_modules.metrics.bootstrap import percentile_intervals
 from pipeline.measuring.comparison import MEASURED, PICTURES, RESAMPLES, RUN, SAME, TABLES
 from pipeline.measuring.sources import EVALUATIONS, Source, find
 from pipeline.measuring.templates import templates
@@ -115,12 +116,12 @@ def _run(source: Source, measured: Mapping[str, Any], drawn: Sequence[str]) -> d
 def _constant(source: Source, measured: Mapping[str, Any], drawn: Sequence[str]) -> dict[str, Any]:
     """The best predictor that ignores the input, as a run: the same for all of a group."""
     values = _resamples(source, "constant", drawn)
-    intervals = {name: np.quantile(v[np.isfinite(v)], (0.025, 0.975)) for name, v in values.items()}
+    intervals = percentile_intervals(values)
     return {
         "name": CONSTANT,
         "constant": True,
         "values": {
-            name: [value, *(intervals[name].tolist() if name in intervals else (None, None))]
+            name: [value, *intervals.get(name, (None, None))]
             for name, value in measured["constant"].items()
         },
         "losses": {}, "drawn": {name: _encoded(v) for name, v in values.items()}, "cost": {}, "curves": {},

@@ -5,7 +5,6 @@ Of a revision, dvc.lock says what the outputs were, and DVC's cache has them: no
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,7 @@ import yaml
 from contracts.errors import ConfigError, DataError
 from pipeline.settings.params import FILE, read_params
 from pipeline.settings.parse import nearest
-from pipeline.system import progress
+from pipeline.system import git, progress
 from pipeline.system.heal import Cache
 from pipeline.system.project import Project
 
@@ -74,14 +73,13 @@ class InRevision:
         self.root, self.revision, self.cache = root, revision, cache
         self.place = f"{root} at {revision}"
         commit = _commit(root, revision)
-        lock = _git(root, "show", f"{commit}:./dvc.lock") if commit else None
+        lock = git.output(root, "show", f"{commit}:./dvc.lock") if commit else None
         if lock is None:
             raise ConfigError(
                 "no such revision with a dvc.lock", value=revision, where=str(root),
                 fix="name a commit, a branch, a tag, or an experiment of `dvc exp list --all`",
             )  # fmt: skip
-        stages = (yaml.load(lock, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}).get("stages", {})
-        self.outs: dict[str, str] = {out["path"]: out["md5"] for s in stages.values() for out in s.get("outs", ())}
+        self.outs = _outs(lock)
 
     @cached_property
     def _files(self) -> dict[str, str]:
@@ -103,6 +101,12 @@ class InRevision:
 
     def below(self, folder: str) -> list[str]:
         return sorted(path for path in self._files if path.rpartition("/")[0] == folder)
+
+
+def _outs(lock: str) -> dict[str, str]:
+    """Outputs of a dvc.lock: path -> digest."""
+    stages = (yaml.load(lock, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}).get("stages", {})
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,11 +179,10 @@ def _require(files: Files, run: str, known: Sequence[str]) -> None:
 
 def _experiments(root: Path, cache: Cache, only: set[str] | None) -> Iterator[Source]:
     """Runs of DVC's experiments, newest first; equal outputs are shown once."""
-    workspace = _git(root, "show", "HEAD:./dvc.lock")
+    workspace = git.output(root, "show", "HEAD:./dvc.lock")
     lock = root / "dvc.lock"
     text = lock.read_text() if lock.is_file() else workspace or ""
-    stages = (yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}).get("stages", {})
-    seen = {out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
+    seen = set(_outs(text).values())
     for name in experiment_names(root):
         try:
             files = InRevision(root, name, cache)
@@ -196,7 +199,7 @@ def _experiments(root: Path, cache: Cache, only: set[str] | None) -> Iterator[So
 
 def experiment_names(root: Path) -> list[str]:
     """Of all experiments that DVC keeps, newest first."""
-    listed = _git(root, "for-each-ref", "--sort=-committerdate", "--format=%(refname)", "refs/exps") or ""
+    listed = git.output(root, "for-each-ref", "--sort=-committerdate", "--format=%(refname)", "refs/exps") or ""
     parts = [line.split("/") for line in listed.splitlines()]
     return [part[-1] for part in parts if len(part) == 5]  # refs/exps/<2 digits>/<38 more>/<name>
 
@@ -204,15 +207,9 @@ def experiment_names(root: Path) -> list[str]:
 def _commit(root: Path, revision: str) -> str | None:
     for name in (f"refs/exps/*/*/{revision}", None):
         if name is None:
-            found = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+            found = git.output(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
         else:
-            found = _git(root, "for-each-ref", "--format=%(objectname)", "--sort=-committerdate", name)
+            found = git.output(root, "for-each-ref", "--format=%(objectname)", "--sort=-committerdate", name)
         if found:
             return found.split()[0]
     return None
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    """What git prints; None where it refuses, as outside a repository."""
-    result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
-    return result.stdout if result.returncode == 0 else None

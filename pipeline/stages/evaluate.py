@@ -26,14 +26,15 @@ def evaluate(project: Project, params: Params, name: str) -> None:
     run = params.run(name)
     checkpoint = project.artifacts(name) / BEST
     evaluation, test = Evaluation(checkpoint, shards, now=run), on_test(checkpoint, shards, now=run)
+    pictures = evaluation.pictures(run.train.num_pictures)
     evaluation.write(
         metrics=project.metrics(name),
         predictions=project.predictions(name),
         plots=project.plots(name),
-        num_pictures=run.train.num_pictures,
+        pictures=pictures,
         test=test,
     )
-    keep(evaluation, project, name, num_pictures=run.train.num_pictures, test=test)
+    keep(evaluation, project, name, pictures, test=test)
     tracking.log_results(
         params.section(TrackingConfig, "tracking"),
         root=project.tracking_root,

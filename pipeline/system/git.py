@@ -1,4 +1,4 @@
-"""Whether a folder is in a git repository, and what DVC must be told where it is in none.
+"""What git says of a folder, whether it is in a repository at all, and what DVC must be told where it is in none.
 
 A downloaded archive of the project has no `.git`, and a container may have no git at all. The first is looked for in
 the folders, so that the second is no matter.
@@ -11,6 +11,16 @@ import sys
 from pathlib import Path
 
 NO_GIT = "no_scm"
+
+
+def output(folder: Path, *command: str) -> str | None:
+    """What `git <command>` prints; None where there is no git, no repository, or one that git refuses (another user's),
+    or where git knows no such thing."""
+    try:
+        result = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return result.stdout if result.returncode == 0 else None
 
 
 def in_repository(folder: Path) -> bool:

@@ -20,7 +20,8 @@ _RUNS, _SKIPPED = re.compile(r"Running stage '(.+)':"), re.compile(r"(?:Stage )?
 _INTERRUPTED = 130
 _SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
 _TOLD_BY = ("dvc.cli", "dvc.stage.run", "dvc.stage", "dvc.stage.cache", "dvc.dvcfile", "dvc.output")
-_OURS = {"fetch", "shard", "vocab", "train", "evaluate", "register"}
+_SLOW = {"train", "evaluate", "register"}  # to import
+_BEFORE = {"fetch", "shard", "vocab"}  # where one of those follows, the libraries can be imported meanwhile
 
 
 def repro(arguments: Sequence[str]) -> int:
@@ -42,7 +43,7 @@ def repro(arguments: Sequence[str]) -> int:
 
         def counted(*given: Any, **named: Any) -> Any:
             plan = planned(*given, **named)
-            steps.total = len(plan)
+            steps.plan([stage.addressing for stage in plan])
             return plan
 
         reproduce.plan_repro = counted  # the only place where DVC knows how many there will be
@@ -80,7 +81,13 @@ class _Steps(logging.Filter):
         super().__init__()
         self.total, self.interrupted = 0, False
         self._start = start
+        self._is_slow = False
         self._ran = self._skipped = 0
+
+    def plan(self, addresses: Sequence[str]) -> None:
+        """What DVC will look at, as it calls its stages."""
+        self.total = len(addresses)
+        self._is_slow = any(_parts(address)[0] in _SLOW for address in addresses)
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
@@ -92,8 +99,8 @@ class _Steps(logging.Filter):
             return not text.endswith("is empty.")  # a list of what was dropped may well be
         if found := _RUNS.match(text):
             self._ran += 1
-            stage, _, name = found[1].rpartition("/")[2].rpartition(":")[2].partition("@")
-            if stage in _OURS:
+            stage, name = _parts(found[1])
+            if stage in _SLOW or (stage in _BEFORE and self._is_slow):
                 self._start()
             of = f"/{self.total}" if self.total else ""
             print(f"[{self._ran + self._skipped}{of}] {stage} {name}".rstrip(), flush=True)
@@ -106,3 +113,9 @@ class _Steps(logging.Filter):
     def tell_end(self) -> None:
         if self._ran or self._skipped:
             print(f"{self._ran} stages ran, {self._skipped} were up to date", flush=True)
+
+
+def _parts(address: str) -> tuple[str, str]:
+    """`lecture/dvc.yaml:train@run` -> train, run"""
+    stage, _, name = address.rpartition("/")[2].rpartition(":")[2].partition("@")
+    return stage, name

@@ -22,7 +22,7 @@ def announce(
     """Describe a version that was decided on, and its run, and tell every run of the model whether it reigns.
 
     Args:
-        document: `metrics/<run>.json`.
+        document: `evaluations/<run>/measured.json`.
     """
     name, number = version.name, version.version
     run = find_run(client, version.run_id) if version.run_id else None

@@ -29,12 +29,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from contracts.errors import ConfigError
 from pipeline.settings.sections import TrackingConfig
 from pipeline.tracking.event_tail import first_line
-from pipeline.tracking.moved import rebase
+from pipeline.tracking.moved import DATABASE, rebase
 
 CALL_S = 15  # for an answer of the server; asked twice
 DOWNLOAD_S = 60  # a server that fetches from a store of its own is silent meanwhile
 LOCK_S = 60.0
-DATABASE = "mlflow.db"
 MAX_KEY, MAX_TAG = 250, 8000  # characters, MLflow's limits
 # What MLflow, its HTTP client (whose errors are OSErrors) and its database raise.
 FAILURES = (MlflowException, OSError, SQLAlchemyError)

@@ -61,7 +61,7 @@ def log_results(
 
     Args:
         step: at which the metrics stand; that of the end of the training, so that they are the run's latest.
-        document: `metrics/<run>.json`, for the run's description and tags, and the view of its experiment.
+        document: `evaluations/<run>/measured.json`, for the run's description and tags, and the view of its experiment.
         folders, files: by artifact path; "" is the run's top folder.
 
     Returns:

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from contracts.errors import TrainingError
 from contracts.redact import redact
 from pipeline.system.disk import write_text
+from pipeline.training.history import read_event
 
 MAX_METRICS, MAX_PICTURES = 1000, 32  # in one delivery
 LONGEST_PAUSE_S = 30.0
@@ -181,9 +182,10 @@ def read_events(file: Path, offset: int) -> tuple[list[Event], int]:
 
 
 def _parse(line: bytes) -> Event | None:
-    start = line.rfind(b'{"kind"')
+    event = read_event(line)
+    if event is None:
+        return None
     try:
-        event = json.loads(line[max(start, 0) :])
         if event["kind"] == "metrics":
             int(event["step"] or 0), int(event["time"]), [float(value) for value in event["values"].values()]
         elif event["kind"] == "image":

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.errors import ConfigError
 from pipeline.settings.code import PACKAGES
+from pipeline.system import git
 
 VARIABLES = ("SIGHTLINE_GIT_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA", "GIT_COMMIT")
 
@@ -33,11 +33,13 @@ def lineage(root: Path) -> Lineage:
         ConfigError: a variable of the environment holds something else than a commit.
     """
     is_code = any((root / package).is_dir() for package in PACKAGES)  # else its commits say nothing of the code
-    commit = _git(root, "rev-parse", "HEAD") if is_code else None
+    commit = git.output(root, "rev-parse", "HEAD") if is_code else None
     if commit is None:
         return Lineage(_from_environment())
     # -z: names as they are; a renamed file is followed by its old name.
-    status = _git(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *PACKAGES) or ""
+    status = (
+        git.output(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *PACKAGES) or ""
+    )
     return Lineage(commit.strip(), tuple(sorted(entry[3:] for entry in status.split("\0") if entry)))
 
 
@@ -46,15 +48,6 @@ def commit_of(code: Path) -> dict[str, str]:
     the code is in no commit."""
     found = lineage(code)
     return {VARIABLES[0]: found.commit} if found.commit and not found.changed else {}
-
-
-def _git(root: Path, *command: str) -> str | None:
-    """What git prints; None where there is no git, no repository, or one that git refuses (another user's)."""
-    try:
-        result = subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return result.stdout if result.returncode == 0 else None
 
 
 def _from_environment() -> str:

@@ -51,6 +51,7 @@ from pipeline.tracking.delivery import deliver_pending
 from pipeline.tracking.delivery import log_results as log_results  # part of this file's interface, as is the next
 from pipeline.tracking.event_tail import LONGEST_PAUSE_S, MAX_METRICS, Event, Refused, first_line, say
 from pipeline.tracking.event_tail import EventTail as EventTail
+from pipeline.tracking.moved import ARTIFACTS
 from pipeline.tracking.naming import SETTINGS, new_name
 from pipeline.tracking.signing import Untrusted, verify
 
@@ -71,7 +72,7 @@ def experiment_id(client: MlflowClient, config: TrackingConfig, root: Path, task
         found = client.get_experiment_by_name(name)
         if found is None:
             # A server decides itself; a bare database would put artifacts below whatever the current folder is.
-            place = None if uri.startswith("http") else f"{config.artifacts or root.resolve() / 'mlartifacts'}/{name}"
+            place = None if uri.startswith("http") else f"{config.artifacts or root.resolve() / ARTIFACTS}/{name}"
             try:
                 return client.create_experiment(name, artifact_location=place)
             except MlflowException as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline.tracking.event_tail import say
 
+DATABASE = "mlflow.db"
 ARTIFACTS, OTHERS = "mlartifacts", "mlruns"  # ours, and those of MLflow's own experiment "Default"
 _COLUMNS = (
     ("experiments", "artifact_location"),
@@ -64,7 +65,7 @@ def _former_roots(store: sqlite3.Connection, root: Path) -> list[str]:
 
 def _was_a_project(folder: Path) -> bool:
     """Not a place for artifacts alone: the project is gone from there, or is there, too."""
-    return not (folder / ARTIFACTS).is_dir() or (folder / "mlflow.db").is_file()
+    return not (folder / ARTIFACTS).is_dir() or (folder / DATABASE).is_file()
 
 
 def _move(store: sqlite3.Connection, old: str, new: str) -> None:

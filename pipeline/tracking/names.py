@@ -15,6 +15,7 @@ from contracts.names import NAME, is_name
 from pipeline.settings.params import FILE, load_params
 from pipeline.settings.sections import TrackingConfig
 from pipeline.system.project import Project
+from pipeline.tracking.moved import DATABASE
 from pipeline.training import run_files
 
 FORMS = "a run, a registered model (name, name@alias, name/version, models:/.., runs:/..) or a .ckpt file"
@@ -117,4 +118,4 @@ def tracking_config(project: Project) -> TrackingConfig:
 def _has_registry(project: Project) -> bool:
     """Whether there is a store to ask: asking makes the database of a project that has none."""
     elsewhere = os.environ.get("MLFLOW_TRACKING_URI") or tracking_config(project).uri
-    return bool(elsewhere) or (project.tracking_root / "mlflow.db").is_file()
+    return bool(elsewhere) or (project.tracking_root / DATABASE).is_file()

@@ -14,7 +14,7 @@ def interval(document: Mapping[str, Any], name: str = "") -> str:
     """Of a metric, the task's own if it is not named: "0.71 to 0.83"; "" where there is none.
 
     Args:
-        document: `metrics/<run>.json`.
+        document: `evaluations/<run>/measured.json`.
     """
     found = {row["name"]: row.get("interval_95") for row in document.get("measured", ())}
     both = found.get(name or document["metric"])

@@ -94,7 +94,7 @@ def register(
     Args:
         inputs: what the registered model is asked with to check it, by name (`BaseTask.inputs`).
         measure: the candidate's metric of another checkpoint on the candidate's data; a DataError where it has none.
-        document: `metrics/<run>.json`, for the descriptions; None: what the candidate knows.
+        document: `evaluations/<run>/measured.json`, for the descriptions; None: what the candidate knows.
 
     Returns:
         JSON values: model, version, uri, decision ("champion" or "refused"), reason, champion_version,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.tracking.connection import sqlite_file
+from pipeline.tracking.moved import ARTIFACTS, DATABASE
 
 ASSISTANT = "/mlflow/assistant/"  # of the server's addresses
 # As MLflow's pages keep what a person chose; what was chosen here before stays.
@@ -65,9 +66,7 @@ def main(host: str, port: int) -> None:
         constants.BACKEND_STORE_URI_ENV_VAR: store,
         constants.REGISTRY_STORE_URI_ENV_VAR: store,
         constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
-        constants.ARTIFACTS_DESTINATION_ENV_VAR: str(
-            (sqlite_file(store) or Path("mlflow.db")).with_name("mlartifacts")
-        ),
+        constants.ARTIFACTS_DESTINATION_ENV_VAR: str((sqlite_file(store) or Path(DATABASE)).with_name(ARTIFACTS)),
         constants.SERVE_ARTIFACTS_ENV_VAR: "true",
     }
     import uvicorn  # MLflow's own server; it reads the environment when it is imported

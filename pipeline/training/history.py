@@ -26,8 +26,9 @@ Curve = list[tuple[int, float]]
 def copy_events(events: Path, target: Path) -> None:
     """What is of use without the state folder. A training of before has no events: neither has its copy then."""
     if events.is_file():
-        with open(events, encoding="utf-8") as lines:
-            write_lines(target, (line.rstrip("\n") for line in lines if (_read(line) or {}).get("kind") == "metrics"))
+        with open(events, "rb") as lines:
+            kept = (line for line in lines if (read_event(line) or {}).get("kind") == "metrics")
+            write_lines(target, (line.decode().rstrip("\n") for line in kept))
 
 
 def curves(events: Path) -> dict[str, Curve]:
@@ -35,8 +36,8 @@ def curves(events: Path) -> dict[str, Curve]:
     went the last time. Values that are not finite are left out. No file: no curves."""
     found: dict[str, dict[int, float]] = {}
     if events.is_file():
-        with open(events, encoding="utf-8") as lines:
-            for event in filter(None, map(_read, lines)):
+        with open(events, "rb") as lines:
+            for event in filter(None, map(read_event, lines)):
                 if event.get("kind") == "metrics":
                     for name, value in event["values"].items():
                         if value - value == 0:
@@ -44,10 +45,10 @@ def curves(events: Path) -> dict[str, Curve]:
     return {name: sorted(points.items()) for name, points in sorted(found.items())}
 
 
-def _read(line: str) -> dict[str, Any] | None:
-    """A process that died while it wrote leaves half a line, to which the next one appends."""
+def read_event(line: bytes) -> dict[str, Any] | None:
+    """A process that died while it wrote leaves half a line, to which the next one appends. None: no event is in it."""
     try:
-        event = json.loads(line[max(0, line.rfind('{"kind"')) :])
+        event = json.loads(line[max(0, line.rfind(b'{"kind"')) :])
     except ValueError:
         return None
     return event if isinstance(event, dict) else None

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -22,7 +21,7 @@ from pipeline.stages.register import register
 from pipeline.stages.train import train
 from pipeline.system.project import Project
 from pipeline.tracking import registry
-from pipeline.training.predictor import load_predictor
+from tests.answers import answer_in_process
 from tests.mlflow_server import free_port
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -41,13 +40,6 @@ class Served:
 
     def link(self, kind: str) -> str:
         return next(line.split()[-1] for line in self.told.splitlines() if line.split()[:1] == [kind])
-
-
-def answer_in_process(model: Path, inputs: dict[str, Any]) -> Any:
-    """What a registered model answers, without the seconds that a new process takes."""
-    (checkpoint,) = (model / "artifacts").glob("*.ckpt")
-    predictor = load_predictor(checkpoint)
-    return predictor.answers(predictor.predict(predictor.record(inputs)))
 
 
 def train_twice(root: Path) -> None:

@@ -16,7 +16,7 @@ from pipeline.settings.sections import TrackingConfig
 from pipeline.tracking import connection, registry, signing
 from pipeline.tracking import mlflow_run as tracking
 from pipeline.tracking.champion import Candidate
-from pipeline.training.predictor import load_predictor
+from tests.answers import answer_in_process
 from tests.command import sightline
 from tests.local_training import make_checkpoint
 
@@ -26,13 +26,6 @@ QUIET = TrackingConfig(system_metrics=False)
 MODEL = "models:/seg@champion"
 PICTURE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
 EVIL = "open({marker!r}, 'w').close()\n"
-
-
-def answer_in_process(model: Path, inputs: dict[str, Any]) -> Any:
-    """Instead of `registry.probe`, whose own process takes seconds; the unit tests of the registry have that."""
-    (checkpoint,) = (model / "artifacts").glob("*.ckpt")
-    predictor = load_predictor(checkpoint)
-    return predictor.answers(predictor.predict(predictor.record(inputs)))
 
 
 def register(root: Path) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_training_and_evaluation(project: Project, tmp_path: Path) -> None:
     folders = {"predictions": project.predictions("seg"), "plots": project.plots("seg")}
 
     def write() -> None:
-        evaluation.write(metrics=project.metrics("seg"), num_pictures=1, **folders)
+        evaluation.write(metrics=project.metrics("seg"), pictures=evaluation.pictures(1), **folders)
 
     write()
     leaves_links_alone([*folders.values(), project.metrics("seg")], tmp_path / "cache/evaluate", write)

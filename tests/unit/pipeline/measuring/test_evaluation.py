@@ -110,7 +110,7 @@ def test_what_is_kept_of_a_run_is_all_that_a_page_needs(tiny_project, evaluation
     copy_events(best.parent / EVENTS, project.artifacts("seg") / EVENTS)
     record = {"training": {"step": 40, "epochs": 8}, "cost": {"time_s": 9.0}}
     write_json(project.artifacts("seg") / RECORD, record)
-    keep(evaluation, project, "seg", num_pictures=2)
+    keep(evaluation, project, "seg", evaluation.pictures(2))
     (tmp_path / "params.yaml").write_text("runs: {seg: {}}")
     (group,) = gather(find(project, ["seg"]))
     run, constant = group["runs"]

@@ -17,16 +17,13 @@ import pytest
 import yaml
 from PIL import Image
 
-import lightning_modules.models
-import lightning_modules.reports
-import lightning_modules.tasks
 from contracts.errors import ConfigError, DataError
 from contracts.inputs import Clip, inputs_of
-from contracts.records import DataSpec, Record
+from contracts.records import Record
 from pipeline.predicting.clips import read_clip
-from pipeline.training.checkpoints import build_module, save_best
 from pipeline.training.predictor import clip_parts, load_predictor
 from tests.command import sightline
+from tests.own_task import MODEL, own_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow's own
 
@@ -68,21 +65,6 @@ class Task(BaseTask):
     def truths(self, record): ...
     def metrics(self, *, thorough=False): ...
 """
-MODEL = """
-from dataclasses import dataclass
-from torch import nn
-from lightning_modules.base.families import ClassifierSpec
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    pass
-
-class Model(nn.Linear):
-    spec_class = ClassifierSpec
-
-    def __init__(self, config, spec):
-        super().__init__(1, 1)
-"""
 REPORT = """
 import numpy as np
 from lightning_modules.augment.images import decode_image
@@ -109,20 +91,7 @@ def answers(lights: Sequence[int], times: Sequence[float]) -> list[dict[str, Any
 
 @pytest.fixture
 def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for package, text in (("tasks", TASK), ("models", MODEL), ("reports", REPORT)):
-        (tmp_path / package).mkdir()
-        (tmp_path / package / "light.py").write_text(text)
-        module = getattr(lightning_modules, package)
-        monkeypatch.setattr(module, "__path__", [*module.__path__, str(tmp_path / package)])
-    plain = {"task_name": "light", "task": {}, "model_name": "light", "model": {}}
-    run = {"name": "r", "dataset": "d", **plain, "train": {"optimizer": {}, "seed": 0}}
-    data = DataSpec(dataset="d", classes=())
-    module = build_module(run, data)
-    module.model.weight.data.fill_(1.0)
-    module.model.bias.data.fill_(0.0)
-    save_best(tmp_path / "r.ckpt", run=run, data=data, weights=module.state_dict(), info={})
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "r.ckpt"
+    return own_checkpoint(tmp_path, monkeypatch, "light", task=TASK, report=REPORT)
 
 
 @pytest.fixture

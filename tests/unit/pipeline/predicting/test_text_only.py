@@ -11,13 +11,9 @@ import pandas as pd
 import pytest
 import yaml
 
-import lightning_modules.models
-import lightning_modules.reports
-import lightning_modules.tasks
 from contracts.errors import ConfigError
-from contracts.records import DataSpec
-from pipeline.training.checkpoints import build_module, save_best
 from tests.command import sightline
+from tests.own_task import own_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow's own
 
@@ -58,21 +54,6 @@ class Task(BaseTask):
     def truths(self, record): ...
     def metrics(self, *, thorough=False): ...
 """
-MODEL = """
-from dataclasses import dataclass
-from torch import nn
-from lightning_modules.base.families import ClassifierSpec
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    pass
-
-class Model(nn.Linear):
-    spec_class = ClassifierSpec
-
-    def __init__(self, config, spec):
-        super().__init__(1, 1)
-"""
 REPORT = """
 from lightning_modules.drawing import text as draw
 from lightning_modules.reports._report import BaseReport
@@ -87,20 +68,7 @@ class Report(BaseReport):
 
 @pytest.fixture
 def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for package, text in (("tasks", TASK), ("models", MODEL), ("reports", REPORT)):
-        (tmp_path / package).mkdir()
-        (tmp_path / package / "wordlength.py").write_text(text)
-        module = getattr(lightning_modules, package)
-        monkeypatch.setattr(module, "__path__", [*module.__path__, str(tmp_path / package)])
-    plain = {"task_name": "wordlength", "task": {}, "model_name": "wordlength", "model": {}}
-    run = {"name": "r", "dataset": "d", **plain, "train": {"optimizer": {}, "seed": 0}}
-    data = DataSpec(dataset="d", classes=())
-    module = build_module(run, data)
-    module.model.weight.data.fill_(1.0)
-    module.model.bias.data.fill_(0.0)
-    save_best(tmp_path / "r.ckpt", run=run, data=data, weights=module.state_dict(), info={})
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "r.ckpt"
+    return own_checkpoint(tmp_path, monkeypatch, "wordlength", task=TASK, report=REPORT)
 
 
 WORDS = [{"word": "ein", "length": 3}, {"word": "langer", "length": 6}]

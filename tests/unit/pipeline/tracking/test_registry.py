@@ -16,8 +16,8 @@ from pipeline.tracking import connection, registry
 from pipeline.tracking import mlflow_run as tracking
 from pipeline.tracking.champion import Candidate
 from pipeline.tracking.registry import same_answer
-from pipeline.training.predictor import load_predictor
 from tests import candidates
+from tests.answers import answer_in_process
 from tests.local_training import make_checkpoint
 
 QUIET = TrackingConfig(system_metrics=False, flush_s=0.05)
@@ -76,13 +76,6 @@ def register(root: Path, entry: Candidate, measure: registry.Measure = never) ->
 
 def versions(root: Path) -> list[str]:
     return sorted(str(v.version) for v in connection.connect(QUIET, root).search_model_versions("name = 'm'"))
-
-
-def answer_in_process(model: Path, inputs: dict[str, Any]) -> Any:
-    """What `probe` would bring back, without the seconds that a new process takes."""
-    (checkpoint,) = (model / "artifacts").glob("*.ckpt")
-    predictor = load_predictor(checkpoint)
-    return predictor.answers(predictor.predict(predictor.record(inputs)))
 
 
 def test_the_alias_follows_the_rule(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from pipeline.system import warm
 
 _RUNS, _SKIPPED = re.compile(r"Running stage '(.+)':"), re.compile(r"(?:Stage )?'(.+)' (?:didn't change|is cached)")
 _INTERRUPTED = 130
+_ENDED_BY_CTRL_C = re.compile(rf"exited with (?:{_INTERRUPTED}|-{signal.SIGINT.value})\b")  # dash ends by the signal too
 _SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
 _TOLD_BY = ("dvc.cli", "dvc.stage.run", "dvc.stage", "dvc.stage.cache", "dvc.dvcfile", "dvc.output")
 _SLOW = {"train", "evaluate", "register"}  # to import
@@ -92,7 +93,7 @@ class _Steps(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
         error = record.exc_info[1] if record.exc_info else None
-        if error is not None and f"exited with {_INTERRUPTED}" in str(error.__cause__):
+        if error is not None and _ENDED_BY_CTRL_C.search(str(error.__cause__)):
             self.interrupted = True  # the stage has said so
             return False
         if record.levelno != logging.INFO:

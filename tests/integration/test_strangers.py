@@ -114,8 +114,9 @@ def read(path: Path) -> Any:
 def test_three_parts_of_a_stranger_from_files_to_a_champion(copy: Path) -> None:
     python(copy, "-m", "pipeline.cli", "check")
     out = python(copy, "-c", STAGES)
-    metrics = read(copy / "metrics" / "dots_count.json")
+    metrics = read(copy / "evaluations" / "dots_count" / "measured.json")
     assert (metrics["metric"], metrics["metric_mode"], metrics["split"]) == ("MAE", "min", "val")
+    assert read(copy / "metrics" / "dots_count.json")["value"] == metrics["value"]
     for measured, constant in ((metrics, metrics["constant"]), (metrics["test"], metrics["test"]["constant"])):
         assert measured["value"] < 0.5 * constant["MAE"] < 1
     (described,) = metrics["measured"]

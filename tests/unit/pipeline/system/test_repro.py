@@ -55,8 +55,11 @@ def test_a_stage_that_fails_is_told_by_dvc(root: Path, project: Path):
     assert "[1/3] check" in told and "failed to run: exit 7" in told
 
 
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_stage_in_its_own_way_and_then_the_command(root: Path, project: Path, sent: signal.Signals):
+def test_a_signal_ends_the_stage_in_its_own_way_and_then_the_command(
+    root: Path, project: Path, sent: signal.Signals, shell: str
+):
     stage = "import signal, sys, time\nsignal.signal(signal.SIGTERM, signal.default_int_handler)\ntry:\n"
     wait = "    print('on', flush=True)\n    time.sleep(60)\n"
     end = "except KeyboardInterrupt:\n    print('state written')\n    sys.exit(130)\n"
@@ -64,7 +67,7 @@ def test_a_signal_ends_the_stage_in_its_own_way_and_then_the_command(root: Path,
     text = (project / "dvc.yaml").read_text()
     (project / "dvc.yaml").write_text(text.replace("echo checked > one", f"{sys.executable} stage.py"))
     process = subprocess.Popen(
-        [sys.executable, "-c", REPRO], cwd=project, env=os.environ | {"PYTHONPATH": str(root)},
+        [sys.executable, "-c", REPRO], cwd=project, env=os.environ | {"PYTHONPATH": str(root), "SHELL": shell},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip

@@ -18,7 +18,8 @@ from pipeline.system import warm
 
 _RUNS, _SKIPPED = re.compile(r"Running stage '(.+)':"), re.compile(r"(?:Stage )?'(.+)' (?:didn't change|is cached)")
 _INTERRUPTED = 130
-_ENDED_BY_CTRL_C = re.compile(rf"exited with (?:{_INTERRUPTED}|-{signal.SIGINT.value})\b")  # dash ends by the signal too
+# dash, told by Ctrl-C, ends by the signal itself after its stage
+_ENDED_BY_CTRL_C = re.compile(rf"exited with (?:{_INTERRUPTED}|-{signal.SIGINT.value})\b")
 _SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh"}
 _TOLD_BY = ("dvc.cli", "dvc.stage.run", "dvc.stage", "dvc.stage.cache", "dvc.dvcfile", "dvc.output")
 _SLOW = {"train", "evaluate", "register"}  # to import

@@ -16,6 +16,7 @@ from pipeline.ingest.layouts import LOOKED_FOR, layouts
 from pipeline.ingest.tree import Tree
 from pipeline.settings import discover
 from pipeline.settings.params import Params
+from pipeline.settings.parse import one_line
 
 DRAWN = {"split": {"val": 0.1}}
 XML = "<annotation><object><bndbox></bndbox></object></annotation>"
@@ -122,7 +123,7 @@ def test_check_proposes_what_lies_there(tmp_path, name):
         pytest.skip("which tars there are only its package can tell")
     told = hints(params(fill(tmp_path, files), source, {}), tmp_path)
     assert len(told) == 1 and "no train split" in told[0] and "what lies there would be read by" in told[0], told
-    assert all(json.dumps(value) in told[0] for value in section.values() if isinstance(value, str))
+    assert all(f"{key}: {one_line(value)}" in told[0] for key, value in section.items())
 
 
 @pytest.mark.parametrize("name", CASES)

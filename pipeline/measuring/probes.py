@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
@@ -144,3 +143,39 @@ def _norms_back(step: nn.Module, inputs: Tensor, weights: Tensor) -> Tensor:
         parts = [g for g in gradients[(STEPS - k) * size : (STEPS - k + 1) * size] if g is not None]
         norms.append(torch.cat([g.flatten() for g in parts]).norm())
     return torch.stack(norms)
+
+
+def clipped_steps(
+    *, gain: float, clip: float = 1.0, rate: float = 0.1, num_networks: int = 40
+) -> dict[str, list[tuple[float, float]]]:
+    """One step of gradient descent of Elman networks at their start, W_hh times `gain`, with and without clipping.
+
+    Each reads `STEPS` inputs N(0, 1) of its own batch of 16, and its last state is to say which of 8 classes the first
+    input was drawn for.
+
+    Returns:
+        "not clipped" and "clipped to <clip>": of each network the norm of its gradient over all weights, before any
+        clipping, and by how much the step changes the loss of the same batch.
+    """
+    found: dict[str, list[tuple[float, float]]] = {"not clipped": [], f"clipped to {clip:g}": []}
+    for seed in range(num_networks):
+        for name, limit in zip(found, (math.inf, clip), strict=True):
+            torch.manual_seed(seed)
+            network = Wired("many_one", HIDDEN, HIDDEN, out_channels=8, cell="elman").double()
+            with torch.no_grad():
+                network.reader.rnn.get_parameter("weight_hh_l0").mul_(gain)
+            inputs = torch.randn(16, STEPS, HIDDEN, dtype=torch.float64)
+            classes = torch.arange(16) % 8
+            inputs[range(16), 0, classes] += 3.0
+
+            def loss(network: Wired = network, inputs: Tensor = inputs, classes: Tensor = classes) -> Tensor:
+                return nn.functional.cross_entropy(network(inputs, [STEPS] * 16)[:, 0], classes)
+
+            before = loss()
+            before.backward()
+            norm = float(nn.utils.clip_grad_norm_(network.parameters(), limit))
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    parameter -= rate * parameter.grad
+                found[name].append((norm, float(loss()) - float(before)))
+    return found

@@ -3,11 +3,11 @@
 Layout under the root: `train.txt` and `val.txt`, a line each.
 
 - near: `__label__sky the clouds are in the`: the noun decides, three words before the end.
-- far: `__label__french i grew up in france it rained loved spain .. i speak fluent`: the country decides, `gap` words
-  before the end. What lies between is filler, which names other countries: they must not be taken for it.
+- far: `__label__french i grew up in france it rained loved spain .. i speak fluent`: the country decides, `gap`
+  words before the end. What lies between is filler, which names other countries: they must not be taken for it.
 
-The gap is the number of steps from the word that decides to the last one that is read. One gap to train on: with several
-the short ones are a curriculum (see `recall.py`).
+The gap is the number of steps from the word that decides to the last one that is read. One gap to train on: with
+several the short ones are a curriculum (see `recall.py`).
 """
 
 from __future__ import annotations

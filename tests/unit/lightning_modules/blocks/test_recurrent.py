@@ -154,7 +154,9 @@ def test_a_stack_of_explicit_cells_equals_torchs_layers(fused, explicit, bias):
         hidden, expected_hidden = (state.hidden, last[0]) if isinstance(state, LSTMState) else (state, last)
         torch.testing.assert_close(hidden, expected_hidden[index], atol=1e-6, rtol=0)
     torch.testing.assert_close(outputs, expected, atol=1e-6, rtol=0)
-    assert all(own.data_ptr() != p.data_ptr() for layer in layers for own in layer.parameters() for p in stack.parameters())
+    assert all(
+        own.data_ptr() != p.data_ptr() for layer in layers for own in layer.parameters() for p in stack.parameters()
+    )
 
 
 def test_numbers_of_torchs_weights():
@@ -169,7 +171,7 @@ def test_numbers_of_torchs_weights():
 
 
 def test_the_start_of_an_elman_network():
-    """U(+-1/sqrt(H)) has a spectral radius of about 1/sqrt(3) = 0.577, and a largest singular value of about twice it."""
+    """U(+-1/sqrt(H)) has a spectral radius of about 1/sqrt(3) = 0.577, and a largest singular value of twice it."""
     torch.manual_seed(4)
     weight = ElmanCell(8, 400).from_hidden.weight.detach().double()
     assert float(torch.linalg.eigvals(weight).abs().max()) == pytest.approx(3**-0.5, abs=0.03)

@@ -167,7 +167,7 @@ def _by_lag(results: Results) -> Claim:
         says="An Elman network loses a symbol within ten to twenty steps, where an LSTM still has it",
         slides=("S06", "S08"),
         holds=short > 0.9 and rows["elman", 10].value < 0.5 and long < 0.25 and lstm > 0.99,
-        because=f"The Elman network is right in {short:.0%} of the sequences at lag 5, in {rows['elman', 10].value:.0%} "
+        because=f"An Elman network is right in {short:.0%} of sequences at lag 5, in {rows['elman', 10].value:.0%} "
         f"at lag 10 and in {rows['elman', 20].value:.0%} at lag 20; with as many weights as the LSTM (110 units) in "
         f"{wide.value:.0%} there. The LSTM is right in {lstm:.0%} or more at each. Guessing gives 12.5 %.",
         figure=Plot(

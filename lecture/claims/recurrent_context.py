@@ -48,7 +48,7 @@ def _by_gap(results: Results) -> Claim:
         says="Near context needs no memory to speak of; far context is lost by an Elman network and kept by an LSTM",
         slides=("S05", "S06", "S07"),
         holds=near > 0.95 and elman < 0.6 and lstm > 0.95,
-        because=f"“sky” is found by both in {near:.0%} or more of the near sentences. “french”, 20 words after “france”, "
+        because=f"“sky” is found by both in {near:.0%} or more of near sentences. “french”, 20 words after “france”, "
         f"by the Elman network in {elman:.0%}, by the LSTM in {lstm:.0%}; at 10 words by the Elman network in "
         f"{rows['elman', 10].value:.0%}. Guessing one of the eight words gives 12.5 %.",
         figure=Plot(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from contracts.errors import ConfigError
+from pipeline.measuring.extras import errata, quiz
 from pipeline.measuring.page import PAGE, write_page
 from pipeline.predicting.predict import predict
 from pipeline.settings.params import load_params
@@ -46,14 +47,6 @@ def test_from_world_to_gates_and_a_prediction(root: Path, tmp_path: Path, monkey
     for run in runs:
         if run != RUN:
             shutil.copytree(project.evaluation(RUN), project.evaluation(run))
-            text = json.loads(project.measured(run).read_text())
-            text["measured"] += [
-                {**entry, "name": f"top1/length {length}"}
-                for entry in text["measured"]
-                for length in (15,)
-                if entry["name"] == "top1/length 25"
-            ]
-            project.measured(run).write_text(json.dumps(text))
     claims = {claim.name: claim for claim in write_page(project)}
     assert claims.keys() == {"near-and-far-context", "forget-gate"}
     gates = claims["forget-gate"].figure
@@ -75,3 +68,12 @@ def test_from_world_to_gates_and_a_prediction(root: Path, tmp_path: Path, monkey
     assert cv2.imread(prediction["picture"]).shape[0] > 10 * 17, "a line a word, with its gates"
     with pytest.raises(ConfigError, match="text"):
         predict(project.artifacts(RUN) / "best.ckpt", [], {}, tmp_path / "out", RUN)
+
+
+def test_the_lectures_quiz_and_errata_name_claims_of_its_page(root: Path) -> None:
+    folder = root / "lecture/claims"
+    names = re.findall(r'name="([a-z0-9-]+)",\n\s+says=', "".join(p.read_text() for p in folder.glob("*.py")))
+    answered = {question.claim for question in quiz(folder, names)}
+    assert {"vanishing-gradient", "forget-gate", "exploding-gradient"} <= answered
+    rows = [slide for erratum in errata(folder, names) for slide in erratum.slides]
+    assert rows == sorted(rows) and {"S08", "S19", "S35"} <= set(rows), "in the lecture's order"

@@ -45,7 +45,7 @@ def test_the_largest_singular_value_bounds_an_elman_networks_gradient(settings):
     assert gradient_decay("lstm").log_bound is None
 
 
-def test_a_linear_network_reaches_the_bound(monkeypatch):
+def test_a_linear_network_reaches_the_bound():
     """Without input h stays 0, where tanh has slope 1: an orthogonal matrix keeps every norm."""
     decay = gradient_decay("elman", orthogonal=True, input_scale=0.0)
     assert decay.log_norms == pytest.approx([0.0] * 41, abs=1e-12) and decay.factor == pytest.approx(1)

@@ -106,6 +106,12 @@ class SequenceClassifier(Protocol):
         """
         ...
 
+    def gates(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor | None:
+        """How far the input, forget and output gate (in this order) were open at each token: (B, 2, 3, T) float32 in
+        (0, 1), meaningless behind a text's end. [:, 0] is the mean over units, each weighing as much as it says for the
+        class, [:, 1] the mean over all alike. None of a network that has no gates."""
+        ...
+
 
 class Spec:
     """What a task tells its model. `protocol` is how the model is called."""

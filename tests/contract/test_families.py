@@ -110,6 +110,8 @@ def classify_text(model: Any, spec: SequenceClassifierSpec) -> None:
     logits = model(tokens, [3, 1])
     assert is_float(logits, B, spec.num_classes)
     torch.testing.assert_close(model(tokens[1:, :1], [1]), logits[1:], msg="padding changes nothing")
+    gates = model.gates(tokens, [3, 1])
+    assert gates is None or (is_float(gates, B, 2, 3, 3) and bool(((gates > 0) & (gates < 1)).all()))
 
 
 CALLS: dict[type[Spec], Any] = {

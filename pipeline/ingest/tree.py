@@ -128,7 +128,7 @@ def _ends_of(path: Path) -> bytes:
 
 
 def _kind(name: str, content: bytes) -> str:
-    """What an annotation file is: `coco`, `questions`, `answers`, `visual7w`, `labelme`, `voc`, `yolo`, `labels`, `tar`, ``."""
+    """What an annotation file is: `coco`, `questions`, `answers`, `visual7w`, `labelme`, `voc`, .. `tar`, ``."""
     suffix, last = os.path.splitext(name)[1].lower(), name.rsplit("/", 1)[-1]
     if suffix == ".json":
         if b'"segments_info"' in content or "panoptic" in last:

@@ -12,7 +12,7 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,21 +33,20 @@ from pipeline.ingest.sources._files import (
 from pipeline.ingest.sources._splits import SPLITS, Split, SplitNames, check_all_there, split_names
 from pipeline.system.reading import is_file
 
-FILES = ("dataset_v7w_telling.json", "dataset_v7w_pointing.json", "dataset.json")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Paths below the data set's folder.
 
     Attributes:
-        questions: the JSON file; None: the one of `FILES` that is there. Telling and pointing are two data sets: a
+        questions: the JSON file; None: the one of `published` that is there. Telling and pointing are two data sets: a
             question's number is unique in its own file only.
         images: the folder of the pictures, which are called as `filename` says.
         splits: what the file calls a split, where it does not call it so: `{val: dev}`; a list is read as one.
         only: limits the splits.
     """
 
+    published: ClassVar[tuple[str, ...]] = ("dataset_v7w_telling.json", "dataset_v7w_pointing.json", "dataset.json")
     questions: str | None = None
     images: str = "images"
     splits: SplitNames = field(default_factory=dict)
@@ -66,7 +65,7 @@ def _file(root: Path, config: Config) -> Path | None:
     Raises:
         ConfigError: there are several, and the settings name none.
     """
-    names = FILES if config.questions is None else (config.questions,)
+    names = config.published if config.questions is None else (config.questions,)
     found = [name for name in names if is_file(root / name)]
     if len(found) > 1:
         raise ConfigError(

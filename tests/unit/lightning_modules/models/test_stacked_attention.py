@@ -69,15 +69,16 @@ def test_a_place_may_have_all_the_weight() -> None:
 
 
 def test_the_full_size_has_the_parameters_of_the_paper() -> None:
-    """16,769,938 of 13,746 words (LSTM 1024, embedding 500, attention 512, two hops, 1000 answers): of these the scores
-    have 2 biases, which softmax takes out and which are not here; torch's LSTM has a second bias of 4 x 1024."""
+    """16,769,938 of the released code with 13,746 words (LSTM 1024, embedding 500, attention 512, two hops, 1000
+    answers). Without what changes no function: a second bias in each hop's sum, and one of each score, which softmax
+    takes out. Torch's LSTM has a second bias of 4 x 1024."""
     config = Config(
         backbone="vgg16", features="c5", hops=2, embedding_channels=500, hidden_channels=1024,
         attention_channels=512, dropout=0.5,
     )  # fmt: skip
     model = Model(config, AnswererSpec(vocabulary_size=13_746, num_answers=1000))
     parts = {name: p.numel() for name, p in model.named_parameters() if not name.startswith("backbone")}
-    assert sum(parts.values()) == 16_769_938 - 2 + 4 * 1024
+    assert sum(parts.values()) == 16_769_938 - 2 * 512 - 2 * 1 + 4 * 1024
     assert parts["question.rnn.bias_hh_l0"] == 4 * 1024
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,6 +96,69 @@ class Answerer(Protocol):
         ...
 
 
+@runtime_checkable
+class Looker(Protocol):
+    """What an `Answerer` may have beside its call."""
+
+    def look(
+        self, images: Tensor, questions: Tensor, lengths: Sequence[int], question_image: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Answer logits (Q, A), and the weights (Q, hops, h, w) of the places that each hop looked at, both float32;
+        arguments as of `Answerer`."""
+        ...
+
+
+class Teller(Protocol):
+    def __call__(
+        self,
+        images: Tensor,
+        questions: Tensor,
+        lengths: Sequence[int],
+        question_image: Tensor,
+        answers: Tensor,
+        answer_lengths: Sequence[int],
+        answer_question: Tensor,
+    ) -> Tensor:
+        """How well N given answers fit Q questions on B images, float32.
+
+        With `TellerSpec.score` "loglik" (N, S): the log-likelihood of each token of an answer, 0 behind its end; with
+        "match" (N,): the logit of its being the right one.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+            questions: (Q, T) int64, padded at the end.
+            lengths: words of each question, Q numbers.
+            question_image: (Q,) int64, the image that each question is about.
+            answers: (N, S) int64, words and the token that ends a text, padded at the end.
+            answer_lengths: tokens of each answer, N numbers, all at least 1.
+            answer_question: (N,) int64, the question that each answers.
+        """
+        ...
+
+
+class Pointer(Protocol):
+    def __call__(
+        self,
+        images: Tensor,
+        questions: Tensor,
+        lengths: Sequence[int],
+        question_image: Tensor,
+        boxes: Tensor,
+        box_question: Tensor,
+    ) -> Tensor:
+        """How well N boxes answer Q questions on B images, (N,) float32, larger is better.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+            questions: (Q, T) int64, padded at the end.
+            lengths: words of each question, Q numbers.
+            question_image: (Q,) int64, the image that each question is about.
+            boxes: (N, 4) float32 `(x1, y1, x2, y2)` in the pixels of `images`.
+            box_question: (N,) int64, the question that each is a candidate of.
+        """
+        ...
+
+
 class SequenceClassifier(Protocol):
     def __call__(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
         """Class logits (B, C) float32 of B texts.
@@ -167,6 +230,23 @@ class AnswererSpec(Spec):
     protocol: ClassVar[type] = Answerer
     vocabulary_size: int
     num_answers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TellerSpec(Spec):
+    """`vocabulary_size` of questions and answers, special tokens counted; 0 pads. `score` is what the model gives."""
+
+    protocol: ClassVar[type] = Teller
+    vocabulary_size: int
+    score: Literal["loglik", "match"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointerSpec(Spec):
+    """`vocabulary_size` of the questions, special tokens counted; 0 pads."""
+
+    protocol: ClassVar[type] = Pointer
+    vocabulary_size: int
 
 
 @dataclass(frozen=True, kw_only=True)

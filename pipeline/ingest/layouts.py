@@ -18,6 +18,7 @@ _SPLIT_OF = {name: split for split, names in NAMES.items() for name in names}
 _TOKEN = re.compile(rf"(?<![A-Za-z])({'|'.join(sorted(_SPLIT_OF, key=len, reverse=True))})(?![A-Za-z])")
 _DRAWN = {"split": {"val": 0.1}}
 _FILE_NAME = re.compile(rb'"file_name"\s*:\s*"([^"\\]+)"')
+_V7W_NAME = re.compile(rb'"filename"\s*:\s*"([^"\\]+)"')
 _IMAGE_ID = re.compile(rb'"image_id"\s*:\s*(\d{1,18})')
 _NOT_CLASS_FOLDERS = {"images", "labels", "annotations", "jpegimages", "masks", "imagesets"}
 LOOKED_FOR = {
@@ -29,6 +30,7 @@ LOOKED_FOR = {
     "labeled_text": "train.txt with a line __label__CLASS TEXT each",
     "labelme": "JSON files with shapes beside their pictures",
     "sentences": "train.de and train.en, val.de and val.en, a sentence a line",
+    "visual7w": "Visual7W's dataset_v7w_telling.json or dataset_v7w_pointing.json, and the pictures v7w_1.jpg",
     "voc": "folders JPEGImages and Annotations (or SegmentationClass), or pictures with Pascal VOC's XML beside them",
     "vqa": "JSON files of questions and of annotations of VQA v2, and the pictures that they name by number",
     "webdataset": "tars train/*.tar of pictures with .json, .txt or .cls",
@@ -138,6 +140,14 @@ def _vqa(tree: Tree) -> Iterator[Layout]:
                 yield Layout({"vqa": files}, _beside(names))
 
 
+def _visual7w(tree: Tree) -> Iterator[Layout]:
+    for path, content in tree.of_kind("visual7w"):
+        name = _V7W_NAME.search(content)
+        for folder in tree.folders if name else ():
+            if name and tree.has(joined(folder, name[1].decode("utf-8", "replace"))):
+                yield Layout({"visual7w": {"questions": path, "images": folder}})
+
+
 def _voc(tree: Tree, with_masks: bool) -> Iterator[Layout]:
     roots = [name for name, folder in tree.folders.items() if "JPEGImages" in folder.folders]
     years = [one for one in roots if re.fullmatch(r"VOC\d{4}", posixpath.basename(one))]
@@ -237,6 +247,7 @@ def _labeled_text(tree: Tree) -> Iterator[Layout]:
 
 _FINDERS: dict[str, Callable[[Tree], Iterator[Layout]]] = {
     "coco": _coco,
+    "visual7w": _visual7w,
     "vqa": _vqa,
     "image_folder": _image_folder,
     "labelme": _labelme,

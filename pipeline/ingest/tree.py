@@ -128,13 +128,15 @@ def _ends_of(path: Path) -> bytes:
 
 
 def _kind(name: str, content: bytes) -> str:
-    """What an annotation file is: `coco`, `questions`, `answers`, `labelme`, `voc`, `yolo`, `labels`, `tar`, `` ."""
+    """What an annotation file is: `coco`, `questions`, `answers`, `visual7w`, `labelme`, `voc`, .. `tar`, ``."""
     suffix, last = os.path.splitext(name)[1].lower(), name.rsplit("/", 1)[-1]
     if suffix == ".json":
         if b'"segments_info"' in content or "panoptic" in last:
             return ""
         if b'"shapes"' in content and b'"imagePath"' in content:
             return "labelme"
+        if b'"qa_pairs"' in content and b'"multiple_choices"' in content:
+            return "visual7w"
         if b'"question_id"' in content:
             return "questions" if b'"questions"' in content else "answers" if b'"annotations"' in content else ""
         is_coco = b'"images"' in content and (b'"file_name"' in content or b'"annotations"' in content)

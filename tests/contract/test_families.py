@@ -17,9 +17,11 @@ from lightning_modules.base.families import (
     ClassifierSpec,
     DetectorSpec,
     InstanceSegmenterSpec,
+    PointerSpec,
     SegmenterSpec,
     SequenceClassifierSpec,
     Spec,
+    TellerSpec,
 )
 from pipeline.settings import discover
 
@@ -33,6 +35,8 @@ EXAMPLES: dict[type[Spec], Spec] = {
     InstanceSegmenterSpec: InstanceSegmenterSpec(**OBJECTS),
     CaptionerSpec: CaptionerSpec(vocabulary_size=11),
     AnswererSpec: AnswererSpec(vocabulary_size=11, num_answers=7),
+    TellerSpec: TellerSpec(vocabulary_size=11, score="loglik"),
+    PointerSpec: PointerSpec(vocabulary_size=11),
     SequenceClassifierSpec: SequenceClassifierSpec(vocabulary_size=11, num_classes=5),
 }
 
@@ -105,6 +109,19 @@ def answer(model: Any, spec: AnswererSpec) -> None:
     assert is_float(model(IMAGES, questions, [3, 1, 2], images), 3, spec.num_answers)
 
 
+def tell(model: Any, spec: TellerSpec) -> None:
+    questions, images = torch.tensor([[3, 4, 5], [6, 0, 0]]), torch.tensor([0, 1])
+    answers, of = torch.tensor([[7, 8], [9, 0], [10, 3]]), torch.tensor([0, 0, 1])
+    scores = model(IMAGES, questions, [3, 1], images, answers, [2, 1, 2], of)
+    assert is_float(scores, 3, 2) and bool((scores <= 0).all()) and float(scores[1, 1]) == 0
+
+
+def point(model: Any, spec: PointerSpec) -> None:
+    questions, images = torch.tensor([[3, 4, 5], [6, 0, 0]]), torch.tensor([0, 1])
+    boxes = torch.tensor([[8.0, 8, 40, 40], [0, 0, 9, 60], [1, 2, 3, 4]])
+    assert is_float(model(IMAGES, questions, [3, 1], images, boxes, torch.tensor([0, 0, 1])), 3)
+
+
 def classify_text(model: Any, spec: SequenceClassifierSpec) -> None:
     tokens = torch.tensor([[3, 4, 5], [6, 0, 0]])
     logits = model(tokens, [3, 1])
@@ -121,6 +138,8 @@ CALLS: dict[type[Spec], Any] = {
     InstanceSegmenterSpec: detect,
     CaptionerSpec: caption,
     AnswererSpec: answer,
+    TellerSpec: tell,
+    PointerSpec: point,
     SequenceClassifierSpec: classify_text,
 }
 

@@ -29,6 +29,8 @@ def coco(file_name: str, caption: bool = False) -> str:
 
 VQA = json.dumps({"questions": [{"image_id": 9, "question_id": 1}]})
 ANSWERS = json.dumps({"annotations": [{"image_id": 9, "question_id": 1}]})
+_ENTRY = {"filename": "v7w_1.jpg", "split": "train", "qa_pairs": [{"qa_id": 1, "multiple_choices": ["a"]}]}
+V7W = json.dumps({"images": [_ENTRY, {**_ENTRY, "split": "val"}]})
 LABELME = json.dumps({"shapes": [], "imagePath": "a.jpg"})
 
 
@@ -71,6 +73,10 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, Any], dict[str, Any]]] = {
         {"questions": "q/questions_{split}.json", "annotations": "q/answers_{split}.json",
          "images": "img/{split}/{image_id:012d}.jpg"},
         DRAWN,
+    ),
+    "visual7w": (
+        "visual7w", {"text/telling.json": V7W, "photos/v7w_1.jpg": ""},
+        {"questions": "text/telling.json", "images": "photos"}, {},
     ),
     "voc one deeper": (
         "voc",

@@ -7,6 +7,7 @@ other: `holds` says how it went.
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 
 from contracts.errors import DataError
 from lightning_modules.reports._plots import Plot
+from pipeline.measuring.comparison import TABLES
 from pipeline.system.project import Project, read_json
 
 
@@ -93,6 +95,20 @@ class Results:
     def row(self, what: str, runs: Sequence[str], name: str, control: str = "") -> Row:
         """The number `name` of runs that differ by their seed."""
         return Row(what=what, measured=[self.measured(run, name) for run in runs], control=control)
+
+    def table(self, run: str, name: str) -> list[dict[str, str]]:
+        """The rows of a plot of the run's report, as texts by column.
+
+        Raises:
+            DataError: the run was not evaluated, or its report has no such plot.
+        """
+        path = self._project.evaluation(run) / TABLES / f"{name}.csv"
+        if not path.is_file():
+            raise DataError(
+                "no such table", value=name, where=str(path), fix=f"`dvc repro evaluate@{run}`, or another name"
+            )
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
 
     def _document(self, run: str) -> dict[str, Any]:
         if run not in self._documents:

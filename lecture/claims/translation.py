@@ -106,7 +106,9 @@ def _reversal(results: Results) -> Claim:
 def _alignment(results: Results) -> Claim:
     runs = _runs("additive")
     found = results.row("strongest source word of each target word", runs, "AER", "same place in both sentences")
-    near = results.row("the same, one source place beside counts", runs, "AER_within_1", "same place, one beside counts")
+    near = results.row(
+        "the same, one source place beside counts", runs, "AER_within_1", "same place, one beside counts"
+    )
     constant = found.measured[0].constant
     assert constant is not None
     cells = [
@@ -118,15 +120,15 @@ def _alignment(results: Results) -> Claim:
         says="Attention finds which word says what, though nobody told it",
         slides=("S10", "S11"),
         holds=found.value <= 0.25 and found.value < constant / 2,
-        because=f"Alignment error rate {found.value:.2f} ({near.value:.2f} where the word beside counts), lower is better; "
+        because=f"Alignment error rate {found.value:.2f} ({near.value:.2f} where the word beside counts); "
         f"linking the words that stand at the same place has {constant:.2f}.",
         figure=Plot(
             name="attention", kind="heat", columns=("target", "source", "weight", "marked"), rows=cells,
             x="source", y="target", title="The lecture's sentence; framed: which word says what",
         ),
         rows=[found, near],
-        note="The sentence is not in the training data. Articles follow the noun's gender, so that attention goes to the "
-        "noun where the frame is at the article: that is most of the error, and no mistake of the translation.",
+        note="0 is best. The sentence is not in the training data. French articles follow the noun's gender, so that "
+        "attention goes to the noun where the frame is at the article: no mistake of the translation.",
     )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """Which words were aligned with which, against people's links: alignment error rate.
 
-Och and Ney (Computational Linguistics 29(1), 2003): with A the links found, S the sure ones of people and P the possible
-ones, which include S, `AER = 1 - (|A & S| + |A & P|) / (|A| + |S|)`, sums over the corpus. Links are pairs of places
-(source, target), counted from 0.
+Och and Ney (Computational Linguistics 29(1), 2003): with A the links found, S the sure ones of people and P the
+possible ones, which include S, `AER = 1 - (|A & S| + |A & P|) / (|A| + |S|)`, sums over the corpus. Links are pairs of
+places (source, target), counted from 0.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Link = tuple[int, int]
 def measure_alignment(
     found: Sequence[Collection[Link]], sure: Sequence[Collection[Link]], possible: Sequence[Collection[Link]]
 ) -> Measurement:
-    """`AER`, `alignment_precision` |A & P| / |A|, `alignment_recall` |A & S| / |S|, all in 0..1, and `AER_within_1`, in which a
-    link counts as right one source place beside a link of the same target word; NaN where there is nothing.
+    """`AER`, `alignment_precision` |A & P| / |A|, `alignment_recall` |A & S| / |S|, all in 0..1, and `AER_within_1`, in
+    which a link is right also one source place beside a link of the same target word; NaN where there is nothing.
 
     Args:
         found, sure: links of each sentence pair. possible: those that are possible only; sure ones may be among them.

@@ -49,16 +49,14 @@ class TranslationByLength(ItemMetric):
 def _renamed(bleu: Measurement, name: str) -> Measurement:
     resample = bleu.resample
     assert resample is not None
-    return replace(
-        bleu, values={name: bleu.values["BLEU"]}, resample=lambda weights: {name: resample(weights)["BLEU"]}
-    )
+    return replace(bleu, values={name: bleu.values["BLEU"]}, resample=lambda weights: {name: resample(weights)["BLEU"]})
 
 
 class TokenPerplexity(ItemMetric):
     """`perplexity`: exp of the mean negative log-likelihood of a reference's tokens, each given those before it.
 
-    All tokens that the model is to write count, the one that ends a sentence and `<unk>` too; the one that begins it and
-    padding do not. Another vocabulary gives another number. torchmetrics' own `Perplexity` takes logits, not sums, and
+    All tokens that the model is to write count, the one that ends a sentence and `<unk>` too; the one that begins it
+    and padding do not. Another vocabulary gives another number. torchmetrics' own `Perplexity` takes logits, not sums, and
     has no interval.
 
     Prediction: `nll`, a sentence's sum in nats, and `num_tokens`. A prediction without them is left out.

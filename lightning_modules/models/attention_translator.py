@@ -1,9 +1,9 @@
 """Translation that looks back: a GRU writes, and before each word it weighs what a bidirectional GRU read (1409.0473).
 
 The paper's: n = 1000 units in the decoder and in each direction of the encoder, n' = 1000 of the attention, words of
-620, maxout of 2 l = 1000; vocabularies of 30,000; Adadelta (rho 0.95, eps 1e-6), gradients rescaled to a norm of 1, batches
-of 80; no dropout. Without biases these are 80,401,000 weights. As in the appendix, what is said of word i is read from
-the state before it, s_{i-1}; the main text writes s_i.
+620, maxout of 2 l = 1000; vocabularies of 30,000; Adadelta (rho 0.95, eps 1e-6), gradients rescaled to a norm of 1,
+batches of 80; no dropout. Without biases these are 80,401,000 weights. As in the appendix, what is said of word i is
+read from the state before it, s_{i-1}; the main text writes s_i.
 
 Two things differ unless asked for. The encoder is torch's fused GRU, which resets after the product with the state
 (`encoder: gru_paper` resets before it, as the paper does, step by step); and scores other than `additive` are of

@@ -83,9 +83,7 @@ class Model(nn.Module):
         _, (hidden, cell) = self.encoder(self.dropout(self.embed_source(sources)), lengths)
         return (hidden[:, -1],), (hidden, cell)
 
-    def decode(
-        self, memory: tuple[Tensor, ...], state: tuple[Tensor, ...], tokens: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def decode(self, memory: tuple[Tensor, ...], state: tuple[Tensor, ...], tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher forcing: logits (B, T, V) float32 of the token after each of (B, T), and no attention (B, T, 0)."""
         logits, _ = self._run(memory, state, tokens)
         return logits, logits.new_zeros(*tokens.shape, 0)

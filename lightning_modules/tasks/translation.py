@@ -9,8 +9,8 @@ float16, or (T, 0) of a model that has none; `log_prob`. Of a sentence whose tra
 `num_tokens` of the reference, and, where the model has attention, `reference_attention` (T', S) float16 of the
 reference's tokens and `links` (K, 2): each word of the reference with the source word that most attention goes to while
 the reference is read to the model (Luong et al., 1508.04025, sec. 4.5).
-Truth: `references`, `length` in source tokens, `num_words` of source and reference; where people aligned them `links` and
-`possible_links` (K, 2). Words are what stands between blanks.
+Truth: `references`, `length` in source tokens, `num_words` of source and reference; where people aligned them `links`
+and `possible_links` (K, 2). Words are what stands between blanks.
 """
 
 from __future__ import annotations
@@ -174,7 +174,9 @@ class Task(BaseTask):
         """Negative log-likelihood of each reference, (B,)."""
         with torch.autocast(logits.device.type, enabled=False):
             targets = batch["targets"][:, 1:]
-            losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=PAD, reduction="none")
+            losses = F.cross_entropy(
+                logits.float().flatten(0, 1), targets.flatten(), ignore_index=PAD, reduction="none"
+            )
             return losses.view_as(targets).sum(dim=1)
 
     def _write(self, model: Translator, read: tuple[Any, Any], batch: Batch) -> list[Prediction]:

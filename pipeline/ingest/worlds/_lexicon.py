@@ -1,5 +1,5 @@
-"""The words of the world `pairs` in English, French and German. What a word is drawn from has nearly even chances, so that
-each tells about four bits; "the", "was" and the like tell none."""
+"""The words of the world `pairs` in English, French and German. Nouns, adjectives, verbs, months and years are drawn
+evenly, so that each tells about four bits; "the", "was" and the like tell none."""
 
 from __future__ import annotations
 

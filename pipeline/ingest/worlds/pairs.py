@@ -9,8 +9,8 @@ counted from 0; words are what stands between blanks, so that "L'accord" is one.
     Das Abkommen über die europäische wirtschaftliche Zone wurde im August 1992 unterzeichnet.
 
 What decides: nearly every content word is drawn evenly and without regard to the others, so that one vector must hold
-about four bits for each of them; lengths are even over four bins from 4 to 25 words and marks. Order: French turns a group of
-adjectives and their noun around; German puts the participle last. Agreement: articles, adjectives and the French
+about four bits for each of them; lengths are even over four bins from 4 to 25 words and marks. Order: French turns a
+group of adjectives and their noun around; German puts the participle last. Agreement: articles, adjectives and the French
 participle follow the noun's gender, which English does not show, and the subject may stand many words before its
 participle; German articles and adjectives show the case as well. Names are capitalised in English alone ("Economic").
 
@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from contracts.ranges import SEED, Range, check_ranges
+from contracts.ranges import SEED, check_ranges
 from pipeline.ingest.worlds._lexicon import (
     ADJECTIVES,
     MONTHS,

@@ -1,5 +1,5 @@
-"""Word alignment: links of a sentence pair a line, `0-0 1-2 2?1`, as the shared tasks of 2003 and 2005 and Pharaoh write
-them: `i-j` joins word i of the source with word j of the target, `i?j` or `ipj` says that this is possible only.
+"""Word alignment: links of a sentence pair a line, `0-0 1-2 2?1`, as the shared tasks of 2003 and 2005 and Pharaoh
+write them: `i-j` joins word i of the source with word j of the target, `i?j` or `ipj` says that this is possible only.
 
 Files count words from 0 or from 1, and nothing in them says which: read wrongly, a good aligner scores like a bad one.
 """

@@ -56,8 +56,8 @@ class TokenPerplexity(ItemMetric):
     """`perplexity`: exp of the mean negative log-likelihood of a reference's tokens, each given those before it.
 
     All tokens that the model is to write count, the one that ends a sentence and `<unk>` too; the one that begins it
-    and padding do not. Another vocabulary gives another number. torchmetrics' own `Perplexity` takes logits, not sums, and
-    has no interval.
+    and padding do not. Another vocabulary gives another number. torchmetrics' own `Perplexity` takes logits, not sums,
+    and has no interval.
 
     Prediction: `nll`, a sentence's sum in nats, and `num_tokens`. A prediction without them is left out.
     """

@@ -56,8 +56,9 @@ class Report(BaseReport[Task]):
 
     def picture(self, record: Record, predictions: Sequence[Prediction], truths: Sequence[Truth] | None) -> np.ndarray:
         """Source, translation and reference; below them the attention, a row a written token and a column a source
-        token, both with their end. Where people aligned the words and the model writes another translation, also the attention
-        while the reference is read to it, as theirs are the reference's words; frames mark what they aligned."""
+        token, both with their end. Where people aligned the words and the model writes another translation, also the
+        attention while the reference is read to it, as theirs are the reference's words; frames mark what they
+        aligned."""
         (prediction,) = predictions
         truth = truths[0] if truths else None
         source = record.sentence("source")

@@ -10,9 +10,10 @@ counted from 0; words are what stands between blanks, so that "L'accord" is one.
 
 What decides: nearly every content word is drawn evenly and without regard to the others, so that one vector must hold
 about four bits for each of them; lengths are even over four bins from 4 to 25 words and marks. Order: French turns a
-group of adjectives and their noun around; German puts the participle last. Agreement: articles, adjectives and the French
-participle follow the noun's gender, which English does not show, and the subject may stand many words before its
-participle; German articles and adjectives show the case as well. Names are capitalised in English alone ("Economic").
+group of adjectives and their noun around; German puts the participle last. Agreement: articles, adjectives and the
+French participle follow the noun's gender, which English does not show, and the subject may stand many words before
+its participle; German articles and adjectives show the case as well. Names are capitalised in English alone
+("Economic").
 
 Sentences of equal content are all in one split. The first of `val` is the one above.
 """

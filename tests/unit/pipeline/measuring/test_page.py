@@ -89,3 +89,13 @@ def test_claims_that_are_none_are_told(tmp_path):
     (tmp_path / "x.py").write_text("TITLE = 'x'")
     with pytest.raises(DataError, match="no INTRODUCTION, claims"):
         chapters(tmp_path)
+
+
+def test_a_claim_can_read_a_table_of_a_run(project):
+    folder = project.evaluation("cat_a") / "tables"
+    folder.mkdir()
+    (folder / "heat.csv").write_text("row,weight\n1 la,0.5\n")
+    results = Results(project)
+    assert results.table("cat_a", "heat") == [{"row": "1 la", "weight": "0.5"}]
+    with pytest.raises(DataError, match="evaluate@cat_b"):
+        results.table("cat_b", "heat")

@@ -176,6 +176,30 @@ class SequenceClassifier(Protocol):
         ...
 
 
+class Translator(Protocol):
+    """Reads a sentence and writes another. B sentences of at most S source tokens, N hypotheses, T target tokens.
+
+    A state is a tuple of tensors with a row each; of a model that does not look at the source, attention has no places
+    (S = 0)."""
+
+    def encode(self, sources: Tensor, lengths: Sequence[int]) -> tuple[State, State]:
+        """What stays the same for a sentence, and the state before `<bos>`.
+
+        Args:
+            sources: (B, S) int64, `<eos>` at the end of each, padded with 0.
+            lengths: tokens of each, `<eos>` counted, B numbers.
+        """
+        ...
+
+    def decode(self, memory: State, state: State, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, T, V) of the token after each of `tokens` (B, T), attention (B, T, S), both float32."""
+        ...
+
+    def step(self, memory: State, state: State, tokens: Tensor) -> tuple[Tensor, State, Tensor]:
+        """Logits (N, V), next state, attention (N, S) after `tokens` (N,)."""
+        ...
+
+
 class Spec:
     """What a task tells its model. `protocol` is how the model is called."""
 
@@ -256,3 +280,12 @@ class SequenceClassifierSpec(Spec):
     protocol: ClassVar[type] = SequenceClassifier
     vocabulary_size: int
     num_classes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslatorSpec(Spec):
+    """Sizes of both vocabularies, special tokens counted; 0 pads."""
+
+    protocol: ClassVar[type] = Translator
+    source_vocabulary_size: int
+    target_vocabulary_size: int

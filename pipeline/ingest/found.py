@@ -37,6 +37,8 @@ _HAS: dict[str, Callable[[RawRecord], bool]] = {
     "num_labels": lambda record: bool(record.labels),
     "has_semantic": lambda record: record.semantic_mask is not None,
     "num_texts": lambda record: any(sentence.role == "text" for sentence in record.sentences),
+    "num_sources": lambda record: any(sentence.role == "source" for sentence in record.sentences),
+    "num_targets": lambda record: any(sentence.role == "target" for sentence in record.sentences),
 }
 _WHAT = {
     "num_captions": "captions",
@@ -47,6 +49,8 @@ _WHAT = {
     "num_labels": "labels of whole images or texts",
     "has_semantic": "label masks",
     "num_texts": "texts",
+    "num_sources": "sentences to translate",
+    "num_targets": "translations",
 }
 
 

@@ -19,6 +19,7 @@ _TOKEN = re.compile(rf"(?<![A-Za-z])({'|'.join(sorted(_SPLIT_OF, key=len, revers
 _DRAWN = {"split": {"val": 0.1}}
 _FILE_NAME = re.compile(rb'"file_name"\s*:\s*"([^"\\]+)"')
 _V7W_NAME = re.compile(rb'"filename"\s*:\s*"([^"\\]+)"')
+_LANGUAGE = re.compile(r"train\.([a-z]{2,3}(?:[_-][A-Za-z]{2,4})?)(?:\.gz)?")
 _IMAGE_ID = re.compile(rb'"image_id"\s*:\s*(\d{1,18})')
 _NOT_CLASS_FOLDERS = {"images", "labels", "annotations", "jpegimages", "masks", "imagesets"}
 LOOKED_FOR = {
@@ -245,6 +246,30 @@ def _labeled_text(tree: Tree) -> Iterator[Layout]:
             yield Layout({"labeled_text": {"files": template}}, _beside(names))
 
 
+def _sentences(tree: Tree) -> Iterator[Layout]:
+    """Files `train.de` and `train.en`, also as `.gz`: of several languages into English, German first, as Multi30k's
+    source is; test files by any name that begins with "test", the first of them."""
+    for folder in tree.folders:
+        here = tree.root / folder
+        languages = {match[1] for path in here.glob("train.*") if (match := _LANGUAGE.fullmatch(path.name))}
+        others = sorted(languages - {"en"}, key=lambda language: (language != "de", language))
+        pair = [*others[:1], "en"] if "en" in languages else others[:2]
+        if len(pair) < 2:
+            continue
+        roles = dict(zip(("source", "target"), pair, strict=True))
+        names = {"train": "train"}
+        for split, pattern in (("val", "val.*"), ("val", "dev.*"), ("val", "valid*.*"), ("test", "test*.*")):
+            found = sorted({path.name.split(".")[0] for path in here.glob(pattern)})
+            whole = [name for name in found if all(_has_text(tree, joined(folder, f"{name}.{end}")) for end in pair)]
+            if whole:
+                names.setdefault(split, whole[0])
+        yield Layout({"sentences": {"files": joined(folder, "{split}.{language}"), "languages": roles}}, _beside(names))
+
+
+def _has_text(tree: Tree, path: str) -> bool:
+    return tree.has(path) or tree.has(f"{path}.gz")
+
+
 _FINDERS: dict[str, Callable[[Tree], Iterator[Layout]]] = {
     "coco": _coco,
     "visual7w": _visual7w,
@@ -255,4 +280,5 @@ _FINDERS: dict[str, Callable[[Tree], Iterator[Layout]]] = {
     "yolo": _yolo,
     "webdataset": _webdataset,
     "labeled_text": _labeled_text,
+    "sentences": _sentences,
 }

@@ -22,6 +22,7 @@ from lightning_modules.base.families import (
     SequenceClassifierSpec,
     Spec,
     TellerSpec,
+    TranslatorSpec,
 )
 from pipeline.settings import discover
 
@@ -38,6 +39,7 @@ EXAMPLES: dict[type[Spec], Spec] = {
     TellerSpec: TellerSpec(vocabulary_size=11, score="loglik"),
     PointerSpec: PointerSpec(vocabulary_size=11),
     SequenceClassifierSpec: SequenceClassifierSpec(vocabulary_size=11, num_classes=5),
+    TranslatorSpec: TranslatorSpec(source_vocabulary_size=11, target_vocabulary_size=13),
 }
 
 
@@ -131,6 +133,24 @@ def classify_text(model: Any, spec: SequenceClassifierSpec) -> None:
     assert gates is None or (is_float(gates, B, 2, 3, 3) and bool(((gates > 0) & (gates < 1)).all()))
 
 
+def translate(model: Any, spec: TranslatorSpec) -> None:
+    sources, targets = torch.tensor([[4, 5, 6, 3], [7, 3, 0, 0]]), torch.tensor([[2, 4, 12], [2, 5, 0]])
+    memory, state = model.encode(sources, [4, 2])
+    assert all(len(part) == B for part in (*memory, *state))
+    logits, attention = model.decode(memory, state, targets)
+    places = attention.shape[2]
+    assert (
+        places in (0, 4) and is_float(logits, 2, 3, spec.target_vocabulary_size) and is_float(attention, 2, 3, places)
+    )
+    assert not attention[1, :, 2:].any(), "padding is not looked at"
+    alone, _ = model.decode(*model.encode(sources[1:, :2], [2]), targets[1:])
+    torch.testing.assert_close(alone, logits[1:], msg="padding changes nothing")
+    for t in range(targets.shape[1]):
+        one, state, weights = model.step(memory, state, targets[:, t])
+        torch.testing.assert_close(one, logits[:, t], msg="a step at a time it says the same")
+        torch.testing.assert_close(weights, attention[:, t])
+
+
 CALLS: dict[type[Spec], Any] = {
     ClassifierSpec: classify,
     SegmenterSpec: segment,
@@ -141,6 +161,7 @@ CALLS: dict[type[Spec], Any] = {
     TellerSpec: tell,
     PointerSpec: point,
     SequenceClassifierSpec: classify_text,
+    TranslatorSpec: translate,
 }
 
 

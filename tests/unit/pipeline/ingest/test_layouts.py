@@ -112,6 +112,16 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, Any], dict[str, Any]]] = {
         "labeled_text", {"t/train.txt": "__label__a b", "t/dev.txt": "__label__a b"},
         {"files": "t/{split}.txt"}, {"splits": {"val": "dev"}},
     ),
+    "parallel text": (
+        "sentences",
+        {f"raw/{s}.{end}": "a" for s in ("train", "dev", "test_2016", "test_2017") for end in ("cs.gz", "de.gz", "en")},
+        {"files": "raw/{split}.{language}", "languages": {"source": "de", "target": "en"}},
+        {"splits": {"val": "dev", "test": "test_2016"}},
+    ),
+    "parallel text of other languages": (
+        "sentences", {f"{s}.{end}": "a" for s in ("train", "val") for end in ("fr", "ro")},
+        {"files": "{split}.{language}", "languages": {"source": "fr", "target": "ro"}}, {},
+    ),
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 
 import matplotlib as mpl
@@ -28,7 +29,13 @@ PAGE = "page.html"
 def render(title: str, parts: Sequence[tuple[ModuleType, Sequence[Claim]]]) -> str:
     """The page's HTML, of each chapter with its claims."""
     environment = templates()
-    environment.filters |= {"picture": _picture, "interval": _interval, "number": _number, "command": _command}
+    environment.filters |= {
+        "picture": _picture,
+        "interval": _interval,
+        "number": _number,
+        "command": _command,
+        "embedded": _embedded,
+    }
     return environment.get_template("page.html").render(title=title, chapters=parts)
 
 
@@ -37,6 +44,11 @@ def _picture(claim: Claim) -> str:
     with mpl.rc_context({"svg.hashsalt": claim.name}), io.BytesIO() as file:
         FigureCanvasSVG(draw(claim.figure)).print_svg(file, metadata={"Date": None, "Creator": None})
         return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _embedded(path: Path) -> str:
+    """A WebP file as a data URL."""
+    return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _number(value: float) -> str:

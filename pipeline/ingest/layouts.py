@@ -18,6 +18,8 @@ _SPLIT_OF = {name: split for split, names in NAMES.items() for name in names}
 _TOKEN = re.compile(rf"(?<![A-Za-z])({'|'.join(sorted(_SPLIT_OF, key=len, reverse=True))})(?![A-Za-z])")
 _DRAWN = {"split": {"val": 0.1}}
 _FILE_NAME = re.compile(rb'"file_name"\s*:\s*"([^"\\]+)"')
+_FILE_PATH = re.compile(rb'"filepath"\s*:\s*"([^"\\]+)"')
+_KARPATHY_NAME = re.compile(rb'"filename"\s*:\s*"([^"\\]+)"')
 _IMAGE_ID = re.compile(rb'"image_id"\s*:\s*(\d{1,18})')
 _NOT_CLASS_FOLDERS = {"images", "labels", "annotations", "jpegimages", "masks", "imagesets"}
 LOOKED_FOR = {
@@ -26,6 +28,7 @@ LOOKED_FOR = {
     "train/_annotations.coco.json, and the pictures that they name",
     "frame_folders": "lists train.txt and val.txt of folders of frames",
     "image_folder": "class folders of pictures, train/CLASS/x.jpg, or CLASS/x.jpg",
+    "karpathy": "Karpathy's dataset_coco.json (or of flickr8k, flickr30k), and the pictures that it names",
     "labeled_text": "train.txt with a line __label__CLASS TEXT each",
     "labelme": "JSON files with shapes beside their pictures",
     "sentences": "train.de and train.en, val.de and val.en, a sentence a line",
@@ -120,6 +123,19 @@ def _images_of(tree: Tree, template: str, names: dict[str, str], contents: dict[
         if wanted and all(tree.has(joined(filled[name], file)) for name, file in wanted.items()):
             return option
     return None if wanted else folder or "."
+
+
+def _karpathy(tree: Tree) -> Iterator[Layout]:
+    for path, content in tree.of_kind("karpathy"):
+        folder, name = _FILE_PATH.search(content), _KARPATHY_NAME.search(content)
+        if name is None:
+            continue
+        form, image = "{filename}", name[1].decode("utf-8", "replace")
+        if folder is not None:
+            form, image = "{filepath}/{filename}", f"{folder[1].decode('utf-8', 'replace')}/{image}"
+        for below in tree.folders:
+            if tree.has(joined(below, image)):
+                yield Layout({"karpathy": {"file": path, "images": joined(below, form)}})
 
 
 def _vqa(tree: Tree) -> Iterator[Layout]:
@@ -237,6 +253,7 @@ def _labeled_text(tree: Tree) -> Iterator[Layout]:
 
 _FINDERS: dict[str, Callable[[Tree], Iterator[Layout]]] = {
     "coco": _coco,
+    "karpathy": _karpathy,
     "vqa": _vqa,
     "image_folder": _image_folder,
     "labelme": _labelme,

@@ -1,12 +1,12 @@
-"""Karpathy's splits: `dataset_coco.json`, `dataset_flickr8k.json`, `dataset_flickr30k.json` (1412.2306), one file with the
-captions and the split of each image (https://cs.stanford.edu/people/karpathy/deepimagesent/).
+"""Karpathy's splits: `dataset_coco.json`, `dataset_flickr8k.json`, `dataset_flickr30k.json` (1412.2306), one file with
+the captions and the split of each image (https://cs.stanford.edu/people/karpathy/deepimagesent/).
 
 Of COCO it has 82,783 images of train and 30,504 of "restval", the rest of val2014, which papers train on as well, and
 5,000 each of val and test. Those two and restval all lie in `val2014`: the folder is not the split.
 
 `cocoid` is COCO's number of an image, `imgid` its place in this file: only the first is what official scoring knows.
-Sentences have the number of their image by `imgid`. What is learnt is `raw`, the sentence as it was written; `tokens` has
-lost its capitals and punctuation.
+Sentences have the number of their image by `imgid`. What is learnt is `raw`, the sentence as it was written; `tokens`
+has lost its capitals and punctuation.
 """
 
 from __future__ import annotations

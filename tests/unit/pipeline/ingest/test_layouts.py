@@ -28,6 +28,9 @@ def coco(file_name: str, caption: bool = False) -> str:
 
 VQA = json.dumps({"questions": [{"image_id": 9, "question_id": 1}]})
 ANSWERS = json.dumps({"annotations": [{"image_id": 9, "question_id": 1}]})
+KARPATHY = json.dumps({"images": [
+    {"filepath": "val2014", "sentids": [0], "filename": "a.jpg", "imgid": 0, "split": "train", "sentences": []}
+]})  # fmt: skip
 LABELME = json.dumps({"shapes": [], "imagePath": "a.jpg"})
 
 
@@ -93,6 +96,10 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, Any], dict[str, Any]]] = {
         {f"d/{split}/{name}/a.jpg": "" for split in ("training", "validation") for name in ("cat", "dog")},
         {"train": "d/training", "val": "d/validation"},
         {},
+    ),
+    "karpathy": (
+        "karpathy", {"k/dataset.json": KARPATHY, "pictures/val2014/a.jpg": ""},
+        {"file": "k/dataset.json", "images": "pictures/{filepath}/{filename}"}, {},
     ),
     "labelme": ("labelme", {"shots/a.json": LABELME, "shots/a.jpg": ""}, {"train": "shots"}, DRAWN),
     "camvid": (

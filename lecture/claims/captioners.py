@@ -119,8 +119,8 @@ def _hard(results: Results) -> Claim:
         holds=abs(gap) <= 0.08 or gap < 0,
         because=f"BLEU-4 is {looks['expected'].value:.3f} with hard and {soft.value:.3f} with soft attention, both "
         f"reading the expected context; reading only the place of the largest weight it is "
-        f"{looks['argmax'].value:.3f}, a place that is drawn {looks['sample'].value:.3f}. The entropy of attention is {entropy['hard'].value:.2f} and "
-        f"{entropy['soft'].value:.2f} nats.",
+        f"{looks['argmax'].value:.3f}, a place that is drawn {looks['sample'].value:.3f}. The entropy of "
+        f"attention is {entropy['hard'].value:.2f} and {entropy['soft'].value:.2f} nats.",
         figure=bar(
             "hard_and_soft", ("attention", "BLEU-4"),
             [("one caption for all images", soft.measured[0].constant or 0.0), ("soft", soft.value),

@@ -22,6 +22,7 @@ _INJECTS = {
     "none": "nowhere (blind)", "first": "+ W_ih v at the first word", "every": "+ W_ih v at every word",
     "token": "as a token before the first",
 }  # fmt: skip
+_PICTURED = "val2017-000000500002"  # the first scene with two objects
 _DRAWS, _CAPTIONS = 200, 8
 
 
@@ -43,7 +44,6 @@ def _enters(results: Results) -> Claim:
     constant = rows["none"].measured[0].constant or 0.0
     entering = [name for name in _INJECTS if name != "none"]
     difference = values["every"] - values["first"]
-    best, worst = (f"{'eight best' if k == 0 else 'five worst'}" for k in range(2))
     return Claim(
         name="image-enters-by-w-ih-v",
         says="The image enters the recurrent network as + W_ih v, and the captions are about it",
@@ -61,7 +61,7 @@ def _enters(results: Results) -> Claim:
         rows=list(rows.values()),
         note="Karpathy and Fei-Fei add W_ih v at the first word, the lecture's formula has no such condition, and Show "
         "and Tell found every word to be worse: which it is depends on dropout and size, so it is reported, not "
-        f"claimed. The pictures are the {best} and the {worst} captions of the first seed, with v at the first word.",
+        "claimed. The pictures are the eight best and the five worst captions of the first seed, v at the first word.",
         pictures={"Best and worst captions by CIDEr-D": results.picture("captions_first_a", "gallery")},
     )  # fmt: skip
 
@@ -93,11 +93,11 @@ def _points(results: Results) -> Claim:
         figure=bar("pointing", ("attention", "hits"), points, title="Named objects that are hit (median of 3)"),
         rows=rows,
         note="Nothing was ever told where objects are: the boxes and masks are read for this score alone.",
-        pictures={"Soft attention, word by word": results.picture("captions_soft_a", _PICTURED)},
+        pictures={
+            "Soft attention, word by word": results.picture("captions_soft_a", _PICTURED),
+            "Hard attention": results.picture("captions_hard_a", _PICTURED),
+        },
     )  # fmt: skip
-
-
-_PICTURED = "val2017-000000500003"
 
 
 def _hard(results: Results) -> Claim:

@@ -53,7 +53,7 @@ def test_from_scenes_to_page_and_a_caption(root: Path, tmp_path: Path, monkeypat
     assert claims["baseline-against-variance"].holds, "it needs no training"
     assert not claims["image-enters-by-w-ih-v"].holds, "two steps teach nothing, and the page says so"
     page = (tmp_path / PAGE).read_text()
-    assert page.count("data:image/webp;base64,") == 2 and "Best and worst captions by CIDEr-D" in page
+    assert page.count("data:image/webp;base64,") == 3 and "Best and worst captions by CIDEr-D" in page
 
     photo = next((project.raw("captions") / "val2017").glob("*.jpg"))
     for run in (HARD, FIRST):

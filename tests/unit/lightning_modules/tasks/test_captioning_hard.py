@@ -174,3 +174,23 @@ def test_the_gallery_shows_best_and_worst(task):
     drawn = Report(task).gallery(lambda key: next(r for r in RECORDS if r.key == key), constant, truths)
     assert drawn.keys() == {"gallery"} and drawn["gallery"].dtype == np.uint8 and drawn["gallery"].shape[2] == 3
     assert Report(task).gallery(lambda key: RECORDS[0], {}, {})["gallery"].size
+
+
+@pytest.mark.parametrize(("places", "bound"), [(196, 0.9006), (36, 0.5216)])
+def test_the_doubly_stochastic_term_is_least_where_all_places_are_seen_alike(places, bound):
+    """(1 - T / L)^2 of T words and L places, 1502.03044 eq. 14; more at any other attention."""
+    task = Task(CaptioningConfig(attention_weight=1.0, min_word_count=1), DATA)
+    tokens = torch.tensor([[2, *[4] * 9, 3]])  # ten words are predicted
+    batch = {"tokens": tokens, "caption_image": torch.tensor([0]), "counts": {"cross_entropy": 10, "attention": 1}}
+
+    def term(attention: torch.Tensor) -> float:
+        class Looks:
+            def decode(self, features, tokens, caption_image):
+                return torch.zeros(1, 10, task.spec().vocabulary_size), attention
+
+        return task._losses(Looks(), torch.zeros(1), batch)["attention"].value.item()
+
+    even = torch.full((1, 10, places), 1 / places)
+    assert term(even) == pytest.approx(bound, abs=5e-5)
+    drawn = torch.softmax(torch.randn(1, 10, places, generator=torch.Generator().manual_seed(0)), dim=-1)
+    assert term(drawn) > term(even)

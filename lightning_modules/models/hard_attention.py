@@ -108,7 +108,7 @@ class Model(nn.Module):
         self.soft_probability = config.soft_probability
         self.also_look = config.also_look
         self._name: LookName = config.look
-        self._generator = torch.Generator()
+        self._generator: torch.Generator | None = None  # while places are drawn: no copy of a model can hold one
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> feature grid (B, D, h, w)."""
@@ -179,11 +179,11 @@ class Model(nn.Module):
     def looking(self, name: LookName) -> Iterator[None]:
         """See `Explorer`."""
         before, self._name = self._name, name
-        self._generator.manual_seed(0)
+        self._generator = torch.Generator().manual_seed(0)
         try:
             yield
         finally:
-            self._name = before
+            self._name, self._generator = before, None
 
     def _started(self, features: Tensor, caption_image: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         memory, state = self.start(features)

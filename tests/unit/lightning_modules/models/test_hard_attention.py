@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from dataclasses import asdict, replace
@@ -28,7 +29,7 @@ def made(config: Config = SMALL) -> Model:
     torch.manual_seed(0)
     model = Model(config, CaptionerSpec(vocabulary_size=V)).eval()
     with torch.no_grad():
-        model.decoder.attention.score.weight.mul_(8)  # so that places differ
+        model.decoder.attention.score.weight.mul_(2)  # so that places differ
     return model
 
 
@@ -224,7 +225,9 @@ def test_what_is_looked_at_outside_training():
         with model.looking("sample"):
             drawn.append(model.decode(many, TOKENS.repeat(40, 1), torch.arange(40))[0])
     assert torch.equal(*drawn), "the same draws each time"
-    assert len({tuple(row[0].tolist()) for row in drawn[0]}) == 3, "each place is read by some"
+    found = {tuple(round(logit, 4) for logit in row[0].tolist()) for row in drawn[0]}
+    assert len(found) == 3, "each place is read by some"
+    copy.deepcopy(model)
     assert torch.equal(model.decode(features, TOKENS, where)[0], soft[0])
 
 

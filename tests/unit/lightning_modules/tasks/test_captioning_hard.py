@@ -103,7 +103,8 @@ RANKS = """
 import os, sys
 import torch, torch.distributed as dist
 from tests.unit.lightning_modules.tasks import test_captioning_hard as here
-rank = 0 if os.fork() else 1
+child = os.fork()
+rank = 0 if child else 1
 torch.set_num_threads(1)
 dist.init_process_group("gloo", f"file://{sys.argv[1]}", world_size=2, rank=rank)
 task = here.Task(here.CONFIG, here.DATA)
@@ -116,7 +117,7 @@ for number, part in enumerate(mine):
 sys.stdout.write(f"{float(model.baseline.value)!r}\\n")
 sys.stdout.flush()
 if rank == 0:
-    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 

@@ -95,7 +95,9 @@ def _count(root: Path, config: Config) -> Mapping[str, int]:
 @lru_cache(maxsize=4)  # the file of COCO has 144 MB
 def _surveyed(path: Path, _: int) -> Mapping[str, int]:
     counts = Counter(
-        str(item["split"]) for item in stream_list(path, "images") if isinstance(item, dict) and "split" in item
+        item["split"]
+        for item in stream_list(path, "images")
+        if isinstance(item, dict) and isinstance(item.get("split"), str)
     )
     if not counts:
         raise DataError(
@@ -112,11 +114,13 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
         DataError: the file is missing, broken, or lists no images.
     """
     path, names = root / config.file, _names(split, config)
+    is_first = splits(root, config)[:1] == (split,)  # where entries of no split are told, once
     rows: dict[str, int] = {}
     seen: set[int | str] = set()
     with Spool() as spool:
         for row, item in enumerate(stream_list(path, "images")):
-            if isinstance(item, dict) and item.get("split") not in names:
+            named = item.get("split") if isinstance(item, dict) else None
+            if named not in names if isinstance(named, str) else not is_first:
                 continue
             found = _image(item, row, path, config)
             if isinstance(found, Problem):
@@ -155,9 +159,9 @@ def _image(item: Any, row: int, path: Path, config: Config) -> tuple[str, int | 
     own_id = image_id(item["cocoid"] if item.get("cocoid") is not None else item.get("imgid"))
     if own_id is None:
         return _problem("bad_image_id", path, f"images[{row}]", detail=shown([item.get("cocoid"), item.get("imgid")]))
-    folder, name = item.get("filepath", ""), item.get("filename")
-    if not isinstance(name, str) or not name or not isinstance(folder, str):
-        return _problem("bad_image_entry", path, own_id, detail=shown([folder, name], 200))
+    folder, name, split = item.get("filepath", ""), item.get("filename"), item.get("split")
+    if not isinstance(name, str) or not name or not isinstance(folder, str) or not isinstance(split, str):
+        return _problem("bad_image_entry", path, own_id, detail=shown([folder, name, split], 200))
     file = forward_slashes(config.images.format(filepath=folder, filename=name)).lstrip("/")
     if not is_inside(file):
         return _problem("unsafe_path", path, own_id, detail=file)

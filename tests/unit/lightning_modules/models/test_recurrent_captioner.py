@@ -157,7 +157,7 @@ def test_fc7_is_of_vgg_alone():
     Config(features="fc7", backbone="vgg16")
 
 
-def test_one_place_an_image(monkeypatch):
+def test_one_place_an_image():
     torch.manual_seed(0)
     model = Model(SMALL, CaptionerSpec(vocabulary_size=V)).eval()
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)

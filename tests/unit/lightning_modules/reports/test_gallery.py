@@ -9,9 +9,7 @@ REFERENCES = {
 def test_best_and_worst_by_their_own_cider():
     captions = {key: texts[0] if n % 2 else "a box" for n, (key, texts) in enumerate(REFERENCES.items())}
     best, worst = best_and_worst(captions, REFERENCES)
-    assert [key for key, _ in best] == ["i01", "i03", "i05", "i07", "i09", "i11", "i13", "i15"] and len(
-        best
-    ) == NUM_BEST
+    assert len(best) == NUM_BEST and all(captions[key] == REFERENCES[key][0] for key, _ in best)
     assert len(worst) == NUM_WORST and {captions[key] for key, _ in worst} == {"a box"}
     assert max(score for _, score in worst) < min(score for _, score in best) < 10.001
     items = list(REFERENCES)

@@ -28,9 +28,14 @@ def coco(file_name: str, caption: bool = False) -> str:
 
 VQA = json.dumps({"questions": [{"image_id": 9, "question_id": 1}]})
 ANSWERS = json.dumps({"annotations": [{"image_id": 9, "question_id": 1}]})
-KARPATHY = json.dumps({"images": [
-    {"filepath": "val2014", "sentids": [0], "filename": "a.jpg", "imgid": 0, "split": "train", "sentences": []}
-]})  # fmt: skip
+KARPATHY = json.dumps(
+    {
+        "images": [
+            {"filepath": "val2014", "sentids": [0], "filename": "a.jpg", "imgid": i, "split": split, "sentences": []}
+            for i, split in enumerate(("restval", "val"))
+        ]
+    }
+)
 LABELME = json.dumps({"shapes": [], "imagePath": "a.jpg"})
 
 

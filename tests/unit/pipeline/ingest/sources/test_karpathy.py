@@ -94,6 +94,7 @@ WRONG = {
     "not_an_object": 7,
     "bad_image_id": IMAGES[3] | {"cocoid": [], "imgid": 3},
     "bad_image_entry": IMAGES[3] | {"filename": None},
+    "bad_image_entry, no split": {k: v for k, v in IMAGES[3].items() if k != "split"},
     "unsafe_path": IMAGES[3] | {"filename": "../../x.jpg"},
     "duplicate_key": IMAGES[3],
 }
@@ -103,7 +104,9 @@ WRONG = {
 def test_a_bad_image_is_told_and_left_out(tmp_path, reason):
     records, problems = read(write(tmp_path, [*IMAGES, WRONG[reason]]), "train")
     assert [r.image_id for r in records] == [3, 522418]
-    assert [(p.reason, p.kind) for p in problems] == [(reason, "record")]
+    assert [(p.reason, p.kind) for p in problems] == [(reason.partition(",")[0], "record")]
+    for split in ("val", "test"):
+        assert read(tmp_path, split)[1] == [], "told once"
 
 
 def test_a_bad_sentence_is_told_and_the_others_stay(tmp_path):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 
 import matplotlib as mpl
@@ -36,7 +37,13 @@ def render(
 ) -> str:
     """The page's HTML: each chapter with its claims, then quiz questions and errata."""
     environment = templates()
-    environment.filters |= {"picture": _picture, "interval": _interval, "number": _number, "command": _command}
+    environment.filters |= {
+        "picture": _picture,
+        "interval": _interval,
+        "number": _number,
+        "command": _command,
+        "embedded": _embedded,
+    }
     return environment.get_template("page.html").render(
         title=title, chapters=parts, quiz=questions, errata=mistakes,
         says={claim.name: claim.says for _, claims in parts for claim in claims},
@@ -49,6 +56,11 @@ def _picture(claim: Claim) -> str:
         figure = draw_masks(claim.figure) if isinstance(claim.figure, Masks) else draw(claim.figure)
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
         return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _embedded(path: Path) -> str:
+    """A WebP file as a data URL."""
+    return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _number(value: float) -> str:

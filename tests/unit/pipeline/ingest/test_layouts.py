@@ -31,6 +31,14 @@ VQA = json.dumps({"questions": [{"image_id": 9, "question_id": 1}]})
 ANSWERS = json.dumps({"annotations": [{"image_id": 9, "question_id": 1}]})
 _ENTRY = {"filename": "v7w_1.jpg", "split": "train", "qa_pairs": [{"qa_id": 1, "multiple_choices": ["a"]}]}
 V7W = json.dumps({"images": [_ENTRY, {**_ENTRY, "split": "val"}]})
+KARPATHY = json.dumps(
+    {
+        "images": [
+            {"filepath": "val2014", "sentids": [0], "filename": "a.jpg", "imgid": i, "split": split, "sentences": []}
+            for i, split in enumerate(("restval", "val"))
+        ]
+    }
+)
 LABELME = json.dumps({"shapes": [], "imagePath": "a.jpg"})
 
 
@@ -100,6 +108,10 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, Any], dict[str, Any]]] = {
         {f"d/{split}/{name}/a.jpg": "" for split in ("training", "validation") for name in ("cat", "dog")},
         {"train": "d/training", "val": "d/validation"},
         {},
+    ),
+    "karpathy": (
+        "karpathy", {"k/dataset.json": KARPATHY, "pictures/val2014/a.jpg": ""},
+        {"file": "k/dataset.json", "images": "pictures/{filepath}/{filename}"}, {},
     ),
     "labelme": ("labelme", {"shots/a.json": LABELME, "shots/a.jpg": ""}, {"train": "shots"}, DRAWN),
     "camvid": (

@@ -30,7 +30,7 @@ def _inside(segment: Segment, raw: RawRecord, labels: Mapping[str, int], fixes: 
         raise Refused("unknown_class", segment.label)
     if not (math.isfinite(start) and math.isfinite(end)) or end <= start:
         raise Refused("bad_segment", f"{start} s to {end} s")
-    last = end_s(raw.times_s) if raw.frames else 0.0
+    last = end_s(raw.times_s) if raw.times_s else 0.0
     clipped = (max(start, 0.0), min(end, last))
     if clipped[1] <= clipped[0]:
         raise Refused("segment_outside", f"{start} s to {end} s, the clip ends at {last} s")
@@ -42,8 +42,8 @@ def clean_frame_labels(
     raw: RawRecord, labels: Mapping[str, int], problems: list[Problem]
 ) -> tuple[tuple[str, ...], ...]:
     """The listed classes of each frame, each once; () where the frames are another number."""
-    if len(raw.frame_labels) not in (0, len(raw.frames)):
-        what = f"labels of {len(raw.frame_labels)} frames of {len(raw.frames)}"
+    if len(raw.frame_labels) not in (0, len(raw.times_s)):
+        what = f"labels of {len(raw.frame_labels)} frames of {len(raw.times_s)}"
         problems.append(_problem(raw, Refused("frame_labels_mismatch", what), "label", str(raw.image_id)))
         return ()
     for name in dict.fromkeys(name for names in raw.frame_labels for name in names if name not in labels):

@@ -29,3 +29,9 @@ def shuffled(places: np.ndarray, key: str, seed: int | None) -> np.ndarray:
     """The same places in an order that says nothing: drawn from the seed, or without one from the record's key."""
     drawn = [zlib.crc32(key.encode()), _ORDER] if seed is None else [seed, _ORDER]
     return np.random.default_rng(drawn).permutation(places)
+
+
+def window(count: int, most: int, seed: int) -> slice:
+    """At most `most` consecutive frames of a clip of `count`, from any place."""
+    start = int(np.random.default_rng([seed, _FRAMES]).integers(max(0, count - most) + 1))
+    return slice(start, min(count, start + most))

@@ -20,7 +20,7 @@ from contracts.raw import Problem, RawRecord
 from pipeline.ingest.sources._files import check_template, forward_slashes, is_inside, record_key, shown
 from pipeline.ingest.sources._lines import lines_of
 from pipeline.ingest.sources._splits import SPLITS, SplitNames, names_there
-from pipeline.ingest.sources._videos import Video, VideoConfig, Videos, list_problem
+from pipeline.ingest.sources._videos import Video, VideoConfig, Videos, is_taken, list_problem
 from pipeline.system.reading import is_file
 
 _NAME = re.compile(r"v_(?P<action>.+)_(?P<group>g\d+)_c\d+$", re.IGNORECASE | re.ASCII)
@@ -61,6 +61,8 @@ def _lists(root: Path, split: str, config: Config) -> list[Path]:
     def path(name: str) -> Path:
         return root / config.lists.format(split=name, fold=config.fold)
 
+    if is_taken(split, config.splits):
+        return []
     return [path(name) for name in names_there(split, config.splits, lambda n: is_file(path(n)), str(path("{split}")))]
 
 

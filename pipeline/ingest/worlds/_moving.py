@@ -80,20 +80,22 @@ def poses(rng: np.random.Generator, action: str, num_frames: int) -> list[Pose]:
     speed = rng.uniform(0.8, 1.25)
     shares = np.linspace(0, 1, num_frames) if num_frames > 1 else np.zeros(1)
     steps = num_frames - 1
+    # How far it goes leaves room for where it begins: a first frame is to say as little as any other.
     if kind == "MoveLeft":
-        way = min(0.06 * speed * steps, 1 - 2 * radius)
+        way = min(0.045 * speed * steps, 0.7 * (1 - 2 * radius))
         start = rng.uniform(radius + way, 1 - radius)
         made = [replace(rest, x=start - way * share) for share in shares]
     elif kind == "Grow":
-        most = rng.uniform(0.28, 0.34)
-        factor = min(1.12**speed, (most / 0.1) ** (1 / max(1, steps)))
+        growth = min(1.1 ** (speed * steps), 2.2)
+        least = 0.1 * (0.36 / 0.1 / growth) ** rng.uniform(0, 1)
         rest = replace(rest, x=0.35 + 0.3 * rest.x, y=0.35 + 0.3 * rest.y)
-        made = [replace(rest, radius=most / factor ** (steps * (1 - share))) for share in shares]
+        made = [replace(rest, radius=least * growth**share) for share in shares]
     elif kind == "TurnClockwise":
         made = [replace(rest, angle=rest.angle + 24 * speed * steps * share) for share in shares]
     else:
-        least = max(0.1, 1 - 0.11 * speed * steps)
-        made = [replace(rest, opacity=1 - (1 - least) * share) for share in shares]
+        way = min(0.08 * speed * steps, 0.6)
+        start = rng.uniform(0.12 + way, 1)
+        made = [replace(rest, opacity=start - way * share) for share in shares]
     return made[::-1] if backwards else made
 
 

@@ -37,7 +37,7 @@ _OUTLINES = {
     "triangle": [(0.0, -1.0), (0.9, 0.75), (-0.9, 0.75)],
     "bar": [(-1.0, -0.5), (1.0, -0.5), (1.0, 0.5), (-1.0, 0.5)],
 }
-_MARK = [(0.1, -0.22), (0.72, -0.22), (0.72, 0.22), (0.1, 0.22)]  # or nobody could see a circle turn
+_MARK = [(0.15, -0.42), (0.85, -0.42), (0.85, 0.42), (0.15, 0.42)]  # or nobody could see a circle turn
 _SUPERSAMPLING = 4
 _FOURCC = "FFV1"  # without loss, so that frames backwards are the same frames
 
@@ -74,8 +74,8 @@ def poses(rng: np.random.Generator, action: str, num_frames: int) -> list[Pose]:
     in opposite order."""
     place = ACTIONS.index(action)
     kind, backwards = ACTIONS[2 * (place // 2)], place % 2 == 1
-    radius = rng.uniform(0.16, 0.26)
-    low = max(radius, 0.2)
+    radius = rng.uniform(0.19, 0.28)
+    low = max(radius, 0.24)
     rest = Pose(x=rng.uniform(low, 1 - low), y=rng.uniform(low, 1 - low), radius=radius, angle=rng.uniform(0, 360))
     speed = rng.uniform(0.8, 1.25)
     shares = np.linspace(0, 1, num_frames) if num_frames > 1 else np.zeros(1)
@@ -91,7 +91,11 @@ def poses(rng: np.random.Generator, action: str, num_frames: int) -> list[Pose]:
         rest = replace(rest, x=0.35 + 0.3 * rest.x, y=0.35 + 0.3 * rest.y)
         made = [replace(rest, radius=least * growth**share) for share in shares]
     elif kind == "TurnClockwise":
-        made = [replace(rest, angle=rest.angle + 24 * speed * steps * share) for share in shares]
+        # The mark swings over the top: which way it turns is where it goes, as for what moves.
+        way = min(15 * speed * steps, 110)
+        rest = replace(rest, radius=rng.uniform(0.24, 0.3), x=0.3 + 0.4 * rest.x, y=0.3 + 0.4 * rest.y)
+        start = -90 + rng.uniform(-45, 45) - way / 2
+        made = [replace(rest, angle=start + way * share) for share in shares]
     else:
         way = min(0.08 * speed * steps, 0.6)
         start = rng.uniform(0.12 + way, 1)

@@ -10,6 +10,8 @@ from contracts.raw import ItemKind, Problem, RawRecord
 from contracts.records import Segment, end_s
 from pipeline.ingest.door.rules import Refused
 
+_SAME_S = 1e-6  # the end of a clip is reckoned
+
 
 def clean_segments(
     raw: RawRecord, labels: Mapping[str, int], problems: list[Problem], fixes: Counter[str]
@@ -34,7 +36,7 @@ def _inside(segment: Segment, raw: RawRecord, labels: Mapping[str, int], fixes: 
     clipped = (max(start, 0.0), min(end, last))
     if clipped[1] <= clipped[0]:
         raise Refused("segment_outside", f"{start} s to {end} s, the clip ends at {last} s")
-    fixes["segment_clipped"] += clipped != (start, end)
+    fixes["segment_clipped"] += max(clipped[0] - start, end - clipped[1]) > _SAME_S
     return Segment(start_s=clipped[0], end_s=clipped[1], label=segment.label)
 
 

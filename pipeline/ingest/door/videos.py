@@ -74,7 +74,7 @@ def decode_video(video: RawVideo, door: DoorConfig, max_frames: int) -> Clip:
     if video.end_s is None and count < _WHOLE_SHARE * announced:
         fixes.append("video_ends_early")
     return Clip(
-        frames=tuple(frames), times_s=tuple(t - times_s[0] for t in times_s), width=width, height=height,
+        frames=tuple(frames), times_s=tuple(round(t - times_s[0], 6) for t in times_s), width=width, height=height,
         fixes=tuple(fixes),
     )  # fmt: skip
 

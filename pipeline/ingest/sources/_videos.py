@@ -33,7 +33,8 @@ class VideoConfig:
             raise ConfigError("both say which frames are kept", value={"every": self.every, "fps": self.fps},
                               allowed="one of every and fps")  # fmt: skip
 
-    def video(self, file: Path) -> RawVideo:
+    def kept(self, file: Path) -> RawVideo:
+        """What is decoded of a file."""
         return RawVideo(file=file, every=self.every, fps=self.fps)
 
 

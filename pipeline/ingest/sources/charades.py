@@ -97,8 +97,8 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
                     reason="bad_segment_line", kind="segment", file=str(path), item_id=f"{item}, {text}", key=video.key
                 )
             found[video.key] = RawRecord(
-                key=video.key, image_id=name, group=(row.get("subject") or "").strip() or name,
-                video=config.video(video.file), annotation_file=str(path), segments=segments,
+                key=video.key, image_id=name, group=(row.get("subject") or "").strip(),
+                video=config.kept(video.file), annotation_file=str(path), segments=segments,
                 captions=tuple(_captions(row, name)),
             )  # fmt: skip
     for _, record in sorted(found.items()):

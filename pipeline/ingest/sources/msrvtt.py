@@ -111,7 +111,7 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
             texts = dict.fromkeys(spool.of(name))  # a caption that is there twice weighs no more
             captions = tuple(Caption(caption_id=f"{name}-{i}", text=text) for i, text in enumerate(texts))
             yield RawRecord(
-                key=key, image_id=name, group=name, video=config.video(video.file), annotation_file=str(path),
+                key=key, image_id=name, video=config.kept(video.file), annotation_file=str(path),
                 captions=captions,
             )  # fmt: skip
 

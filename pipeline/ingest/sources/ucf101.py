@@ -117,7 +117,7 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
             found[video.key] = (video, action, f"{action}_{parts['group'].lower()}", path)
     for key, (video, action, group, path) in sorted(found.items()):
         yield RawRecord(
-            key=key, image_id=video.name, group=group, video=config.video(video.file), annotation_file=str(path),
+            key=key, image_id=video.name, group=group, video=config.kept(video.file), annotation_file=str(path),
             labels=(action,),
         )  # fmt: skip
 

@@ -106,7 +106,7 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
             found.setdefault(video.key, (video, path, {}))[2].setdefault(text)
     for key, (video, path, texts) in sorted(found.items()):
         yield RawRecord(
-            key=key, image_id=video.name, group=_group(video, config), video=config.video(video.file),
+            key=key, image_id=video.name, group=_group(video, config), video=config.kept(video.file),
             annotation_file=str(path),
             captions=tuple(Caption(caption_id=f"{key}-{i}", text=text) for i, text in enumerate(texts)),
         )  # fmt: skip
@@ -114,7 +114,7 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
 
 def _group(video: Video, config: Config) -> str:
     match = re.search(config.group, video.file.stem) if config.group else None
-    return video.name if match is None else match[1]
+    return "" if match is None else match[1]
 
 
 def _table(path: Path, config: Config) -> Iterator[tuple[int, str, str]]:

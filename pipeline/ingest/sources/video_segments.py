@@ -136,8 +136,8 @@ def read(root: Path, split: str, config: Config) -> Iterator[RawRecord | Problem
         yield RawRecord(
             key=key,
             image_id=video.name,
-            group=video.file.stem[: config.group] if config.group else video.name,
-            video=config.video(video.file),
+            group=video.file.stem[: config.group],
+            video=config.kept(video.file),
             annotation_file=str(told.get(video.file, root / config.annotations)),
             segments=tuple(sorted(segments.get(video.file, ()), key=lambda s: (s.start_s, s.end_s, s.label))),
         )

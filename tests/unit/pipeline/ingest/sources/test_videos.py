@@ -203,7 +203,7 @@ def test_msrvtt(tmp_path: Path) -> None:
     source = opened(msrvtt, tmp_path)
     assert joined_splits([source]) == ("train", "val", "test") and joined_classes([source]) == ()
     (first, second), problems = read(source)
-    assert [c.text for c in first.captions] == ["a cat", "cats"] and first.group == "video0"
+    assert [c.text for c in first.captions] == ["a cat", "cats"] and first.group == ""
     assert (file(first), file(second), second.captions) == ("video0.mp4", "video1.mp4", ())
     assert [p.reason for p in problems] == ["bad_image_entry", "unknown_video", "bad_caption"]
     ((val,), _) = read(source, split="val")

@@ -32,7 +32,7 @@ COLORS = {
 }  # fmt: skip
 SHAPES = ("circle", "square", "triangle", "bar")
 _OUTLINES = {
-    "circle": [(math.cos(a), math.sin(a)) for a in np.linspace(0, 2 * math.pi, 24, endpoint=False)],
+    "circle": [(math.cos(math.tau * i / 24), math.sin(math.tau * i / 24)) for i in range(24)],
     "square": [(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)],
     "triangle": [(0.0, -1.0), (0.9, 0.75), (-0.9, 0.75)],
     "bar": [(-1.0, -0.5), (1.0, -0.5), (1.0, 0.5), (-1.0, 0.5)],

@@ -318,6 +318,24 @@ def report(
     print(f"report: {len(shown)} runs: {out}")
 
 
+@command("view")
+def view(
+    dataset: Dataset,
+    split: Annotated[str | None, Option(help="train, val or test; of all of them if it is not given")] = None,
+    num: Annotated[int, Option(min=1, help="so many records")] = 24,
+    seed: Annotated[int, Option(help="another number draws other records")] = 0,
+    key: Annotated[list[str] | None, Option(help="this record; may be given again")] = None,
+    name: Annotated[str | None, Option("--class", help="only records in which this class occurs")] = None,
+    out: Annotated[Path, Option(metavar="FILE", help="the page")] = Path("view.html"),
+) -> None:
+    """Show records of a data set on one page, as training reads them: pictures, boxes, masks, texts."""
+    from pipeline.measuring.view import write_view
+    from pipeline.system.project import Project
+
+    shown = write_view(Project.here(), dataset, out, split=split, num=num, seed=seed, keys=key or (), name=name)
+    print(f"view: {len(shown)} records of {dataset}: {out}")
+
+
 @command("verify")
 def verify(
     dataset: Dataset,

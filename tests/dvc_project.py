@@ -33,6 +33,12 @@ def attempt(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def stages_run(folder: Path, *targets: str) -> list[str]:
+    """What `dvc repro` of these runs: `check` in any case."""
+    output = run(folder, "dvc", "repro", *targets)
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
 def make(root: Path, folder: Path, params: Mapping[str, Any]) -> Path:
     """A copy of the code at `root` with these params, committed; nothing has run yet."""
     folder.mkdir()

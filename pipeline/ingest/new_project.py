@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pipeline.ingest.presets import CPU, GPU, presets
 from pipeline.ingest.tree import Tree
 from pipeline.settings import discover
 from pipeline.settings.check import check
-from pipeline.settings.code import CODE, is_code
+from pipeline.settings.code import CODE
 from pipeline.settings.params import FILE, Params, read_params, unfit
 from pipeline.settings.parse import nearest, raise_if
 from pipeline.settings.sections import ShardsConfig
@@ -69,7 +70,7 @@ def write_project(folder: Path, data: Path, task: str, source: str | None) -> No
     raise_if(_mistakes(plain(document)), FILE)
     with renewed(folder, inside=folder.parent) as new:
         (new / FILE).write_text(params_text(document))
-        (new / "dvc.yaml").write_text(_stages_text())
+        shutil.copyfile(CODE / "dvc.yaml", new / "dvc.yaml")
         (new / ".dvc").mkdir()
         (new / ".dvc" / "config").write_text(_dvc_config(folder))
         (new / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
@@ -147,20 +148,6 @@ def _run_name(document: dict[str, Any]) -> str:
     return next(iter(document["runs"]))
 
 
-def _stages_text() -> str:
-    """The stages of this repository's dvc.yaml, its code replaced by digests that `check` writes."""
-    stages = yaml.safe_load((CODE / "dvc.yaml").read_text())["stages"]
-    first = stages["check"]
-    first |= {"cmd": f"{first['cmd']} --code data/code", "always_changed": True, "outs": [*first["outs"], "data/code"]}
-    del first["deps"]
-    for name, stage in stages.items():
-        if name != "check":
-            own = stage.get("do", stage)
-            kept = [dep for dep in own["deps"] if not is_code(dep)]
-            own["deps"] = [*kept, f"data/code/{name}/${{key}}.json" if "do" in stage else f"data/code/{name}.json"]
-    return _STAGES + yaml.safe_dump({"stages": stages}, sort_keys=False, width=120)
-
-
 def _dvc_config(folder: Path) -> str:
     """DVC refuses a folder outside any git repository unless it is told that there is none."""
     alone = "" if in_repository(folder.parent) else "    no_scm = true  # take this line out after `git init`\n"
@@ -169,11 +156,6 @@ def _dvc_config(folder: Path) -> str:
         '# Links instead of copies: shards lie on the disk once.\n[cache]\n    type = "hardlink,copy"\n'
     )
 
-
-_STAGES = """\
-# One template a stage; a new data set or run needs no line here. `check` always runs, and its outputs say what changed:
-# settings of each run in data/settings, and in data/code a digest of the code behind each stage.
-"""
 
 _README = """\
 # {task}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from contracts.errors import ConfigError
 from pipeline.settings import own
-from pipeline.settings.code import STAGES, WHOLE, code_digest
+from pipeline.settings.code import CODE, STAGES, WHOLE, Code
 from pipeline.settings.params import Params, read_params
 from pipeline.settings.parse import Problems, indented, nearest, parse, raise_if
 from pipeline.settings.sections import ClusterConfig, LoaderConfig, RegistryConfig, ShardsConfig, TrackingConfig
@@ -87,16 +87,16 @@ def write_settings(params: Params, folder: Path) -> None:
             write_json(new / name / "evaluate.json", {"num_pictures": run.train.num_pictures})
 
 
-def write_code(params: Params, folder: Path) -> None:
+def write_code(params: Params, folder: Path, root: Path = CODE) -> None:
     """`<folder>/<stage>/<name>.json`, and `<folder>/<stage>.json` where a stage is of the whole project: a digest of
-    the code that it depends on, for a project that lies outside the code's repository."""
+    the code below `root` that it depends on."""
+    code = Code(root)
     with renewed(folder, inside=Path.cwd()) as new:
         for stage, section in STAGES.items():
             for name, entry in params.document[section].items():
-                digest = code_digest(Path.cwd(), entry, stage=stage)
-                write_json(new / stage / f"{name}.json", {"sha256": digest})
+                write_json(new / stage / f"{name}.json", {"sha256": code.digest(entry, stage)})
         for stage in WHOLE:
-            write_json(new / f"{stage}.json", {"sha256": code_digest(Path.cwd(), {}, stage=stage)})
+            write_json(new / f"{stage}.json", {"sha256": code.digest({}, stage)})
 
 
 def run(

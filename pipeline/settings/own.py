@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from contracts.errors import ConfigError
 
 FORM = "package.module:name, of a file in the project's folder"
@@ -62,7 +60,7 @@ def packages(stages: OwnStages, root: Path) -> list[Path]:
 
 
 def check(stages: OwnStages, root: Path) -> None:
-    """Raise ConfigError unless each stage is defined in a file below `root`, on which DVC's `check` depends."""
+    """Raise ConfigError unless each stage is defined in a file below `root`."""
     for name in stages.names:
         module, _, attribute = name.partition(":")
         path = root.joinpath(*module.split("."))
@@ -80,16 +78,6 @@ def check(stages: OwnStages, root: Path) -> None:
                 where=str(file),
                 allowed=", ".join(sorted(one for one in known if not one.startswith("_"))) or FORM,
             )
-    graph = root / "dvc.yaml"
-    listed = _checked_by_dvc(graph) if stages.names and graph.is_file() else None
-    for path in packages(stages, root):
-        if listed is not None and path.name not in listed:
-            raise ConfigError(
-                "DVC would not notice a change of this stage",
-                value=path.name,
-                where=f"{graph}: stages.check.deps",
-                fix=f"add `- {path.name}` there",
-            )
 
 
 def _defined(file: Path) -> Iterator[str]:
@@ -102,13 +90,6 @@ def _defined(file: Path) -> Iterator[str]:
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             yield from (target.id for target in targets if isinstance(target, ast.Name))
-
-
-def _checked_by_dvc(graph: Path) -> list[str]:
-    try:
-        return [str(dep).split("/")[0] for dep in yaml.safe_load(graph.read_text())["stages"]["check"]["deps"]]
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError("no list of what `check` depends on", value=str(error)[:200], where=str(graph)) from error
 
 
 def digests(stages: OwnStages, root: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from annotated_types import Len
 
 from contracts.records import DataSpec
 from pipeline.settings import discover, own
-from pipeline.settings.code import code_digest
+from pipeline.settings.code import Code
 from pipeline.settings.params import Params, Run
 from pipeline.shards.manifest import digest_of, load_manifest
 from pipeline.system.project import Project, read_json
@@ -65,6 +65,6 @@ def load_run(project: Project, params: Params, name: str) -> RunData:
 
 def code_of_run(project: Project, run: Run) -> str:
     """Digest of the code that trains a run, as it is now."""
-    code = code_digest(project.root, {"task": {"name": run.task_name}, "model": {"name": run.model_name}})
+    code = Code().digest({"task": {"name": run.task_name}, "model": {"name": run.model_name}})
     stages = own.digests(run.loader.stages, project.root)
     return digest_of({"code": code, "own": stages}) if stages else code

@@ -1,4 +1,4 @@
-"""dvc.yaml against the code: what a stage imports and reads stands among its dependencies."""
+"""dvc.yaml and the digests of code that it names, against the code: what a stage imports and reads is among them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.ingest.new_project import _stages_text
 from pipeline.settings import discover
-from pipeline.settings.code import _listed
+from pipeline.settings.code import COVERED, Code, Covered
 
 # Changing these moves work and words, not results; listing them would train everything anew after each touch.
 PLUMBING = (
@@ -98,8 +97,8 @@ def starts(root: Path, stage: str) -> list[Path]:
     return [root / f"pipeline/stages/{stage}.py", *more]
 
 
-def closure(root: Path, *start: Path) -> set[str]:
-    """Project files that `start` import, directly or not, inside functions too."""
+def closure(root: Path, *start: Path, beyond: bool = False) -> set[str]:
+    """Project files that `start` import, directly or not, inside functions too; beyond plumbing where asked."""
     seen: set[Path] = set()
     todo = list(start)
     while todo:
@@ -107,7 +106,7 @@ def closure(root: Path, *start: Path) -> set[str]:
         if path in seen:
             continue
         seen.add(path)
-        if str(path.relative_to(root)).startswith(PLUMBING):
+        if str(path.relative_to(root)).startswith(PLUMBING) and not beyond:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             names: list[str] = []
@@ -124,36 +123,51 @@ def graph(root) -> dict[str, Any]:
     return yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
 
 
+def lists(covered: Covered, file: str) -> bool:
+    """Whether a change of this file changes the digest, if it is imported."""
+    return any(file == name or file.startswith(f"{name}/") for name in (*covered.always, *covered.imported))
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_dependencies_cover_what_the_stage_imports(root, graph, stage):
-    listed = [dep for dep in graph[stage]["do"]["deps"] if "${" not in dep]
+def test_what_a_stage_imports_is_covered(root, stage):
     beside = BESIDE_TRAINING if stage == "train" else set()
     uncovered = {
         file
         for file in closure(root, *starts(root, stage)) - beside
         if not file.startswith(PLUMBING)
         if (root / file).read_text().strip() and not file.endswith("__init__.py")
-        if not any(file == dep or file.startswith(f"{dep}/") for dep in listed)
+        if not lists(COVERED[stage], file)
     }
     assert not uncovered
 
 
-def test_every_listed_file_is_there(root, graph):
-    for stage in STAGES:
-        for dep in graph[stage]["do"]["deps"]:
-            if "${" not in dep and not dep.startswith("data/"):
-                assert (root / dep).exists(), f"{stage}: {dep}"
+def test_every_listed_file_is_there(root):
+    for stage, covered in COVERED.items():
+        for name in (*covered.always, *covered.imported):
+            assert "{" in name or (root / name).exists(), f"{stage}: {name}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_imports_are_found_without_parsing(root, stage):
+    """The digests find them by a pattern, in a tenth of the time."""
+    files = [root / name for name in COVERED[stage].always if name.endswith(".py") and "{" not in name]
+    files += [path for kind in ("tasks", "models") for path in (root / "lightning_modules" / kind).glob("*.py")]
+    found = Code(root).imports(str(path.relative_to(root)) for path in files)
+    parsed = closure(root, *files, beyond=True)
+    assert {name for name in found if not name.endswith("__init__.py")} == {
+        name for name in parsed if not name.endswith("__init__.py")
+    }
 
 
 def test_nothing_runs_before_the_whole_file_is_checked(root, graph):
     checked = graph["check"]
-    assert checked["outs"] == ["data/checked.json", "data/settings"]
+    assert checked["outs"] == ["data/checked.json", "data/settings", "data/code"] and checked["always_changed"]
     assert checked["params"] == [{"params.yaml": None}], "the whole file"
-    assert set(checked["deps"]) == {"contracts", "lightning_modules", "pipeline"}, "every Config lies in one of these"
     assert set(graph) == {"check", *STAGES, "report"}
     assert "data/checked.json" in graph["report"]["deps"]
     for stage in STAGES:
         assert "data/checked.json" in graph[stage]["do"]["deps"], stage
+        assert f"data/code/{stage}/${{key}}.json" in graph[stage]["do"]["deps"], stage
         assert graph[stage]["do"]["cmd"] == f"python -m pipeline.stages {stage} '${{key}}'", "a name is one quoted word"
 
 
@@ -174,11 +188,10 @@ def test_nothing_is_declared_to_be_beside_training_that_is_not_imported(root):
 
 
 @pytest.mark.parametrize(("stage", "kind"), [("train", "task"), ("train", "model"), ("evaluate", "report")])
-def test_the_imports_of_what_is_found_by_name_are_covered(root, graph, stage, kind):
+def test_the_imports_of_what_is_found_by_name_are_covered(root, stage, kind):
     """No import leads from the stage to them."""
     beside = BESIDE_TRAINING if stage == "train" else set()
     for name in discover.names(kind):
-        deps = [dep.replace("${item.task.name}", name) for dep in graph[stage]["do"]["deps"]]
         found = closure(root, root / f"lightning_modules/{kind}s/{name}.py") - beside
         found -= {f"lightning_modules/{kind}s/{name}.py"}
         assert not [
@@ -186,15 +199,15 @@ def test_the_imports_of_what_is_found_by_name_are_covered(root, graph, stage, ki
             for file in found
             if not file.startswith(PLUMBING)
             if not file.endswith("__init__.py")
-            if not any(file == dep or file.startswith(f"{dep}/") for dep in deps)
+            if not lists(COVERED[stage], file)
         ], name
 
 
-def test_what_draws_trains_nothing(root, graph):
-    """No report is among the dependencies of training, and no task could bring one in."""
-    assert not [dep for dep in graph["train"]["do"]["deps"] if "reports" in dep or "drawing" in dep]
+def test_what_draws_trains_nothing(root):
+    """No report is behind the digest of training, and no task could bring one in."""
+    assert not [name for part in COVERED["train"] for name in part if "reports" in name or "drawing" in name]
     for stage in ("evaluate", "register"):
-        assert "lightning_modules/reports/${item.task.name}.py" in graph[stage]["do"]["deps"]
+        assert "lightning_modules/reports/{task}.py" in COVERED[stage].always
     for task in discover.names("task"):
         found = closure(root, root / f"lightning_modules/tasks/{task}.py")
         assert not [
@@ -202,29 +215,30 @@ def test_what_draws_trains_nothing(root, graph):
         ]
 
 
-def test_the_fingerprint_counts_the_code_that_the_train_stage_depends_on(root, graph):
-    """One list: dvc.yaml's, resolved as DVC does."""
-    params = yaml.safe_load((root / "params.yaml").read_text())
-    for name, item in params["runs"].items():
-        deps = graph["train"]["do"]["deps"]
-        for key in ("task", "model"):
-            deps = [dep.replace(f"${{item.{key}.name}}", item[key]["name"]) for dep in deps]
-        ours = [dep for dep in deps if not dep.startswith("data/")]
-        assert _listed(root / "dvc.yaml", item) == ours and all((root / dep).exists() for dep in ours), name
+def test_a_run_depends_on_its_own_parts_and_on_what_they_import(root):
+    """So one system more, or a change to one, trains no other one again."""
+    runs = yaml.safe_load((root / "params.yaml").read_text())["runs"]
+    seen = {name: set(Code(root).covered(run)) for name, run in runs.items()}
+    rooms = ("lightning_modules/tasks/", "lightning_modules/models/")
+    for name, run in runs.items():
+        parts = {f"lightning_modules/{kind}s/{run[kind]['name']}.py" for kind in ("task", "model")}
+        assert {file for file in seen[name] if file.startswith(rooms)} == parts, name
+    assert "lightning_modules/blocks/rcnn.py" in seen["detection_faster_rcnn"] - seen["captioning_attention"]
+    assert "lightning_modules/blocks/decoding.py" in seen["captioning_attention"] - seen["detection_faster_rcnn"]
 
 
-def test_the_second_project_has_the_stages_of_any_other(root):
-    """lecture/dvc.yaml is what `sightline init` writes, and `page`, which reads what the other stages write."""
+def test_the_second_project_has_the_stages_of_any_other(root, graph):
+    """And `page`, which reads what the other stages write."""
     stages = yaml.safe_load((root / "lecture/dvc.yaml").read_text())["stages"]
     page = stages.pop("page")
     assert page["outs"] == ["page.html"] and page["deps"] == ["../pipeline/measuring", "claims", "evaluations"]
-    assert stages == yaml.safe_load(_stages_text())["stages"]
+    assert stages == graph
 
 
 def test_the_report_is_drawn_again_when_anything_that_it_reads_changes(root, graph):
     """Its code, and the outputs of the stages before it: folders that hold those of all runs."""
     report = graph["report"]
-    assert report["deps"] == ["data/checked.json", "evaluations", "registry", "pipeline/measuring"]
+    assert report["deps"] == ["data/checked.json", "evaluations", "registry", "data/code/report.json"]
     assert report["params"] == ["runs"] and report["outs"] == ["report.html"]
     outs = {out for stage in ("evaluate", "register") for out in graph[stage]["do"]["outs"]}
     assert {"evaluations/${key}", "registry/${key}.json"} <= outs

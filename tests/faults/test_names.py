@@ -148,7 +148,7 @@ def test_again_with_good_names_everything_runs(copy):
     assert json.loads((copy / "data" / "checked.json").read_text()) == {"checked": True}
     (copy / "params.yaml").write_text((copy / "params.yaml").read_text() + "# said otherwise\n")
     again = run(copy, "dvc", "repro", "fetch@voc")
-    assert "Running stage" not in again.stdout, "a comment is no parameter"
+    assert again.stdout.count("Running stage") == 1, "check alone: a comment is no parameter"
     shutil.rmtree(copy / "data")
 
 

@@ -39,9 +39,7 @@ def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
 
 def test_temporary_and_queued_experiments_end_in_the_projects_own_store(root, tmp_path):
     project = dvc_project.make(root, tmp_path / "project", PARAMS)
-    dvc_project.run(
-        project, "dvc", "exp", "run", "--temp", "--name", "apart", "-S", "train.batch_size=4", "register@seg"
-    )
+    dvc_project.run(project, "dvc", "exp", "run", "--temp", "--name", "apart", "-S", "train.batch_size=4")
     assert not list((project / ".dvc/tmp/exps").rglob("params.yaml")), "its folder is gone"
     assert not (project / "artifacts").exists(), "and nothing was put into the workspace"
     assert mlflow_statuses(project) == ["FINISHED"]

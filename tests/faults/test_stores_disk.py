@@ -188,4 +188,4 @@ def test_dvc_keeps_raw_files_and_shards_until_the_new_ones_are_whole(project, ro
     dvc("repro", "shard@voc")
     assert content(project.root / "data" / "shards") != old["shards"]
     verify_shards(project.shards("voc"), load_manifest(project.shards("voc")))
-    assert "up to date" in dvc("repro", "shard@voc")
+    assert dvc("repro", "shard@voc").count("Running stage") == 1, "check alone"

@@ -142,7 +142,8 @@ def test_training_goes_on_through_an_outage_and_the_copy_catches_up(tiny_project
     assert StateMirror(url, second).pull() == "state-00000008.json"
     lines = (second / EVENTS).read_text().splitlines()
     images = [json.loads(line) for line in lines if '"image"' in line]
-    assert len(images) == 2 and all((second / image["file"]).stat().st_size for image in images)
+    assert [image["step"] for image in images] == [0, 0, 5, 5], "untrained, and after the first epoch"
+    assert all((second / image["file"]).stat().st_size for image in images)
     fit(**started, state_store=url)
     assert final_weights(second) == final_weights(whole)
     assert json.loads((second / DONE).read_text()) == {"step": 10, "epochs": 2}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.dvc_project import make, run
+from tests.dvc_project import make, run, stages_run
 from tests.local_training import drawn_voc
 
 RUNS = ("seg8", "seg32")
@@ -47,7 +47,7 @@ def ran(output: str) -> set[str]:
 
 def would_run(folder: Path, *targets: str) -> set[str]:
     """Stages whose own inputs changed: a dry run cannot know what their outputs will be."""
-    return ran(run(folder, "dvc", "repro", "--dry", *targets))
+    return ran(run(folder, "dvc", "repro", "--dry", *targets)) - {"check"}  # which always runs
 
 
 def restore(folder: Path) -> None:
@@ -59,7 +59,7 @@ def restore(folder: Path) -> None:
 def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Reproduced once, from nothing."""
     folder = make(root, tmp_path_factory.mktemp("dvc") / "project", PARAMS)
-    run(folder, "dvc", "repro")
+    run(folder, sys.executable, "-m", "pipeline.cli", "repro")
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "reproduced")
     return folder
@@ -89,7 +89,7 @@ def test_everything_is_there_and_both_models_are_champions(project):
 
 
 def test_again_nothing_runs(project):
-    assert "up to date" in run(project, "dvc", "repro")
+    assert stages_run(project) == ["check"]
 
 
 def test_an_experiment_with_one_runs_params_reruns_its_branch_only_and_is_compared(project, root):
@@ -107,12 +107,12 @@ def test_an_experiment_with_one_runs_params_reruns_its_branch_only_and_is_compar
 
 def test_where_work_runs_changes_nothing(project):
     write_params(project, cluster={"engine": "ray", "num_workers": 2})
-    assert would_run(project) == {"check"}
+    assert not would_run(project)
 
 
 def test_changed_data_rerun_all_that_depends_on_it(project):
     write_params(project, datasets__voc__world__seed=7)
-    assert ran(run(project, "dvc", "repro", "vocab@voc")) == {"check", "fetch@voc", "shard@voc", "vocab@voc"}
+    assert stages_run(project, "vocab@voc") == ["check", "fetch@voc", "shard@voc", "vocab@voc"]
     # evaluation and registration read the shards too
     assert would_run(project) == {f"{stage}@{n}" for n in RUNS for stage in ("train", "evaluate", "register")}
     restore(project)

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from pipeline.settings.code import STAGES, WHOLE, code_digest
+from pipeline.settings.code import STAGES, WHOLE, Code
 from pipeline.settings.params import load_params
 
 pytestmark = pytest.mark.filterwarnings("default")  # DVC's libraries' own
@@ -59,18 +59,16 @@ def _lies_in(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
 
 
-def test_the_code_behind_the_second_project_is_this_code(root: Path) -> None:
-    """Its stages depend on digests of the code, which its `check` writes anew each time."""
-    project = root / "lecture"
-    document = load_params(project).document
+def test_the_code_behind_each_stage_is_this_code(project: Path) -> None:
+    """Stages depend on digests of the code, which `check` writes anew each time."""
+    document, code = load_params(project).document, Code()
     stale = {}
     for name, stage in yaml.safe_load((project / "dvc.lock").read_text())["stages"].items():
         for dep in stage.get("deps", []):
             if dep["path"].startswith("data/code/"):
                 kind, part = Path(dep["path"]).parent.name, Path(dep["path"]).stem
                 entry, of = ({}, part) if part in WHOLE else (document[STAGES[kind]][part], kind)
-                digest = code_digest(project, entry, stage=of)
-                text = json.dumps({"sha256": digest}, indent=1) + "\n"
+                text = json.dumps({"sha256": code.digest(entry, of)}, indent=1) + "\n"
                 if hashlib.md5(text.encode()).hexdigest() != dep["md5"]:
                     stale[name] = dep["path"]
     assert not stale, FIX

@@ -6,7 +6,6 @@ import json
 import sys
 
 import pytest
-import yaml
 
 from contracts.errors import ConfigError
 from pipeline.settings import own
@@ -57,18 +56,6 @@ def test_what_is_no_stage_of_the_project_is_told(root, name, told):
 def test_a_file_that_is_no_python_is_told(root):
     (root / "single.py").write_text("def (")
     with pytest.raises(ConfigError, match="is no Python"):
-        own.check(OwnStages(records=("single:Filter",)), root)
-
-
-def test_dvc_must_notice_a_change_of_a_stage(root):
-    graph = {"stages": {"check": {"deps": ["contracts", "single.py"]}}}
-    (root / "dvc.yaml").write_text(yaml.safe_dump(graph))
-    own.check(OwnStages(records=("single:Filter",)), root)
-    with pytest.raises(ConfigError, match="would not notice") as caught:
-        own.check(OwnStages(records=("own.noise:loud",)), root)
-    assert caught.value.fix == "add `- own` there"
-    (root / "dvc.yaml").write_text("stages: []")
-    with pytest.raises(ConfigError, match="no list of what `check` depends on"):
         own.check(OwnStages(records=("single:Filter",)), root)
 
 

@@ -174,8 +174,11 @@ class Task(BaseTask):
             banned=(PAD, UNKNOWN, BEGIN),
             length_power=self.config.length_power,
         )
-        rows = zip(map(self.vocabulary.decode, decoded.tokens.tolist()), decoded.log_probs.tolist(), strict=True)
-        return [{"caption": joined(tokens), "words": tokens, "log_prob": log_prob} for tokens, log_prob in rows]
+        predictions = []
+        for ids, log_prob in zip(decoded.tokens.tolist(), decoded.log_probs.tolist(), strict=True):
+            tokens = self.vocabulary.decode(ids)[: self.config.max_words]  # one that did not end has a word more
+            predictions.append({"caption": joined(tokens), "words": tokens, "log_prob": log_prob})
+        return predictions
 
     # measuring
 

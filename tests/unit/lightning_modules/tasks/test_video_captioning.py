@@ -64,13 +64,13 @@ def test_losses_and_captions_of_a_batch_are_those_of_each_clip_alone() -> None:
     total = 0.0
     for record, expected in zip(RECORDS, together, strict=True):
         one = t.collate([t.encode(record, None)])
-        total += float(t.losses(net, one)["cross_entropy"].total)
+        total += t.losses(net, one)["cross_entropy"].total.item()
         (alone,) = t.predict(net, one)
         assert alone["caption"] == expected["caption"] and alone["log_prob"] == pytest.approx(
             expected["log_prob"], abs=1e-4
         )
         assert len(alone["words"]) <= 6 and json.dumps(t.answer(alone))
-    assert float(losses["cross_entropy"].total) == pytest.approx(total, rel=1e-5)
+    assert losses["cross_entropy"].total.item() == pytest.approx(total, rel=1e-5)
     assert losses["cross_entropy"].count == 17
 
 

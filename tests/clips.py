@@ -30,7 +30,7 @@ def clip_record(key: str, values: Sequence[int], **parts: Any) -> Record:
 def write_clip(path: Path, values: Sequence[int], fps: float = 10.0, size: int = 24) -> Path:
     """A video file without loss, a frame for each value."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"FFV1"), fps, (size, size))
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"FFV1"), fps, (size, size))
     assert writer.isOpened()
     for value in values:
         writer.write(frame(value, size))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from contracts.ranges import COUNT, POSITIVE, check_ranges
 from contracts.raw import Problem, RawVideo
 from pipeline.ingest.sources._files import image_key
 from pipeline.ingest.sources._images import files_below
-from pipeline.ingest.sources._splits import split_names
+from pipeline.ingest.sources._splits import SplitNames, split_names
 from pipeline.system.reading import is_folder
 
 VIDEO_SUFFIXES = (
@@ -79,9 +79,9 @@ class Videos:
                 yield Video(file, image_key(file, self._root), file.relative_to(self._root).as_posix())
 
 
-def is_taken(split: str, splits: Mapping[str, str | tuple[str, ...]]) -> bool:
+def is_taken(split: str, splits: SplitNames) -> bool:
     """Whether `splits` gives the files of `split` to another one, as `{val: test}` does: then it is no split itself."""
-    others = {name for other in splits for name in split_names(other, splits)}  # type: ignore[arg-type]
+    others = {name for other in splits for name in split_names(other, splits)}
     return split not in splits and split in others
 
 

@@ -129,7 +129,7 @@ def write_video(path: Path, frames: list[np.ndarray], fps: float) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = frames[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*_FOURCC), fps, (width, height))
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*_FOURCC), fps, (width, height))
     try:
         if not writer.isOpened():
             raise DataError(

@@ -200,6 +200,49 @@ class Translator(Protocol):
         ...
 
 
+class FrameClassifier(Protocol):
+    """Says of each frame of a clip what is shown. F frames of all B clips, T of the longest, D features."""
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """(F, 3, H, W) uint8 -> features (F, D) float32 of each frame by itself."""
+        ...
+
+    def classify(self, features: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Class logits (B, T, C) float32 at each frame, what stands behind a clip's end being of no meaning.
+
+        Args:
+            features: (B, T, D), padded at the end.
+            lengths: frames of each clip, B numbers, the largest of them T.
+        """
+        ...
+
+
+class ClipCaptioner(Protocol):
+    """Writes what a clip shows. F frames of all B clips, T of the longest, D features, N captions or hypotheses."""
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """(F, 3, H, W) uint8 -> features (F, D) float32 of each frame by itself."""
+        ...
+
+    def decode(self, features: Tensor, lengths: Sequence[int], tokens: Tensor, caption_clip: Tensor) -> Tensor:
+        """Logits (N, S, V) float32 of the token after each of `tokens` (N, S).
+
+        Args:
+            features: (B, T, D), padded at the end.
+            lengths: frames of each clip, B numbers, the largest of them T.
+            caption_clip: (N,) int64, the clip of each caption.
+        """
+        ...
+
+    def start(self, features: Tensor, lengths: Sequence[int]) -> tuple[State, State]:
+        """What stays the same for a clip, and the state before `<bos>`, each of B rows."""
+        ...
+
+    def step(self, memory: State, state: State, tokens: Tensor) -> tuple[Tensor, State]:
+        """Logits (N, V) float32 and the next state after `tokens` (N,)."""
+        ...
+
+
 class Spec:
     """What a task tells its model. `protocol` is how the model is called."""
 
@@ -289,3 +332,17 @@ class TranslatorSpec(Spec):
     protocol: ClassVar[type] = Translator
     source_vocabulary_size: int
     target_vocabulary_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameClassifierSpec(Spec):
+    protocol: ClassVar[type] = FrameClassifier
+    num_classes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipCaptionerSpec(Spec):
+    """`vocabulary_size` counts special tokens; 0 pads."""
+
+    protocol: ClassVar[type] = ClipCaptioner
+    vocabulary_size: int

@@ -12,15 +12,13 @@ from contracts.text import joined, words
 from lightning_modules.augment.images import decode_record
 from lightning_modules.base.task import Prediction, Truth
 from lightning_modules.drawing import text as draw
-from lightning_modules.metrics.caption_scores import references_of
-from lightning_modules.metrics.captions import CaptionMetrics
 from lightning_modules.reports import _plots
+from lightning_modules.reports._captions import constant_caption
 from lightning_modules.reports._gallery import caption_gallery
 from lightning_modules.reports._plots import Plot
 from lightning_modules.reports._report import BaseReport
 from lightning_modules.tasks.captioning import Task
 
-_NUM_CONSTANT_CANDIDATES = 50
 _NUM_PLOTTED_WORDS = 30
 _TILE_PX, _NUM_COLUMNS = 104, 6
 
@@ -28,11 +26,7 @@ _TILE_PX, _NUM_COLUMNS = 104, 6
 class Report(BaseReport[Task]):
     def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
         """The reference caption that scores the best BLEU-4 if written for every image, of the most frequent ones."""
-        keys, references = references_of({key: truth["captions"] for key, truth in truths.items()})
-        counts = Counter(tuple(words(text)) for key in keys for text in truths[key]["captions"])
-        candidates = [list(caption) for caption, _ in counts.most_common(_NUM_CONSTANT_CANDIDATES)]
-        metrics = CaptionMetrics(references)
-        best = max(candidates, key=lambda caption: metrics.bleu([caption] * len(keys))["Bleu_4"], default=[])
+        best = constant_caption(truths)
         prediction = {
             "caption": joined(best),
             "words": best,

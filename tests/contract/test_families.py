@@ -15,7 +15,9 @@ from lightning_modules.base.families import (
     AnswererSpec,
     CaptionerSpec,
     ClassifierSpec,
+    ClipCaptionerSpec,
     DetectorSpec,
+    FrameClassifierSpec,
     InstanceSegmenterSpec,
     PointerSpec,
     SegmenterSpec,
@@ -40,6 +42,8 @@ EXAMPLES: dict[type[Spec], Spec] = {
     PointerSpec: PointerSpec(vocabulary_size=11),
     SequenceClassifierSpec: SequenceClassifierSpec(vocabulary_size=11, num_classes=5),
     TranslatorSpec: TranslatorSpec(source_vocabulary_size=11, target_vocabulary_size=13),
+    FrameClassifierSpec: FrameClassifierSpec(num_classes=5),
+    ClipCaptionerSpec: ClipCaptionerSpec(vocabulary_size=11),
 }
 
 
@@ -151,6 +155,35 @@ def translate(model: Any, spec: TranslatorSpec) -> None:
         torch.testing.assert_close(weights, attention[:, t])
 
 
+def clips(model: Any) -> torch.Tensor:
+    """Features (2, 3, D) of clips of three frames and one."""
+    frames = torch.cat([IMAGES, IMAGES.flip(0)])
+    features = model.encode(frames)
+    assert is_float(features, 4, features.shape[1])
+    return torch.stack([features[:3], torch.cat([features[3:], torch.full_like(features[:2], 9.0)])])
+
+
+def classify_frames(model: Any, spec: FrameClassifierSpec) -> None:
+    features = clips(model)
+    logits = model.classify(features, [3, 1])
+    assert is_float(logits, B, 3, spec.num_classes)
+    torch.testing.assert_close(model.classify(features[1:, :1], [1])[0, 0], logits[1, 0], msg="padding changes nothing")
+
+
+def caption_clip(model: Any, spec: ClipCaptionerSpec) -> None:
+    tokens = torch.tensor([[3, 4, 0], [5, 6, 7], [8, 9, 10]])
+    features = clips(model)
+    logits = model.decode(features, [3, 1], tokens, torch.tensor([0, 0, 1]))
+    assert is_float(logits, 3, 3, spec.vocabulary_size)
+    memory, state = model.start(features, [3, 1])
+    assert all(len(part) == B for part in (*memory, *state))
+    stepped, state = model.step(memory, state, tokens[::2, 0])
+    torch.testing.assert_close(stepped, logits[::2, 0], msg="a step at a time is all steps at once")
+    assert all(len(part) == B for part in state)
+    alone = model.decode(features[1:, :1], [1], tokens[2:], torch.tensor([0]))
+    torch.testing.assert_close(alone[0], logits[2], msg="padding changes nothing")
+
+
 CALLS: dict[type[Spec], Any] = {
     ClassifierSpec: classify,
     SegmenterSpec: segment,
@@ -162,6 +195,8 @@ CALLS: dict[type[Spec], Any] = {
     PointerSpec: point,
     SequenceClassifierSpec: classify_text,
     TranslatorSpec: translate,
+    FrameClassifierSpec: classify_frames,
+    ClipCaptionerSpec: caption_clip,
 }
 
 

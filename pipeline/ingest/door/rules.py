@@ -45,7 +45,9 @@ _SOURCE_PROBLEMS = {
     "bad_sample_json": "A `.json` in a tar that is no JSON object is dropped; the rest of its sample is read.",
     "bad_label": "A label must be a whole number or a text that is not empty.",
     "not_utf8": "A line of a text file that is not UTF-8 is refused with its record.",
-    "bad_list_line": "A line of a list of clips needs a folder and the whole numbers that `span` says.",
+    "bad_list_line": "A line of a list of clips needs a file or folder, and the numbers or the class that go with it.",
+    "bad_segment_line": "A line of segments needs its start, its end and its class or video.",
+    "unknown_video": "An annotation of a video that has no file is dropped.",
     "conflicting_size": "An image whose size two sources give differently is refused.",
 }
 
@@ -68,6 +70,8 @@ _RECORD_PROBLEMS = {
     "mask_unknown_color": "A mask of colours may hold only those that `labelmap.txt` lists.",
     "mask_size_mismatch": "A mask must have the size of its image.",
     "empty_record": "A record without an image, a frame, a sentence or a transcript is refused.",
+    "missing_video": "A video file that is absent or not a plain file is refused.",
+    "undecodable_video": "A video of which OpenCV decodes no frame, or none of the part that is asked for, is refused.",
     "missing_frame": "A clip of which a frame's file is absent is refused.",
     "too_many_frames": "A clip of more than 10,000 frames is refused: their numbers have four digits.",
     "bad_frame_times": "A clip needs a time for each frame, from 0 seconds on and ascending.",
@@ -126,6 +130,7 @@ FIXES = {
     "transcript_normalised": "As captions are, and letters with their marks become one character (NFC).",
     "segment_clipped": "A segment that is partly outside its clip is clipped to it.",
     "proposal_dropped": "A proposal without area inside the image, or with a number that is not finite, is dropped.",
+    "video_ends_early": "A video with less than nine tenths of the frames that it announces is kept as far as it goes.",
     "frame_to_jpeg": "A frame that is no JPEG is encoded as one (quality 95, 4:4:4).",
     "most_frequent_answer": "A question without `multiple_choice_answer` gets the most frequent one of its answers.",
     "answers_not_ten": "A question whose number of answers is neither 0 nor 10 is kept and counted.",

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 
@@ -71,7 +71,7 @@ def _read(path: Path, kind: type[Entry], claims: set[str]) -> list[Entry]:
     names = ", ".join(field.name for field in fields(kind))
     try:
         entries = [
-            kind(**{key: tuple(value) if key == "slides" else str(value) for key, value in entry.items()})
+            kind(**cast(Any, {key: tuple(v) if key == "slides" else str(v) for key, v in entry.items()}))
             for entry in yaml.safe_load(path.read_text(encoding="utf-8")) or []
         ]
     except (yaml.YAMLError, TypeError, AttributeError) as error:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lightning_modules.blocks.wirings import Wired, Wiring
 
-HIDDEN, STEPS, DRAWS = 64, 40, 20
+HIDDEN, INPUTS, STEPS, DRAWS = 64, 32, 40, 20
 _READ = 4  # steps that the probed wirings read, and write
 
 
@@ -44,7 +44,7 @@ def dependence(wiring: Wiring) -> Dependence:
     num_written = {"one_many": _READ - 1, "encode_decode": _READ}.get(wiring)
     steps = torch.randn(3, read, 3, dtype=torch.float64)
     names = [f"x{s + 1}" for s in range(read)]
-    inputs = (steps[:1],)
+    inputs: tuple[Tensor, ...] = (steps[:1],)
     written = None
     if num_written is not None:
         written = torch.randn(3, num_written, 3, dtype=torch.float64)
@@ -108,7 +108,7 @@ def gradient_decay(
     bounds = []
     for draw in range(DRAWS):
         torch.manual_seed(draw)
-        step = (nn.LSTMCell if cell == "lstm" else nn.RNNCell)(HIDDEN, HIDDEN, dtype=torch.float64)
+        step = (nn.LSTMCell if cell == "lstm" else nn.RNNCell)(INPUTS, HIDDEN, dtype=torch.float64)
         with torch.no_grad():
             if orthogonal:
                 nn.init.orthogonal_(step.weight_hh)
@@ -119,7 +119,7 @@ def gradient_decay(
                 step.bias_ih[HIDDEN : 2 * HIDDEN] = forget_bias  # torch's order is i, f, g, o; one of its two biases
             else:
                 bounds.append(float(torch.linalg.matrix_norm(step.weight_hh, 2).log()))
-        inputs = torch.randn(2 * STEPS, 1, HIDDEN, dtype=torch.float64, generator=generator) * input_scale
+        inputs = torch.randn(2 * STEPS, 1, INPUTS, dtype=torch.float64, generator=generator) * input_scale
         weights = torch.randn(HIDDEN, dtype=torch.float64, generator=generator)
         sums += _norms_back(step, inputs, weights).log()
     return Decay(
@@ -176,6 +176,7 @@ def clipped_steps(
             norm = float(nn.utils.clip_grad_norm_(network.parameters(), limit))
             with torch.no_grad():
                 for parameter in network.parameters():
-                    parameter -= rate * parameter.grad
+                    assert parameter.grad is not None
+                    parameter.sub_(rate * parameter.grad)
                 found[name].append((norm, float(loss()) - float(before)))
     return found

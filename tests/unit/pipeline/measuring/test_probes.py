@@ -18,15 +18,16 @@ def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "DRAWS", 8)
 
 
+# The 40th root of what was left after 40 steps back, measured once in numpy.
 FACTORS = [
-    ({"cell": "elman"}, 0.48),
-    ({"cell": "elman", "orthogonal": True}, 0.79),
-    ({"cell": "elman", "orthogonal": True, "input_scale": 0.1}, 0.95),
-    ({"cell": "elman", "gain": 3.0}, 1.07),
-    ({"cell": "lstm"}, 0.62),
-    ({"cell": "lstm", "forget_bias": 1.0}, 0.82),
-    ({"cell": "lstm", "forget_bias": 2.0}, 0.96),
-    ({"cell": "lstm", "forget_bias": 3.0}, 1.02),
+    ({"cell": "elman"}, 0.481),
+    ({"cell": "elman", "orthogonal": True}, 0.792),
+    ({"cell": "elman", "orthogonal": True, "input_scale": 0.1}, 0.946),
+    ({"cell": "elman", "gain": 3.0}, 1.058),
+    ({"cell": "lstm"}, 0.606),
+    ({"cell": "lstm", "forget_bias": 1.0}, 0.792),
+    ({"cell": "lstm", "forget_bias": 2.0}, 0.923),
+    ({"cell": "lstm", "forget_bias": 3.0}, 0.976),
 ]
 
 

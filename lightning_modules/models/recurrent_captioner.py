@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from contracts.errors import ConfigError
 from contracts.ranges import COUNT, Range, check_ranges
 from lightning_modules.base.families import CaptionerSpec
-from lightning_modules.blocks.backbones import BackboneName, build_backbone, check_backbone
+from lightning_modules.blocks.backbones import Backbone, BackboneName, build_backbone, check_backbone
 from lightning_modules.blocks.norms import NormName
 from lightning_modules.blocks.pixels import PixelNorm
 from lightning_modules.blocks.vgg import VGG16FC7
@@ -54,9 +54,7 @@ class Config:
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
-        check_ranges(
-            self, embedding_channels=COUNT, hidden_channels=COUNT, dropout=Range(0, 1, open_high=True)
-        )  # fmt: skip
+        check_ranges(self, embedding_channels=COUNT, hidden_channels=COUNT, dropout=Range(0, 1, open_high=True))
         check_backbone(self.backbone, pretrained=self.pretrained, norm=self.norm)
         if self.features == "fc7" and self.backbone != "vgg16":
             raise ConfigError(
@@ -73,13 +71,13 @@ class Model(nn.Module):
     def __init__(self, config: Config, spec: CaptionerSpec):
         super().__init__()
         self.normalise = PixelNorm()
-        self.backbone: nn.Module
+        backbone: Backbone | VGG16FC7
         if config.features == "fc7":
-            self.backbone = VGG16FC7(pretrained=config.pretrained)
+            backbone = VGG16FC7(pretrained=config.pretrained)
         else:
-            self.backbone = build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
-        self.level = config.features
-        channels: int = self.backbone.channels[config.features]  # type: ignore[index, assignment]
+            backbone = build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
+        self.backbone, self.level = backbone, config.features
+        channels = backbone.channels[config.features]
         self.decoder = Decoder(config, image_channels=channels, vocabulary_size=spec.vocabulary_size)
 
     def encode(self, images: Tensor) -> Tensor:

@@ -225,8 +225,7 @@ def score(
         Option(metavar="NAMES", help="of labels 0, 1, ..: a,b,c or a file with a name a line (segmentation only)"),
     ] = None,
     first_word: Annotated[
-        str | None,
-        Option(metavar="T,P", help="what words of truth and predictions count from: 0,0 or 1,0 (alignment only)"),
+        str | None, Option(metavar="T,P", help="words count from 0 or 1 each (alignment only)")
     ] = None,
     no_java: Annotated[bool, Option("--no-java", help="leave METEOR and SPICE out (captions only)")] = False,
 ) -> int:

@@ -63,11 +63,25 @@ class ImagePart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RawVideo:
+    """A video file, or a part of it, and which of its frames are kept: each `every`th of those from `start_s` to before
+    `end_s` (None: its end), or as many a second as `fps` says where the file has more. Times are seconds of the file;
+    those of the clip begin with its first frame."""
+
+    file: Path
+    start_s: float = 0.0
+    end_s: float | None = None
+    every: int = 1
+    fps: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RawRecord:
     """One sample with all that a source knows of it, unchecked. Two sources of one data set are joined by `key`.
 
-    It has an `image`, or `frames` (files in the order of time, with `times_s`, the seconds from the clip's start), or
-    neither but texts. `group` names what belongs together (a video, a document, a patient); "" where it stands alone.
+    It has an `image`; or `frames` (files in the order of time, with `times_s`, the seconds from the clip's start); or a
+    `video`, whose frames and times the door decodes; or neither but texts. `group` names what belongs together (a
+    video, a document, a patient); "" where it stands alone.
 
     `width` and `height` are what the annotation claims (0: it claims nothing); the door compares them with the file.
     `semantic_mask` is the file of class ids; the source says how file values become labels through `label_map`
@@ -84,6 +98,7 @@ class RawRecord:
     group: str = ""
     image_part: ImagePart | None = None
     frames: Sequence[Path] = ()
+    video: RawVideo | None = None
     times_s: Sequence[float] = ()
     width: int = 0
     height: int = 0

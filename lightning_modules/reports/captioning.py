@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,14 +12,13 @@ from contracts.text import joined, words
 from lightning_modules.augment.images import decode_record
 from lightning_modules.base.task import Prediction, Truth
 from lightning_modules.drawing import text as draw
-from lightning_modules.metrics.caption_scores import references_of
-from lightning_modules.metrics.captions import CaptionMetrics
 from lightning_modules.reports import _plots
+from lightning_modules.reports._captions import constant_caption
+from lightning_modules.reports._gallery import caption_gallery
 from lightning_modules.reports._plots import Plot
 from lightning_modules.reports._report import BaseReport
 from lightning_modules.tasks.captioning import Task
 
-_NUM_CONSTANT_CANDIDATES = 50
 _NUM_PLOTTED_WORDS = 30
 _TILE_PX, _NUM_COLUMNS = 104, 6
 
@@ -27,11 +26,7 @@ _TILE_PX, _NUM_COLUMNS = 104, 6
 class Report(BaseReport[Task]):
     def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
         """The reference caption that scores the best BLEU-4 if written for every image, of the most frequent ones."""
-        keys, references = references_of({key: truth["captions"] for key, truth in truths.items()})
-        counts = Counter(tuple(words(text)) for key in keys for text in truths[key]["captions"])
-        candidates = [list(caption) for caption, _ in counts.most_common(_NUM_CONSTANT_CANDIDATES)]
-        metrics = CaptionMetrics(references)
-        best = max(candidates, key=lambda caption: metrics.bleu([caption] * len(keys))["Bleu_4"], default=[])
+        best = constant_caption(truths)
         prediction = {
             "caption": joined(best),
             "words": best,
@@ -41,7 +36,8 @@ class Report(BaseReport[Task]):
         return dict.fromkeys(truths, prediction)
 
     def picture(self, record: Record, predictions: Sequence[Prediction], truths: Sequence[Truth] | None) -> np.ndarray:
-        """The image with its caption (and two references), below it one tile per word: where the model looked."""
+        """The image with its caption (and two references), below it one tile per word: where the model looked, if it
+        could choose."""
         (prediction,) = predictions
         image, width = decode_record(record), _NUM_COLUMNS * (_TILE_PX + 4)
         paragraphs = [(prediction["caption"] or "(no word)", draw.BLUE)]
@@ -53,10 +49,19 @@ class Report(BaseReport[Task]):
         tiles = [
             np.concatenate([draw.overlay(small, weights), draw.text_block([(word, draw.BLACK)], _TILE_PX)])
             for word, weights in zip(prediction["words"], prediction["attention"], strict=True)
+            if weights.size > 1
         ]
         if tiles:
             parts.append(draw.grid(tiles, _NUM_COLUMNS))
         return draw.stack(parts)
+
+    def gallery(
+        self, read: Callable[[str], Record], predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]
+    ) -> dict[str, np.ndarray]:
+        """`gallery`: the eight best and the five worst captions by the image's own CIDEr-D."""
+        captions = {key: prediction["caption"] for key, prediction in predictions.items()}
+        references = {key: truth["captions"] for key, truth in truths.items()}
+        return {"gallery": caption_gallery(captions, references, lambda key: decode_record(read(key)))}
 
     def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
         lengths = {

@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 
-import cv2
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from contracts.errors import DataError
 from contracts.inputs import FPS, Clip
+from contracts.raw import RawVideo
+from pipeline.ingest.door import DEFAULT_DOOR, RULES
 from pipeline.ingest.door.pixels import MAX_FRAMES
+from pipeline.ingest.door.rules import Refused
+from pipeline.ingest.door.videos import decode_video
 from pipeline.ingest.sources._files import IMAGE_SUFFIXES
 from pipeline.system.reading import listed
 
@@ -90,24 +92,16 @@ def _of_image(path: Path, fps: float | None) -> Clip | None:
     return Clip(frames=tuple(frames), times_s=tuple(accumulate(pauses_s[:-1], initial=0.0)))
 
 
-def _of_video(path: Path, fps: float | None) -> Clip:
-    video = cv2.VideoCapture(str(path))
+def _of_video(path: Path, fps: float | None) -> Clip | None:
+    """As the door decodes it; None where OpenCV finds no frame."""
     try:
-        said = video.get(cv2.CAP_PROP_FPS)
-        frames: list[bytes] = []
-        for frame in _decoded(video):
-            if len(frames) == MAX_FRAMES:
-                raise _too_many(path)
-            frames.append(frame)
-    finally:
-        video.release()
-    return Clip.even(frames, fps or (said if 0 < said < 1000 else FPS))
-
-
-def _decoded(video: cv2.VideoCapture) -> Iterator[bytes]:
-    """Frames as JPEGs of quality 95, as the door makes them."""
-    while True:
-        there, pixels = video.read()
-        if not there:
-            return
-        yield cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+        video = decode_video(RawVideo(file=path.resolve()), DEFAULT_DOOR, MAX_FRAMES)
+    except Refused as refused:
+        if refused.reason == "undecodable_video":
+            return None
+        if refused.reason == "too_many_frames":
+            raise _too_many(path) from None
+        raise DataError(
+            f"this video cannot be used: {RULES[refused.reason]}", value=refused.detail, where=str(path)
+        ) from None
+    return Clip(frames=video.frames, times_s=video.times_s) if fps is None else Clip.even(video.frames, fps)

@@ -142,7 +142,8 @@ def _write_index(rows: Sequence[dict[str, Any]], folder: Path, name: str, other_
 def _image_bytes(raws: Sequence[RawRecord]) -> int:
     """About the size of a shard of these: the rest of a sample is small beside its pixels."""
     parts = sum(raw.image_part.size for raw in raws if raw.image_part)
-    files = (file for raw in raws for file in (*raw.frames, *([raw.image] if raw.image and not raw.image_part else [])))
+    whole = ((*raw.frames, raw.video and raw.video.file, not raw.image_part and raw.image) for raw in raws)
+    files = (file for of_one in whole for file in of_one if file)
     return parts + sum(file.stat().st_size for file in files if file.is_file())
 
 

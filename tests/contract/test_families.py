@@ -15,11 +15,15 @@ from lightning_modules.base.families import (
     AnswererSpec,
     CaptionerSpec,
     ClassifierSpec,
+    ClipCaptionerSpec,
     DetectorSpec,
+    FrameClassifierSpec,
     InstanceSegmenterSpec,
+    PointerSpec,
     SegmenterSpec,
     SequenceClassifierSpec,
     Spec,
+    TellerSpec,
     TranslatorSpec,
 )
 from pipeline.settings import discover
@@ -34,8 +38,12 @@ EXAMPLES: dict[type[Spec], Spec] = {
     InstanceSegmenterSpec: InstanceSegmenterSpec(**OBJECTS),
     CaptionerSpec: CaptionerSpec(vocabulary_size=11),
     AnswererSpec: AnswererSpec(vocabulary_size=11, num_answers=7),
+    TellerSpec: TellerSpec(vocabulary_size=11, score="loglik"),
+    PointerSpec: PointerSpec(vocabulary_size=11),
     SequenceClassifierSpec: SequenceClassifierSpec(vocabulary_size=11, num_classes=5),
     TranslatorSpec: TranslatorSpec(source_vocabulary_size=11, target_vocabulary_size=13),
+    FrameClassifierSpec: FrameClassifierSpec(num_classes=5),
+    ClipCaptionerSpec: ClipCaptionerSpec(vocabulary_size=11),
 }
 
 
@@ -107,11 +115,26 @@ def answer(model: Any, spec: AnswererSpec) -> None:
     assert is_float(model(IMAGES, questions, [3, 1, 2], images), 3, spec.num_answers)
 
 
+def tell(model: Any, spec: TellerSpec) -> None:
+    questions, images = torch.tensor([[3, 4, 5], [6, 0, 0]]), torch.tensor([0, 1])
+    answers, of = torch.tensor([[7, 8], [9, 0], [10, 3]]), torch.tensor([0, 0, 1])
+    scores = model(IMAGES, questions, [3, 1], images, answers, [2, 1, 2], of)
+    assert is_float(scores, 3, 2) and bool((scores <= 0).all()) and float(scores[1, 1]) == 0
+
+
+def point(model: Any, spec: PointerSpec) -> None:
+    questions, images = torch.tensor([[3, 4, 5], [6, 0, 0]]), torch.tensor([0, 1])
+    boxes = torch.tensor([[8.0, 8, 40, 40], [0, 0, 9, 60], [1, 2, 3, 4]])
+    assert is_float(model(IMAGES, questions, [3, 1], images, boxes, torch.tensor([0, 0, 1])), 3)
+
+
 def classify_text(model: Any, spec: SequenceClassifierSpec) -> None:
     tokens = torch.tensor([[3, 4, 5], [6, 0, 0]])
     logits = model(tokens, [3, 1])
     assert is_float(logits, B, spec.num_classes)
     torch.testing.assert_close(model(tokens[1:, :1], [1]), logits[1:], msg="padding changes nothing")
+    gates = model.gates(tokens, [3, 1])
+    assert gates is None or (is_float(gates, B, 2, 3, 3) and bool(((gates > 0) & (gates < 1)).all()))
 
 
 def translate(model: Any, spec: TranslatorSpec) -> None:
@@ -132,6 +155,35 @@ def translate(model: Any, spec: TranslatorSpec) -> None:
         torch.testing.assert_close(weights, attention[:, t])
 
 
+def clips(model: Any) -> torch.Tensor:
+    """Features (2, 3, D) of clips of three frames and one."""
+    frames = torch.cat([IMAGES, IMAGES.flip(0)])
+    features = model.encode(frames)
+    assert is_float(features, 4, features.shape[1])
+    return torch.stack([features[:3], torch.cat([features[3:], torch.full_like(features[:2], 9.0)])])
+
+
+def classify_frames(model: Any, spec: FrameClassifierSpec) -> None:
+    features = clips(model)
+    logits = model.classify(features, [3, 1])
+    assert is_float(logits, B, 3, spec.num_classes)
+    torch.testing.assert_close(model.classify(features[1:, :1], [1])[0, 0], logits[1, 0], msg="padding changes nothing")
+
+
+def caption_clip(model: Any, spec: ClipCaptionerSpec) -> None:
+    tokens = torch.tensor([[3, 4, 0], [5, 6, 7], [8, 9, 10]])
+    features = clips(model)
+    logits = model.decode(features, [3, 1], tokens, torch.tensor([0, 0, 1]))
+    assert is_float(logits, 3, 3, spec.vocabulary_size)
+    memory, state = model.start(features, [3, 1])
+    assert all(len(part) == B for part in (*memory, *state))
+    stepped, state = model.step(memory, state, tokens[::2, 0])
+    torch.testing.assert_close(stepped, logits[::2, 0], msg="a step at a time is all steps at once")
+    assert all(len(part) == B for part in state)
+    alone = model.decode(features[1:, :1], [1], tokens[2:], torch.tensor([0]))
+    torch.testing.assert_close(alone[0], logits[2], msg="padding changes nothing")
+
+
 CALLS: dict[type[Spec], Any] = {
     ClassifierSpec: classify,
     SegmenterSpec: segment,
@@ -139,8 +191,12 @@ CALLS: dict[type[Spec], Any] = {
     InstanceSegmenterSpec: detect,
     CaptionerSpec: caption,
     AnswererSpec: answer,
+    TellerSpec: tell,
+    PointerSpec: point,
     SequenceClassifierSpec: classify_text,
     TranslatorSpec: translate,
+    FrameClassifierSpec: classify_frames,
+    ClipCaptionerSpec: caption_clip,
 }
 
 

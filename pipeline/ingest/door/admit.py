@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -49,6 +49,8 @@ def admit(raw: RawRecord, classes: Sequence[str], door: DoorConfig = DEFAULT_DOO
     try:
         pixels = clean_pixels(raw, len(classes), door)
         fixes: Counter[str] = Counter((*raw.fixes, *pixels.fixes))
+        if raw.video is not None:
+            raw = replace(raw, times_s=pixels.times_s)
         positions = {name: i for i, name in enumerate(classes, start=1)}
         record = _record(raw, pixels, positions, problems, fixes)
     except Refused as refused:
@@ -103,7 +105,7 @@ def _label_counts(record: Record, labels: np.ndarray | None, positions: Mapping[
 
 
 def _record_problem(raw: RawRecord, refused: Refused) -> Problem:
-    file = refused.file or raw.image
+    file = refused.file or raw.image or (raw.video.file if raw.video else None)
     return Problem(
         reason=refused.reason,
         kind="record",

@@ -10,6 +10,8 @@ from contracts.raw import ItemKind, Problem, RawRecord
 from contracts.records import Segment, end_s
 from pipeline.ingest.door.rules import Refused
 
+_SAME_S = 1e-6  # the end of a clip is reckoned
+
 
 def clean_segments(
     raw: RawRecord, labels: Mapping[str, int], problems: list[Problem], fixes: Counter[str]
@@ -30,11 +32,11 @@ def _inside(segment: Segment, raw: RawRecord, labels: Mapping[str, int], fixes: 
         raise Refused("unknown_class", segment.label)
     if not (math.isfinite(start) and math.isfinite(end)) or end <= start:
         raise Refused("bad_segment", f"{start} s to {end} s")
-    last = end_s(raw.times_s) if raw.frames else 0.0
+    last = end_s(raw.times_s) if raw.times_s else 0.0
     clipped = (max(start, 0.0), min(end, last))
     if clipped[1] <= clipped[0]:
         raise Refused("segment_outside", f"{start} s to {end} s, the clip ends at {last} s")
-    fixes["segment_clipped"] += clipped != (start, end)
+    fixes["segment_clipped"] += max(clipped[0] - start, end - clipped[1]) > _SAME_S
     return Segment(start_s=clipped[0], end_s=clipped[1], label=segment.label)
 
 
@@ -42,8 +44,8 @@ def clean_frame_labels(
     raw: RawRecord, labels: Mapping[str, int], problems: list[Problem]
 ) -> tuple[tuple[str, ...], ...]:
     """The listed classes of each frame, each once; () where the frames are another number."""
-    if len(raw.frame_labels) not in (0, len(raw.frames)):
-        what = f"labels of {len(raw.frame_labels)} frames of {len(raw.frames)}"
+    if len(raw.frame_labels) not in (0, len(raw.times_s)):
+        what = f"labels of {len(raw.frame_labels)} frames of {len(raw.times_s)}"
         problems.append(_problem(raw, Refused("frame_labels_mismatch", what), "label", str(raw.image_id)))
         return ()
     for name in dict.fromkeys(name for names in raw.frame_labels for name in names if name not in labels):

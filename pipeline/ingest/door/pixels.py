@@ -16,6 +16,7 @@ from pipeline.ingest.door.config import DoorConfig
 from pipeline.ingest.door.images import CleanImage, clean_image, jpeg_of
 from pipeline.ingest.door.masks import ids_to_labels, load_colors, load_ids, open_ids
 from pipeline.ingest.door.rules import Refused
+from pipeline.ingest.door.videos import decode_video
 
 MAX_FRAMES = 10_000  # their numbers have four digits
 
@@ -29,6 +30,7 @@ class Pixels:
     image: bytes = b""
     image_format: Literal["jpg", "png", ""] = ""
     frames: tuple[bytes, ...] = ()
+    times_s: tuple[float, ...] = ()  # of a video's frames, which nobody knew before
     labels: np.ndarray | None = None
     instance_ids: np.ndarray | None = None
     fixes: tuple[str, ...] = ()
@@ -45,6 +47,13 @@ def clean_pixels(raw: RawRecord, num_classes: int, door: DoorConfig) -> Pixels:
         return _image_and_masks(raw, raw.image, num_classes, door)
     if raw.frames:
         return _clip(raw, door)
+    if raw.video is not None:
+        with _named(raw.video.file):
+            clip = decode_video(raw.video, door, MAX_FRAMES)
+        if (raw.width or raw.height) and (raw.width, raw.height) != (clip.width, clip.height):
+            what = f"annotation {raw.width} x {raw.height}, video {clip.width} x {clip.height}"
+            raise Refused("size_mismatch", what, raw.video.file)
+        return Pixels(width=clip.width, height=clip.height, frames=clip.frames, times_s=clip.times_s, fixes=clip.fixes)
     return Pixels()
 
 

@@ -194,11 +194,11 @@ class _Stream:
 
 def _merge(a: RawRecord, b: RawRecord) -> RawRecord | Problem:
     where = f"record {a.key}; {a.annotation_file}, {b.annotation_file}"
-    with_pixels = [r for r in (a, b) if r.image is not None or r.frames]
-    if len(with_pixels) == 2 and (a.image, a.image_part, *a.frames) != (b.image, b.image_part, *b.frames):
+    with_pixels = [r for r in (a, b) if r.image is not None or r.frames or r.video is not None]
+    if len(with_pixels) == 2 and _pixels(a) != _pixels(b):
         raise DataError(
-            "two sources name different files for one image or clip",
-            value=[str(r.image or [*map(str, r.frames[:3])]) for r in (a, b)],
+            "two sources name different files for one image or clip, or other frames of it",
+            value=[str(r.image or r.video or [*map(str, r.frames[:3])]) for r in (a, b)],
             where=where,
             fix="set the sources' `images` in params.yaml to one place",
         )
@@ -225,6 +225,7 @@ def _merge(a: RawRecord, b: RawRecord) -> RawRecord | Problem:
         image=pixels.image,
         image_part=pixels.image_part,
         frames=pixels.frames,
+        video=pixels.video,
         times_s=pixels.times_s,
         width=width,
         height=height,
@@ -245,6 +246,11 @@ def _merge(a: RawRecord, b: RawRecord) -> RawRecord | Problem:
         label_colors=a.label_colors if a.semantic_mask else b.label_colors,
         fixes=a.fixes + b.fixes,
     )
+
+
+def _pixels(raw: RawRecord) -> tuple[Any, ...]:
+    """What names a record's pixels."""
+    return (raw.image, raw.image_part, raw.video, *raw.frames)
 
 
 def _both(a: Sequence[T], b: Sequence[T]) -> Sequence[T]:

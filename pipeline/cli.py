@@ -230,10 +230,7 @@ def score(
         str | None,
         Option(metavar="NAMES", help="of labels 0, 1, ..: a,b,c or a file with a name a line (segmentation only)"),
     ] = None,
-    first_word: Annotated[
-        str | None,
-        Option(metavar="T,P", help="what words of truth and predictions count from: 0,0 or 1,0 (alignment only)"),
-    ] = None,
+    first_word: Annotated[str | None, Option(metavar="T,P", help="words count from 0 or 1 (alignment only)")] = None,
     no_java: Annotated[bool, Option("--no-java", help="leave METEOR and SPICE out (captions only)")] = False,
 ) -> int:
     """Score anybody's predictions in an official result format; print one JSON document.

@@ -51,10 +51,11 @@ def _figure(name: str, title: str, rows: dict[str, list[Row]], constant: float |
 
 
 def _bottleneck(results: Results) -> Claim:
-    overall = {s: results.row(f"{_SYSTEMS[s]}, all sentences", _runs(s), "BLEU") for s in ("additive", "vector")}
-    constant = overall["vector"].measured[0].constant
+    overall = {s: results.row(f"{_SYSTEMS[s]}, all sentences", _runs(s), "BLEU") for s in _SYSTEMS}
+    constant = overall["additive"].measured[0].constant
     rows = {system: _by_length(results, system) for system in overall}
-    looks, vector = ([row.value for row in rows[system]] for system in ("additive", "vector"))
+    # Of the two that have one vector the better one decides.
+    looks, vector, forward = ([row.value for row in rows[system]] for system in ("additive", "reversed", "vector"))
     none = [results.row(f"attention switched off, {bin_} tokens", ["translate_none"], f"BLEU/length {bin_}")
             for bin_ in BINS]  # fmt: skip
     shown = {_SYSTEMS[system]: found for system, found in rows.items()} | {"attention switched off (1 seed)": none}
@@ -64,12 +65,13 @@ def _bottleneck(results: Results) -> Claim:
         slides=("S09", "S10"),
         holds=looks[0] - looks[-1] <= 5 and vector[0] - vector[-1] >= 30,
         because=f"From sources of at most 5 tokens to those of 16 to 25, BLEU goes from {looks[0]:.1f} to "
-        f"{looks[-1]:.1f} with attention, and from {vector[0]:.1f} to {vector[-1]:.1f} through one vector. "
+        f"{looks[-1]:.1f} with attention, and from {vector[0]:.1f} to {vector[-1]:.1f} through one vector of the "
+        f"reversed source, from {forward[0]:.1f} to {forward[-1]:.1f} through one of the source as it is. "
         f"The same model as with attention, but for that it is switched off: from {none[0].value:.1f} to "
         f"{none[-1].value:.1f}.",
         figure=_figure("bleu_by_length", "BLEU by the length of the source (median of 3 seeds)", shown, constant),
         rows=[*overall.values(), *(row for found in (*rows.values(), none) for row in found)],
-        note="sacreBLEU on plain text. The dashed control writes the one sentence that scores best for all.",
+        note="sacreBLEU on plain text. The lowest line writes the one sentence that scores best for all.",
     )
 
 

@@ -78,13 +78,16 @@ def _expected(tree: Tree, source: str, settings: Any, split: str) -> list[str]:
         "coco": ("instances", "captions"),
         "vqa": ("questions",),
         "labeled_text": ("files",),
+        "sentences": ("files",),
         "frame_folders": ("lists",),
     }
     templates = [getattr(settings, key) for key in keys.get(source, ())]
+    if source == "sentences":  # all languages have the same splits
+        templates = [one.replace("{language}", next(iter(settings.languages.values()))) for one in templates]
     paths = [template.replace("{split}", name) for template in templates if "{split}" in template for name in names]
     paths += [template for template in templates if template and "{split}" not in template and split == "train"]
     paths = [joined(folder, path) for folder in getattr(settings, "folders", (".",)) for path in paths]
-    return [*paths, *(f"{path}.gz" for path in paths if source == "labeled_text")]
+    return [*paths, *(f"{path}.gz" for path in paths if source in ("labeled_text", "sentences"))]
 
 
 def _voc_lists(tree: Tree, folder: str, settings: Any, split: str) -> list[str]:

@@ -6,9 +6,9 @@ tells the second which of both it is. State is carried over from reading to writ
 
 Of paper and code (s2vt.prototxt), which differ: the null word is zeros, as in the paper (the code has the embedding of
 the end of a text); a null frame is zeros before the frames' linear layer, so that its bias is read, as in the code. The
-frames' linear layer begins by Xavier with a bias of 0.2, words and LSTMs uniform in +-0.08. The paper has 500 channels
-of frames and words and LSTMs of 1000; its SGD: 0.01, halved every 20,000 steps, momentum 0.9, clipped at 10. Caffe's
-LSTM has one bias a gate, torch's two. Its forget gates begin at a bias of 0.
+frames' linear layer begins by Xavier with a bias of 0.2, words and LSTMs uniform in +-0.08 at the paper's sizes, 500
+channels of frames and words and LSTMs of 1000. Its SGD: 0.01, halved every 20,000 steps, momentum 0.9, clipped at 10.
+Caffe's LSTM has one bias a gate, torch's two. Its forget gates begin at a bias of 0.
 
 `mode: mean_pool` is the control with the very same layers (1412.4729): no frame is read in order; the mean of all
 frames comes in at each step of writing in place of a null frame.
@@ -41,6 +41,7 @@ from lightning_modules.blocks.pixels import PixelNorm
 from lightning_modules.blocks.recurrent import set_forget_bias
 
 Pair = tuple[Tensor, Tensor]
+_BOUND = 0.08  # of the paper's sizes; smaller ones get more, so that sums over their units are as large
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +123,9 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         nn.init.xavier_uniform_(self.embed_frame.weight)
         nn.init.constant_(self.embed_frame.bias, 0.2)
-        for parameter in (self.embed_word.weight, *self.first.parameters(), *self.second.parameters()):
-            nn.init.uniform_(parameter, -0.08, 0.08)
+        nn.init.uniform_(self.embed_word.weight, -_BOUND * (500 / embedding) ** 0.5, _BOUND * (500 / embedding) ** 0.5)
+        for parameter in (*self.first.parameters(), *self.second.parameters()):
+            nn.init.uniform_(parameter, -_BOUND * (1000 / hidden) ** 0.5, _BOUND * (1000 / hidden) ** 0.5)
         for lstm in (self.first, self.second):
             set_forget_bias(lstm, config.forget_bias)
 

@@ -163,8 +163,8 @@ def layers_of(rnn: Stack) -> list[Stack]:
     layers = []
     for index, weights in enumerate(rnn.all_weights):
         channels = rnn.hidden_size if index else rnn.input_size
-        # Without numbers at first: drawing weights that are replaced would move the generator, and looking at gates would
-        # change a training.
+        # Without numbers at first: drawing weights that are replaced would move the generator, so that looking at gates
+        # would change a training.
         layer = type(rnn)(
             channels, rnn.hidden_size, bias=rnn.bias, batch_first=rnn.batch_first, device="meta", dtype=weights[0].dtype
         ).to_empty(device=weights[0].device)

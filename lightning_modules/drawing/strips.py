@@ -63,11 +63,16 @@ def curves(lines: Sequence[tuple[str, Sequence[float], Colour]], width: int, hei
     return canvas
 
 
+def band_start(rows: Sequence[tuple[str, Sequence[int]]]) -> int:
+    """The column where the bands begin, behind their titles."""
+    return 8 + max(text_width(title) for title, _ in rows)
+
+
 def bands(rows: Sequence[tuple[str, Sequence[int]]], width: int) -> np.ndarray:
     """Labels of frames as colored bands, one under the other: `rows` of (title, label of each frame), 0 white.
 
     The colors are those of `class_color`, which `drawing.shapes.legend` names: (h, width, 3)."""
-    left = 8 + max(text_width(title) for title, _ in rows)
+    left = band_start(rows)
     canvas = np.full((_ROW_PX * len(rows), width, 3), 255, np.uint8)
     for number, (title, labels) in enumerate(rows):
         top = number * _ROW_PX

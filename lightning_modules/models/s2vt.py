@@ -6,9 +6,9 @@ tells the second which of both it is. State is carried over from reading to writ
 
 Of paper and code (s2vt.prototxt), which differ: the null word is zeros, as in the paper (the code has the embedding of
 the end of a text); a null frame is zeros before the frames' linear layer, so that its bias is read, as in the code. The
-frames' linear layer begins by Xavier with a bias of 0.2, words and LSTMs uniform in +-0.08. The paper has 500 channels
-of frames and words and LSTMs of 1000; its SGD: 0.01, halved every 20,000 steps, momentum 0.9, clipped at 10. Caffe's
-LSTM has one bias a gate, torch's two.
+frames' linear layer begins by Xavier with a bias of 0.2, words and LSTMs uniform in +-0.08 at the paper's sizes, 500
+channels of frames and words and LSTMs of 1000. Its SGD: 0.01, halved every 20,000 steps, momentum 0.9, clipped at 10.
+Caffe's LSTM has one bias a gate, torch's two. Its forget gates begin at a bias of 0.
 
 `mode: mean_pool` is the control with the very same layers (1412.4729): no frame is read in order; the mean of all
 frames comes in at each step of writing in place of a null frame.
@@ -38,8 +38,10 @@ from lightning_modules.blocks.frames import (
 )
 from lightning_modules.blocks.norms import NormName
 from lightning_modules.blocks.pixels import PixelNorm
+from lightning_modules.blocks.recurrent import set_forget_bias
 
 Pair = tuple[Tensor, Tensor]
+_BOUND = 0.08  # of the paper's sizes; smaller ones get more, so that sums over their units are as large
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,8 @@ class Config:
         features: D, of a frame. pool_size: the CNN's last map is averaged in so many fields a side.
         mode: "s2vt", or "mean_pool", which knows no order of frames.
         embedding: E, of frames and of words.
-        hidden: H, of each LSTM.
+        hidden: H, of each LSTM. forget_bias: of their forget gates at the start; at 0 half of what was read is lost at
+            each step, and a clip's first frames are many steps away from the words on them.
         dropout: of frames, words and what is read out; the published solver has none.
     """
 
@@ -62,11 +65,12 @@ class Config:
     mode: Literal["s2vt", "mean_pool"] = "s2vt"
     embedding: int = 128
     hidden: int = 256
+    forget_bias: float = 1.0
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
         counts = dict.fromkeys(("features", "pool_size", "embedding", "hidden"), COUNT)
-        check_ranges(self, dropout=Range(0, 1, open_high=True), **counts)
+        check_ranges(self, dropout=Range(0, 1, open_high=True), forget_bias=Range(-10, 10), **counts)
         check_frame_backbone(self.backbone, pretrained=self.pretrained, norm=self.norm)
 
 
@@ -119,8 +123,11 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         nn.init.xavier_uniform_(self.embed_frame.weight)
         nn.init.constant_(self.embed_frame.bias, 0.2)
-        for parameter in (self.embed_word.weight, *self.first.parameters(), *self.second.parameters()):
-            nn.init.uniform_(parameter, -0.08, 0.08)
+        nn.init.uniform_(self.embed_word.weight, -_BOUND * (500 / embedding) ** 0.5, _BOUND * (500 / embedding) ** 0.5)
+        for parameter in (*self.first.parameters(), *self.second.parameters()):
+            nn.init.uniform_(parameter, -_BOUND * (1000 / hidden) ** 0.5, _BOUND * (1000 / hidden) ** 0.5)
+        for lstm in (self.first, self.second):
+            set_forget_bias(lstm, config.forget_bias)
 
     def read(self, features: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Pair, Pair]:
         """(B, T, D) -> what the first LSTM gets while words are written (B, E), and the state (h, c) of both, each

@@ -11,7 +11,7 @@ from lightning_modules.augment.images import decode_image
 from lightning_modules.base.task import Prediction, Truth
 from lightning_modules.drawing import text as draw
 from lightning_modules.drawing.shapes import legend
-from lightning_modules.drawing.strips import bands, curves, film
+from lightning_modules.drawing.strips import band_start, bands, curves, film
 from lightning_modules.metrics.frame_level import DISTANCES, FrameAccuracy, FrameMeanAP
 from lightning_modules.reports import _plots
 from lightning_modules.reports._plots import Plot
@@ -43,7 +43,9 @@ class Report(BaseReport[Task]):
             rows = [(f"truth {i}" if i else "truth", row) for i, row in enumerate(_layers(labels))] + rows
             told |= set(np.flatnonzero(labels.any(axis=0)).tolist())
         names = [(place + 1, self.task.data.classes[place]) for place in sorted(told)]
-        parts = [film([decode_image(frame) for frame in record.frames], _WIDTH_PX, most=12), bands(rows, _WIDTH_PX)]
+        left = band_start(rows)
+        frames = film([decode_image(frame) for frame in record.frames], _WIDTH_PX - left, most=12)
+        parts = [np.pad(frames, ((0, 0), (left, 0), (0, 0)), constant_values=255), bands(rows, _WIDTH_PX)]
         parts.append(legend(_WIDTH_PX, names) if names else draw.text_block([("no class", draw.GREY)], _WIDTH_PX))
         sure = [("probability of the likeliest class", probs.max(axis=1).tolist(), draw.BLUE)]
         parts.append(curves(sure, _WIDTH_PX, _CHART_PX, below="frames"))

@@ -8,7 +8,7 @@ Shapes: N rows, T steps, I input channels, H hidden units. All tensors have thei
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -165,7 +165,8 @@ def layers_of(rnn: Stack) -> list[Stack]:
         channels = rnn.hidden_size if index else rnn.input_size
         # Without numbers at first: drawing weights that are replaced would move the generator, so that looking at gates
         # would change a training.
-        layer = type(rnn)(
+        kind: Any = type(rnn)
+        layer = kind(
             channels, rnn.hidden_size, bias=rnn.bias, batch_first=rnn.batch_first, device="meta", dtype=weights[0].dtype
         ).to_empty(device=weights[0].device)
         for own, weight in zip(layer.parameters(), weights, strict=True):

@@ -143,7 +143,7 @@ class Decoder(nn.Module):
         added = torch.zeros(len(image), self.num_gates, device=image.device)
         if self.from_image is not None:
             added = self.from_image(image).float()
-        state = (zeros, zeros, added) if self.is_lstm else (zeros, added)
+        state: tuple[Tensor, ...] = (zeros, zeros, added) if self.is_lstm else (zeros, added)
         if self.image_token is not None:
             state = self._recur(state, self.from_word(self.image_token(image)))
         return state

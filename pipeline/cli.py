@@ -149,12 +149,8 @@ def predict(
     question: Annotated[str | None, Option(help="the question to answer, where the model takes one")] = None,
     text: Annotated[str | None, Option(help="the text to read, where the model takes one")] = None,
     source: Annotated[str | None, Option(help="the sentence to translate, where the model takes one")] = None,
-    candidates: Annotated[
-        str | None, Option(help='texts to choose an answer from: "red | dark blue | green"', show_default=False)
-    ] = None,
-    boxes: Annotated[
-        str | None, Option(help='boxes to point at, x1,y1,x2,y2 in pixels: "10,20,50,60 | 0,0,9,9"', show_default=False)
-    ] = None,
+    candidates: Annotated[str | None, Option(help='answers to choose from: "red | dark blue | green"')] = None,
+    boxes: Annotated[str | None, Option(help='to point at, in pixels: "x1,y1,x2,y2 | x1,y1,x2,y2 .."')] = None,
     fps: Annotated[
         float | None, Option(min=0.001, help="frames a second of clips; what their files say, else 25, if not given")
     ] = None,
@@ -215,9 +211,7 @@ def score(
     predictions: Annotated[Path | None, Option(metavar="PATH", help="result file or folder")] = None,
     questions: Annotated[Path | None, Option(metavar="PATH", help="question file (vqa only)")] = None,
     out: Annotated[Path | None, Option(metavar="FILE", help="write the document there as well")] = None,
-    bootstrap: Annotated[
-        int, Option(metavar="N", help="add 95 % intervals from N resamples (1000 is usual)", show_default=False)
-    ] = 0,
+    bootstrap: Annotated[int, Option(metavar="N", help="add 95 % intervals from N resamples, such as 1000")] = 0,
     iou: Annotated[
         float | None, Option(metavar="X", help="least IoU of a hit; 0.5, the kit's, if not given (voc-boxes only)")
     ] = None,

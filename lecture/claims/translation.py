@@ -101,7 +101,8 @@ def _reversal(results: Results) -> Claim:
             {_SYSTEMS[system]: found for system, found in rows.items()}, overall["vector"].measured[0].constant,
         ),
         rows=[*overall.values(), *perplexity.values()],
-        note="By length these are the numbers of the claim above. Sutskever et al. report 25.9 and 30.6 BLEU, perplexity 5.8 and 4.7, English to French.",
+        note="By length these are the numbers of the claim above. Sutskever et al. report 25.9 and 30.6 BLEU, "
+        "perplexity 5.8 and 4.7, English to French.",
     )  # fmt: skip
 
 

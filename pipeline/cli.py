@@ -149,6 +149,12 @@ def predict(
     question: Annotated[str | None, Option(help="the question to answer, where the model takes one")] = None,
     text: Annotated[str | None, Option(help="the text to read, where the model takes one")] = None,
     source: Annotated[str | None, Option(help="the sentence to translate, where the model takes one")] = None,
+    candidates: Annotated[
+        str | None, Option(help='texts to choose an answer from: "red | dark blue | green"', show_default=False)
+    ] = None,
+    boxes: Annotated[
+        str | None, Option(help='boxes to point at, x1,y1,x2,y2 in pixels: "10,20,50,60 | 0,0,9,9"', show_default=False)
+    ] = None,
     fps: Annotated[
         float | None, Option(min=0.001, help="frames a second of clips; what their files say, else 25, if not given")
     ] = None,
@@ -166,7 +172,7 @@ def predict(
     """
     from pipeline.predicting.predict import Request, run
 
-    given = {"question": question, "text": text, "source": source}
+    given = {"question": question, "text": text, "source": source, "candidates": candidates, "boxes": boxes}
     texts = {name: value for name, value in given.items() if value is not None}
     return run(Request(model=model, images=images or (), texts=texts, out=out, trust=trust, label=label, fps=fps))
 
@@ -224,6 +230,7 @@ def score(
         str | None,
         Option(metavar="NAMES", help="of labels 0, 1, ..: a,b,c or a file with a name a line (segmentation only)"),
     ] = None,
+    first_word: Annotated[str | None, Option(metavar="T,P", help="words count from 0 or 1 (alignment only)")] = None,
     no_java: Annotated[bool, Option("--no-java", help="leave METEOR and SPICE out (captions only)")] = False,
 ) -> int:
     """Score anybody's predictions in an official result format; print one JSON document.
@@ -245,6 +252,7 @@ def score(
             ignore_index=ignore_index,
             num_classes=num_classes,
             class_names=class_names,
+            first_word=first_word,
             no_java=no_java,
         )
     )

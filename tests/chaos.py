@@ -51,6 +51,7 @@ PARAMS = {
     "shards": {"samples": 8},
     "cluster": {"engine": "ray", "num_workers": 2, "collective_timeout_s": 10},
     "tracking": {"system_metrics": False, "flush_s": 0.2},
+    "registry": {},
 }
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "2", "OMP_NUM_THREADS": "1"}
 LONGEST_S = 300  # of one command between two faults

@@ -73,6 +73,7 @@ TINY = {
     "shards": {"samples": 8},
     "cluster": {"engine": "local", "num_workers": 1},
     "tracking": {"system_metrics": False, "flush_s": 0.2},
+    "registry": {},
 }
 
 

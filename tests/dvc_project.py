@@ -48,7 +48,7 @@ def make(root: Path, folder: Path, params: Mapping[str, Any]) -> Path:
         shutil.copyfile(root / name, folder / name)
     (folder / "data").mkdir()
     shutil.copyfile(root / "data" / ".gitignore", folder / "data" / ".gitignore")
-    (folder / "params.yaml").write_text(yaml.safe_dump(dict(params)))
+    (folder / "params.yaml").write_text(yaml.safe_dump({"registry": {}} | dict(params)))
     for command in (["git", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-qm", "start"]):
         run(folder, *command)
     return folder

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_modules.metrics.alignment import AlignmentScores
 from lightning_modules.metrics.caption_scores import CaptionScores
 from lightning_modules.metrics.coco_map import STAT_NAMES
 from lightning_modules.metrics.item_metric import ItemMetric
@@ -20,6 +21,7 @@ from lightning_modules.metrics.question_accuracy import Visual7WAccuracy, VQAAcc
 from lightning_modules.metrics.segmentation_scores import SegmentationScores
 from lightning_modules.metrics.text_scores import RecognitionScores, TranslationScores
 from lightning_modules.metrics.top_accuracy import TopAccuracy
+from lightning_modules.metrics.translation_scores import TokenPerplexity, TranslationByLength
 from pipeline.ingest.door.masks import segmentation_to_counts
 from tests.golden_coco import BOX, SEGM
 
@@ -48,7 +50,7 @@ def cases(shared: Path) -> dict[str, Case]:
         "coco_masks": lambda golden: coco(golden, "segm"),
         "voc": voc, "captions": captions, "vqa": vqa, "visual7w": visual7w, "segmentation": segmentation,
         "translation": translation, "recognition": recognition, "classes": classes, "videos": videos,
-        "proposals": proposals,
+        "proposals": proposals, "alignment": alignment, "by_length": by_length, "perplexity": perplexity,
     }  # fmt: skip
     return {name: maker(shared / "golden") for name, maker in makers.items()}
 
@@ -215,3 +217,27 @@ def proposals(golden: Path) -> Case:
     ]
     expected = {"recall_50@1": 1 / 3, "recall_50@2": 1.0, "recall_70@2": 1.0, "AR@2": (1 + 0.6 + 1) / 3, "MABO@1": 0.25}
     return Case(ProposalRecall, {"counts": (1, 2)}, predictions, truths, expected, 1e-6)
+
+
+def alignment(golden: Path) -> Case:
+    """Both pairs together: |A & S| 3, |A & P| 3 of |A| 5, |S| 4."""
+    rows = {"a": ([(1, 1), (2, 2), (3, 2)], [(1, 1), (2, 2)], [(3, 3)]), "b": ([(0, 0), (1, 0)], [(0, 0), (2, 1)], [])}
+    predictions = [{"id": key, "links": np.array(found)} for key, (found, _, _) in rows.items()]
+    truths = [
+        {"id": key, "links": np.array(sure), "possible_links": np.array(possible).reshape(-1, 2)}
+        for key, (_, sure, possible) in rows.items()
+    ]
+    return Case(AlignmentScores, {}, predictions, truths, {"AER": 1 - 6 / 9, "alignment_recall": 3 / 4})
+
+
+def by_length(golden: Path) -> Case:
+    texts = [("a b c d", 4), ("q w e r t", 7), ("a b c d e f", 9)]
+    predictions = [{"id": i, "text": text} for i, (text, _) in enumerate(texts)]
+    truths = [{"id": i, "references": [text], "length": length} for i, (text, length) in enumerate(texts)]
+    expected = {"BLEU/length 1-5": 100.0, "BLEU/length over 5": 100.0}
+    return Case(TranslationByLength, {"bins": (5,)}, predictions, truths, expected)
+
+
+def perplexity(golden: Path) -> Case:
+    predictions = [{"id": i, "nll": np.log(2.0) * count, "num_tokens": count} for i, count in enumerate((3, 9))]
+    return Case(TokenPerplexity, {}, predictions, [{"id": 0}, {"id": 1}], {"perplexity": 2.0})

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,6 +96,69 @@ class Answerer(Protocol):
         ...
 
 
+@runtime_checkable
+class Looker(Protocol):
+    """What an `Answerer` may have beside its call."""
+
+    def look(
+        self, images: Tensor, questions: Tensor, lengths: Sequence[int], question_image: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Answer logits (Q, A), and the weights (Q, hops, h, w) of the places that each hop looked at, both float32;
+        arguments as of `Answerer`."""
+        ...
+
+
+class Teller(Protocol):
+    def __call__(
+        self,
+        images: Tensor,
+        questions: Tensor,
+        lengths: Sequence[int],
+        question_image: Tensor,
+        answers: Tensor,
+        answer_lengths: Sequence[int],
+        answer_question: Tensor,
+    ) -> Tensor:
+        """How well N given answers fit Q questions on B images, float32.
+
+        With `TellerSpec.score` "loglik" (N, S): the log-likelihood of each token of an answer, 0 behind its end; with
+        "match" (N,): the logit of its being the right one.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+            questions: (Q, T) int64, padded at the end.
+            lengths: words of each question, Q numbers.
+            question_image: (Q,) int64, the image that each question is about.
+            answers: (N, S) int64, words and the token that ends a text, padded at the end.
+            answer_lengths: tokens of each answer, N numbers, all at least 1.
+            answer_question: (N,) int64, the question that each answers.
+        """
+        ...
+
+
+class Pointer(Protocol):
+    def __call__(
+        self,
+        images: Tensor,
+        questions: Tensor,
+        lengths: Sequence[int],
+        question_image: Tensor,
+        boxes: Tensor,
+        box_question: Tensor,
+    ) -> Tensor:
+        """How well N boxes answer Q questions on B images, (N,) float32, larger is better.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+            questions: (Q, T) int64, padded at the end.
+            lengths: words of each question, Q numbers.
+            question_image: (Q,) int64, the image that each question is about.
+            boxes: (N, 4) float32 `(x1, y1, x2, y2)` in the pixels of `images`.
+            box_question: (N,) int64, the question that each is a candidate of.
+        """
+        ...
+
+
 class SequenceClassifier(Protocol):
     def __call__(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
         """Class logits (B, C) float32 of B texts.
@@ -104,6 +167,36 @@ class SequenceClassifier(Protocol):
             tokens: (B, T) int64, padded at the end.
             lengths: tokens of each text, B numbers, all at least 1.
         """
+        ...
+
+    def gates(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor | None:
+        """How far the input, forget and output gate (in this order) were open at each token: (B, 2, 3, T) float32 in
+        (0, 1), meaningless behind a text's end. [:, 0] is the mean over units, each weighing as much as it says for the
+        class, [:, 1] the mean over all alike. None of a network that has no gates."""
+        ...
+
+
+class Translator(Protocol):
+    """Reads a sentence and writes another. B sentences of at most S source tokens, N hypotheses, T target tokens.
+
+    A state is a tuple of tensors with a row each; of a model that does not look at the source, attention has no places
+    (S = 0)."""
+
+    def encode(self, sources: Tensor, lengths: Sequence[int]) -> tuple[State, State]:
+        """What stays the same for a sentence, and the state before `<bos>`.
+
+        Args:
+            sources: (B, S) int64, `<eos>` at the end of each, padded with 0.
+            lengths: tokens of each, `<eos>` counted, B numbers.
+        """
+        ...
+
+    def decode(self, memory: State, state: State, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, T, V) of the token after each of `tokens` (B, T), attention (B, T, S), both float32."""
+        ...
+
+    def step(self, memory: State, state: State, tokens: Tensor) -> tuple[Tensor, State, Tensor]:
+        """Logits (N, V), next state, attention (N, S) after `tokens` (N,)."""
         ...
 
 
@@ -207,12 +300,38 @@ class AnswererSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TellerSpec(Spec):
+    """`vocabulary_size` of questions and answers, special tokens counted; 0 pads. `score` is what the model gives."""
+
+    protocol: ClassVar[type] = Teller
+    vocabulary_size: int
+    score: Literal["loglik", "match"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointerSpec(Spec):
+    """`vocabulary_size` of the questions, special tokens counted; 0 pads."""
+
+    protocol: ClassVar[type] = Pointer
+    vocabulary_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class SequenceClassifierSpec(Spec):
     """`vocabulary_size` counts special tokens; 0 pads."""
 
     protocol: ClassVar[type] = SequenceClassifier
     vocabulary_size: int
     num_classes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslatorSpec(Spec):
+    """Sizes of both vocabularies, special tokens counted; 0 pads."""
+
+    protocol: ClassVar[type] = Translator
+    source_vocabulary_size: int
+    target_vocabulary_size: int
 
 
 @dataclass(frozen=True, kw_only=True)

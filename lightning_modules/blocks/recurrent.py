@@ -114,6 +114,7 @@ class LSTMCell(nn.Module):
 
 
 State = TypeVar("State")
+Stack = TypeVar("Stack", bound=nn.RNNBase)
 
 
 def unroll(cell: nn.Module, steps: Tensor, state: State) -> tuple[Tensor, State]:
@@ -152,6 +153,25 @@ def lstm_gates(lstm: nn.LSTM, steps: Tensor, outputs: Tensor, state: LSTMState |
             cell = forget * cell + let_in
             cells.append(cell)
     return Gates(i, f, o, g, torch.stack(cells, dim=1))
+
+
+@torch.no_grad()
+def layers_of(rnn: Stack) -> list[Stack]:
+    """Each layer of a stack as a layer by itself, with copies of its weights: each reads what the one below gives, so
+    that one after the other they are the stack (without its dropout)."""
+    assert not rnn.bidirectional and not rnn.proj_size
+    layers = []
+    for index, weights in enumerate(rnn.all_weights):
+        channels = rnn.hidden_size if index else rnn.input_size
+        # Without numbers at first: drawing weights that are replaced would move the generator, so that looking at gates
+        # would change a training.
+        layer = type(rnn)(
+            channels, rnn.hidden_size, bias=rnn.bias, batch_first=rnn.batch_first, device="meta", dtype=weights[0].dtype
+        ).to_empty(device=weights[0].device)
+        for own, weight in zip(layer.parameters(), weights, strict=True):
+            own.copy_(weight)
+        layers.append(layer)
+    return layers
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from lightning_modules.metrics.item_metric import Id, Item, ItemMetric, text, texts
+from lightning_modules.metrics.item_metric import Id, Item, ItemMetric, array, text, texts
 from lightning_modules.metrics.measurement import Measurement
 from lightning_modules.metrics.visual7w import measure_visual7w
 from lightning_modules.metrics.vqa_accuracy import Answered, measure_vqa
@@ -52,7 +52,7 @@ class Visual7WAccuracy(ItemMetric):
     """`measure_visual7w` as `torchmetrics.Metric`: `overall` and one by each question word, fractions in 0..1.
 
     Prediction: `answer`, the candidate that was chosen. Truth: `answer`,
-    the right one, and `question_type`, such as "what".
+    the right one (empty where nobody says which it is: the question is left out), and `question_type`, such as "what".
     """
 
     def keep(self, prediction: Item, truth: Item) -> tuple[str, str, str]:
@@ -60,5 +60,33 @@ class Visual7WAccuracy(ItemMetric):
         return chosen, text(truth, "question_type", "truth"), text(truth, "answer", "truth")
 
     def measure_kept(self, kept: Mapping[Id, tuple[str, str, str]], groups: Mapping[Id, Hashable]) -> list[Measurement]:
-        truth = {key: (kind, right) for key, (_, kind, right) in kept.items()}
-        return [measure_visual7w(truth, {key: chosen for key, (chosen, _, _) in kept.items()}, images=groups)]
+        truth = {key: (kind, right) for key, (_, kind, right) in kept.items() if right}
+        return [measure_visual7w(truth, {key: kept[key][0] for key in truth}, images=groups)]
+
+
+class UntiedAccuracy(ItemMetric):
+    """`overall, ties wrong`: the share of questions answered right whose best candidate has no equal.
+
+    Prediction: `answer`, the candidate that was chosen, and `is_tied`, 1 where another one is as good. Truth: `answer`,
+    the right one, empty where nobody says.
+    """
+
+    def keep(self, prediction: Item, truth: Item) -> tuple[str, int, str]:
+        tied = int(array(prediction, "is_tied", "prediction", ()))
+        return text(prediction, "answer", "prediction"), tied, text(truth, "answer", "truth")
+
+    def measure_kept(self, kept: Mapping[Id, tuple[str, int, str]], groups: Mapping[Id, Hashable]) -> list[Measurement]:
+        name = "overall, ties wrong"
+        truth = {key: ("all", right) for key, (_, _, right) in kept.items() if right}
+        chosen = {key: "" if kept[key][1] else kept[key][0] for key in truth}
+        measured = measure_visual7w(truth, chosen, images=groups)
+        resample = measured.resample
+        assert resample is not None
+        return [
+            replace(
+                measured,
+                values={name: measured.values["overall"]},
+                variant=f"{measured.variant}, a question whose best candidates are equally good counts as wrong",
+                resample=lambda weights: {name: resample(weights)["overall"]},
+            )
+        ]

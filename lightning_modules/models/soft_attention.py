@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from contracts.ranges import COUNT, Range, check_ranges
 from lightning_modules.base.families import CaptionerSpec
-from lightning_modules.blocks.attention import AdditiveAttention
+from lightning_modules.blocks.attention_decoder import AttentionDecoder, Gate
 from lightning_modules.blocks.backbones import BackboneName, build_backbone, check_backbone
 from lightning_modules.blocks.norms import NormName
 from lightning_modules.blocks.pixels import PixelNorm
@@ -35,7 +34,7 @@ class Config:
     embedding_channels: int = 128
     hidden_channels: int = 256
     attention_channels: int = 128
-    gate: Literal["channel", "scalar"] = "channel"
+    gate: Gate = "channel"
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
@@ -50,11 +49,7 @@ class Config:
 
 
 class Model(nn.Module):
-    """A `Captioner` (`base/families.py`).
-
-    All that does not depend on the previous step stands outside the time loop: the attention keys, the words' part
-    of the LSTM gates, and, in training, the deep output layer with the product with the vocabulary.
-    """
+    """A `Captioner` (`base/families.py`)."""
 
     spec_class: ClassVar[type] = CaptionerSpec
 
@@ -64,7 +59,15 @@ class Model(nn.Module):
         self.backbone = build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
         self.level = config.features
         channels = self.backbone.channels[config.features]
-        self.decoder = Decoder(config, feature_channels=channels, vocabulary_size=spec.vocabulary_size)
+        self.decoder = AttentionDecoder(
+            feature_channels=channels,
+            vocabulary_size=spec.vocabulary_size,
+            embedding=config.embedding_channels,
+            hidden=config.hidden_channels,
+            attention=config.attention_channels,
+            gate=config.gate,
+            dropout=config.dropout,
+        )
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> feature grid (B, D, h, w)."""
@@ -92,69 +95,3 @@ class Model(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         """One word: logits (N, V) float32, the next state, attention (N, L) float32, from `tokens` (N,) int64."""
         return self.decoder.step(memory, state, tokens)
-
-
-class Decoder(nn.Module):
-    """LSTM with soft attention, gate beta on the context (section 4.2.1) and deep output (eq. 7)."""
-
-    def __init__(self, config: Config, *, feature_channels: int, vocabulary_size: int):
-        super().__init__()
-        embedding, hidden, attention = config.embedding_channels, config.hidden_channels, config.attention_channels
-        self.embed = nn.Embedding(vocabulary_size, embedding)
-        self.attention = AdditiveAttention(feature_channels, attention)
-        self.initial = nn.Linear(feature_channels, 2 * hidden)  # f_init,h and f_init,c
-        self.word_gates = nn.Linear(embedding, 4 * hidden)
-        self.context_gates = nn.Linear(feature_channels, 4 * hidden, bias=False)
-        # One product with the previous hidden state: LSTM gates, attention query, gate beta.
-        self.hidden_sizes = [4 * hidden, attention, 1 if config.gate == "scalar" else feature_channels]
-        self.from_hidden = nn.Linear(hidden, sum(self.hidden_sizes))
-        self.output_hidden = nn.Linear(hidden, embedding)
-        self.output_context = nn.Linear(feature_channels, embedding, bias=False)
-        self.vocabulary = nn.Linear(embedding, vocabulary_size)
-        self.dropout = nn.Dropout(config.dropout)
-        nn.init.uniform_(self.embed.weight, -0.1, 0.1)
-
-    def start(self, features: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Memory (features (B, L, D), keys (B, L, A)) and state (h, c) (B, H) from the mean feature."""
-        hidden, cell = torch.tanh(self.initial(features.mean(dim=1))).float().chunk(2, dim=-1)
-        return (features, self.attention.keys(features)), (hidden, cell)
-
-    def forward(self, memory: tuple[Tensor, ...], state: tuple[Tensor, ...], tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (K, T, V) and attention (K, T, L), both float32, for `tokens` (K, T)."""
-        words = self.dropout(self.embed(tokens))
-        word_gates = self.word_gates(words)
-        hiddens, contexts, weights = [], [], []
-        for gates in word_gates.unbind(dim=1):
-            state, context, weight = self._recur(memory, state, gates)
-            hiddens.append(state[0])
-            contexts.append(context)
-            weights.append(weight)
-        logits = self._output(words, torch.stack(hiddens, dim=1), torch.stack(contexts, dim=1))
-        return logits, torch.stack(weights, dim=1)
-
-    def step(
-        self, memory: tuple[Tensor, ...], state: tuple[Tensor, ...], tokens: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
-        """See `Model.step`."""
-        words = self.dropout(self.embed(tokens))
-        state, context, weight = self._recur(memory, state, self.word_gates(words))
-        return self._output(words, state[0], context), state, weight
-
-    def _recur(
-        self, memory: tuple[Tensor, ...], state: tuple[Tensor, ...], word_gates: Tensor
-    ) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
-        """State (h, c), gated context (N, D) and attention (N, L) from the word's part of the gates (N, 4H)."""
-        features, keys = memory
-        hidden, cell = state
-        hidden_gates, query, beta = self.from_hidden(hidden).split(self.hidden_sizes, dim=-1)
-        context, weight = self.attention(query, keys, features)
-        context = torch.sigmoid(beta) * context
-        gates = (word_gates + hidden_gates + self.context_gates(context)).float()
-        in_gate, forget_gate, out_gate, candidate = gates.chunk(4, dim=-1)
-        cell = torch.sigmoid(forget_gate) * cell + torch.sigmoid(in_gate) * torch.tanh(candidate)
-        return (torch.sigmoid(out_gate) * torch.tanh(cell), cell), context, weight
-
-    def _output(self, words: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
-        """Deep output: (..., E), (..., H), (..., D) -> logits (..., V). The tanh is the authors' code's."""
-        deep = torch.tanh(words + self.output_hidden(self.dropout(hidden)) + self.output_context(context))
-        return self.vocabulary(self.dropout(deep)).float()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,11 +18,11 @@ class Plot:
     """A table that `evaluate` writes as CSV and draws as PNG (for `dvc plots`).
 
     `kind` "curve": one line per value of column `series` (if any) over `x`, `y`. "confusion": columns are
-    `truth`, `predicted`, `count`. "bar": `x` names, `y` values.
+    `truth`, `predicted`, `count`. "bar": `x` names, `y` values. "heat": a matrix row by row, see `heat`.
     """
 
     name: str
-    kind: Literal["curve", "confusion", "bar"]
+    kind: Literal["curve", "confusion", "bar", "heat"]
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
     x: str
@@ -73,6 +73,29 @@ def confusion_of_pairs(name: str, pairs: Sequence[tuple[str, str]], *, shown: in
     matrix = multiclass_confusion_matrix(predicted, truths, len(names)).numpy()
     rows = [(names[t], names[p], int(matrix[t, p])) for t, p in np.argwhere(matrix)]
     return confusion(name, rows, title=title)
+
+
+def heat(
+    name: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    weights: np.ndarray,
+    marked: Collection[tuple[int, int]] = (),
+    *,
+    row: str,
+    column: str,
+    title: str = "",
+) -> Plot:
+    """Weights (R, C) in 0..1 between two lists of words, a cell a row of the table: `row` and `column`, named as these
+    say, `weight`, and 1 under `marked` where a frame shall be drawn. A name begins with its place, as words repeat."""
+    cells = [
+        (f"{i + 1} {a}", f"{j + 1} {b}", round(float(weights[i, j]), 4), int((i, j) in marked))
+        for i, a in enumerate(rows)
+        for j, b in enumerate(columns)
+    ]
+    return Plot(
+        name=name, kind="heat", columns=(row, column, "weight", "marked"), rows=cells, x=column, y=row, title=title
+    )
 
 
 def precision_recall(name: str, title: str, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Plot:

@@ -7,7 +7,7 @@ depend on nothing here, so that another color trains nothing again.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -41,6 +41,19 @@ class BaseReport(ABC, Generic[AnyTask]):
         Returns:
             (h, w, 3) uint8 RGB, of any size.
         """
+
+    def gallery(
+        self, read: Callable[[str], Record], predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]
+    ) -> dict[str, np.ndarray]:
+        """Pictures of the split as a whole, by name, beside those of single records.
+
+        Args:
+            read: gives the record of a key.
+
+        Returns:
+            (h, w, 3) uint8 RGB each.
+        """
+        return {}
 
     def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
         """Curves and confusion matrices for `evaluate`."""

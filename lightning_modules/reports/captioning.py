@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from lightning_modules.base.task import Prediction, Truth
 from lightning_modules.drawing import text as draw
 from lightning_modules.reports import _plots
 from lightning_modules.reports._captions import constant_caption
+from lightning_modules.reports._gallery import caption_gallery
 from lightning_modules.reports._plots import Plot
 from lightning_modules.reports._report import BaseReport
 from lightning_modules.tasks.captioning import Task
@@ -35,7 +36,8 @@ class Report(BaseReport[Task]):
         return dict.fromkeys(truths, prediction)
 
     def picture(self, record: Record, predictions: Sequence[Prediction], truths: Sequence[Truth] | None) -> np.ndarray:
-        """The image with its caption (and two references), below it one tile per word: where the model looked."""
+        """The image with its caption (and two references), below it one tile per word: where the model looked, if it
+        could choose."""
         (prediction,) = predictions
         image, width = decode_record(record), _NUM_COLUMNS * (_TILE_PX + 4)
         paragraphs = [(prediction["caption"] or "(no word)", draw.BLUE)]
@@ -47,10 +49,19 @@ class Report(BaseReport[Task]):
         tiles = [
             np.concatenate([draw.overlay(small, weights), draw.text_block([(word, draw.BLACK)], _TILE_PX)])
             for word, weights in zip(prediction["words"], prediction["attention"], strict=True)
+            if weights.size > 1
         ]
         if tiles:
             parts.append(draw.grid(tiles, _NUM_COLUMNS))
         return draw.stack(parts)
+
+    def gallery(
+        self, read: Callable[[str], Record], predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]
+    ) -> dict[str, np.ndarray]:
+        """`gallery`: the eight best and the five worst captions by the image's own CIDEr-D."""
+        captions = {key: prediction["caption"] for key, prediction in predictions.items()}
+        references = {key: truth["captions"] for key, truth in truths.items()}
+        return {"gallery": caption_gallery(captions, references, lambda key: decode_record(read(key)))}
 
     def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
         lengths = {

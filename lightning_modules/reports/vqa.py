@@ -25,6 +25,7 @@ from lightning_modules.tasks.vqa import Task
 _NUM_PLOTTED = 30
 _NUM_CONFUSED = 12
 _PICTURE_PX = 420
+_TILE_PX = 136
 
 
 class Report(BaseReport[Task]):
@@ -40,8 +41,10 @@ class Report(BaseReport[Task]):
         }
 
     def picture(self, record: Record, predictions: Sequence[Prediction], truths: Sequence[Truth] | None) -> np.ndarray:
-        """The image with its questions and the top answers: green right, red wrong, blue where the truth is unknown."""
-        parts = [draw.fit(decode_record(record), _PICTURE_PX)]
+        """The image with its questions and the top answers: green right, red wrong, blue where the truth is unknown; of
+        a model that tells where it looked, each hop's map below its answers."""
+        image = decode_record(record)
+        parts = [draw.fit(image, _PICTURE_PX)]
         known = [[]] * len(predictions) if truths is None else [truth["answers"] for truth in truths]
         for p, given in zip(predictions, known, strict=True):
             color, note = draw.BLUE, ""
@@ -51,6 +54,8 @@ class Report(BaseReport[Task]):
             parts.append(draw.text_block([(p["question"] + note, draw.BLACK)], _PICTURE_PX))
             bars = [(answer, value, draw.GREY if i else color) for i, (answer, value) in enumerate(p["top"][:3])]
             parts.append(draw.bars(bars, _PICTURE_PX))
+            if len(p.get("looks", ())):
+                parts.append(_looks(image, p["looks"]))
         return draw.stack(parts)
 
     def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:
@@ -63,6 +68,19 @@ class Report(BaseReport[Task]):
             _bar("question_type", values, [name for name in frequent if name in values]),
             _confusion(predictions, truths),
         ]
+
+
+def _looks(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """A tile a hop of maps (hops, h, w), and what share of the weight the heaviest place has."""
+    small = draw.fit(image, _TILE_PX)
+    tiles = [
+        np.concatenate([
+            draw.overlay(small, weights),
+            draw.text_block([(f"look {hop}: at most {100 * float(weights.max()):.0f}%", draw.GREY)], _TILE_PX),
+        ])
+        for hop, weights in enumerate(maps, 1)
+    ]  # fmt: skip
+    return draw.grid(tiles, min(len(tiles), _PICTURE_PX // (_TILE_PX + 4)))
 
 
 def _bar(kind: str, values: Mapping[str, float], names: list[str]) -> Plot:

@@ -2,7 +2,8 @@
 
 Batch: `tokens` (B, T) int64, padded with 0; `lengths`, B numbers; `labels` (B,) int64, 0..C-1, absent in prediction.
 B texts of at most T tokens, C classes. Model: `SequenceClassifier`.
-Prediction: `probs` (C,) float32. Truth: `label`, 0..C-1, and `length` in tokens.
+Prediction: `probs` (C,) float32, and of a network with gates `gates` (2, 3, T) float32 (`SequenceClassifier.gates`).
+Truth: `label`, 0..C-1, and `length` in tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from contracts.records import DataSpec, Record
 from contracts.text import UNKNOWN
 from lightning_modules.base.class_task import ClassTask
 from lightning_modules.base.families import SequenceClassifierSpec
-from lightning_modules.base.task import Batch, Example, Prediction, Truth
+from lightning_modules.base.task import Batch, Example, Mean, Prediction, Truth
 from lightning_modules.metrics.item_metric import ItemMetric
 from lightning_modules.metrics.top_accuracy import AccuracyByLength, TopAccuracy
 
@@ -82,6 +83,21 @@ class Task(ClassTask):
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         return model(batch["tokens"], batch["lengths"])  # type: ignore[no-any-return]
+
+    def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        return self._with_gates(super().predict(model, batch), model, batch)
+
+    def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
+        losses, predictions = super().evaluate_batch(model, batch)
+        return losses, self._with_gates(predictions, model, batch)
+
+    @staticmethod
+    def _with_gates(predictions: list[Prediction], model: Any, batch: Batch) -> list[Prediction]:
+        gates = model.gates(batch["tokens"], batch["lengths"])
+        if gates is None:
+            return predictions
+        rows = zip(predictions, gates.cpu().numpy(), batch["lengths"], strict=True)
+        return [{**prediction, "gates": row[..., :length]} for prediction, row, length in rows]
 
     # what a user sees
 

@@ -24,7 +24,7 @@ from contracts.records import DataSpec, Question, Record
 from contracts.text import PAD, UNKNOWN
 from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.mirror import check_flip, draw_mirror, mirror_text
-from lightning_modules.base.families import AnswererSpec
+from lightning_modules.base.families import AnswererSpec, Looker
 from lightning_modules.base.task import BaseTask, Batch, Example, Item, Mean, Prediction, Truth
 from lightning_modules.blocks.pixels import stack_images
 from lightning_modules.metrics.item_metric import ItemMetric
@@ -147,14 +147,15 @@ class Task(BaseTask):
     # learning
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
-        return self._losses(_logits(model, batch), batch)
+        return self._losses(model(*_inputs(batch)), batch)
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
-        return self._predictions(_logits(model, batch), batch)
+        logits, looks = _looked(model, batch)
+        return self._predictions(logits, batch, looks)
 
     def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
-        logits = _logits(model, batch)  # once for both
-        return self._losses(logits, batch), self._predictions(logits, batch)
+        logits, looks = _looked(model, batch)  # once for both
+        return self._losses(logits, batch), self._predictions(logits, batch, looks)
 
     def _losses(self, logits: Tensor, batch: Batch) -> dict[str, Mean]:
         """`answer`: mean over the questions that have answers (with "softmax": one in the answer list)."""
@@ -170,8 +171,9 @@ class Task(BaseTask):
         return {"answer": Mean(total, batch["counts"]["answer"])}
 
     @torch.no_grad()
-    def _predictions(self, logits: Tensor, batch: Batch) -> list[Prediction]:
-        """Per question `{"question_id", "question": str, "answer": str, "top": [(answer, probability), ..]}`."""
+    def _predictions(self, logits: Tensor, batch: Batch, looks: Tensor | None = None) -> list[Prediction]:
+        """Per question `{"question_id", "question": str, "answer": str, "top": [(answer, probability), ..]}`, and of a
+        model that tells where it looked `looks` (hops, h, w) float16."""
         probs = torch.softmax(logits.float(), dim=1) if self.config.loss == "softmax" else torch.sigmoid(logits.float())
         top_probs, top = probs.topk(min(_NUM_TOP, len(self.answers)), dim=1)
         predictions: list[Prediction] = []
@@ -179,6 +181,9 @@ class Task(BaseTask):
         for question_id, text, ids, values in rows:
             answers = [(self.answers[i], value) for i, value in zip(ids, values, strict=True)]
             predictions.append({"question_id": question_id, "question": text, "answer": answers[0][0], "top": answers})
+        if looks is not None:
+            for prediction, maps in zip(predictions, looks.cpu().numpy(), strict=True):
+                prediction["looks"] = maps.astype(np.float16)
         return predictions
 
     # measuring
@@ -212,5 +217,10 @@ def _mirrored(question: Question) -> Question:
     return replace(question, text=mirror_text(question.text), answers=answers)
 
 
-def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    return model(batch["images"], batch["questions"], batch["lengths"], batch["question_image"])
+def _inputs(batch: Batch) -> tuple[Any, ...]:
+    return batch["images"], batch["questions"], batch["lengths"], batch["question_image"]
+
+
+def _looked(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """Logits, and where the model looked (Q, hops, h, w), if it is a `Looker`."""
+    return model.look(*_inputs(batch)) if isinstance(model, Looker) else (model(*_inputs(batch)), None)

@@ -28,7 +28,9 @@ class Text(BaseText):
 
     def add(self, record: Record) -> None:
         super().add(record)
-        self._num_questions += len(record.questions)
+        self._num_questions += sum(
+            not question.candidate_boxes for question in record.questions
+        )  # those are pointed at
         for question in record.questions:
             if question.answers:
                 for answer in (question.multiple_choice_answer, *question.answers):

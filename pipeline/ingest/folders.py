@@ -6,7 +6,6 @@ imports no source: what it cannot tell for sure it leaves to the stages.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from contracts.errors import SightlineError
 from pipeline.ingest.layouts import NAMES, Layout, layouts
 from pipeline.ingest.tree import Tree, joined
 from pipeline.settings.params import Params
+from pipeline.settings.parse import one_line
 from pipeline.settings.sections import DatasetConfig, ShardsConfig
 
 _MOST_S = 0.3  # for one data set
@@ -72,17 +72,22 @@ def _expected(tree: Tree, source: str, settings: Any, split: str) -> list[str]:
         return [joined(settings.folder, split)]
     if source == "yolo":
         return [settings.data]
+    if source == "visual7w":
+        return [settings.questions] if settings.questions else list(settings.published)
     keys = {
         "coco": ("instances", "captions"),
         "vqa": ("questions",),
         "labeled_text": ("files",),
+        "sentences": ("files",),
         "frame_folders": ("lists",),
     }
     templates = [getattr(settings, key) for key in keys.get(source, ())]
+    if source == "sentences":  # all languages have the same splits
+        templates = [one.replace("{language}", next(iter(settings.languages.values()))) for one in templates]
     paths = [template.replace("{split}", name) for template in templates if "{split}" in template for name in names]
     paths += [template for template in templates if template and "{split}" not in template and split == "train"]
     paths = [joined(folder, path) for folder in getattr(settings, "folders", (".",)) for path in paths]
-    return [*paths, *(f"{path}.gz" for path in paths if source == "labeled_text")]
+    return [*paths, *(f"{path}.gz" for path in paths if source in ("labeled_text", "sentences"))]
 
 
 def _voc_lists(tree: Tree, folder: str, settings: Any, split: str) -> list[str]:
@@ -113,16 +118,7 @@ def _is_whole(tree: Tree, source: str, layout: Layout) -> bool:
 
 
 def _proposed(layout: Layout) -> str:
-    return ", ".join(f"{key}: {_flow(value)}" for key, value in {"sources": layout.sources, **layout.beside}.items())
-
-
-def _flow(value: Any) -> str:
-    """As YAML has it in one line; JSON is YAML, but people write fewer quotes."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_flow(below)}" for key, below in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_flow, value)) + "]"
-    return json.dumps(value)
+    return one_line({"sources": layout.sources, **layout.beside})[1:-1]
 
 
 def _of_pictures(params: Params, dataset: str, tree: Tree) -> Iterator[str]:

@@ -33,18 +33,24 @@ _HAS: dict[str, Callable[[RawRecord], bool]] = {
     "num_objects": lambda record: bool(record.objects),
     "num_masks": lambda record: record.instance_mask is not None or any(o.segmentation for o in record.objects),
     "num_questions": lambda record: bool(record.questions),
+    "num_choices": lambda record: any(question.answer_index is not None for question in record.questions),
     "num_labels": lambda record: bool(record.labels),
     "has_semantic": lambda record: record.semantic_mask is not None,
     "num_texts": lambda record: any(sentence.role == "text" for sentence in record.sentences),
+    "num_sources": lambda record: any(sentence.role == "source" for sentence in record.sentences),
+    "num_targets": lambda record: any(sentence.role == "target" for sentence in record.sentences),
 }
 _WHAT = {
     "num_captions": "captions",
     "num_objects": "objects with boxes",
     "num_masks": "objects with masks",
     "num_questions": "questions",
+    "num_choices": "questions with candidates",
     "num_labels": "labels of whole images or texts",
     "has_semantic": "label masks",
     "num_texts": "texts",
+    "num_sources": "sentences to translate",
+    "num_targets": "translations",
 }
 
 

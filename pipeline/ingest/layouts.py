@@ -18,6 +18,9 @@ _SPLIT_OF = {name: split for split, names in NAMES.items() for name in names}
 _TOKEN = re.compile(rf"(?<![A-Za-z])({'|'.join(sorted(_SPLIT_OF, key=len, reverse=True))})(?![A-Za-z])")
 _DRAWN = {"split": {"val": 0.1}}
 _FILE_NAME = re.compile(rb'"file_name"\s*:\s*"([^"\\]+)"')
+_FILENAME = re.compile(rb'"filename"\s*:\s*"([^"\\]+)"')
+_LANGUAGE = re.compile(r"train\.([a-z]{2,3}(?:[_-][A-Za-z]{2,4})?)(?:\.gz)?")
+_FILE_PATH = re.compile(rb'"filepath"\s*:\s*"([^"\\]+)"')
 _IMAGE_ID = re.compile(rb'"image_id"\s*:\s*(\d{1,18})')
 _NOT_CLASS_FOLDERS = {"images", "labels", "annotations", "jpegimages", "masks", "imagesets"}
 LOOKED_FOR = {
@@ -26,9 +29,11 @@ LOOKED_FOR = {
     "train/_annotations.coco.json, and the pictures that they name",
     "frame_folders": "lists train.txt and val.txt of folders of frames",
     "image_folder": "class folders of pictures, train/CLASS/x.jpg, or CLASS/x.jpg",
+    "karpathy": "Karpathy's dataset_coco.json (or of flickr8k, flickr30k), and the pictures that it names",
     "labeled_text": "train.txt with a line __label__CLASS TEXT each",
     "labelme": "JSON files with shapes beside their pictures",
     "sentences": "train.de and train.en, val.de and val.en, a sentence a line",
+    "visual7w": "Visual7W's dataset_v7w_telling.json or dataset_v7w_pointing.json, and the pictures v7w_1.jpg",
     "voc": "folders JPEGImages and Annotations (or SegmentationClass), or pictures with Pascal VOC's XML beside them",
     "vqa": "JSON files of questions and of annotations of VQA v2, and the pictures that they name by number",
     "webdataset": "tars train/*.tar of pictures with .json, .txt or .cls",
@@ -122,6 +127,19 @@ def _images_of(tree: Tree, template: str, names: dict[str, str], contents: dict[
     return None if wanted else folder or "."
 
 
+def _karpathy(tree: Tree) -> Iterator[Layout]:
+    for path, content in tree.of_kind("karpathy"):
+        folder, name = _FILE_PATH.search(content), _FILENAME.search(content)
+        if name is None:
+            continue
+        form, image = "{filename}", name[1].decode("utf-8", "replace")
+        if folder is not None:
+            form, image = "{filepath}/{filename}", f"{folder[1].decode('utf-8', 'replace')}/{image}"
+        for below in tree.folders:
+            if tree.has(joined(below, image)):
+                yield Layout({"karpathy": {"file": path, "images": joined(below, form)}})
+
+
 def _vqa(tree: Tree) -> Iterator[Layout]:
     questions, answers = dict(tree.of_kind("questions")), _by_template([path for path, _ in tree.of_kind("answers")])
     for template, names in _by_template(list(questions)).items():
@@ -136,6 +154,14 @@ def _vqa(tree: Tree) -> Iterator[Layout]:
                 images = joined(_split_template(folder)[0] if name else folder, form)
                 files = {"questions": template, "annotations": next(iter(answers)), "images": images}
                 yield Layout({"vqa": files}, _beside(names))
+
+
+def _visual7w(tree: Tree) -> Iterator[Layout]:
+    for path, content in tree.of_kind("visual7w"):
+        name = _FILENAME.search(content)
+        for folder in tree.folders if name else ():
+            if name and tree.has(joined(folder, name[1].decode("utf-8", "replace"))):
+                yield Layout({"visual7w": {"questions": path, "images": folder}})
 
 
 def _voc(tree: Tree, with_masks: bool) -> Iterator[Layout]:
@@ -235,8 +261,34 @@ def _labeled_text(tree: Tree) -> Iterator[Layout]:
             yield Layout({"labeled_text": {"files": template}}, _beside(names))
 
 
+def _sentences(tree: Tree) -> Iterator[Layout]:
+    """Files `train.de` and `train.en`, also as `.gz`: of several languages into English, German first, as Multi30k's
+    source is; test files by any name that begins with "test", the first of them."""
+    for folder in tree.folders:
+        here = tree.root / folder
+        languages = {match[1] for path in here.glob("train.*") if (match := _LANGUAGE.fullmatch(path.name))}
+        others = sorted(languages - {"en"}, key=lambda language: (language != "de", language))
+        pair = [*others[:1], "en"] if "en" in languages else others[:2]
+        if len(pair) < 2:
+            continue
+        roles = dict(zip(("source", "target"), pair, strict=True))
+        names = {"train": "train"}
+        for split, pattern in (("val", "val.*"), ("val", "dev.*"), ("val", "valid*.*"), ("test", "test*.*")):
+            found = sorted({path.name.split(".")[0] for path in here.glob(pattern)})
+            whole = [name for name in found if all(_has_text(tree, joined(folder, f"{name}.{end}")) for end in pair)]
+            if whole:
+                names.setdefault(split, whole[0])
+        yield Layout({"sentences": {"files": joined(folder, "{split}.{language}"), "languages": roles}}, _beside(names))
+
+
+def _has_text(tree: Tree, path: str) -> bool:
+    return tree.has(path) or tree.has(f"{path}.gz")
+
+
 _FINDERS: dict[str, Callable[[Tree], Iterator[Layout]]] = {
     "coco": _coco,
+    "visual7w": _visual7w,
+    "karpathy": _karpathy,
     "vqa": _vqa,
     "image_folder": _image_folder,
     "labelme": _labelme,
@@ -244,4 +296,5 @@ _FINDERS: dict[str, Callable[[Tree], Iterator[Layout]]] = {
     "yolo": _yolo,
     "webdataset": _webdataset,
     "labeled_text": _labeled_text,
+    "sentences": _sentences,
 }

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from pipeline.ingest.presets import Setting
+from pipeline.settings.parse import one_line
 
 _WIDTH = 42  # of a line's value, before its comment
 _LONG = 50  # a longer value has its comment above
@@ -20,7 +19,7 @@ def params_text(document: Mapping[str, Any]) -> str:
     beside = {key: value for key, value in dataset.items() if key not in ("origin", "input")}
     name, run = next(iter(document["runs"].items()))
     return _PARAMS.format(
-        input=_flow({"input": dataset["input"]})[1:-1],
+        input=one_line({"input": dataset["input"]})[1:-1],
         beside=_lines({**beside, "max_quarantined": Setting(0.01, _QUARANTINED)}, 4),
         shards=_lines(document["shards"], 2),
         train=_lines(document["train"], 2),
@@ -43,17 +42,12 @@ def _lines(section: Mapping[str, Any], indent: int) -> str:
     lines = []
     for key, value in section.items():
         reason = value.reason if isinstance(value, Setting) else ""
-        text = f"{' ' * indent}{key}: {_flow(plain(value))}"
+        text = f"{' ' * indent}{key}: {one_line(plain(value))}"
         if reason and len(text) > _LONG:
             lines += [f"{' ' * indent}# {reason}", text]
         else:
             lines.append(f"{text:<{_WIDTH}}  # {reason}" if reason else text)
     return "\n".join(lines)
-
-
-def _flow(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False).strip()
-    return text.removesuffix("\n...").strip()
 
 
 _PARAMS = """\

@@ -128,15 +128,20 @@ def _ends_of(path: Path) -> bytes:
 
 
 def _kind(name: str, content: bytes) -> str:
-    """What an annotation file is: `coco`, `questions`, `answers`, `labelme`, `voc`, `yolo`, `labels`, `tar`, `` ."""
+    """What an annotation file is: `coco`, `karpathy`, `questions`, `answers`, `visual7w`, `labelme`, `voc`, `yolo`,
+    `labels`, `tar`, `` ."""
     suffix, last = os.path.splitext(name)[1].lower(), name.rsplit("/", 1)[-1]
     if suffix == ".json":
         if b'"segments_info"' in content or "panoptic" in last:
             return ""
         if b'"shapes"' in content and b'"imagePath"' in content:
             return "labelme"
+        if b'"qa_pairs"' in content and b'"multiple_choices"' in content:
+            return "visual7w"
         if b'"question_id"' in content:
             return "questions" if b'"questions"' in content else "answers" if b'"annotations"' in content else ""
+        if b'"sentences"' in content and b'"filename"' in content and b'"split"' in content:
+            return "karpathy"
         is_coco = b'"images"' in content and (b'"file_name"' in content or b'"annotations"' in content)
         return "coco" if is_coco else ""
     if suffix == ".xml":

@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from contracts.errors import DataError
 from lightning_modules.reports._plots import Plot
@@ -58,7 +59,8 @@ def write_chart(plot: Plot, folder: Path) -> Path:
 
 
 def _check(plot: Plot) -> None:
-    wanted = ("truth", "predicted", "count") if plot.kind == "confusion" else (plot.x, plot.y, plot.series)
+    own = {"confusion": ("truth", "predicted", "count"), "heat": (plot.x, plot.y, "weight", "marked")}
+    wanted = own.get(plot.kind, (plot.x, plot.y, plot.series))
     missing = [name for name in wanted if name is not None and name not in plot.columns]
     uneven = [row for row in plot.rows if len(row) != len(plot.columns)]
     if missing or uneven:
@@ -86,6 +88,8 @@ def draw(plot: Plot) -> Figure:
         _curve(axes, plot)
     elif plot.kind == "bar":
         _bar(figure, axes, plot)
+    elif plot.kind == "heat":
+        _heat(figure, axes, plot)
     else:
         _confusion(figure, axes, plot)
     return figure
@@ -173,3 +177,23 @@ def _confusion(figure: Figure, axes: Axes, plot: Plot) -> None:
     axes.set_yticks(ticks, labels, fontsize=8)
     axes.set_xlabel("predicted")
     axes.set_ylabel("truth")
+
+
+def _heat(figure: Figure, axes: Axes, plot: Plot) -> None:
+    """Black for 0, white for 1; a frame around what is marked. Names begin with their place, which is not drawn."""
+    rows, columns = (list(dict.fromkeys(_column(plot, name))) for name in (plot.y, plot.x))
+    weights = _numbers(_column(plot, "weight")).reshape(len(rows), len(columns))
+    marked = _numbers(_column(plot, "marked")).reshape(weights.shape)
+    figure.set_size_inches(max(4.5, 1.8 + 0.34 * len(columns)), max(3.6, 1.8 + 0.34 * len(rows)))
+    image = axes.imshow(weights, cmap="gray", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, label="weight", shrink=0.8)
+    for row, column in np.argwhere(marked > 0):
+        place = (column - 0.44, row - 0.44)
+        axes.add_patch(Rectangle(place, 0.88, 0.88, fill=False, edgecolor=COLOURS[1], linewidth=1.8))
+    names = [[_name(str(name).partition(" ")[2]) for name in part] for part in (columns, rows)]
+    axes.set_xticks(range(len(columns)), names[0], rotation=90, fontsize=8)
+    axes.set_yticks(range(len(rows)), names[1], fontsize=8)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel(_plain(plot.x))
+    axes.set_ylabel(_plain(plot.y))

@@ -7,9 +7,10 @@ other: `holds` says how it went.
 
 from __future__ import annotations
 
+import csv
 import importlib.util
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from types import ModuleType
@@ -17,6 +18,8 @@ from typing import Any
 
 from contracts.errors import DataError
 from lightning_modules.reports._plots import Plot
+from pipeline.measuring.comparison import PICTURES, TABLES
+from pipeline.measuring.masks import Masks
 from pipeline.system.project import Project, read_json
 
 
@@ -54,6 +57,7 @@ class Claim:
         says: the claim in a sentence. slides: rows of the lecture it stands for, such as "S06".
         holds: whether the numbers bear it out. because: in a sentence with the deciding numbers.
         figure: of the same numbers. rows: the numbers themselves. note: what a reader should know beside them.
+        pictures: below the figure, by what they show: files of `Results.picture`.
     """
 
     name: str
@@ -61,9 +65,10 @@ class Claim:
     slides: Sequence[str]
     holds: bool
     because: str
-    figure: Plot
+    figure: Plot | Masks
     rows: Sequence[Row] = ()
     note: str = ""
+    pictures: Mapping[str, Path] = field(default_factory=dict)
 
 
 class Results:
@@ -93,6 +98,31 @@ class Results:
     def row(self, what: str, runs: Sequence[str], name: str, control: str = "") -> Row:
         """The number `name` of runs that differ by their seed."""
         return Row(what=what, measured=[self.measured(run, name) for run in runs], control=control)
+
+    def table(self, run: str, name: str) -> list[dict[str, str]]:
+        """The rows of a plot of the run's report, as texts by column.
+
+        Raises:
+            DataError: the run was not evaluated, or its report has no such plot.
+        """
+        path = self._project.evaluation(run) / TABLES / f"{name}.csv"
+        if not path.is_file():
+            raise DataError(
+                "no such table", value=name, where=str(path), fix=f"`dvc repro evaluate@{run}`, or another name"
+            )
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def picture(self, run: str, name: str) -> Path:
+        """A picture that the evaluation of a run drew: of a record, by its key, or of its report's gallery.
+
+        Raises:
+            DataError: the run was not evaluated, or drew no such picture.
+        """
+        path = self._project.evaluation(run) / PICTURES / f"{name}.webp"
+        if not path.is_file():
+            raise DataError("no such picture", value=name, where=str(path), fix=f"`dvc repro evaluate@{run}`")
+        return path
 
     def _document(self, run: str) -> dict[str, Any]:
         if run not in self._documents:

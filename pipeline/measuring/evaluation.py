@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -232,11 +232,13 @@ class Evaluation:
         return list(self.report.plots(self.module.predictions, self.module.truths))
 
     def pictures(self, count: int) -> Mapping[str, np.ndarray]:
-        """The first `count` records of the split, drawn with predictions and truths, by key."""
-        return {
+        """The first `count` records of the split, drawn with predictions and truths, by key; the report's gallery."""
+        drawn = {
             key: self.report.picture(self.data.record(self.split, key), *self.module.of_record(key))
             for key in list(self.module.items)[:count]
         }
+        read = partial(self.data.record, self.split)
+        return drawn | self.report.gallery(read, self.module.predictions, self.module.truths)
 
 
 def lacking(manifest: Mapping[str, Any], split: str, task_name: str) -> list[str]:

@@ -2,8 +2,8 @@
 
     sightline page
 
-It reads `claims/*.py` and `evaluations/*/measured.json` and writes `page.html`: one file without links to any server,
-its figures inside it. Equal numbers give equal bytes.
+It reads `claims/*.py`, the quiz questions and errata beside them, and `evaluations/`, and writes `page.html`: one file
+without links to any server, its figures inside it. Equal numbers give equal bytes.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
+from contracts.errors import DataError
 from pipeline.measuring.charts import draw
 from pipeline.measuring.claims import Claim, Measured, Results, Row, chapters
+from pipeline.measuring.extras import Erratum, Question, errata, quiz
+from pipeline.measuring.masks import Masks, draw_masks
 from pipeline.measuring.templates import templates
 from pipeline.system.disk import write_lines
 from pipeline.system.project import Project
@@ -25,18 +29,38 @@ from pipeline.system.project import Project
 PAGE = "page.html"
 
 
-def render(title: str, parts: Sequence[tuple[ModuleType, Sequence[Claim]]]) -> str:
-    """The page's HTML, of each chapter with its claims."""
+def render(
+    title: str,
+    parts: Sequence[tuple[ModuleType, Sequence[Claim]]],
+    questions: Sequence[Question] = (),
+    mistakes: Sequence[Erratum] = (),
+) -> str:
+    """The page's HTML: each chapter with its claims, then quiz questions and errata."""
     environment = templates()
-    environment.filters |= {"picture": _picture, "interval": _interval, "number": _number, "command": _command}
-    return environment.get_template("page.html").render(title=title, chapters=parts)
+    environment.filters |= {
+        "picture": _picture,
+        "interval": _interval,
+        "number": _number,
+        "command": _command,
+        "embedded": _embedded,
+    }
+    return environment.get_template("page.html").render(
+        title=title, chapters=parts, quiz=questions, errata=mistakes,
+        says={claim.name: claim.says for _, claims in parts for claim in claims},
+    )  # fmt: skip
 
 
 def _picture(claim: Claim) -> str:
     """The figure as a data URL of an SVG: what matplotlib calls alike in two figures stays apart."""
     with mpl.rc_context({"svg.hashsalt": claim.name}), io.BytesIO() as file:
-        FigureCanvasSVG(draw(claim.figure)).print_svg(file, metadata={"Date": None, "Creator": None})
+        figure = draw_masks(claim.figure) if isinstance(claim.figure, Masks) else draw(claim.figure)
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
         return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _embedded(path: Path) -> str:
+    """A WebP file as a data URL."""
+    return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _number(value: float) -> str:
@@ -58,9 +82,15 @@ def write_page(project: Project) -> list[Claim]:
     """Write `page.html` of a project; returns its claims.
 
     Raises:
-        DataError: there are no claims, or one needs a number that was not measured.
+        DataError: there are no claims, one needs a number that was not measured, two have one name, or a quiz question
+            names none of them.
     """
-    results = Results(project)
-    parts = [(module, module.claims(results)) for module in chapters(project.root / "claims")]
-    write_lines(project.root / PAGE, render(project.root.name, parts).splitlines())
-    return [claim for _, claims in parts for claim in claims]
+    results, folder = Results(project), project.root / "claims"
+    parts = [(module, module.claims(results)) for module in chapters(folder)]
+    found = [claim for _, claims in parts for claim in claims]
+    names = [claim.name for claim in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError("two claims have one name", value=", ".join(twice), where=str(folder))
+    html = render(project.root.name, parts, quiz(folder, names), errata(folder, names))
+    write_lines(project.root / PAGE, html.splitlines())
+    return found

@@ -242,6 +242,8 @@ class Section {
     }
     if (table.kind === "confusion")
       return found.map(([run, one]) => confusion(`${title}: ${run.name}`, one.rows.map((row) => ["truth", "predicted", "count"].map((name) => row[at(one, name)]))));
+    if (table.kind === "heat")
+      return found.map(([run, one]) => heat(`${title}: ${run.name}`, table, one.rows.map((row) => [one.y, one.x, "weight", "marked"].map((name) => row[at(one, name)]))));
     return found.map(([run, one]) => {
       const lines = new Map();
       for (const row of one.rows) {

@@ -161,7 +161,8 @@ def _table(source: Source, table: Mapping[str, Any]) -> dict[str, Any]:
     """A plot's rows, numbers as numbers; long lines keep `MAX_SERIES_POINTS` of their points."""
     text = (source.files.read(f"{EVALUATIONS}/{source.run}/{TABLES}/{table['name']}.csv") or b"").decode()
     columns, *rows = csv.reader(io.StringIO(text)) if text else [[]]
-    numbers = {"bar": (table["y"],), "curve": (table["x"], table["y"])}.get(table["kind"], ("count",))
+    of_kind = {"bar": (table["y"],), "curve": (table["x"], table["y"]), "heat": ("weight", "marked")}
+    numbers = of_kind.get(table["kind"], ("count",))
     numeric = {columns.index(name) for name in numbers if name in columns}
     plain = [[_number(cell) if i in numeric else cell for i, cell in enumerate(row)] for row in rows]
     if table["kind"] == "curve":

@@ -153,3 +153,22 @@ function confusion(title, rows) {
   });
   return el("div", {class: "card"}, el("h4", {}, title), el("p", {class: "soft"}, "rows: truth, columns: predicted; percent of the row"), svg);
 }
+
+/** cells: [[row, column, weight in 0..1, marked], ...], names with their place in front; black for 0, white for 1. */
+function heat(title, table, cells) {
+  const places = (k) => [...new Set(cells.map((cell) => cell[k]))], rows = places(0), columns = places(1);
+  const word = (name) => name.slice(name.indexOf(" ") + 1), most = (names) => 12 + 6 * Math.max(...names.map((name) => word(name).length));
+  const side = 16, left = most(rows), top = most(columns);
+  const svg = el("svg:svg", {viewBox: `0 0 ${left + side * columns.length + 4} ${top + side * rows.length + 4}`, role: "img", "aria-label": title});
+  rows.forEach((name, i) => svg.append(el("svg:text", {x: left - 4, y: top + (i + 0.5) * side + 4, "text-anchor": "end"}, word(name))));
+  columns.forEach((name, j) => {
+    const x = left + (j + 0.5) * side + 4;
+    svg.append(el("svg:text", {x, y: top - 4, transform: `rotate(-90 ${x} ${top - 4})`}, word(name)));
+  });
+  for (const [row, column, weight, marked] of cells) {
+    const [i, j] = [rows.indexOf(row), columns.indexOf(column)], grey = Math.round(255 * weight);
+    svg.append(el("svg:rect", {x: left + j * side + 1, y: top + i * side + 1, width: side - 2, height: side - 2,
+      style: `fill: rgb(${grey},${grey},${grey}); stroke: ${marked ? "#d55e00" : "none"}; stroke-width: 2`}, el("svg:title", {}, `${word(row)}, ${word(column)}: ${weight}`)));
+  }
+  return el("div", {class: "card"}, el("h4", {}, title), el("p", {class: "soft"}, `rows: ${table.y}, columns: ${table.x}; white: all of the weight; framed: aligned`), svg);
+}

@@ -28,7 +28,9 @@ from pipeline.settings import discover
 from pipeline.system import progress
 from pipeline.system.project import write_json
 
-_OF_ONE_TASK = dict.fromkeys(("ignore_index", "num_classes", "class_names"), "segmentation") | {"iou": "voc-boxes"}
+_OF_ONE_TASK = dict.fromkeys(("ignore_index", "num_classes", "class_names"), "segmentation") | {
+    "iou": "voc-boxes", "first_word": "alignment",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,7 @@ class Request:
     ignore_index: str | None
     num_classes: int | None
     class_names: str | None
+    first_word: str | None
     no_java: bool
 
     @property
@@ -94,6 +97,7 @@ def run(request: Request) -> int:
                 ignore_index=request.ignored,
                 class_names=request.names or (),
                 num_classes=request.num_classes,
+                first_word=request.first_word or "0,0",
             ),
             num_resamples=request.bootstrap,
         )

@@ -2,6 +2,7 @@
 
     sightline predict segmentation_fcn photo.jpg
     sightline predict vqa_lstm@champion photo.jpg --question "what colour is the circle?"
+    sightline predict telling photo.jpg --question "what color is it?" --candidates "red | dark blue"
     sightline predict a_clip_model frames/ clip.gif --fps 10
 
 A run's name stands for artifacts/<run>/best.ckpt, read with the code of this folder. An MLflow URI stands for a model

@@ -20,6 +20,7 @@ from pipeline.settings.uris import check_tracking_uri
 from pipeline.system.disk import renewed
 from pipeline.system.project import Project, write_json
 
+_READ_BY_DVC = ("shards", "registry")  # beside `datasets` and `runs`: DVC stops where one is not there
 _TOGETHER = ("train: ", "loader: ")
 
 
@@ -40,6 +41,8 @@ def check(params: Params) -> None:
         found += [rest if (rest := one.removeprefix(f"runs.{name}.")) in shared else one for one in mistakes]
     for cls, key in ((ShardsConfig, "shards"), (ClusterConfig, "cluster"), (TrackingConfig, "tracking")):
         parse(cls, document.get(key), key, found)
+    missing = [key for key in _READ_BY_DVC if key not in document]
+    found += [f"{key}: not there, and DVC's stages depend on it; `{key}: {{}}` takes the defaults" for key in missing]
     registry = parse(RegistryConfig, document.get("registry"), "registry", found)
     runs = list(document["runs"])
     for name in registry.gates if registry else ():

@@ -40,6 +40,8 @@ _PARTS = ("lightning_modules/tasks/{task}.py", "lightning_modules/models/{model}
 _MODULES = tuple(f"lightning_modules/{room}" for room in ("augment", "base", "blocks", "ops", "tasks", "models"))
 _MEASURED = tuple(f"lightning_modules/{room}" for room in ("drawing", "metrics", "reports"))
 _REPORT = "lightning_modules/reports/{task}.py"
+# Protocols and sizes of all families: nothing in it computes, and one family more runs nothing again.
+_BESIDE = ("lightning_modules/base/families.py",)
 COVERED = {
     "fetch": Covered(
         ("pipeline/stages/fetch.py", "pipeline/ingest/worlds/{world}.py"),
@@ -134,7 +136,8 @@ class Code:
         """The files behind `digest`, as names below the root, sorted."""
         named, among = COVERED[stage]
         always = {file for name in named for one in _named(name, item) for file in self._files(one)}
-        return sorted({*always, *(file for file in self.imports(always) if _lies_in(file, among))})
+        reached = (file for file in self.imports(always) if file not in _BESIDE and _lies_in(file, among))
+        return sorted({*always, *reached})
 
     def imports(self, start: Iterable[str]) -> set[str]:
         """Files of the packages that these files import, directly or not, inside functions too, and they themselves."""

@@ -11,6 +11,7 @@ from functools import cache
 from types import UnionType
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from contracts.errors import ConfigError, SightlineError
@@ -205,3 +206,9 @@ def raise_if(problems: Problems, file: str) -> None:
     if told := dict.fromkeys(problems):
         listing = "\n".join(f"  - {problem}" for problem in told)
         raise ConfigError(f"{len(told)} mistake{'s' * (len(told) > 1)} in {file}:\n{listing}")
+
+
+def one_line(value: Any) -> str:
+    """A value as YAML has it in one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False).strip()
+    return text.removesuffix("\n...").strip()

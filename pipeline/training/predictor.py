@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ import torch
 
 from contracts.errors import DataError
 from contracts.inputs import Clip, Given, InputName, check_inputs, text_parts
+from contracts.raw import Problem, RawRecord
 from contracts.records import Record
 from lightning_modules.base.module import TaskModule
 from lightning_modules.base.task import Prediction
-from pipeline.ingest.door import upright_image
+from pipeline.ingest.door import RULES, upright_image
+from pipeline.ingest.door.choices import clean_questions
 from pipeline.ingest.door.images import jpeg_of
 from pipeline.ingest.door.pixels import MAX_FRAMES
 from pipeline.training.checkpoints import load_module
@@ -49,7 +52,7 @@ class Predictor:
             parts |= {"width": clean.width, "height": clean.height, "image": clean.data, "image_format": clean.format}
         if isinstance(clip := given.get("clip"), Clip):
             parts |= clip_parts(clip)
-        return Record(key="input", image_id=0, **parts)
+        return Record(key="input", image_id=0, **{**parts, **_candidates(parts)})
 
     def predict(self, record: Record) -> list[Prediction]:
         """One prediction for each of the record's items."""
@@ -66,6 +69,28 @@ class Predictor:
     def picture(self, record: Record, predictions: Sequence[Prediction]) -> np.ndarray:
         """(h, w, 3) uint8 RGB drawing of the predictions."""
         return build_report(self.run, self.module.task).picture(record, predictions, None)
+
+
+def _candidates(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """A question with candidates as the door lets it in: boxes clipped to the image, no two candidates alike.
+
+    Raises:
+        DataError: they cannot be told apart, or a box is none or outside.
+    """
+    questions = parts.get("questions", ())
+    if not any(question.candidates or question.candidate_boxes for question in questions):
+        return {}
+    problems: list[Problem] = []
+    raw = RawRecord(key="input", image_id=0, annotation_file="", questions=questions)
+    clean = clean_questions(raw, (parts.get("height", 0), parts.get("width", 0)), problems, Counter())
+    if problems:
+        what = RULES[problems[0].reason]
+        raise DataError("these candidates cannot be chosen from", value=problems[0].detail, allowed=what)
+    if any(max(len(q.candidates), len(q.candidate_boxes)) < 2 for q in clean):
+        raise DataError(
+            "there is nothing to choose from", value="one candidate", allowed="two or more, a | between them"
+        )
+    return {"questions": clean}
 
 
 def clip_parts(clip: Clip) -> dict[str, Any]:

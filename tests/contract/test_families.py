@@ -19,9 +19,12 @@ from lightning_modules.base.families import (
     DetectorSpec,
     FrameClassifierSpec,
     InstanceSegmenterSpec,
+    PointerSpec,
     SegmenterSpec,
     SequenceClassifierSpec,
     Spec,
+    TellerSpec,
+    TranslatorSpec,
 )
 from pipeline.settings import discover
 
@@ -35,7 +38,10 @@ EXAMPLES: dict[type[Spec], Spec] = {
     InstanceSegmenterSpec: InstanceSegmenterSpec(**OBJECTS),
     CaptionerSpec: CaptionerSpec(vocabulary_size=11),
     AnswererSpec: AnswererSpec(vocabulary_size=11, num_answers=7),
+    TellerSpec: TellerSpec(vocabulary_size=11, score="loglik"),
+    PointerSpec: PointerSpec(vocabulary_size=11),
     SequenceClassifierSpec: SequenceClassifierSpec(vocabulary_size=11, num_classes=5),
+    TranslatorSpec: TranslatorSpec(source_vocabulary_size=11, target_vocabulary_size=13),
     FrameClassifierSpec: FrameClassifierSpec(num_classes=5),
     ClipCaptionerSpec: ClipCaptionerSpec(vocabulary_size=11),
 }
@@ -109,11 +115,44 @@ def answer(model: Any, spec: AnswererSpec) -> None:
     assert is_float(model(IMAGES, questions, [3, 1, 2], images), 3, spec.num_answers)
 
 
+def tell(model: Any, spec: TellerSpec) -> None:
+    questions, images = torch.tensor([[3, 4, 5], [6, 0, 0]]), torch.tensor([0, 1])
+    answers, of = torch.tensor([[7, 8], [9, 0], [10, 3]]), torch.tensor([0, 0, 1])
+    scores = model(IMAGES, questions, [3, 1], images, answers, [2, 1, 2], of)
+    assert is_float(scores, 3, 2) and bool((scores <= 0).all()) and float(scores[1, 1]) == 0
+
+
+def point(model: Any, spec: PointerSpec) -> None:
+    questions, images = torch.tensor([[3, 4, 5], [6, 0, 0]]), torch.tensor([0, 1])
+    boxes = torch.tensor([[8.0, 8, 40, 40], [0, 0, 9, 60], [1, 2, 3, 4]])
+    assert is_float(model(IMAGES, questions, [3, 1], images, boxes, torch.tensor([0, 0, 1])), 3)
+
+
 def classify_text(model: Any, spec: SequenceClassifierSpec) -> None:
     tokens = torch.tensor([[3, 4, 5], [6, 0, 0]])
     logits = model(tokens, [3, 1])
     assert is_float(logits, B, spec.num_classes)
     torch.testing.assert_close(model(tokens[1:, :1], [1]), logits[1:], msg="padding changes nothing")
+    gates = model.gates(tokens, [3, 1])
+    assert gates is None or (is_float(gates, B, 2, 3, 3) and bool(((gates > 0) & (gates < 1)).all()))
+
+
+def translate(model: Any, spec: TranslatorSpec) -> None:
+    sources, targets = torch.tensor([[4, 5, 6, 3], [7, 3, 0, 0]]), torch.tensor([[2, 4, 12], [2, 5, 0]])
+    memory, state = model.encode(sources, [4, 2])
+    assert all(len(part) == B for part in (*memory, *state))
+    logits, attention = model.decode(memory, state, targets)
+    places = attention.shape[2]
+    assert (
+        places in (0, 4) and is_float(logits, 2, 3, spec.target_vocabulary_size) and is_float(attention, 2, 3, places)
+    )
+    assert not attention[1, :, 2:].any(), "padding is not looked at"
+    alone, _ = model.decode(*model.encode(sources[1:, :2], [2]), targets[1:])
+    torch.testing.assert_close(alone, logits[1:], msg="padding changes nothing")
+    for t in range(targets.shape[1]):
+        one, state, weights = model.step(memory, state, targets[:, t])
+        torch.testing.assert_close(one, logits[:, t], msg="a step at a time it says the same")
+        torch.testing.assert_close(weights, attention[:, t])
 
 
 def clips(model: Any) -> torch.Tensor:
@@ -152,7 +191,10 @@ CALLS: dict[type[Spec], Any] = {
     InstanceSegmenterSpec: detect,
     CaptionerSpec: caption,
     AnswererSpec: answer,
+    TellerSpec: tell,
+    PointerSpec: point,
     SequenceClassifierSpec: classify_text,
+    TranslatorSpec: translate,
     FrameClassifierSpec: classify_frames,
     ClipCaptionerSpec: caption_clip,
 }

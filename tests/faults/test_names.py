@@ -42,7 +42,14 @@ def params(**changes: Any) -> dict[str, Any]:
     world = {"name": "voc_scenes", "seed": 6, "image_size": 64, "num_records": {"train": 2, "val": 1}}
     dataset = {"origin": "generated", "input": "pipeline/ingest/worlds", "world": world, "sources": {"voc": {}}}
     run = {"dataset": "voc", "task": {"name": "segmentation"}, "model": {"name": "fcn"}}
-    return {"datasets": {"voc": dataset}, "runs": {"seg": run}, "train": {}, "loader": {}, "shards": {}} | changes
+    return {
+        "datasets": {"voc": dataset},
+        "runs": {"seg": run},
+        "train": {},
+        "loader": {},
+        "shards": {},
+        "registry": {},
+    } | changes
 
 
 def renamed(names: tuple[str, ...], *parts: str) -> dict[str, Any]:

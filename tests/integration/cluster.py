@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,13 +15,7 @@ from pipeline.cluster.session import private_folder
 from pipeline.settings.params import load_params
 from pipeline.system.project import Project
 from pipeline.training.runs import load_run
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
+from tests.mlflow_server import free_port
 
 # Ray would take half a minute to notice that a node is gone, and as long again to take leave of a worker that has not
 # answered.

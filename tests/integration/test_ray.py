@@ -34,8 +34,9 @@ from pipeline.training.ledger import FOLDER as LEDGER
 from pipeline.training.ledger import merge
 from pipeline.training.run_files import DONE, EVENTS
 from tests.command import sightline
-from tests.integration.cluster import SOON_LEFT, TRAIN, free_port, training
+from tests.integration.cluster import SOON_LEFT, TRAIN, training
 from tests.local_training import mlflow_statuses
+from tests.mlflow_server import free_port
 
 pytestmark = pytest.mark.filterwarnings("default")
 

@@ -25,6 +25,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("task.min_word_count", rules.rare("captions")),
     ("task.min_word_count", rules.rare("questions")),
     ("task.min_token_count", rules.rare("texts")),
+    ("model.dropout", rules.dropout),
     ("task.num_answers", rules.num_answers),
     # the model
     ("model.backbone", rules.backbone),

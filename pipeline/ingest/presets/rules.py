@@ -202,6 +202,12 @@ def rare(kind: str) -> Rule:
     return rule
 
 
+def dropout(case: Case) -> Setting | None:
+    if case.task != "translation" or case.found.num_records >= 1_000_000:
+        return None
+    return Setting(0.3, f"{case.found.num_records} sentence pairs are soon learnt by heart")
+
+
 def num_answers(case: Case) -> Setting | None:
     known = case.found.num_answers
     return Setting(min(3000, max(2, known)), f"{known} answers are given more than once") if known else None

@@ -89,8 +89,12 @@ def _json_kind(head: bytes, name: str) -> tuple[str, str] | None:
         )
     if b'"shapes"' in head and b'"imagePath"' in head:
         return "LabelMe's JSON", "sources: {labelme: {}}"
+    if b'"qa_pairs"' in head and b'"multiple_choices"' in head:
+        return "Visual7W's questions", f"sources: {{visual7w: {{questions: {name!r}, images: FOLDER}}}}"
     if b'"questions"' in head and b'"question_id"' in head:
         return "VQA questions", f"sources: {{vqa: {{questions: {name!r}, annotations: ..., images: ...}}}}"
+    if b'"sentences"' in head and b'"filename"' in head and b'"split"' in head:
+        return "Karpathy's splits", f"sources: {{karpathy: {{file: {name!r}}}}}"
     if name.endswith("_annotations.coco.json"):
         return "a Roboflow export", (
             'sources: {coco: {images: "{split}", instances: "{split}/_annotations.coco.json"}}, splits: {val: valid}'

@@ -28,6 +28,7 @@ class Inputs:
             said, which means 255.
         class_names: segmentation: names of labels 0, 1, ..; no other label may occur. () for no names.
         num_classes: segmentation: labels are 0 to this less 1.
+        first_word: alignment: what the words of truth and predictions are counted from, "1,0".
     """
 
     truth: Path
@@ -38,6 +39,7 @@ class Inputs:
     ignore_index: int | Literal["none"] | None = None
     class_names: tuple[str, ...] = ()
     num_classes: int | None = None
+    first_word: str = "0,0"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from lightning_modules.blocks.recurrent import (
     ElmanCell,
     LSTMCell,
     LSTMState,
+    layers_of,
     lstm_gates,
     set_forget_bias,
     unroll,
@@ -133,3 +134,45 @@ def test_an_output_hangs_on_its_own_and_earlier_steps_alone(make):
     jacobian = torch.autograd.functional.jacobian(lambda x: unroll(cell, x, cell.start(1))[0].sum(dim=(0, 2)), steps)
     hangs = jacobian[:, 0].abs().sum(dim=-1) > 0  # (output step, input step)
     assert torch.equal(hangs, torch.ones(4, 4, dtype=torch.bool).tril())
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("fused", "explicit"), [(nn.RNN, ElmanCell), (nn.LSTM, LSTMCell)])
+def test_a_stack_of_explicit_cells_equals_torchs_layers(fused, explicit, bias):
+    """Layer l reads h^{l-1}_t: the outputs of one are the steps of the next."""
+    torch.manual_seed(3)
+    stack = fused(3, 5, num_layers=3, batch_first=True, bias=bias)
+    steps = torch.randn(4, 7, 3)
+    expected, last = stack(steps)
+    drawn = torch.get_rng_state()
+    layers = layers_of(stack)
+    assert torch.equal(torch.get_rng_state(), drawn), "looking draws no random number"
+    outputs = steps
+    for index, layer in enumerate(layers):
+        cell = explicit.of(layer)
+        outputs, state = unroll(cell, outputs, cell.start(4))
+        hidden, expected_hidden = (state.hidden, last[0]) if isinstance(state, LSTMState) else (state, last)
+        torch.testing.assert_close(hidden, expected_hidden[index], atol=1e-6, rtol=0)
+    torch.testing.assert_close(outputs, expected, atol=1e-6, rtol=0)
+    assert all(
+        own.data_ptr() != p.data_ptr() for layer in layers for own in layer.parameters() for p in stack.parameters()
+    )
+
+
+def test_numbers_of_torchs_weights():
+    """What the fused layers have, without biases as in the equations and with torch's two."""
+    counts = {
+        (layer, bias): sum(p.numel() for p in layer(10, 20, bias=bias).parameters())
+        for layer in (nn.RNN, nn.LSTM, nn.GRU)
+        for bias in (False, True)
+    }
+    assert [counts[layer, True] for layer in (nn.RNN, nn.LSTM, nn.GRU)] == [640, 2560, 1920]
+    assert counts[nn.RNN, False] == 20 * (10 + 20) and counts[nn.LSTM, False] == 4 * 20 * (10 + 20)
+
+
+def test_the_start_of_an_elman_network():
+    """U(+-1/sqrt(H)) has a spectral radius of about 1/sqrt(3) = 0.577, and a largest singular value of twice it."""
+    torch.manual_seed(4)
+    weight = ElmanCell(8, 400).from_hidden.weight.detach().double()
+    assert float(torch.linalg.eigvals(weight).abs().max()) == pytest.approx(3**-0.5, abs=0.03)
+    assert float(torch.linalg.matrix_norm(weight, 2)) == pytest.approx(2 * 3**-0.5, abs=0.03)

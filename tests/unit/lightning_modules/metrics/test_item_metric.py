@@ -25,9 +25,12 @@ from tests.metric_cases import cases
 
 NAMES = (
     "coco_boxes", "coco_masks", "voc", "captions", "vqa", "visual7w", "segmentation", "translation", "recognition",
-    "classes", "videos", "proposals",
+    "classes", "videos", "proposals", "alignment", "by_length", "perplexity",
 )  # fmt: skip
-SMALL = ("visual7w", "recognition", "classes", "videos", "proposals", "voc", "segmentation")
+SMALL = (
+    "visual7w", "recognition", "classes", "videos", "proposals", "voc", "segmentation", "alignment", "by_length",
+    "perplexity",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from pipeline.ingest.layouts import LOOKED_FOR, layouts
 from pipeline.ingest.tree import Tree
 from pipeline.settings import discover
 from pipeline.settings.params import Params
+from pipeline.settings.parse import one_line
 
 DRAWN = {"split": {"val": 0.1}}
 XML = "<annotation><object><bndbox></bndbox></object></annotation>"
@@ -28,6 +29,16 @@ def coco(file_name: str, caption: bool = False) -> str:
 
 VQA = json.dumps({"questions": [{"image_id": 9, "question_id": 1}]})
 ANSWERS = json.dumps({"annotations": [{"image_id": 9, "question_id": 1}]})
+_ENTRY = {"filename": "v7w_1.jpg", "split": "train", "qa_pairs": [{"qa_id": 1, "multiple_choices": ["a"]}]}
+V7W = json.dumps({"images": [_ENTRY, {**_ENTRY, "split": "val"}]})
+KARPATHY = json.dumps(
+    {
+        "images": [
+            {"filepath": "val2014", "sentids": [0], "filename": "a.jpg", "imgid": i, "split": split, "sentences": []}
+            for i, split in enumerate(("restval", "val"))
+        ]
+    }
+)
 LABELME = json.dumps({"shapes": [], "imagePath": "a.jpg"})
 
 
@@ -71,6 +82,10 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, Any], dict[str, Any]]] = {
          "images": "img/{split}/{image_id:012d}.jpg"},
         DRAWN,
     ),
+    "visual7w": (
+        "visual7w", {"text/telling.json": V7W, "photos/v7w_1.jpg": ""},
+        {"questions": "text/telling.json", "images": "photos"}, {},
+    ),
     "voc one deeper": (
         "voc",
         {"BCCD/JPEGImages/a.jpg": "", "BCCD/Annotations/a.xml": XML, "BCCD/ImageSets/Main/train.txt": "a",
@@ -94,6 +109,10 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, Any], dict[str, Any]]] = {
         {"train": "d/training", "val": "d/validation"},
         {},
     ),
+    "karpathy": (
+        "karpathy", {"k/dataset.json": KARPATHY, "pictures/val2014/a.jpg": ""},
+        {"file": "k/dataset.json", "images": "pictures/{filepath}/{filename}"}, {},
+    ),
     "labelme": ("labelme", {"shots/a.json": LABELME, "shots/a.jpg": ""}, {"train": "shots"}, DRAWN),
     "camvid": (
         "camvid", {f"roads/{name}/a.png": "" for name in ("train", "trainannot", "val", "valannot")},
@@ -104,6 +123,16 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, Any], dict[str, Any]]] = {
     "labeled text": (
         "labeled_text", {"t/train.txt": "__label__a b", "t/dev.txt": "__label__a b"},
         {"files": "t/{split}.txt"}, {"splits": {"val": "dev"}},
+    ),
+    "parallel text": (
+        "sentences",
+        {f"raw/{s}.{end}": "a" for s in ("train", "dev", "test_2016", "test_2017") for end in ("cs.gz", "de.gz", "en")},
+        {"files": "raw/{split}.{language}", "languages": {"source": "de", "target": "en"}},
+        {"splits": {"val": "dev", "test": "test_2016"}},
+    ),
+    "parallel text of other languages": (
+        "sentences", {f"{s}.{end}": "a" for s in ("train", "val") for end in ("fr", "ro")},
+        {"files": "{split}.{language}", "languages": {"source": "fr", "target": "ro"}}, {},
     ),
 }  # fmt: skip
 
@@ -122,7 +151,7 @@ def test_check_proposes_what_lies_there(tmp_path, name):
         pytest.skip("which tars there are only its package can tell")
     told = hints(params(fill(tmp_path, files), source, {}), tmp_path)
     assert len(told) == 1 and "no train split" in told[0] and "what lies there would be read by" in told[0], told
-    assert all(json.dumps(value) in told[0] for value in section.values() if isinstance(value, str))
+    assert all(one_line({key: value})[1:-1] in told[0] for key, value in section.items())
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -81,11 +81,17 @@ def test_changed_code_runs_its_stages_again(init, tmp_path, code, monkeypatch):
 def test_every_task_gets_a_project_from_data_that_suits_it(init, tmp_path, task, flags_project):
     for split in ("train", "val"):
         (tmp_path / f"{split}.txt").write_text("__label__sky the clouds are in the\n__label__sea ships are on the\n")
+        for language in ("cs", "de", "en"):
+            (tmp_path / "pairs").mkdir(exist_ok=True)
+            (tmp_path / f"pairs/{split}.{language}").write_text(f"{language} {split} one.\n{language} {split} two.\n")
     data = {"classification": flags_project.root / "flags", "captioning": "data/raw/coco", "instances": "data/raw/coco"}
     data["text_classification"] = tmp_path
+    data["translation"] = tmp_path / "pairs"
     data["vqa"] = "data/raw/coco"
     assert init(str(data.get(task, "data/raw/voc")), task) == 0
-    asked = {"text_classification": '--text "..."', "vqa": 'photo.jpg --question "..."'}.get(task, "photo.jpg")
+    asked = {
+        "text_classification": '--text "..."', "vqa": 'photo.jpg --question "..."', "translation": '--source "..."',
+    }.get(task, "photo.jpg")  # fmt: skip
     assert f" {asked}\n" in (tmp_path / "new/README.md").read_text()
     params = yaml.safe_load((tmp_path / "new/params.yaml").read_text())
     assert [run["task"]["name"] for run in params["runs"].values()] == [task]

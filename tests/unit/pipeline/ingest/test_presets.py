@@ -22,6 +22,7 @@ MODELS = {
     "instances": "mask_rcnn",
     "segmentation": "fcn",
     "text_classification": "recurrent_classifier",
+    "translation": "attention_translator",
     "vqa": "lstm_vqa",
 }
 
@@ -165,6 +166,13 @@ def test_a_task_of_texts_gets_nothing_about_pictures():
     chosen = settings(found, "text_classification")
     assert chosen["task.max_tokens"] == 224 and chosen["train.batch_size"] == 32
     assert not {"task.image_size", "task.augment", "shards.short_side", "model.backbone"} & chosen.keys()
+
+
+def test_few_sentence_pairs_are_not_learnt_by_heart():
+    found = Statistics(num_records=29_000, num_texts={"texts": 58_000}, words={"texts": Spread(3, 12, 25)})
+    chosen = settings(found, "translation")
+    assert chosen["model.dropout"] == 0.3 and chosen["task.max_tokens"] == 32
+    assert "model.dropout" not in settings(dataclasses.replace(found, num_records=10**6), "translation")
 
 
 def test_pretrained_weights_are_used_where_they_lie_on_the_machine():

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from contracts.errors import DataError
-from lightning_modules.reports._plots import Plot
+from lightning_modules.reports._plots import Plot, heat
 from pipeline.measuring.charts import draw, write_chart, write_table
 
 CURVE = Plot(
@@ -33,9 +34,13 @@ CONFUSION = Plot(
 BAR = Plot(
     name="ap", kind="bar", columns=("class", "AP"), rows=[("a $x_y", 0.25), ("none", math.nan)], x="class", y="AP"
 )
+HEAT = heat(
+    "attention", ["la", "zone", "."], ["the", "area"], np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]), {(0, 0), (1, 1)},
+    row="target", column="source",
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("plot", [CURVE, CONFUSION, BAR], ids=lambda plot: plot.kind)
+@pytest.mark.parametrize("plot", [CURVE, CONFUSION, BAR, HEAT], ids=lambda plot: plot.kind)
 def test_files_hold_the_table_and_are_equal_each_time(plot: Plot, tmp_path: Path) -> None:
     table, picture = write_table(plot, tmp_path / "a"), write_chart(plot, tmp_path / "a")
     again = write_table(plot, tmp_path / "b"), write_chart(plot, tmp_path / "b")
@@ -52,6 +57,17 @@ def test_files_hold_the_table_and_are_equal_each_time(plot: Plot, tmp_path: Path
 def test_a_value_that_is_not_finite_is_an_empty_cell(tmp_path: Path) -> None:
     table = write_table(BAR, tmp_path)
     assert table.read_text() == "class,AP\na $x_y,0.25\nnone,\n"
+
+
+def test_a_map_keeps_the_order_of_words_and_frames_what_is_marked() -> None:
+    axes = draw(HEAT).axes[0]
+    assert axes.images[0].get_array().tolist() == [[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["la", "zone", "."], "without their places"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["the", "area"]
+    middles = [
+        (patch.get_x() + patch.get_width() / 2, patch.get_y() + patch.get_height() / 2) for patch in axes.patches
+    ]
+    assert middles == [pytest.approx((0, 0)), pytest.approx((1, 1))]
 
 
 def test_a_curve_has_a_line_for_each_value_of_the_series() -> None:

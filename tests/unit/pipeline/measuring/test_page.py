@@ -89,3 +89,47 @@ def test_claims_that_are_none_are_told(tmp_path):
     (tmp_path / "x.py").write_text("TITLE = 'x'")
     with pytest.raises(DataError, match="no INTRODUCTION, claims"):
         chapters(tmp_path)
+
+
+def test_quiz_questions_lead_to_the_figure_that_answers_them(project):
+    write_page(project)
+    assert 'id="quiz"' not in (project.root / PAGE).read_text(), "only where there are any"
+    (project.root / "claims/quiz.yaml").write_text(
+        "- {asks: 'Cats < dogs?', answer: 'C: no.', claim: told, slides: [S1]}\n"
+    )
+    write_page(project)
+    text = (project.root / PAGE).read_text()
+    assert "<dt>Cats &lt; dogs? <small>S1</small></dt>" in text
+    assert '<dd>C: no. Figure: <a href="#told">Cats are told from dogs</a></dd>' in text
+    assert text.count("Quiz: Cats &lt; dogs?") == 1, "at the figure, too"
+    (project.root / "claims/quiz.yaml").write_text("- {asks: a, answer: b, claim: tolt}\n")
+    with pytest.raises(DataError, match=r"no such claim.*'tolt'(?s:.*)told"):
+        write_page(project)
+
+
+def test_errata_stand_on_the_page(project):
+    path = project.root / "claims/errata.yaml"
+    path.write_text("- {shown: Dogs meow., right: Cats do., slides: [S1, S2], claim: all}\n- {shown: a, right: b}\n")
+    write_page(project)
+    text = (project.root / PAGE).read_text()
+    assert "<tr><td>S1, S2</td><td>Dogs meow.</td><td>Cats do." in text and '<a href="#all">Figure</a>' in text
+    assert '<a href="#errata">' in text
+    for wrong in ("- {shown: a}\n", "shown: a\n", "- {shown: a, right: b, wrong: c}\n", "- [\n"):
+        path.write_text(wrong)
+        with pytest.raises(DataError, match="not a list of such entries"):
+            write_page(project)
+
+
+def test_two_claims_of_one_name_are_told(project):
+    (project.root / "claims/more.py").write_text(CHAPTER)
+    with pytest.raises(DataError, match=r"two claims have one name.*all, told"):
+        write_page(project)
+
+
+def test_a_plots_table_is_read_as_it_was_written(project):
+    folder = project.evaluation("cat_a") / "tables"
+    folder.mkdir()
+    (folder / "p.csv").write_text("gate,open\nforget,0.5\n")
+    assert Results(project).table("cat_a", "p") == [{"gate": "forget", "open": "0.5"}]
+    with pytest.raises(DataError, match="no such table"):
+        Results(project).table("cat_a", "q")

@@ -84,3 +84,11 @@ def test_values_that_no_stage_could_use_are_told_once(document, path, value, sai
     put(document, path, value)
     text = message(document)
     assert text.startswith("1 mistake in params.yaml") and said in text, text
+
+
+def test_a_section_that_dvc_reads_must_be_there(document):
+    del document["shards"], document["registry"]
+    text = message(document)
+    assert text.startswith("2 mistakes")
+    for name in ("shards", "registry"):
+        assert f"{name}: not there, and DVC's stages depend on it; `{name}: {{}}` takes the defaults" in text

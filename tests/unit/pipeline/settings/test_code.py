@@ -42,6 +42,7 @@ def test_what_trains_counts_and_what_does_not_train_does_not(code):
         "lightning_modules/reports/segmentation.py",
         "lightning_modules/tasks/vqa.py",
         "lightning_modules/blocks/decoding.py",
+        "lightning_modules/base/families.py",
         "pipeline/tracking/mlflow_run.py",
         "dvc.yaml",
     ):

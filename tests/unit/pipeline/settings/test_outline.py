@@ -88,7 +88,12 @@ def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def check(project: Path, model: dict[str, Any], **environment: str) -> tuple[int, str]:
     run = {"dataset": "voc", "task": {"name": "classification"}, "model": model}
-    document = {"datasets": {"voc": tiny_datasets(4, 4)["voc"]}, "runs": SHIPPED | {"needy": run}}
+    document = {
+        "shards": {},
+        "registry": {},
+        "datasets": {"voc": tiny_datasets(4, 4)["voc"]},
+        "runs": SHIPPED | {"needy": run},
+    }
     document["runs"] = {name: run | {"dataset": "voc"} for name, run in document["runs"].items()}
     (project / "params.yaml").write_text(json.dumps(document))
     done = subprocess.run(

@@ -25,6 +25,11 @@ CASES = {
     ),
     "yolo": ("data.yaml", "train: images\nnc: 2\nnames: [a, b]\n", "YOLO's data.yaml: sources: {yolo: {}}"),
     "yolo labels": ("labels/1.txt", "0 0.5 0.5 0.25 0.25\n1 0.1 .2 0.3 0.4\n", "YOLO's labels"),
+    "visual7w": (
+        "v7w.json",
+        '{"images": [{"qa_pairs": [{"multiple_choices": ["a"]}]}]}',
+        "Visual7W's questions: sources",
+    ),
     "tars": ("000.tar", "", "WebDataset tars: sources: {webdataset"),
 }
 

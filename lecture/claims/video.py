@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lightning_modules.metrics.frame_level import DISTANCES
 from lightning_modules.reports._plots import Plot
 from lightning_modules.tasks.action import SHARES
@@ -30,8 +32,8 @@ def claims(results: Results) -> list[Claim]:
     return [_order(results), _over_time(results), _after_change(results), _captions(results), _then(results)]
 
 
-def _runs(name: str) -> list[str]:
-    return [f"video_{name}_{seed}" for seed in SEEDS]
+def _runs(name: str, seeds: Sequence[str] = SEEDS) -> list[str]:
+    return [f"video_{name}_{seed}" for seed in seeds]
 
 
 def _order(results: Results) -> Claim:
@@ -124,7 +126,7 @@ def _after_change(results: Results) -> Claim:
 
 def _captions(results: Results) -> Claim:
     rows = {
-        (kind, metric): results.row(f"{title}, {metric}", _runs(f"captions_{kind}"), metric)
+        (kind, metric): results.row(f"{title}, {metric}", _runs(f"captions_{kind}", SEEDS[:1]), metric)
         for kind, title in (("s2vt", "S2VT"), ("pool", "mean of the frames"))
         for metric in ("CIDEr", "Bleu_4")
     }
@@ -141,7 +143,7 @@ def _captions(results: Results) -> Claim:
         figure=Plot(
             name="s2vt_captions", kind="bar", columns=("what is read", "CIDEr-D"),
             rows=[("S2VT", s2vt), ("mean of the frames", pool), ("one caption for all", constant)],
-            x="what is read", y="CIDEr-D", title="Captions of stories of two actions (median of 3)",
+            x="what is read", y="CIDEr-D", title="Captions of stories of two actions (one seed)",
         ),
         rows=list(rows.values()),
         note="METEOR, by which the papers compare, needs Java and is left to machines that have it.",
@@ -150,7 +152,7 @@ def _captions(results: Results) -> Claim:
 
 def _then(results: Results) -> Claim:
     rows = [
-        results.row(title, _runs(f"captions_{kind}"), "then_order", "a coin 0.5")
+        results.row(title, _runs(f"captions_{kind}", SEEDS[:1]), "then_order", "a coin 0.5")
         for kind, title in (("s2vt", "S2VT"), ("pool", "mean of the frames"))
     ]
     s2vt, pool = (row.value for row in rows)
@@ -164,7 +166,7 @@ def _then(results: Results) -> Claim:
         figure=Plot(
             name="then_order", kind="bar", columns=("what is read", "share in the right order"),
             rows=[(row.what, row.value) for row in rows] + [("a coin", 0.5)],
-            x="what is read", y="share in the right order", title='The order of "this then that" (median of 3)',
+            x="what is read", y="share in the right order", title='The order of "this then that" (one seed)',
         ),
         rows=rows,
     )  # fmt: skip

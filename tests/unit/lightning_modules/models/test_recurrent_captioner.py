@@ -152,7 +152,7 @@ def test_vgg_16_up_to_fc7():
 
 
 def test_fc7_is_of_vgg_alone():
-    with pytest.raises(ConfigError, match=r"fc7 is a layer of VGG-16 .*resnet18"):
+    with pytest.raises(ConfigError, match=r"fc7 is a layer of VGG-16: 'resnet18'"):
         Config(features="fc7", backbone="resnet18")
     Config(features="fc7", backbone="vgg16")
 

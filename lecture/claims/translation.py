@@ -11,7 +11,7 @@ INTRODUCTION = (
     "French turns a noun and its adjectives around, and articles, adjectives and participles follow a gender that "
     "English does not show. Which word says what is known, and no sentence is both learnt from and asked for."
 )
-SEEDS = ("a", "b", "c")
+SEEDS = ("a",)  # one each as yet
 BINS = ("1-5", "6-10", "11-15", "16-25")
 _SYSTEMS = {
     "additive": "attention",
@@ -69,7 +69,7 @@ def _bottleneck(results: Results) -> Claim:
         f"reversed source, from {forward[0]:.1f} to {forward[-1]:.1f} through one of the source as it is. "
         f"The same model as with attention, but for that it is switched off: from {none[0].value:.1f} to "
         f"{none[-1].value:.1f}.",
-        figure=_figure("bleu_by_length", "BLEU by the length of the source (median of 3 seeds)", shown, constant),
+        figure=_figure("bleu_by_length", "BLEU by the length of the source (one seed)", shown, constant),
         rows=[*overall.values(), *(row for found in (*rows.values(), none) for row in found)],
         note="sacreBLEU on plain text. The lowest line writes the one sentence that scores best for all.",
     )
@@ -97,7 +97,7 @@ def _reversal(results: Results) -> Claim:
         f"the one {worst:.1f}, best of the other {best:.1f}); perplexity {perplexity['vector'].value:.2f} and "
         f"{perplexity['reversed'].value:.2f}.",
         figure=_figure(
-            "reversed", "BLEU by the length of the source (median of 3 seeds)",
+            "reversed", "BLEU by the length of the source (one seed)",
             {_SYSTEMS[system]: found for system, found in rows.items()}, overall["vector"].measured[0].constant,
         ),
         rows=[*overall.values(), *perplexity.values()],

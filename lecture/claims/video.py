@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from lightning_modules.metrics.frame_level import DISTANCES
 from lightning_modules.reports._plots import Plot
 from lightning_modules.tasks.action import SHARES
@@ -17,7 +15,7 @@ INTRODUCTION = (
     "as many hidden units; they count their steps so that no order is left, frames by themselves alike and of the "
     "means so far the last one alone."
 )
-SEEDS = ("a", "b", "c")
+SEEDS = ("a",)  # one each as yet
 CHANCE, ORDERLESS = 1 / 8, 1 / 2
 _READERS = {
     "frame": "each frame by itself",
@@ -32,8 +30,8 @@ def claims(results: Results) -> list[Claim]:
     return [_order(results), _over_time(results), _after_change(results), _captions(results), _then(results)]
 
 
-def _runs(name: str, seeds: Sequence[str] = SEEDS) -> list[str]:
-    return [f"video_{name}_{seed}" for seed in seeds]
+def _runs(name: str) -> list[str]:
+    return [f"video_{name}_{seed}" for seed in SEEDS]
 
 
 def _order(results: Results) -> Claim:
@@ -52,7 +50,7 @@ def _order(results: Results) -> Claim:
         figure=Plot(
             name="order_of_frames", kind="bar", columns=("what reads the frames", "accuracy"),
             rows=[(row.what, row.value) for row in rows.values()] + [("most frequent class", CHANCE)],
-            x="what reads the frames", y="accuracy", title="Clips whose action is named (median of 3)",
+            x="what reads the frames", y="accuracy", title="Clips whose action is named (one seed)",
         ),
         rows=list(rows.values()),
     )  # fmt: skip
@@ -84,7 +82,7 @@ def _over_time(results: Results) -> Claim:
         figure=Plot(
             name="action_over_time", kind="curve", columns=("what reads", "share of the clip seen", "accuracy"),
             rows=points, x="share of the clip seen", y="accuracy", series="what reads",
-            title="Accuracy while the clip goes on (median of 3)",
+            title="Accuracy while the clip goes on (one seed)",
         ),
         rows=rows,
     )  # fmt: skip
@@ -118,7 +116,7 @@ def _after_change(results: Results) -> Claim:
         figure=Plot(
             name="errors_after_a_change", kind="curve", columns=("what reads", "frames after a change", "error"),
             rows=points, x="frames after a change", y="error", series="what reads",
-            title="Errors after a new action has begun (median of 3)",
+            title="Errors after a new action has begun (one seed)",
         ),
         rows=[*accuracy.values(), *precision, *rows],
     )  # fmt: skip
@@ -126,7 +124,7 @@ def _after_change(results: Results) -> Claim:
 
 def _captions(results: Results) -> Claim:
     rows = {
-        (kind, metric): results.row(f"{title}, {metric}", _runs(f"captions_{kind}", SEEDS[:1]), metric)
+        (kind, metric): results.row(f"{title}, {metric}", _runs(f"captions_{kind}"), metric)
         for kind, title in (("s2vt", "S2VT"), ("pool", "mean of the frames"))
         for metric in ("CIDEr", "Bleu_4")
     }
@@ -152,7 +150,7 @@ def _captions(results: Results) -> Claim:
 
 def _then(results: Results) -> Claim:
     rows = [
-        results.row(title, _runs(f"captions_{kind}", SEEDS[:1]), "then_order", "a coin 0.5")
+        results.row(title, _runs(f"captions_{kind}"), "then_order", "a coin 0.5")
         for kind, title in (("s2vt", "S2VT"), ("pool", "mean of the frames"))
     ]
     s2vt, pool = (row.value for row in rows)

@@ -72,6 +72,8 @@ def _expected(tree: Tree, source: str, settings: Any, split: str) -> list[str]:
         return [joined(settings.folder, split)]
     if source == "yolo":
         return [settings.data]
+    if source == "karpathy":
+        return [settings.file]
     if source == "visual7w":
         return [settings.questions] if settings.questions else list(settings.published)
     keys = {

@@ -25,6 +25,7 @@ _IMAGE_ID = re.compile(rb'"image_id"\s*:\s*(\d{1,18})')
 _NOT_CLASS_FOLDERS = {"images", "labels", "annotations", "jpegimages", "masks", "imagesets"}
 LOOKED_FOR = {
     "camvid": "folders train and trainannot, val and valannot, of photos and of masks of class ids",
+    "charades": "Charades_v1_train.csv, Charades_v1_test.csv and Charades_v1_classes.txt, and the videos they name",
     "coco": "JSON files with images and annotations, such as annotations/instances_train2017.json or "
     "train/_annotations.coco.json, and the pictures that they name",
     "frame_folders": "lists train.txt and val.txt of folders of frames",
@@ -32,7 +33,11 @@ LOOKED_FOR = {
     "karpathy": "Karpathy's dataset_coco.json (or of flickr8k, flickr30k), and the pictures that it names",
     "labeled_text": "train.txt with a line __label__CLASS TEXT each",
     "labelme": "JSON files with shapes beside their pictures",
+    "msrvtt": "MSR-VTT's train_val_videodatainfo.json, and videos by the names in it",
     "sentences": "train.de and train.en, val.de and val.en, a sentence a line",
+    "ucf101": "UCF-101/CLASS/v_CLASS_g01_c01.avi, and the lists in ucfTrainTestlist",
+    "video_captions": "a table of videos and captions, and the videos",
+    "video_segments": "a file a class, of lines `video start end`, and the videos",
     "visual7w": "Visual7W's dataset_v7w_telling.json or dataset_v7w_pointing.json, and the pictures v7w_1.jpg",
     "voc": "folders JPEGImages and Annotations (or SegmentationClass), or pictures with Pascal VOC's XML beside them",
     "vqa": "JSON files of questions and of annotations of VQA v2, and the pictures that they name by number",

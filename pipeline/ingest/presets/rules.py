@@ -15,6 +15,8 @@ _FEW = 100
 _OFTEN = 25
 # What a picture costs to learn, of what it costs a detector; where it is not said, a quarter.
 _COSTS = {"detection": 1.0, "instances": 1.5, "segmentation": 0.4}
+# Their words, or classes, speak of left and right, and of colors: `mirror` exchanges both.
+_MIRRORED = ("action", "captioning", "frame_classification", "pointing", "telling", "video_captioning", "vqa")
 _COST_OF_A_TEXT = 0.02
 _STORED = (160, 256, 320, 480, 640, 800, 1080, 1440, 2160)
 
@@ -144,8 +146,8 @@ def augment(case: Case) -> Setting | None:
     epochs = int(case.of("train.max_epochs", 10))
     is_often = epochs >= _OFTEN
     values = {"scale": 0.2, "shift": 0.1, "brightness_contrast": 0.2} if is_often else {"scale": 0.1, "shift": 0.05}
-    if case.task in ("captioning", "vqa"):
-        values["rotate"] = 5.0  # texts speak of left and right, and of colors: `mirror` flips both
+    if case.task in _MIRRORED:
+        values["rotate"] = 5.0
     else:
         values = {"horizontal_flip": 0.5, **values, **({"saturation": 0.2} if is_often else {})}
     said = f"seen {epochs} times each: {'much' if is_often else 'little'} is drawn"

@@ -16,13 +16,18 @@ from pipeline.settings.sections import ShardsConfig
 from pipeline.settings.train_config import TrainConfig
 
 MODELS = {
+    "action": "lrcn",
     "captioning": "soft_attention",
     "classification": "image_classifier",
     "detection": "faster_rcnn",
+    "frame_classification": "lrcn",
     "instances": "mask_rcnn",
+    "pointing": "region_pointer",
     "segmentation": "fcn",
+    "telling": "visual7w_lstm",
     "text_classification": "recurrent_classifier",
     "translation": "attention_translator",
+    "video_captioning": "s2vt",
     "vqa": "lstm_vqa",
 }
 

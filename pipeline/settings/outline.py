@@ -65,7 +65,7 @@ class _Blank(ABCMeta):
         return iter([_blank("an item")])
 
     def __eq__(cls, other: object) -> bool:
-        if isinstance(other, type):  # as typing compares the members of a union
+        if isinstance(other, type) or _typing_asks():  # as typing compares the members of a union
             return cls is other
         raise LibraryNeeded("a comparison")
 
@@ -78,6 +78,8 @@ class _Blank(ABCMeta):
         raise LibraryNeeded("isinstance")
 
     def __bool__(cls) -> bool:
+        if _typing_asks():  # whether a TypeVar has a bound
+            return True
         raise LibraryNeeded("a truth")
 
     def __str__(cls) -> str:
@@ -85,6 +87,10 @@ class _Blank(ABCMeta):
 
     def __format__(cls, how: str) -> str:
         return str(cls)
+
+
+def _typing_asks() -> bool:
+    return sys._getframe(2).f_globals.get("__name__") == "typing"
 
 
 class _BlankText(str):

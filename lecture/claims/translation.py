@@ -18,11 +18,10 @@ _SYSTEMS = {
     "vector": "one vector",
     "reversed": "one vector, reversed",
 }
-_SCORES = {"additive": "v · tanh(W s + U h)", "general": "s · W h", "dot": "s · h"}
 
 
 def claims(results: Results) -> list[Claim]:
-    return [_bottleneck(results), _reversal(results), _alignment(results), _scores(results)]
+    return [_bottleneck(results), _reversal(results), _alignment(results)]
 
 
 def _runs(system: str) -> list[str]:
@@ -56,9 +55,7 @@ def _bottleneck(results: Results) -> Claim:
     rows = {system: _by_length(results, system) for system in overall}
     # Of the two that have one vector the better one decides.
     looks, vector, forward = ([row.value for row in rows[system]] for system in ("additive", "reversed", "vector"))
-    none = [results.row(f"attention switched off, {bin_} tokens", ["translate_none"], f"BLEU/length {bin_}")
-            for bin_ in BINS]  # fmt: skip
-    shown = {_SYSTEMS[system]: found for system, found in rows.items()} | {"attention off (1 seed)": none}
+    shown = {_SYSTEMS[system]: found for system, found in rows.items()}
     return Claim(
         name="one-vector-is-a-bottleneck",
         says="One vector is too little for a long sentence; attention translates long sentences as well as short ones",
@@ -66,11 +63,9 @@ def _bottleneck(results: Results) -> Claim:
         holds=looks[0] - looks[-1] <= 5 and vector[0] - vector[-1] >= 30,
         because=f"From sources of at most 5 tokens to those of 16 to 25, BLEU goes from {looks[0]:.1f} to "
         f"{looks[-1]:.1f} with attention, and from {vector[0]:.1f} to {vector[-1]:.1f} through one vector of the "
-        f"reversed source, from {forward[0]:.1f} to {forward[-1]:.1f} through one of the source as it is. "
-        f"The same model as with attention, but for that it is switched off: from {none[0].value:.1f} to "
-        f"{none[-1].value:.1f}.",
+        f"reversed source, from {forward[0]:.1f} to {forward[-1]:.1f} through one of the source as it is.",
         figure=_figure("bleu_by_length", "BLEU by the length of the source (one seed)", shown, constant),
-        rows=[*overall.values(), *(row for found in (*rows.values(), none) for row in found)],
+        rows=[*overall.values(), *(row for found in rows.values() for row in found)],
         note="sacreBLEU on plain text. The lowest line writes the one sentence that scores best for all.",
     )
 
@@ -132,25 +127,4 @@ def _alignment(results: Results) -> Claim:
         rows=[found, near],
         note="0 is best. The sentence is not in the training data. French articles follow the noun's gender, so that "
         "attention goes to the noun where the frame is at the article: no mistake of the translation.",
-    )  # fmt: skip
-
-
-def _scores(results: Results) -> Claim:
-    runs = {"additive": _runs("additive"), "general": ["translate_general"], "dot": ["translate_dot"]}
-    rows = {score: results.row(f"{_SCORES[score]}, BLEU", names, "BLEU") for score, names in runs.items()}
-    errors = {score: results.row(f"{_SCORES[score]}, AER", names, "AER") for score, names in runs.items()}
-    values = [row.value for row in rows.values()]
-    told = ", ".join(f"{score} {rows[score].value:.1f} (AER {errors[score].value:.2f})" for score in rows)
-    return Claim(
-        name="any-score-will-do",
-        says="How a source word is scored matters little: a sum, a product, a product with a matrix between",
-        slides=("S10",),
-        holds=max(values) - min(values) <= 5,
-        because=f"BLEU: {told}. Three seeds of the first, one of each other.",
-        figure=Plot(
-            name="scores", kind="bar", columns=("score", "BLEU"),
-            rows=[(_SCORES[score], row.value) for score, row in rows.items()], x="score", y="BLEU",
-            title="BLEU by the way a source word is scored",
-        ),
-        rows=[*rows.values(), *errors.values()],
     )  # fmt: skip

@@ -7,7 +7,7 @@ from lightning_modules.reports._plots import Plot
 from lightning_modules.tasks.action import SHARES
 from pipeline.measuring.claims import Claim, Results, Row
 
-TITLE = "Video: action prediction, classes of frames, captions"
+TITLE = "Video: action prediction and classes of frames"
 INTRODUCTION = (
     "Shapes that move, grow, turn and vanish, in frames of 32 pixels. The eight classes come in four pairs, and a clip "
     "played backwards is a clip of its partner with the very same frames: whoever does not know the order of the "
@@ -27,7 +27,7 @@ _CONTROL = "1/2 without the order of frames"
 
 
 def claims(results: Results) -> list[Claim]:
-    return [_order(results), _over_time(results), _after_change(results), _captions(results), _then(results)]
+    return [_order(results), _over_time(results), _after_change(results)]
 
 
 def _runs(name: str) -> list[str]:
@@ -119,52 +119,4 @@ def _after_change(results: Results) -> Claim:
             title="Errors after a new action has begun (one seed)",
         ),
         rows=[*accuracy.values(), *precision, *rows],
-    )  # fmt: skip
-
-
-def _captions(results: Results) -> Claim:
-    rows = {
-        (kind, metric): results.row(f"{title}, {metric}", _runs(f"captions_{kind}"), metric)
-        for kind, title in (("s2vt", "S2VT"), ("pool", "mean of the frames"))
-        for metric in ("CIDEr", "Bleu_4")
-    }
-    s2vt, pool = rows["s2vt", "CIDEr"].value, rows["pool", "CIDEr"].value
-    constant = rows["s2vt", "CIDEr"].measured[0].constant or 0.0
-    return Claim(
-        name="s2vt-captions",
-        says="Two LSTMs that read all frames and then write say more of a video than the mean of its frames",
-        slides=("S23", "S01"),
-        holds=s2vt > pool > constant,
-        because=f"S2VT's captions have a CIDEr-D of {s2vt:.2f} and a BLEU-4 of {rows['s2vt', 'Bleu_4'].value:.2f}; "
-        f"with the same two LSTMs and the mean of the frames it is {pool:.2f} and "
-        f"{rows['pool', 'Bleu_4'].value:.2f}; the best constant caption has {constant:.2f}.",
-        figure=Plot(
-            name="s2vt_captions", kind="bar", columns=("what is read", "CIDEr-D"),
-            rows=[("S2VT", s2vt), ("mean of the frames", pool), ("one caption for all", constant)],
-            x="what is read", y="CIDEr-D", title="Captions of stories of two actions (one seed)",
-        ),
-        rows=list(rows.values()),
-        note="METEOR, by which the papers compare, needs Java and is left to machines that have it.",
-    )  # fmt: skip
-
-
-def _then(results: Results) -> Claim:
-    rows = [
-        results.row(title, _runs(f"captions_{kind}"), "then_order", "a coin 0.5")
-        for kind, title in (("s2vt", "S2VT"), ("pool", "mean of the frames"))
-    ]
-    s2vt, pool = (row.value for row in rows)
-    return Claim(
-        name="then-order",
-        says="Only what reads the frames in order can say what came first",
-        slides=("S23",),
-        holds=s2vt > 0.9 and abs(pool - 0.5) < 0.12,
-        because=f'Of captions "this then that", S2VT has {s2vt:.0%} in the right order, the mean of the frames '
-        f"{pool:.0%}, a coin one half.",
-        figure=Plot(
-            name="then_order", kind="bar", columns=("what is read", "share in the right order"),
-            rows=[(row.what, row.value) for row in rows] + [("a coin", 0.5)],
-            x="what is read", y="share in the right order", title='The order of "this then that" (one seed)',
-        ),
-        rows=rows,
     )  # fmt: skip

@@ -69,8 +69,7 @@ def _looks(results: Results) -> Claim:
             title="VQA accuracy by the number of looks; 0 is the mean over all places (one seed)",
         ),
         rows=list(rows.values()),
-        note=f"The second look adds {second:+.0f} points to the first one on these questions: a place of the feature "
-        "map already has something of its neighbors in it, which convolutions have put there. The score of a place is "
+        note=f"The second look adds {second:+.0f} points to the first one on these questions. The score of a place is "
         "linear, as in the paper; the released code takes its tanh, and no place of 14 x 14 could have more than "
         "3.65 % of the weight.",
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -26,6 +27,11 @@ GOOD = {
 }
 
 
+def chapter(root: Path) -> ModuleType:
+    (module,) = (one for one in chapters(root / "lecture/claims") if one.__name__ == "questions")
+    return module
+
+
 def decided(root: Path, folder: Path, numbers: dict) -> dict[str, bool]:
     """Claims by name, whether they hold, of these numbers for each seed."""
     shutil.rmtree(folder / "evaluations", ignore_errors=True)
@@ -40,8 +46,7 @@ def decided(root: Path, folder: Path, numbers: dict) -> dict[str, bool]:
             path = project.measured(f"{run}_{seed}")
             path.parent.mkdir(parents=True)
             path.write_text(json.dumps({"measured": measured, "constant": {"overall": 30.0}}))
-    (module,) = (one for one in chapters(root / "lecture/claims") if one.__name__ == "questions")
-    found = module.claims(Results(project))
+    found = chapter(root).claims(Results(project))
     assert all(claim.rows and claim.figure.rows and claim.slides for claim in found)
     return {claim.name: claim.holds for claim in found}
 
@@ -68,16 +73,17 @@ def test_each_fails_alone_where_they_do_not(root: Path, tmp_path: Path, claim: s
 
 
 def test_runs_differ_in_what_is_compared_and_their_seed(root: Path) -> None:
+    seeds = chapter(root).SEEDS
     runs = yaml.safe_load((root / "lecture/params.yaml").read_text())["runs"]
     for name, base in {
         "vqa_one": "vqa_two", "vqa_mean": "vqa_two", "telling_no_picture": "telling",
         "telling_no_question": "telling", "pointing_no_picture": "pointing", "pointing_no_question": "pointing",
     }.items():  # fmt: skip
-        for seed in "abc":
+        for seed in seeds:
             one, other = runs[f"{name}_{seed}"], runs[f"{base}_{seed}"]
             assert {**one, "model": 0} == {**other, "model": 0}
             assert len(one["model"].items() ^ other["model"].items()) in (1, 2)
     for name in GOOD:
-        seeds = [runs[f"{name}_{seed}"] for seed in "abc"]
-        assert [run["train"]["seed"] for run in seeds] == [0, 1, 2]
-        assert len({json.dumps({**run, "train": {**run["train"], "seed": 0}}) for run in seeds}) == 1
+        own = [runs[f"{name}_{seed}"] for seed in seeds]
+        assert [run["train"]["seed"] for run in own] == list(range(len(seeds)))
+        assert len({json.dumps({**run, "train": {**run["train"], "seed": 0}}) for run in own}) == 1

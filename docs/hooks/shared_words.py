@@ -9,6 +9,7 @@ WORDS: dict[str, str] = {
     "attention_channels": "Width of the layer that compares what is asked for with each place.",
     "backbone": "What looks at the image first; `small` learns from nothing in minutes, the others are torchvision's.",
     "cell": "The recurrent cell.",
+    "context_channels": "Width of what is read of the image at a word.",
     "dropout": "Share of the values that are left out in training.",
     "embedding_channels": "Width of a word's vector.",
     "fused_channels": "Width of the layer in which image and question meet.",

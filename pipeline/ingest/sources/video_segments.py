@@ -34,7 +34,7 @@ class Config(VideoConfig):
     `splits: {train: validation, val: test}`; without `{split}` all are train's, from which `split: {val: 0.1}` draws.
     `group` is how many letters at a name's start say what belongs together; 0: each video stands alone.
 
-    `layout` says what an annotation file is of, `unit_s` what a number in it stands for, in seconds. `suffix` is that of
+    `layout` says what an annotation file is of, `unit_s` how long a number in it is, in seconds. `suffix` is that of
     these files, `skip` are classes that are none, such as GRID's `sil`. `classes` is the class list; otherwise it is
     that of the files. A video that no file names has no segment and is kept.
     """

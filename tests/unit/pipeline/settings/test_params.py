@@ -86,7 +86,7 @@ def test_single_mistakes(document, path, value, expected):
             "models that fit detection: faster_rcnn; tasks that fit mask_rcnn: instances",
         ),
         ("instances_mask_rcnn", "faster_rcnn", "task instances gives its model InstanceSegmenterSpec"),
-        ("vqa_lstm", "soft_attention", "models that fit vqa: lstm_vqa; tasks that fit soft_attention: captioning"),
+        ("vqa_lstm", "soft_attention", "models that fit vqa: lstm_vqa, stacked_attention; tasks that fit soft_attention: captioning"),
     ],
 )
 def test_a_model_that_cannot_do_the_task_is_told(document, run, model, said):

@@ -86,7 +86,11 @@ def test_single_mistakes(document, path, value, expected):
             "models that fit detection: faster_rcnn; tasks that fit mask_rcnn: instances",
         ),
         ("instances_mask_rcnn", "faster_rcnn", "task instances gives its model InstanceSegmenterSpec"),
-        ("vqa_lstm", "soft_attention", "models that fit vqa: lstm_vqa, stacked_attention; tasks that fit soft_attention: captioning"),
+        (
+            "vqa_lstm",
+            "soft_attention",
+            "models that fit vqa: lstm_vqa, stacked_attention; tasks that fit soft_attention: captioning",
+        ),
     ],
 )
 def test_a_model_that_cannot_do_the_task_is_told(document, run, model, said):
@@ -240,7 +244,7 @@ def test_parts_are_checked_where_their_data_set_has_mistakes(document):
         "datasets.voc.input: must be text (is 3)",
         "datasets.voc.sources.voc.one_based: must be true or false (is 1)",
         "datasets.voc.sources.vocc: unknown source (is \"vocc\"); did you mean 'voc'?",
-        'datasets.voc.world: unknown world (is "x"); known: coco_scenes, recall, voc_scenes',
+        'datasets.voc.world: unknown world (is "x"); known: coco_scenes, motion, pairs, question_scenes, recall, sentences, voc_scenes',
     ):
         assert said in text
 

@@ -244,7 +244,8 @@ def test_parts_are_checked_where_their_data_set_has_mistakes(document):
         "datasets.voc.input: must be text (is 3)",
         "datasets.voc.sources.voc.one_based: must be true or false (is 1)",
         "datasets.voc.sources.vocc: unknown source (is \"vocc\"); did you mean 'voc'?",
-        'datasets.voc.world: unknown world (is "x"); known: coco_scenes, motion, pairs, question_scenes, recall, sentences, voc_scenes',
+        'datasets.voc.world: unknown world (is "x"); known: coco_scenes, motion, pairs, question_scenes, recall, '
+        "sentences, voc_scenes",
     ):
         assert said in text
 

@@ -1,11 +1,11 @@
-"""Questions on pictures: how often one must look, and what candidates give away (rows S18 to S20 of the lecture)."""
+"""Questions on pictures: what candidates give away (rows S19 and S20 of the lecture)."""
 
 from __future__ import annotations
 
 from lightning_modules.reports._plots import Plot
-from pipeline.measuring.claims import Claim, Results, Row
+from pipeline.measuring.claims import Claim, Results
 
-TITLE = "Questions on pictures: attention in two looks, and Visual7W"
+TITLE = "Questions on pictures: Visual7W"
 INTRODUCTION = (
     "Pictures of four to six shapes in the places of a grid. Open questions need no look at one place (is there a "
     "circle?), one (what color is it?) or two (what is left of the red circle?). In multiple choice the three wrong "
@@ -13,14 +13,6 @@ INTRODUCTION = (
     "question nor the picture alone tells which is right."
 )
 SEEDS = ("a",)  # one each as yet
-LOOKS = {"vqa_mean": 0, "vqa_one": 1, "vqa_two": 2}
-KINDS = {
-    "existence": ("is there",),
-    "color": ("what color",),
-    "shape": ("what shape",),
-    "what is beside": ("what is",),
-}
-_SYSTEMS = {0: "mean over all places", 1: "one look", 2: "two looks"}
 _TOLD = {
     "telling": "picture and question",
     "telling_no_picture": "question alone",
@@ -36,49 +28,11 @@ CHANCE = "chance 0.25"
 
 
 def claims(results: Results) -> list[Claim]:
-    return [_looks(results), _telling(results), _pointing(results)]
+    return [_telling(results), _pointing(results)]
 
 
 def _runs(name: str) -> list[str]:
     return [f"{name}_{seed}" for seed in SEEDS]
-
-
-def _looks(results: Results) -> Claim:
-    rows: dict[tuple[str, int], Row] = {}
-    for kind, (name,) in KINDS.items():
-        for run, looks in LOOKS.items():
-            what = f"{kind}, {_SYSTEMS[looks]}"
-            rows[kind, looks] = results.row(what, _runs(run), f"perQuestionType/{name}", _constant(results, run))
-    value = {key: row.value for key, row in rows.items()}
-    beside = "what is beside"
-    gain = value[beside, 2] - value[beside, 0]
-    even = value["existence", 2] - value["existence", 0]
-    second = value[beside, 2] - value[beside, 1]
-    return Claim(
-        name="two-looks",
-        says="A question in two steps needs attention; whether something is there can be told from the mean",
-        slides=("S18",),
-        holds=gain > 10 and abs(even) < 5,
-        because=f"Asked what is beside something, two looks are right in {value[beside, 2]:.0f} % of the questions and "
-        f"the mean over all places in {value[beside, 0]:.0f} %, {gain:.0f} points less; asked whether something is "
-        f"there, they differ by {abs(even):.1f} points.",
-        figure=Plot(
-            name="two_looks", kind="curve", columns=("question", "looks", "accuracy in %"),
-            rows=[(kind, looks, value[kind, looks]) for kind, looks in rows],
-            x="looks", y="accuracy in %", series="question",
-            title="VQA accuracy by the number of looks; 0 is the mean over all places (one seed)",
-        ),
-        rows=list(rows.values()),
-        note=f"The second look adds {second:+.0f} points to the first one on these questions. The score of a place is "
-        "linear, as in the paper; the released code takes its tanh, and no place of 14 x 14 could have more than "
-        "3.65 % of the weight.",
-    )  # fmt: skip
-
-
-def _constant(results: Results, run: str) -> str:
-    """The most frequent answer's accuracy over all kinds."""
-    constant = results.measured(f"{run}_a", "overall").constant
-    return "" if constant is None else f"most frequent answer {constant:.0f}"
 
 
 def _telling(results: Results) -> Claim:

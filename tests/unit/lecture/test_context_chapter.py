@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import cv2
 import pytest
-import yaml
 
 from contracts.errors import ConfigError
 from pipeline.measuring.extras import errata, quiz
-from pipeline.measuring.page import PAGE, write_page
+from pipeline.measuring.page import PAGE
 from pipeline.predicting.predict import predict
-from pipeline.settings.params import load_params
-from pipeline.stages.evaluate import evaluate
-from pipeline.stages.fetch import fetch
-from pipeline.stages.shard import shard
-from pipeline.stages.train import train
-from pipeline.stages.vocab import vocab
-from pipeline.system.project import Project
+from tests.lecture_chapter import epochs, from_world_to_page
 
 pytestmark = pytest.mark.filterwarnings("default")
 RUN = "sentences_lstm_20_a"
@@ -28,26 +20,10 @@ RUN = "sentences_lstm_20_a"
 
 def test_from_world_to_gates_and_a_prediction(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    document = yaml.safe_load((root / "lecture/params.yaml").read_text())
-    runs = [run for run in document["runs"] if run.startswith("sentences_")]
-    document["runs"] = {RUN: document["runs"][RUN]}
-    document["datasets"] = {"sentences_20": document["datasets"]["sentences_20"]}
-    document["datasets"]["sentences_20"]["world"] |= {"num_records": {"train": 64, "val": 48}}
-    document["train"] |= {"max_epochs": 1, "validate_every_epochs": 1}
-    document["tracking"] = {"system_metrics": False}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
-    (tmp_path / "claims").mkdir()
-    shutil.copy(root / "lecture/claims/recurrent_context.py", tmp_path / "claims")
-
-    project, params = Project(tmp_path), load_params(tmp_path)
-    for stage in (fetch, shard, vocab):
-        stage(project, params, "sentences_20")
-    for stage in (train, evaluate):
-        stage(project, params, RUN)
-    for run in runs:
-        if run != RUN:
-            shutil.copytree(project.evaluation(RUN), project.evaluation(run))
-    claims = {claim.name: claim for claim in write_page(project)}
+    project, claims = from_world_to_page(
+        root, tmp_path, "recurrent_context", [RUN], prefix="sentences_", num_records={"train": 64, "val": 48},
+        change=epochs(1), like=lambda _: RUN,
+    )  # fmt: skip
     assert claims.keys() == {"near-and-far-context", "forget-gate"}
     gates = claims["forget-gate"].figure
     assert {row[1] for row in gates.rows} == set(range(1, 26)) and all(0 < row[2] < 1 for row in gates.rows)

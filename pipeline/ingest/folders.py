@@ -74,6 +74,8 @@ def _expected(tree: Tree, source: str, settings: Any, split: str) -> list[str]:
         return [settings.data]
     if source == "karpathy":
         return [settings.file]
+    if source == "video_segments":
+        return [settings.videos] if split == "train" else []
     if source == "visual7w":
         return [settings.questions] if settings.questions else list(settings.published)
     keys = {

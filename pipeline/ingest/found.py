@@ -41,6 +41,8 @@ _HAS: dict[str, Callable[[RawRecord], bool]] = {
     "num_texts": lambda record: any(sentence.role == "text" for sentence in record.sentences),
     "num_sources": lambda record: any(sentence.role == "source" for sentence in record.sentences),
     "num_targets": lambda record: any(sentence.role == "target" for sentence in record.sentences),
+    "candidates": lambda record: any(question.candidates for question in record.questions),
+    "boxes": lambda record: any(question.candidate_boxes for question in record.questions),
 }
 _WHAT = {
     "num_captions": "captions",
@@ -55,6 +57,8 @@ _WHAT = {
     "num_texts": "texts",
     "num_sources": "sentences to translate",
     "num_targets": "translations",
+    "candidates": "questions with texts to choose from",
+    "boxes": "questions with boxes to choose from",
 }
 
 
@@ -82,7 +86,8 @@ def find(data: Path, task: str, source: str | None) -> Found:
     Raises:
         DataError: there is none; says what was looked for, and what lies there.
     """
-    required: tuple[str, ...] = discover.load("task", task, where="--task").Task.requires
+    asked = discover.load("task", task, where="--task").Task
+    required: tuple[str, ...] = (*asked.requires, *(name for name in asked.inputs if name in _HAS))
     tree, tried = Tree(data), _Tried()
     for name in [source] if source else discover.names("source"):
         for layout in layouts(tree, name, with_masks="has_semantic" in required):

@@ -13,7 +13,11 @@ from typing import Any
 
 from pipeline.ingest.tree import Tree, joined
 
-NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
+NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "validate", "dev"),
+    "test": ("test", "testing"),
+}
 _SPLIT_OF = {name: split for split, names in NAMES.items() for name in names}
 _TOKEN = re.compile(rf"(?<![A-Za-z])({'|'.join(sorted(_SPLIT_OF, key=len, reverse=True))})(?![A-Za-z])")
 _DRAWN = {"split": {"val": 0.1}}
@@ -290,6 +294,28 @@ def _has_text(tree: Tree, path: str) -> bool:
     return tree.has(path) or tree.has(f"{path}.gz")
 
 
+def _video_segments(tree: Tree) -> Iterator[Layout]:
+    """A file of segments a class, and a folder of videos whose names may begin with their split, `video_{split}_`."""
+    annotations = list(dict.fromkeys(posixpath.dirname(path) or "." for path, _ in tree.of_kind("segments")))
+    for folder in annotations:
+        for videos, found in tree.folders.items():
+            starts: dict[str, dict[str, str]] = {}
+            for path in found.videos:
+                name = path.rsplit("/", 1)[-1]
+                if (token := _TOKEN.match(name) or _TOKEN.search(name)) is not None:
+                    start = re.match(r"[^A-Za-z0-9]*", name[token.end() :])
+                    form = f"{name[: token.start()]}{{split}}{start[0] if start else ''}"
+                    starts.setdefault(form, {})[_SPLIT_OF[token[0]]] = token[0]
+            section = {"videos": videos, "annotations": folder}
+            for form, names in starts.items():
+                if "train" not in names and names.keys() >= {"val", "test"}:  # THUMOS trains on its validation videos
+                    names = {"train": names["val"], "val": names["test"]}
+                if "train" in names:
+                    yield Layout({"video_segments": {**section, "names": form}}, _beside(names))
+            if found.videos:
+                yield Layout({"video_segments": section}, _DRAWN)
+
+
 _FINDERS: dict[str, Callable[[Tree], Iterator[Layout]]] = {
     "coco": _coco,
     "visual7w": _visual7w,
@@ -302,4 +328,5 @@ _FINDERS: dict[str, Callable[[Tree], Iterator[Layout]]] = {
     "webdataset": _webdataset,
     "labeled_text": _labeled_text,
     "sentences": _sentences,
+    "video_segments": _video_segments,
 }

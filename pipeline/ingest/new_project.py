@@ -123,6 +123,7 @@ def _document(data: Path, task: str, found: Found) -> dict[str, Any]:
             f"{task}_{model}".replace("__", "_"): {"dataset": "data", "task": chosen["task"], "model": chosen["model"]}
         },
         "cluster": {"engine": "local"},
+        "registry": {"gates": {}},
     }
 
 
@@ -140,7 +141,7 @@ def _weights(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
 
 def _readme(task: str, document: dict[str, Any]) -> str:
     names = discover.load("task", task, where="--task").Task.inputs
-    inputs = " ".join("photo.jpg" if name == "image" else f'--{name} "..."' for name in names)
+    inputs = " ".join(_GIVEN.get(name, f'--{name} "..."') for name in names)
     return _README.format(task=task, run=_run_name(document), inputs=inputs)
 
 
@@ -157,6 +158,12 @@ def _dvc_config(folder: Path) -> str:
     )
 
 
+_GIVEN = {
+    "image": "photo.jpg",
+    "clip": "video.mp4",
+    "candidates": '--candidates "... | ..."',
+    "boxes": '--boxes "x1,y1,x2,y2 | ..."',
+}
 _README = """\
 # {task}
 

@@ -14,21 +14,24 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+VIDEOS = (".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v", ".flv", ".wmv", ".3gp", ".ogv", ".ts")
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _ANNOTATIONS = (".json", ".xml", ".txt", ".yaml", ".yml", ".tar")
 _NUM_FOLDERS, _NUM_NAMES, _NUM_IMAGES, _OF_EACH, _NUM_OPENED = 300, 5000, 3, 12, 60
 _MAX_DEPTH = 5
 _HEAD_BYTES = 1 << 16
+_SEGMENT_LINE = re.compile(rb"\S*[^\s\d.]\S*([ \t]+\d+(\.\d+)?){2}[ \t\r]*(\n|$)")
 _YOLO_LINE = re.compile(rb"\s*\d+([ \t]+-?\d*\.?\d+(e-?\d+)?){4,}[ \t\r]*(\n|$)")
 
 
 @dataclass
 class Folder:
-    """Some of what a folder holds, each sorted: its folders, annotation files, the first images."""
+    """Some of what a folder holds, each sorted: its folders, annotation files, videos, the first images."""
 
     folders: list[str] = field(default_factory=list)
     annotations: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
+    videos: list[str] = field(default_factory=list)
 
 
 class Tree:
@@ -65,6 +68,8 @@ class Tree:
                     suffix = os.path.splitext(entry.name)[1].lower()
                     if suffix in IMAGES:
                         found.images.append(entry.name)
+                    elif suffix in VIDEOS:
+                        found.videos.append(entry.name)
                     elif suffix in _ANNOTATIONS:
                         found.annotations.append(entry.name)
                     elif entry.is_dir():
@@ -78,7 +83,7 @@ class Tree:
             seen[suffix] = seen.get(suffix, 0) + 1
             if seen[suffix] <= _OF_EACH:
                 kept.append(one)
-        return Folder(sorted(found.folders), kept, sorted(found.images)[:_NUM_IMAGES])
+        return Folder(sorted(found.folders), kept, sorted(found.images)[:_NUM_IMAGES], sorted(found.videos))
 
     def has(self, name: str) -> bool:
         """Whether there is such a file or folder below the root, seen or not."""
@@ -129,7 +134,7 @@ def _ends_of(path: Path) -> bytes:
 
 def _kind(name: str, content: bytes) -> str:
     """What an annotation file is: `coco`, `karpathy`, `questions`, `answers`, `visual7w`, `labelme`, `voc`, `yolo`,
-    `labels`, `tar`, `` ."""
+    `labels`, `segments`, `tar`, `` ."""
     suffix, last = os.path.splitext(name)[1].lower(), name.rsplit("/", 1)[-1]
     if suffix == ".json":
         if b'"segments_info"' in content or "panoptic" in last:
@@ -149,5 +154,7 @@ def _kind(name: str, content: bytes) -> str:
     if suffix in (".yaml", ".yml"):
         return "yolo" if b"names:" in content and (b"train:" in content or b"nc:" in content) else ""
     if suffix == ".txt":
-        return "labels" if content.startswith(b"__label__") else "yolo_labels" if _YOLO_LINE.match(content) else ""
+        if content.startswith(b"__label__"):
+            return "labels"
+        return "yolo_labels" if _YOLO_LINE.match(content) else "segments" if _SEGMENT_LINE.match(content) else ""
     return "tar" if suffix == ".tar" else ""

@@ -134,6 +134,17 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, Any], dict[str, Any]]] = {
         "sentences", {f"{s}.{end}": "a" for s in ("train", "val") for end in ("fr", "ro")},
         {"files": "{split}.{language}", "languages": {"source": "fr", "target": "ro"}}, {},
     ),
+    "multithumos": (
+        "video_segments",
+        {"marks/Jump.txt": "video_test_0000004 0.20 1.10\n", "th/video_validation_0000051.mp4": "",
+         "th/video_test_0000004.mp4": ""},
+        {"videos": "th", "annotations": "marks", "names": "video_{split}_"},
+        {"splits": {"train": "validation", "val": "test"}},
+    ),
+    "segments of videos without splits": (
+        "video_segments", {"annotations/Jump.txt": "a1 0 25\n", "clips/a1.avi": ""},
+        {"videos": "clips", "annotations": "annotations"}, DRAWN,
+    ),
 }  # fmt: skip
 
 

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+from pipeline.ingest.worlds import motion, question_scenes
+from pipeline.ingest.worlds._output import SplitSizes
 from pipeline.settings import discover
 from pipeline.settings.check import write_code
 from pipeline.settings.params import read_params
@@ -77,21 +80,52 @@ def test_changed_code_runs_its_stages_again(init, tmp_path, code, monkeypatch):
     assert {stage for stage in before if before[stage] != after[stage]} == {"evaluate", "register", "report"}
 
 
+def _texts(folder: Path) -> None:
+    for split in ("train", "val"):
+        (folder / f"{split}.txt").write_text("__label__sky the clouds are in the\n__label__sea ships are on the\n")
+
+
+def _sentences(folder: Path) -> None:
+    for split in ("train", "val"):
+        for language in ("cs", "de", "en"):
+            (folder / f"{split}.{language}").write_text(f"{language} {split} one.\n{language} {split} two.\n")
+
+
+def _world(module: Any, **settings: Any) -> Callable[[Path], None]:
+    config = module.Config(num_records=SplitSizes(train=16, val=8), image_size=64, **settings)
+    return lambda folder: module.generate(folder, config, lambda done: None)
+
+
+_SUITING = {
+    "captioning": "data/raw/coco",
+    "instances": "data/raw/coco",
+    "vqa": "data/raw/coco",
+    "text_classification": _texts,
+    "translation": _sentences,
+    "action": _world(motion, shows="actions"),
+    "frame_classification": _world(motion, shows="stories"),
+    "video_captioning": _world(motion, shows="stories"),
+    "telling": _world(question_scenes),
+    "pointing": _world(question_scenes),
+}
+
+
 @pytest.mark.parametrize("task", discover.names("task"))
 def test_every_task_gets_a_project_from_data_that_suits_it(init, tmp_path, task, flags_project):
-    for split in ("train", "val"):
-        (tmp_path / f"{split}.txt").write_text("__label__sky the clouds are in the\n__label__sea ships are on the\n")
-        for language in ("cs", "de", "en"):
-            (tmp_path / "pairs").mkdir(exist_ok=True)
-            (tmp_path / f"pairs/{split}.{language}").write_text(f"{language} {split} one.\n{language} {split} two.\n")
-    data = {"classification": flags_project.root / "flags", "captioning": "data/raw/coco", "instances": "data/raw/coco"}
-    data["text_classification"] = tmp_path
-    data["translation"] = tmp_path / "pairs"
-    data["vqa"] = "data/raw/coco"
-    assert init(str(data.get(task, "data/raw/voc")), task) == 0
+    data = flags_project.root / "flags" if task == "classification" else _SUITING.get(task, "data/raw/voc")
+    if callable(data):
+        (tmp_path / "own").mkdir()
+        data(tmp_path / "own")
+        data = tmp_path / "own"
+    assert init(str(data), task) == 0
     asked = {
-        "text_classification": '--text "..."', "vqa": 'photo.jpg --question "..."', "translation": '--source "..."',
-    }.get(task, "photo.jpg")  # fmt: skip
+        "text_classification": '--text "..."',
+        "vqa": 'photo.jpg --question "..."',
+        "translation": '--source "..."',
+        "telling": 'photo.jpg --question "..." --candidates "... | ..."',
+        "pointing": 'photo.jpg --question "..." --boxes "x1,y1,x2,y2 | ..."',
+        **dict.fromkeys(("action", "frame_classification", "video_captioning"), "video.mp4"),
+    }.get(task, "photo.jpg")
     assert f" {asked}\n" in (tmp_path / "new/README.md").read_text()
     params = yaml.safe_load((tmp_path / "new/params.yaml").read_text())
     assert [run["task"]["name"] for run in params["runs"].values()] == [task]

@@ -41,7 +41,7 @@ _HAS: dict[str, Callable[[RawRecord], bool]] = {
     "num_texts": lambda record: any(sentence.role == "text" for sentence in record.sentences),
     "num_sources": lambda record: any(sentence.role == "source" for sentence in record.sentences),
     "num_targets": lambda record: any(sentence.role == "target" for sentence in record.sentences),
-    "candidates": lambda record: any(question.candidates for question in record.questions),
+    "candidates": lambda record: any(one.candidates and not one.candidate_boxes for one in record.questions),
     "boxes": lambda record: any(question.candidate_boxes for question in record.questions),
 }
 _WHAT = {

@@ -200,6 +200,34 @@ class Translator(Protocol):
         ...
 
 
+class TextReader(Protocol):
+    """Reads what is written in a picture. B pictures, T columns from left to right, N rows, S tokens, D features.
+
+    With `TextReaderSpec.alignment` "attention" it writes a token after the other, with "ctc" it names one a column.
+    """
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 -> features of columns (B, T, D)."""
+        ...
+
+    def start(self, features: Tensor) -> tuple[State, State]:
+        """Of "attention": what stays the same for a picture, and the state before `<bos>`."""
+        ...
+
+    def decode(self, memory: State, state: State, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Of "attention": logits (B, S, V) of the token after each of `tokens` (B, S), attention (B, S, T), both
+        float32."""
+        ...
+
+    def step(self, memory: State, state: State, tokens: Tensor) -> tuple[Tensor, State, Tensor]:
+        """Of "attention": logits (N, V), next state, attention (N, T) after `tokens` (N,)."""
+        ...
+
+    def columns(self, features: Tensor) -> Tensor:
+        """Of "ctc": logits (B, T, V) float32, 0 being the blank."""
+        ...
+
+
 class FrameClassifier(Protocol):
     """Says of each frame of a clip what is shown. F frames of all B clips, T of the longest, D features."""
 
@@ -332,6 +360,16 @@ class TranslatorSpec(Spec):
     protocol: ClassVar[type] = Translator
     source_vocabulary_size: int
     target_vocabulary_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextReaderSpec(Spec):
+    """`vocabulary_size` counts special tokens; 0 pads, and is CTC's blank. `image_size` is (height, width)."""
+
+    protocol: ClassVar[type] = TextReader
+    vocabulary_size: int
+    alignment: Literal["attention", "ctc"]
+    image_size: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)

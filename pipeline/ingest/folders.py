@@ -78,7 +78,10 @@ def _expected(tree: Tree, source: str, settings: Any, split: str) -> list[str]:
         return [settings.videos] if split == "train" else []
     if source == "visual7w":
         return [settings.questions] if settings.questions else list(settings.published)
+    if source == "word_images" and not settings.lists:
+        return [settings.images] if split == "train" else []
     keys = {
+        "word_images": ("lists",),
         "coco": ("instances", "captions"),
         "vqa": ("questions",),
         "labeled_text": ("files",),

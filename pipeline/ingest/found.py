@@ -41,6 +41,7 @@ _HAS: dict[str, Callable[[RawRecord], bool]] = {
     "num_texts": lambda record: any(sentence.role == "text" for sentence in record.sentences),
     "num_sources": lambda record: any(sentence.role == "source" for sentence in record.sentences),
     "num_targets": lambda record: any(sentence.role == "target" for sentence in record.sentences),
+    "has_transcript": lambda record: record.transcript is not None,
     "candidates": lambda record: any(one.candidates and not one.candidate_boxes for one in record.questions),
     "boxes": lambda record: any(question.candidate_boxes for question in record.questions),
 }
@@ -57,6 +58,7 @@ _WHAT = {
     "num_texts": "texts",
     "num_sources": "sentences to translate",
     "num_targets": "translations",
+    "has_transcript": "pictures with what is written in them",
     "candidates": "questions with texts to choose from",
     "boxes": "questions with boxes to choose from",
 }

@@ -22,6 +22,8 @@ _SPLIT_OF = {name: split for split, names in NAMES.items() for name in names}
 _TOKEN = re.compile(rf"(?<![A-Za-z])({'|'.join(sorted(_SPLIT_OF, key=len, reverse=True))})(?![A-Za-z])")
 _DRAWN = {"split": {"val": 0.1}}
 _FILE_NAME = re.compile(rb'"file_name"\s*:\s*"([^"\\]+)"')
+_FIRST_PATH = re.compile(rb"\A(?:\xef\xbb\xbf)?([^\s]+)")
+_IMG_PATH = re.compile(rb'"img_path"\s*:\s*"([^"\\]+)"')
 _FILENAME = re.compile(rb'"filename"\s*:\s*"([^"\\]+)"')
 _LANGUAGE = re.compile(r"train\.([a-z]{2,3}(?:[_-][A-Za-z]{2,4})?)(?:\.gz)?")
 _FILE_PATH = re.compile(rb'"filepath"\s*:\s*"([^"\\]+)"')
@@ -46,6 +48,7 @@ LOOKED_FOR = {
     "voc": "folders JPEGImages and Annotations (or SegmentationClass), or pictures with Pascal VOC's XML beside them",
     "vqa": "JSON files of questions and of annotations of VQA v2, and the pictures that they name by number",
     "webdataset": "tars train/*.tar of pictures with .json, .txt or .cls",
+    "word_images": "train.txt and val.txt with lines `path label`, or pictures with .gt.txt beside them",
     "yolo": "a data.yaml with train, val and names",
 }
 
@@ -316,6 +319,25 @@ def _video_segments(tree: Tree) -> Iterator[Layout]:
                 yield Layout({"video_segments": section}, _DRAWN)
 
 
+def _word_images(tree: Tree) -> Iterator[Layout]:
+    for kind, layout, pattern in (("words", "lines", _FIRST_PATH), ("mmocr", "mmocr", _IMG_PATH)):
+        contents = dict(tree.of_kind(kind))
+        for template, names in _by_template(list(contents)).items():
+            for folder in tree.folders:
+                files = {
+                    name: match[1].decode("utf-8", "replace")
+                    for name in names.values()
+                    if (match := pattern.search(contents[template.replace("{split}", name)]))
+                }
+                option = _split_template(folder)[0] if "train" in names else folder
+                there = (tree.has(joined(option.replace("{split}", name), file)) for name, file in files.items())
+                if files and all(there):
+                    section = {"layout": layout, "lists": template, "images": option}
+                    yield Layout({"word_images": section}, _beside(names))
+    for folder in dict.fromkeys(posixpath.dirname(path) or "." for path, _ in tree.of_kind("text_beside")):
+        yield Layout({"word_images": {"layout": "beside", "lists": "", "images": folder}}, _DRAWN)
+
+
 _FINDERS: dict[str, Callable[[Tree], Iterator[Layout]]] = {
     "coco": _coco,
     "visual7w": _visual7w,
@@ -329,4 +351,5 @@ _FINDERS: dict[str, Callable[[Tree], Iterator[Layout]]] = {
     "labeled_text": _labeled_text,
     "sentences": _sentences,
     "video_segments": _video_segments,
+    "word_images": _word_images,
 }

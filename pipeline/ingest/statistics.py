@@ -108,6 +108,8 @@ class Look:
             self._answers.update(set(question.answers))
         for sentence in record.sentences:
             self._words["texts"].append(len(sentence.text.split()))
+        if record.transcript is not None:
+            self._words["transcripts"].append(len(record.transcript.text))  # characters
 
     def statistics(self, *, is_all: bool, num_classes: int) -> Statistics:
         """What was seen; opens pictures."""

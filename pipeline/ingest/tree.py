@@ -21,6 +21,7 @@ _NUM_FOLDERS, _NUM_NAMES, _NUM_IMAGES, _OF_EACH, _NUM_OPENED = 300, 5000, 3, 12,
 _MAX_DEPTH = 5
 _HEAD_BYTES = 1 << 16
 _SEGMENT_LINE = re.compile(rb"\S*[^\s\d.]\S*([ \t]+\d+(\.\d+)?){2}[ \t\r]*(\n|$)")
+_WORD_LINE = re.compile(rb"[^\s]+\.(png|jpe?g|bmp|tiff?)[\t ]+[^\s]", re.IGNORECASE)
 _YOLO_LINE = re.compile(rb"\s*\d+([ \t]+-?\d*\.?\d+(e-?\d+)?){4,}[ \t\r]*(\n|$)")
 
 
@@ -134,7 +135,7 @@ def _ends_of(path: Path) -> bytes:
 
 def _kind(name: str, content: bytes) -> str:
     """What an annotation file is: `coco`, `karpathy`, `questions`, `answers`, `visual7w`, `labelme`, `voc`, `yolo`,
-    `labels`, `segments`, `tar`, `` ."""
+    `labels`, `segments`, `words`, `text_beside`, `mmocr`, `tar`, `` ."""
     suffix, last = os.path.splitext(name)[1].lower(), name.rsplit("/", 1)[-1]
     if suffix == ".json":
         if b'"segments_info"' in content or "panoptic" in last:
@@ -147,6 +148,8 @@ def _kind(name: str, content: bytes) -> str:
             return "questions" if b'"questions"' in content else "answers" if b'"annotations"' in content else ""
         if b'"sentences"' in content and b'"filename"' in content and b'"split"' in content:
             return "karpathy"
+        if b'"data_list"' in content and b'"img_path"' in content and b'"text"' in content:
+            return "mmocr"
         is_coco = b'"images"' in content and (b'"file_name"' in content or b'"annotations"' in content)
         return "coco" if is_coco else ""
     if suffix == ".xml":
@@ -156,5 +159,9 @@ def _kind(name: str, content: bytes) -> str:
     if suffix == ".txt":
         if content.startswith(b"__label__"):
             return "labels"
+        if last.endswith(".gt.txt"):
+            return "text_beside"
+        if _WORD_LINE.match(content.removeprefix(b"\xef\xbb\xbf")):
+            return "words"
         return "yolo_labels" if _YOLO_LINE.match(content) else "segments" if _SEGMENT_LINE.match(content) else ""
     return "tar" if suffix == ".tar" else ""

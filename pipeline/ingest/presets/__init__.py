@@ -22,6 +22,8 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("task.max_words", rules.longest("captions", 12, 60)),
     ("task.max_words", rules.longest("questions", 12, 60)),
     ("task.max_tokens", rules.longest("texts", 32, 1000)),
+    ("task.max_characters", rules.max_characters),
+    ("task.image_width", rules.image_width),
     ("task.min_word_count", rules.rare("captions")),
     ("task.min_word_count", rules.rare("questions")),
     ("task.min_token_count", rules.rare("texts")),

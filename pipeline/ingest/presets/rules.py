@@ -14,7 +14,7 @@ _VALIDATIONS = 8
 _FEW = 100
 _OFTEN = 25
 # What a picture costs to learn, of what it costs a detector; where it is not said, a quarter.
-_COSTS = {"detection": 1.0, "instances": 1.5, "segmentation": 0.4}
+_COSTS = {"detection": 1.0, "instances": 1.5, "segmentation": 0.4, "text_recognition": 0.1}
 # Their words, or classes, speak of left and right, and of colors: `mirror` exchanges both.
 _MIRRORED = ("action", "captioning", "frame_classification", "pointing", "telling", "video_captioning", "vqa")
 _COST_OF_A_TEXT = 0.02
@@ -50,12 +50,23 @@ def _sizes(pictures: Pictures) -> str:
 
 def resize(case: Case) -> Setting | None:
     pictures = case.found.pictures
+    if case.task == "text_recognition":  # squeezed, not cut
+        return None
     if pictures is None or max(pictures.aspect.high, 1 / pictures.aspect.low) < 2:
         return None
     if pictures.aspect.low > 2 or pictures.aspect.high < 0.5:  # all of them are long: nothing is to be cut off
         return None
     most = max(pictures.aspect.high, 1 / pictures.aspect.low)
     return Setting("cover", f"some are {most:.1f} times as long as wide: cut to a square, not squeezed")
+
+
+def image_width(case: Case) -> Setting | None:
+    pictures = case.found.pictures
+    if pictures is None:
+        return None
+    aspect = pictures.aspect.median
+    width = min(1024, max(96, up(32 * aspect, 32)))
+    return Setting(width, f"px, 32 high; half of the pictures are at most {aspect:.1f} times as wide as high")
 
 
 def short_side(case: Case) -> Setting | None:
@@ -141,7 +152,7 @@ def learning_rate(case: Case) -> Setting | None:
 
 def augment(case: Case) -> Setting | None:
     """By how often each picture is seen: much that is drawn must be seen often to be of use."""
-    if not case.sees:
+    if not case.sees or case.task == "text_recognition":  # its own changes nothing that is written
         return None
     epochs = int(case.of("train.max_epochs", 10))
     is_often = epochs >= _OFTEN
@@ -191,6 +202,14 @@ def longest(kind: str, least: int, most: int) -> Rule:
         return Setting(number, f"words: 95 of 100 {kind} have at most {spread.high:.0f}")
 
     return rule
+
+
+def max_characters(case: Case) -> Setting | None:
+    spread = case.found.words.get("transcripts")
+    if spread is None:
+        return None
+    number = min(400, max(10, up(spread.high * 1.1 + 1, 5)))
+    return Setting(number, f"characters: 95 of 100 texts have at most {spread.high:.0f}")
 
 
 def rare(kind: str) -> Rule:

@@ -134,6 +134,21 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, Any], dict[str, Any]]] = {
         "sentences", {f"{s}.{end}": "a" for s in ("train", "val") for end in ("fr", "ro")},
         {"files": "{split}.{language}", "languages": {"source": "fr", "target": "ro"}}, {},
     ),
+    "words in lines": (
+        "word_images",
+        {"gt/train_gt.txt": "a.png word", "gt/valid_gt.txt": "b.png\tword", "train/a.png": "", "valid/b.png": ""},
+        {"layout": "lines", "lists": "gt/{split}_gt.txt", "images": "{split}"}, {"splits": {"val": "valid"}},
+    ),
+    "words of mmocr": (
+        "word_images",
+        {"labels.json": json.dumps({"data_list": [{"img_path": "a.jpg", "instances": [{"text": "a"}]}]}),
+         "imgs/a.jpg": ""},
+        {"layout": "mmocr", "lists": "labels.json", "images": "imgs"}, DRAWN,
+    ),
+    "texts beside lines": (
+        "word_images", {"lines/a.png": "", "lines/a.gt.txt": "a line"},
+        {"layout": "beside", "lists": "", "images": "lines"}, DRAWN,
+    ),
     "multithumos": (
         "video_segments",
         {"marks/Jump.txt": "video_test_0000004 0.20 1.10\n", "th/video_validation_0000051.mp4": "",

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from pipeline.ingest.worlds import motion, question_scenes
+from pipeline.ingest.worlds import motion, question_scenes, words
 from pipeline.ingest.worlds._output import SplitSizes
 from pipeline.settings import discover
 from pipeline.settings.check import write_code
@@ -105,6 +105,9 @@ _SUITING = {
     "action": _world(motion, shows="actions"),
     "frame_classification": _world(motion, shows="stories"),
     "video_captioning": _world(motion, shows="stories"),
+    "text_recognition": lambda folder: words.generate(
+        folder, words.Config(num_records=SplitSizes(train=16, val=8)), lambda done: None
+    ),
     "telling": _world(question_scenes),
     "pointing": _world(question_scenes),
 }

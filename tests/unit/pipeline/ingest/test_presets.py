@@ -26,6 +26,7 @@ MODELS = {
     "segmentation": "fcn",
     "telling": "visual7w_lstm",
     "text_classification": "recurrent_classifier",
+    "text_recognition": "word_reader",
     "translation": "attention_translator",
     "video_captioning": "s2vt",
     "vqa": "lstm_vqa",

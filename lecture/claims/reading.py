@@ -102,6 +102,6 @@ def _together(results: Results) -> Claim:
         f"{gaps[1]:+.1%} of Arabic words beside the one that reads both.",
         figure=_bars("scripts", "Words read without a mistake", [*both, *alone]),
         rows=[*both, *alone],
-        note="Each model of one script saw 2,000 words as often as the one for both saw its 4,000, so it took half the "
+        note="Each model of one script saw 8,000 words as often as the one for both saw its 16,000, so it took half the "
         "steps.",
     )

@@ -102,6 +102,5 @@ def _together(results: Results) -> Claim:
         f"{gaps[1]:+.1%} of Arabic words beside the one that reads both.",
         figure=_bars("scripts", "Words read without a mistake", [*both, *alone]),
         rows=[*both, *alone],
-        note="Each model of one script saw 8,000 words as often as the one for both saw its 16,000, so it took half the "
-        "steps.",
+        note="Each model of one script saw 8,000 words as often as the one for both saw its 16,000: half the steps.",
     )

@@ -47,6 +47,7 @@ COVERED = {
         ("pipeline/stages/fetch.py", "pipeline/ingest/worlds/{world}.py"),
         (
             "contracts",
+            "lightning_modules/drawing/arabic.py",
             "pipeline/ingest/worlds",
             "pipeline/ingest/download.py",
             "pipeline/ingest/extract.py",
@@ -73,7 +74,7 @@ COVERED = {
             "pipeline/training/fit.py",
         ),
         (
-            *(f"contracts/{name}.py" for name in ("annotations", "by_name", "records", "seeds", "text")),
+            *(f"contracts/{name}.py" for name in ("annotations", "by_name", "records", "scripts", "seeds", "text")),
             *_MODULES,
             "lightning_modules/metrics/vqa_accuracy.py",  # VQA learns the scores that it is measured by
         ),

@@ -24,6 +24,7 @@ from lightning_modules.base.families import (
     SequenceClassifierSpec,
     Spec,
     TellerSpec,
+    TextReaderSpec,
     TranslatorSpec,
 )
 from pipeline.settings import discover
@@ -42,6 +43,7 @@ EXAMPLES: dict[type[Spec], Spec] = {
     PointerSpec: PointerSpec(vocabulary_size=11),
     SequenceClassifierSpec: SequenceClassifierSpec(vocabulary_size=11, num_classes=5),
     TranslatorSpec: TranslatorSpec(source_vocabulary_size=11, target_vocabulary_size=13),
+    TextReaderSpec: TextReaderSpec(vocabulary_size=11, alignment="attention", image_size=(SIDE, SIDE)),
     FrameClassifierSpec: FrameClassifierSpec(num_classes=5),
     ClipCaptionerSpec: ClipCaptionerSpec(vocabulary_size=11),
 }
@@ -155,6 +157,18 @@ def translate(model: Any, spec: TranslatorSpec) -> None:
         torch.testing.assert_close(weights, attention[:, t])
 
 
+def read_text(model: Any, spec: TextReaderSpec) -> None:
+    features = model.encode(IMAGES)
+    tokens = torch.tensor([[2, 4, 5], [2, 6, 7]])
+    memory, state = model.start(features)
+    logits, attention = model.decode(memory, state, tokens)
+    assert is_float(logits, B, 3, spec.vocabulary_size) and is_float(attention, B, 3, features.shape[1])
+    for t in range(tokens.shape[1]):
+        one, state, weights = model.step(memory, state, tokens[:, t])
+        torch.testing.assert_close(one, logits[:, t], msg="a step at a time it says the same")
+        torch.testing.assert_close(weights, attention[:, t])
+
+
 def clips(model: Any) -> torch.Tensor:
     """Features (2, 3, D) of clips of three frames and one."""
     frames = torch.cat([IMAGES, IMAGES.flip(0)])
@@ -195,6 +209,7 @@ CALLS: dict[type[Spec], Any] = {
     PointerSpec: point,
     SequenceClassifierSpec: classify_text,
     TranslatorSpec: translate,
+    TextReaderSpec: read_text,
     FrameClassifierSpec: classify_frames,
     ClipCaptionerSpec: caption_clip,
 }

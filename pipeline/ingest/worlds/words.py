@@ -119,14 +119,14 @@ def draw_word(rng: np.random.Generator, script: Script, letters: tuple[int, int]
 def picture_of(rng: np.random.Generator, word: str, script: Script, height: int) -> np.ndarray:
     """The word in one of the fonts, sheared, turned, blurred and noisy, on a ground that changes from left to right."""
     names = _FONTS[script]
-    font = _font(names[int(rng.integers(len(names)))], round(height * _SHARPER * rng.uniform(0.55, 0.72)))
+    font = _font(names[int(rng.integers(len(names)))], round(height * _SHARPER * rng.uniform(0.62, 0.8)))
     left, top, right, bottom = font.getbbox(visual(word), anchor="ls")
     margin = round(height * _SHARPER * rng.uniform(0.12, 0.3))
     width, tall = round(right - left) + 2 * margin, height * _SHARPER
     ink = Image.new("L", (width, tall))
     at = (margin - left, (tall - (bottom - top)) / 2 - top)
     ImageDraw.Draw(ink).text(at, visual(word), font=font, fill=255, anchor="ls")
-    moved = _moved(rng, np.asarray(ink), rng.uniform(-0.2, 0.2), rng.uniform(-5, 5))
+    moved = _moved(rng, np.asarray(ink), rng.uniform(-0.2, 0.2), rng.uniform(-4, 4))
     small = cv2.resize(moved, (max(8, round(width / _SHARPER)), height), interpolation=cv2.INTER_AREA)
     return _colored(rng, small.astype(np.float32) / 255)
 
@@ -147,11 +147,10 @@ def _colored(rng: np.random.Generator, ink: np.ndarray) -> np.ndarray:
     color = rng.uniform(0, 70, 3) if dark else rng.uniform(185, 255, 3)
     color += (ground.mean() - 127) * 0.2  # contrast differs from picture to picture
     slope = np.linspace(0, 1, ink.shape[1])[None, :, None]
-    pixels = ground + end * slope
-    pixels = pixels + ink[..., None] * (color - pixels)
-    if rng.random() < 0.3:
-        pixels = cv2.GaussianBlur(pixels, (3, 3), rng.uniform(0.3, 0.9))
-    pixels = pixels + rng.normal(0, rng.uniform(0, 10), pixels.shape)
+    clean = ground + end * slope
+    clean = clean + ink[..., None] * (color - clean)
+    blurred = cv2.GaussianBlur(clean, (3, 3), rng.uniform(0.3, 0.8)) if rng.random() < 0.2 else clean
+    pixels = blurred + rng.normal(0, rng.uniform(0, 8), clean.shape)
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 

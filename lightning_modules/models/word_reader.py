@@ -36,7 +36,8 @@ _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as pictures are read as grey
 class Config:
     """
     Attributes:
-        rectify: bend the picture so that the text stands on a straight line, by `num_points` points.
+        rectify: bend the picture so that the text stands on a straight line.
+        num_points: along the text's edges, half of them on each, which say how it is bent.
         features: the CNN; `small` is ours, for a CPU.
         layers: of BiLSTM, each with a projection behind it; 0: none.
         channels: C, units of each direction, of the projections, of attention and decoder.

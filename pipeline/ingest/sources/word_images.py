@@ -49,7 +49,7 @@ _TATWEEL = "\u0640"
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """`lists` are below the data set's folder, without `{split}` there is one, train's; "" with `beside`: no list, all
+    """`layout` is one of those above. `lists` are below the data set's folder, without `{split}` there is one, train's; "" with `beside`: no list, all
     pictures are train's. Paths in them are below `images`, which may hold `{split}`.
 
     `language` is a code such as `ar`. `group` is what stands in a file's name between the photo it was cut from and

@@ -49,8 +49,8 @@ _TATWEEL = "\u0640"
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """`layout` is one of those above. `lists` are below the data set's folder, without `{split}` there is one, train's; "" with `beside`: no list, all
-    pictures are train's. Paths in them are below `images`, which may hold `{split}`.
+    """`layout` is one of those above. `lists` are below the data set's folder, without `{split}` there is one, train's;
+    "" with `beside`: no list, all pictures are train's. Paths in them are below `images`, which may hold `{split}`.
 
     `language` is a code such as `ar`. `group` is what stands in a file's name between the photo it was cut from and
     the rest, `_` for IIIT5K's `1002_1.png`; "": each picture stands alone. `keep_marks` keeps tatweel, which only makes

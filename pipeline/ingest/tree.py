@@ -16,7 +16,7 @@ from pathlib import Path
 
 VIDEOS = (".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v", ".flv", ".wmv", ".3gp", ".ogv", ".ts")
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-_ANNOTATIONS = (".json", ".xml", ".txt", ".yaml", ".yml", ".tar")
+_ANNOTATIONS = (".json", ".xml", ".txt", ".tags", ".tsv", ".yaml", ".yml", ".tar")
 _NUM_FOLDERS, _NUM_NAMES, _NUM_IMAGES, _OF_EACH, _NUM_OPENED = 300, 5000, 3, 12, 60
 _MAX_DEPTH = 5
 _HEAD_BYTES = 1 << 16
@@ -164,4 +164,6 @@ def _kind(name: str, content: bytes) -> str:
         if _WORD_LINE.match(content.removeprefix(b"\xef\xbb\xbf")):
             return "words"
         return "yolo_labels" if _YOLO_LINE.match(content) else "segments" if _SEGMENT_LINE.match(content) else ""
+    if suffix in (".tags", ".tsv"):
+        return "words" if _WORD_LINE.match(content) else ""
     return "tar" if suffix == ".tar" else ""

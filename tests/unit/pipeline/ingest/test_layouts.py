@@ -139,6 +139,10 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, Any], dict[str, Any]]] = {
         {"gt/train_gt.txt": "a.png word", "gt/valid_gt.txt": "b.png\tword", "train/a.png": "", "valid/b.png": ""},
         {"layout": "lines", "lists": "gt/{split}_gt.txt", "images": "{split}"}, {"splits": {"val": "valid"}},
     ),
+    "words in tags": (
+        "word_images", {"train.tags": "train/a.png A\n", "test.tags": "test/b.png B\n", "train/a.png": "", "test/b.png": ""},
+        {"layout": "lines", "lists": "{split}.tags", "images": "."}, DRAWN,
+    ),
     "words of mmocr": (
         "word_images",
         {"labels.json": json.dumps({"data_list": [{"img_path": "a.jpg", "instances": [{"text": "a"}]}]}),

@@ -140,7 +140,8 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, Any], dict[str, Any]]] = {
         {"layout": "lines", "lists": "gt/{split}_gt.txt", "images": "{split}"}, {"splits": {"val": "valid"}},
     ),
     "words in tags": (
-        "word_images", {"train.tags": "train/a.png A\n", "test.tags": "test/b.png B\n", "train/a.png": "", "test/b.png": ""},
+        "word_images",
+        {"train.tags": "train/a.png A\n", "test.tags": "test/b.png B\n", "train/a.png": "", "test/b.png": ""},
         {"layout": "lines", "lists": "{split}.tags", "images": "."}, DRAWN,
     ),
     "words of mmocr": (

@@ -5,6 +5,7 @@ A guess from names and a few bytes: who takes one reads records with it (`new_pr
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -121,14 +122,17 @@ def _coco(tree: Tree) -> Iterator[Layout]:
             yield Layout({"coco": {"images": images, "instances": "", "captions": template}}, _beside(names))
 
 
-def _images_of(tree: Tree, template: str, names: dict[str, str], contents: dict[str, bytes]) -> str | None:
-    """The folder of a COCO file's images, as a template: it holds the first image that each split's file names."""
+def _images_of(
+    tree: Tree, template: str, names: dict[str, str], contents: dict[str, bytes], first: re.Pattern[bytes] = _FILE_NAME
+) -> str | None:
+    """The folder of the images of an annotation file, as a template: it holds the one that each split's file names
+    `first`, in the first brackets of that pattern."""
     wanted: dict[str, str] = {}
     for split in ("train", "val", ""):
         if split not in names:
             continue
         content = contents[template.replace("{split}", names[split])]
-        if found := _FILE_NAME.search(content):
+        if found := first.search(content):
             wanted[names[split]] = found[1].decode("utf-8", "replace").replace("\\", "/")
     folder = posixpath.dirname(template)
     options = {_split_template(one)[0] if names.get("train") else one: None for one in tree.folders}
@@ -299,41 +303,35 @@ def _has_text(tree: Tree, path: str) -> bool:
 
 def _video_segments(tree: Tree) -> Iterator[Layout]:
     """A file of segments a class, and a folder of videos whose names may begin with their split, `video_{split}_`."""
-    annotations = list(dict.fromkeys(posixpath.dirname(path) or "." for path, _ in tree.of_kind("segments")))
-    for folder in annotations:
-        for videos, found in tree.folders.items():
-            starts: dict[str, dict[str, str]] = {}
-            for path in found.videos:
-                name = path.rsplit("/", 1)[-1]
-                if (token := _TOKEN.match(name) or _TOKEN.search(name)) is not None:
-                    start = re.match(r"[^A-Za-z0-9]*", name[token.end() :])
-                    form = f"{name[: token.start()]}{{split}}{start[0] if start else ''}"
-                    starts.setdefault(form, {})[_SPLIT_OF[token[0]]] = token[0]
-            section = {"videos": videos, "annotations": folder}
-            for form, names in starts.items():
-                if "train" not in names and names.keys() >= {"val", "test"}:  # THUMOS trains on its validation videos
-                    names = {"train": names["val"], "val": names["test"]}
-                if "train" in names:
-                    yield Layout({"video_segments": {**section, "names": form}}, _beside(names))
-            if found.videos:
-                yield Layout({"video_segments": section}, _DRAWN)
+    annotations = dict.fromkeys(posixpath.dirname(path) or "." for path, _ in tree.of_kind("segments"))
+    for folder, (videos, found) in itertools.product(annotations, tree.folders.items()):
+        section = {"videos": videos, "annotations": folder}
+        for start, names in _starts(found.videos).items():
+            if "train" not in names and names.keys() >= {"val", "test"}:  # THUMOS trains on its validation videos
+                names = {"train": names["val"], "val": names["test"]}
+            if "train" in names:
+                yield Layout({"video_segments": {**section, "names": start}}, _beside(names))
+        if found.videos:
+            yield Layout({"video_segments": section}, _DRAWN)
+
+
+def _starts(videos: list[str]) -> dict[str, dict[str, str]]:
+    """What names begin with, up to their split and the signs behind it, as a template -> the split's name by split."""
+    starts: dict[str, dict[str, str]] = {}
+    for name in videos:
+        if (token := _TOKEN.search(name)) is not None:
+            signs = re.split("[A-Za-z0-9]", name[token.end() :], maxsplit=1)[0]
+            starts.setdefault(f"{name[: token.start()]}{{split}}{signs}", {})[_SPLIT_OF[token[0]]] = token[0]
+    return starts
 
 
 def _word_images(tree: Tree) -> Iterator[Layout]:
-    for kind, layout, pattern in (("words", "lines", _FIRST_PATH), ("mmocr", "mmocr", _IMG_PATH)):
+    for kind, layout, first in (("words", "lines", _FIRST_PATH), ("mmocr", "mmocr", _IMG_PATH)):
         contents = dict(tree.of_kind(kind))
         for template, names in _by_template(list(contents)).items():
-            for folder in tree.folders:
-                files = {
-                    name: match[1].decode("utf-8", "replace")
-                    for name in names.values()
-                    if (match := pattern.search(contents[template.replace("{split}", name)]))
-                }
-                option = _split_template(folder)[0] if "train" in names else folder
-                there = (tree.has(joined(option.replace("{split}", name), file)) for name, file in files.items())
-                if files and all(there):
-                    section = {"layout": layout, "lists": template, "images": option}
-                    yield Layout({"word_images": section}, _beside(names))
+            if (images := _images_of(tree, template, names, contents, first)) is not None:
+                section = {"layout": layout, "lists": template, "images": images}
+                yield Layout({"word_images": section}, _beside(names))
     for folder in dict.fromkeys(posixpath.dirname(path) or "." for path, _ in tree.of_kind("text_beside")):
         yield Layout({"word_images": {"layout": "beside", "lists": "", "images": folder}}, _DRAWN)
 

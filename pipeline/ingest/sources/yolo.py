@@ -163,7 +163,7 @@ class _Layout:
             if not (text := self._text(line)):
                 continue
             paths = [Path(os.path.normpath(folder / text)) for folder in (place.parent, self.base)]
-            paths = [path for path in paths if self._is_inside(path)]
+            paths = [path for path in paths if self._is_inside(path) and path != self.root]
             if paths:
                 yield next((path for path in paths if is_file(path)), paths[0])
             else:

@@ -63,14 +63,14 @@ def test_boxes_and_polygons_of_all_splits(tmp_path: Path) -> None:
 )
 def test_layouts(tmp_path: Path, text: str, train: str) -> None:
     put(tmp_path / "set/data.yaml", text)
-    put(tmp_path / "set/lists/train.txt", "../images/a.jpg\n\nimages/a.jpg\n/etc/a.jpg\n")
+    put(tmp_path / "set/lists/train.txt", "../images/a.jpg\n\nimages/a.jpg\n/etc/a.jpg\n../..\n")
     add(tmp_path / "set", train, LINE)
     add(tmp_path / "set", "valid/images/b.jpg", LINE)
     records, *problems = _read(tmp_path)
     assert [record.image.name for record in records] == ["a.jpg"]
     assert [len(record.objects) for record in records] == [1]
-    outside = [("unsafe_path", "4", "line 4: /etc/a.jpg")] if ".txt" in text else []
-    assert [(p.reason, p.item_id, p.detail) for p in problems] == outside
+    outside = [("unsafe_path", "4", "line 4: /etc/a.jpg"), ("unsafe_path", "5", "line 5: ../..")]
+    assert [(p.reason, p.item_id, p.detail) for p in problems] == (outside if ".txt" in text else [])
 
 
 def _read(root: Path) -> list:

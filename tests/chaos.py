@@ -253,7 +253,8 @@ def survivors(folder: Path) -> list[str]:
         for process in psutil.process_iter():
             try:
                 if Path(process.cwd()).is_relative_to(folder):
-                    found.append(f"{process.pid} {' '.join(process.cmdline())[:120]}")
+                    what = f"{process.status()}, below {process.ppid()}: {' '.join(process.cmdline())[:120]}"
+                    found.append(f"{process.pid} {what}")
             except (psutil.Error, OSError):
                 continue
         if not found or time.monotonic() > deadline:

@@ -28,7 +28,7 @@ import psutil
 
 from pipeline.cluster.join import authentication, environment, joined, no_cluster, wrong_token
 from pipeline.settings.sections import ClusterConfig
-from pipeline.system.guard import guard_process
+from pipeline.system.guard import end_with_parent, guard_process
 from pipeline.system.removal import remove_tree
 
 WORKER_ENV = {
@@ -65,12 +65,15 @@ _YOUNG_S = 60.0  # a folder is not yet locked in its first moment
 def prepare_worker() -> None:
     """Run in each worker process before its work: private files, and SIGTERM asks training to write a state and stop.
 
+    It ends with its node's process (raylet) even while it is frozen.
+
     Ray's own handler would end the process at once. The train function runs in another thread, where no handler can be
     set, and Ray sets its handler after this hook; hence the detour. Outside of training Ray's handler still acts.
     """
     import ray._private.utils as utils
 
     guard_process()
+    end_with_parent()
     install = utils.set_sigterm_handler
 
     def set_sigterm_handler(ray_handler: Callable[[int, Any], None]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ UMASK_HELP = (
     "Files are made for the user alone; SIGHTLINE_UMASK, an octal number such as 027 or 022, shares them on purpose."
 )
 _FORCED = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",)
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 @contextmanager
@@ -58,3 +61,13 @@ def guard_process() -> None:
             allowed="077, 027, 022, ...",
         )
     os.umask(int(wanted, 8))
+
+
+def end_with_parent() -> None:
+    """Let the kernel kill this process when the one that started it is gone (Linux; elsewhere nothing happens).
+
+    A process that is stopped (SIGSTOP, a debugger) sees no closed socket and no signal but SIGKILL: it would stay for
+    ever, with its memory.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -88,6 +88,7 @@ def test_a_worker_without_memory_is_a_sentence(stage):
         assert mlflow_statuses(stage.folder) == ["FAILED"]
 
 
+PR_GET_PDEATHSIG = 2  # prctl(2)
 HANG = """
 import time
 import pytorch_lightning as pl
@@ -119,14 +120,16 @@ def test_training_that_stands_still_ends_its_process(root):
 
 
 def test_tasks_that_run_out_of_memory_or_die_are_sentences(root):
-    def greedy(number: int) -> int:
+    def greedy(number: int) -> tuple[int, int]:
+        import ctypes
         import os
 
         if number == 2:
-            return len(bytearray(1 << 50))
-        mask = os.umask(0)
+            bytearray(1 << 50)
+        mask, end_signal = os.umask(0), ctypes.c_int()
         os.umask(mask)
-        return mask
+        ctypes.CDLL(None).prctl(PR_GET_PDEATHSIG, ctypes.byref(end_signal))
+        return mask, end_signal.value
 
     def dying(number: int) -> int:
         import os
@@ -135,7 +138,7 @@ def test_tasks_that_run_out_of_memory_or_die_are_sentences(root):
             os.kill(os.getpid(), 9)
         return number
 
-    for function, first, what in ((greedy, 0o077, "out of memory"), (dying, 0, "its process died")):
+    for function, first, what in ((greedy, (0o077, signal.SIGKILL), "out of memory"), (dying, 0, "its process died")):
         results = map_ordered(function, ((i,) for i in range(4)), ClusterConfig(), root)
         assert next(results) == first
         with pytest.raises(DataError, match=what) as raised:

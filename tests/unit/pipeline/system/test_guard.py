@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from contracts.errors import ConfigError
@@ -40,3 +43,28 @@ def test_unpickling_whatever_a_file_holds_is_refused(monkeypatch, text):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", text)
     with pytest.raises(ConfigError, match="code that is hidden"):
         guard_process()
+
+
+CHILD = """
+import os, signal
+from pipeline.system.guard import end_with_parent
+os.setsid()  # a stopped process of its parent's session is woken when that dies, and ends of it
+end_with_parent()
+print(os.getpid(), flush=True)
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own service")
+def test_a_stopped_process_ends_with_the_one_that_started_it(root):
+    with subprocess.Popen([sys.executable, "-c", PARENT, CHILD], cwd=root, stdout=subprocess.PIPE, text=True) as parent:
+        child = psutil.Process(int(parent.stdout.readline()))
+        try:
+            while child.status() != psutil.STATUS_STOPPED:
+                pass
+            parent.kill()
+            assert not psutil.wait_procs([child], timeout=10)[1]
+        finally:
+            if child.is_running():
+                child.kill()

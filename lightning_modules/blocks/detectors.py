@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -21,6 +21,7 @@ from lightning_modules.base.families import DetectorSpec, InstanceSegmenterSpec
 from lightning_modules.blocks.backbones import LEVELS, Backbone, BackboneName, build_backbone, check_backbone
 from lightning_modules.blocks.fpn import Pyramid, check_levels
 from lightning_modules.blocks.norms import NormName
+from lightning_modules.blocks.single_map import ChosenMap, Trunk
 from lightning_modules.ops.box_coding import Weights
 
 # Boxes from this side on, as a fraction of the image size, are read from c4: the paper's 224 px at its 800 px. The
@@ -31,12 +32,17 @@ BOX_WEIGHTS: Weights = (10.0, 10.0, 5.0, 5.0)  # of the box head's deltas, so th
 
 @dataclass(frozen=True, kw_only=True)
 class RCNNConfig:
-    """Faster R-CNN (1506.01497) on a feature pyramid (1612.03144).
+    """Faster R-CNN (1506.01497) on a feature pyramid (1612.03144), or as in its paper on one map of the backbone:
+    `pyramid: false`, `levels: [c4]`, `pooling: max`, with nine anchors, `aspect_ratios: [0.5, 1, 2]` of three sizes.
 
     Attributes:
         norm: which statistics the backbone's norms use (`blocks/norms.py`).
         levels: maps with anchors, finest first, without a gap: one for a single scale.
-        channels: of each of them.
+        pyramid: whether a feature pyramid makes them; without it the one level is read as the backbone gives it (of
+            vgg16's stage c4 conv5_3, the last map of that stride).
+        channels: of each level of the pyramid; unused without it.
+        pooling: how a box is read: "align" (RoIAlign, 1703.06870), or "max" (RoIPool, 1504.08083, which rounds to the
+            cells of the map) from one level.
         anchors: sides of the anchors as fractions of the image size, finest level first; each level takes an equal
             share of them.
         head_levels: those of `levels` that the heads read boxes from, the larger the box the coarser (None: all).
@@ -52,6 +58,7 @@ class RCNNConfig:
     pretrained: bool = False
     norm: NormName = "batch"
     levels: tuple[str, ...] = ("c3", "c4")
+    pyramid: bool = True
     channels: int = 64
     anchors: tuple[float, ...] = (0.15, 0.24, 0.38, 0.54)
     head_levels: tuple[str, ...] | None = None
@@ -64,6 +71,7 @@ class RCNNConfig:
     rpn_nms_threshold: float = 0.7
     roi_batch: int = 32
     roi_size: int = 7
+    pooling: Literal["align", "max"] = "align"
     box_head: int = 256
     score_threshold: float = 0.05
     nms_threshold: float = 0.5
@@ -99,11 +107,28 @@ class RCNNConfig:
                     where="model.head_levels",
                     allowed=f"levels of model.levels: {', '.join(self.levels)}",
                 )
+        if not self.pyramid and len(self.levels) > 1:
+            raise ConfigError(
+                "without a pyramid there is one level",
+                value=self.levels,
+                where="model.levels",
+                allowed="one of c2, c3, c4, c5, such as [c4]",
+                fix="or set pyramid: true",
+            )
+        if self.pooling == "max" and len(self.head_levels or self.levels) > 1:
+            raise ConfigError(
+                "pooling: max reads one level",
+                value=self.head_levels or self.levels,
+                where="model.pooling",
+                allowed="pooling: align, or one head level, such as head_levels: [c4]",
+            )
         check_backbone(self.backbone, pretrained=self.pretrained, norm=self.norm)
 
 
-def rcnn_backbone(config: RCNNConfig) -> Backbone:
-    return build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
+def rcnn_backbone(config: RCNNConfig) -> Backbone | Trunk:
+    """The backbone, `channels` by level with it; of one without a pyramid no more than it needs."""
+    backbone = build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
+    return backbone if config.pyramid else Trunk(backbone, config.levels[0], pools_last=config.backbone == "vgg16")
 
 
 def detector_arguments(
@@ -113,7 +138,11 @@ def detector_arguments(
 
     What is a backbone to torchvision is the pyramid alone here: `RCNN` has the one before it.
     """
-    pyramid = Pyramid(in_channels, config.levels, config.channels)
+    pyramid: Pyramid | ChosenMap
+    if config.pyramid:
+        pyramid = Pyramid(in_channels, config.levels, config.channels)
+    else:
+        pyramid = ChosenMap(config.levels[0], in_channels[config.levels[0]])
     image_size = spec.image_size
     share = len(config.anchors) // len(config.levels)
     sizes = [fraction * image_size for fraction in config.anchors]
@@ -127,7 +156,7 @@ def detector_arguments(
         "rpn_post_nms_top_n_test": config.rpn_post_nms_eval,
         "rpn_nms_thresh": config.rpn_nms_threshold,
         "box_roi_pool": roi_pool(config, config.roi_size, image_size),
-        "box_head": TwoMLPHead(config.channels * config.roi_size**2, config.box_head),
+        "box_head": TwoMLPHead(pyramid.out_channels * config.roi_size**2, config.box_head),
         "box_predictor": FastRCNNPredictor(config.box_head, spec.num_foreground_classes + 1),
         "bbox_reg_weights": BOX_WEIGHTS,
         "box_score_thresh": config.score_threshold,

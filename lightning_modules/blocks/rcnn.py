@@ -26,6 +26,7 @@ from lightning_modules.blocks.backbones import Backbone
 from lightning_modules.blocks.detectors import BOX_WEIGHTS, RCNNConfig
 from lightning_modules.blocks.pixels import PixelNorm, pad_to_stride
 from lightning_modules.blocks.rcnn_losses import box_head_losses, mask_loss, rpn_losses
+from lightning_modules.blocks.single_map import RoIMaxPool, Trunk
 from lightning_modules.ops.box_coding import decode_boxes, encode_boxes
 from lightning_modules.ops.matching import MatchRule, assign
 from lightning_modules.ops.sampling import sample_balanced
@@ -48,7 +49,7 @@ class RCNN(nn.Module):
     lie in one (half of their own area) and match no object are neither positive nor negative.
     """
 
-    def __init__(self, config: RCNNConfig, backbone: Backbone, detector: FasterRCNN):
+    def __init__(self, config: RCNNConfig, backbone: Backbone | Trunk, detector: FasterRCNN):
         super().__init__()
         self.pixel_norm = PixelNorm()
         self.rpn_batch, self.roi_batch = config.rpn_batch, config.roi_batch
@@ -56,6 +57,8 @@ class RCNN(nn.Module):
         self.pyramid = detector.backbone
         self.rpn = cast(RegionProposalNetwork, detector.rpn)
         self.roi_heads = cast(RoIHeads, detector.roi_heads)
+        if config.pooling == "max":  # torchvision's constructor takes no other pooling than its own
+            self.roi_heads.box_roi_pool = RoIMaxPool((config.head_levels or config.levels)[0], config.roi_size)
 
     def forward(
         self,

@@ -32,7 +32,7 @@ def focal_loss(logits: Tensor, wanted: Tensor, alpha: float, gamma: float) -> Te
         alpha: weight of what is wanted, 1 - alpha of the rest; -1: all alike.
     """
     signed = logits.where(wanted, -logits)  # p_t is its sigmoid
-    losses = -F.logsigmoid(signed) * torch.exp(gamma * F.logsigmoid(-signed))
+    losses = F.softplus(-signed) * torch.exp(-gamma * F.softplus(signed))
     return losses * (wanted * (2 * alpha - 1) + (1 - alpha)) if alpha >= 0 else losses
 
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from contracts.errors import ConfigError
 from contracts.ranges import COUNT, SHARE, check_ranges
@@ -26,8 +25,8 @@ from lightning_modules.blocks.norms import NormName
 from lightning_modules.blocks.pixels import PixelNorm, pad_to_stride
 from lightning_modules.blocks.rcnn import Detection, Losses, Sizes, Target, _full_precision, _matched
 from lightning_modules.ops.box_coding import Weights, decode_boxes, encode_boxes
+from lightning_modules.ops.suppression import suppress
 
-_LEAST_SIDE = 0.01  # pixels; what clipping leaves no area of lies outside the image
 Candidates = tuple[Tensor, Tensor, Tensor]
 
 
@@ -195,8 +194,5 @@ class DenseDetector(nn.Module):
         """Of one image: scores (A, C), deltas (A, 4), content of `size` (height, width)."""
         chosen, classes, best = self.choose(scores, per_map)
         boxes = decode_boxes(deltas[chosen], anchors[chosen], self.box_weights)[:, 0]
-        boxes = clip_boxes_to_image(boxes, size)
-        there = remove_small_boxes(boxes, _LEAST_SIDE)
-        boxes, classes, best = boxes[there], classes[there], best[there]
-        kept = batched_nms(boxes, best, classes, self.config.nms_threshold)[: self.config.max_detections]
-        return {"boxes": boxes[kept], "labels": classes[kept] + 1, "scores": best[kept]}
+        config = self.config
+        return suppress(boxes, classes + 1, best, size, iou=config.nms_threshold, most=config.max_detections)

@@ -18,7 +18,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from contracts.ranges import COUNT, SHARE, Range, check_ranges
 from lightning_modules.base.families import DetectorSpec
@@ -27,6 +26,7 @@ from lightning_modules.blocks.fpn import check_levels
 from lightning_modules.blocks.norms import NormName, own_norm
 from lightning_modules.blocks.pixels import PixelNorm
 from lightning_modules.ops.grid import CellObjects, assign_cells, cell_boxes
+from lightning_modules.ops.suppression import suppress
 
 Target = dict[str, Tensor]
 Detection = dict[str, Tensor]
@@ -34,7 +34,6 @@ Losses = dict[str, Tensor]
 Sizes = list[tuple[int, int]]
 
 _SLOPE = 0.1  # of leaky ReLU below zero, 1506.02640, 2.2
-_MIN_SIDE_PX = 1e-2  # what clipping leaves less of is no box, torchvision's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,12 +191,11 @@ class GridDetector(nn.Module):
     def _kept(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Detection:
         """The detections among an image's boxes (A, 4) with scores (A, F): above the threshold, of a side, suppressed
         class by class."""
-        box, label = torch.where(scores > self.config.score_threshold)
-        boxes, scores = clip_boxes_to_image(boxes[box], size), scores[box, label]
-        large = remove_small_boxes(boxes, _MIN_SIDE_PX)
-        boxes, scores, labels = boxes[large], scores[large], label[large] + 1
-        kept = batched_nms(boxes, scores, labels, self.config.nms_threshold)[: self.config.max_detections]
-        return {"boxes": boxes[kept], "labels": labels[kept], "scores": scores[kept]}
+        config = self.config
+        box, label = torch.where(scores > config.score_threshold)
+        return suppress(
+            boxes[box], label + 1, scores[box, label], size, iou=config.nms_threshold, most=config.max_detections
+        )
 
 
 def _padded(x: Tensor, side: int) -> Tensor:

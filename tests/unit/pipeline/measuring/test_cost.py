@@ -61,12 +61,22 @@ def test_indices_of_pools_count():
 
 
 def test_flops_are_two_a_multiply_add():
-    assert forward_flop(stack(5, 8), IMAGE) == 2 * 9 * (3 * 5 + 5 * 8) * SIDE**2
+    model = nn.Sequential(stack(5, 8), nn.BatchNorm2d(8))
+    assert forward_flop(model, IMAGE + 1) == 2 * 9 * (3 * 5 + 5 * 8) * SIDE**2
+    assert not model[1].running_mean.any(), "a prediction moves no running average"
 
 
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_costs_are_of_one_image():
     model = nn.Sequential(stack(5, 8), nn.Dropout(0.5))
-    threads = torch.get_num_threads()
     modes: list[tuple[bool, int, int]] = []
     model.register_forward_hook(
         lambda module, given, _: modes.append((module.training, len(given[0]), torch.get_num_threads()))
@@ -77,8 +87,7 @@ def test_costs_are_of_one_image():
     assert cost.forward_flop == 2 * 9 * (3 * 5 + 5 * 8) * SIDE**2
     assert cost.saved_bytes == 4 * SIDE**2 * (3 + 5 + 8 + 8)  # dropout's factors
     assert cost.forward_ms > 0 and cost.step_ms > 0
-    assert modes == [(True, 4, threads), *[(True, 4, 1)] * 3, *[(False, 1, 1)] * 3, (False, 1, threads)]
-    assert torch.get_num_threads() == threads
+    assert modes == [(True, 4, 2), *[(True, 4, 1)] * 3, *[(False, 1, 1)] * 3, (False, 1, 2)]
     assert not torch.equal(model[0][0].weight, before), "a step includes the optimizer's"
 
 

@@ -46,8 +46,8 @@ class Config:
             mirrors them.
         convs: 3x3 convolutions of each level, as many numbers as `widths`.
         fc_channels: of fc6 and fc7, the vector in the middle.
-        fc_size: side of fc6, in cells of the last pool. Sides of images must be more than
-            (fc_size - 1) * 2^(number of widths) pixels.
+        fc_size: side of fc6, in cells of the last pool. Images whose sides are not more than
+            (fc_size - 1) * 2^(number of widths) pixels are padded to that.
         pretrained: whether encoder, fc6 and fc7 start from torchvision's VGG-16 with batch norm, which wants the
             paper's sizes.
         norm: which statistics the norms use (`blocks/norms.py`), "batch", "sync" or "group".
@@ -103,7 +103,7 @@ class Config:
 
     @property
     def min_side(self) -> int:
-        """Least height and width of an image in pixels: smaller ones have fewer cells than fc6 looks at."""
+        """Least height and width in pixels: fewer have fewer cells than fc6 looks at."""
         return (self.fc_size - 1) * 2 ** len(self.widths) + 1
 
 
@@ -162,7 +162,7 @@ class Model(nn.Module):
     """A `Segmenter` (`base/families.py`). With the paper's sizes and 21 classes it has 251,805,653 parameters.
 
     Raises:
-        ConfigError: pretrained weights that cannot be had; when called, images with a side below `Config.min_side`.
+        ConfigError: pretrained weights that cannot be had.
     """
 
     spec_class: ClassVar[type] = SegmenterSpec
@@ -193,26 +193,18 @@ class Model(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        self._check_size(images)
-        x, switches = self.backbone(self.pixel_norm(images))
+        x = self.pixel_norm(images)
+        height, width = x.shape[-2:]
+        least = self.config.min_side
+        if min(height, width) < least:  # fc6 looks at so much: more of ImageNet's mean colour, below and right
+            x = F.pad(x, (0, max(0, least - width), 0, max(0, least - height)))
+        x, switches = self.backbone(x)
         x = self.fc_deconvolution(self.fc(x))
         for stage, places in zip(self.decoder, reversed(switches), strict=True):
             x = stage(unpool(x, places))
         # Float32 from here: bf16 logits make ties of neighbouring classes.
         with torch.autocast(images.device.type, enabled=False):
-            return self.scores(x.float())  # type: ignore[no-any-return]
-
-    def _check_size(self, images: Tensor) -> None:
-        height, width = images.shape[-2:]
-        if min(height, width) < self.config.min_side:
-            raise ConfigError(
-                "images are too small for this deconvnet",
-                value=f"{height} x {width} px",
-                where=f"model: fc6 looks at {self.config.fc_size} x {self.config.fc_size} cells of "
-                f"{2 ** len(self.config.widths)} px",
-                allowed=f"sides of {self.config.min_side} px or more",
-                fix="raise image_size of the task, lower fc_size, or take fewer widths",
-            )
+            return self.scores(x.float())[..., :height, :width]  # type: ignore[no-any-return]
 
 
 def load_vgg16(model: Model, weights: dict[str, Tensor]) -> None:

@@ -119,15 +119,17 @@ def test_sides_of_any_length(settings, size):
 
 
 @pytest.mark.parametrize("settings", [{}, TINY])
-def test_least_side(settings):
+def test_smaller_images_are_padded_with_the_mean_colour(settings):
     config = Config(**settings)
     model = Model(config, SPEC).eval()
-    assert config.min_side == (97 if not settings else 5)
+    least = config.min_side
+    assert least == (97 if not settings else 5)
+    images = random_images(least + 8, least - 2)
     with torch.no_grad():
-        model(random_images(config.min_side, config.min_side + 8))
-        with pytest.raises(ConfigError, match=rf"too small .*: '\d+ x {config.min_side - 1} px'\n") as caught:
-            model(random_images(config.min_side + 8, config.min_side - 1))
-    assert f"allowed: sides of {config.min_side} px or more" in str(caught.value)
+        logits = model(images)
+        normal = torch.nn.functional.pad(model.pixel_norm(images), (0, 2))
+        model.pixel_norm = torch.nn.Identity()
+        torch.testing.assert_close(logits, model(normal)[..., : least - 2])
 
 
 def test_larger_images_are_what_the_network_sees_on_each_square():

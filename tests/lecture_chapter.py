@@ -43,8 +43,9 @@ def from_world_to_page(
     """
     document = yaml.safe_load((root / "lecture/params.yaml").read_text())
     runs = [run for run in document["runs"] if run.startswith(prefix)]
-    document["runs"] = {run: document["runs"][run] for run in trained}
-    (dataset,) = {run["dataset"] for run in document["runs"].values()}
+    (dataset,) = {document["runs"][run]["dataset"] for run in trained}
+    on_it = [run for run in runs if document["runs"][run]["dataset"] == dataset]
+    document["runs"] = {run: document["runs"][run] for run in {*trained, *on_it}}
     document["datasets"] = {dataset: document["datasets"][dataset]}
     document["datasets"][dataset]["world"]["num_records"] = num_records
     for run in document["runs"].values():

@@ -11,16 +11,21 @@ import csv
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contracts.errors import DataError
 from lightning_modules.reports._plots import Plot
 from pipeline.measuring.comparison import PICTURES, TABLES
 from pipeline.measuring.masks import Masks
+from pipeline.settings.params import Params, load_params
 from pipeline.system.project import Project, read_json
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +103,34 @@ class Results:
     def row(self, what: str, runs: Sequence[str], name: str, control: str = "") -> Row:
         """The number `name` of runs that differ by their seed."""
         return Row(what=what, measured=[self.measured(run, name) for run in runs], control=control)
+
+    def curve(self, run: str, name: str) -> list[tuple[int, float]]:
+        """(step, value) of what training logged, such as "train/loss".
+
+        Raises:
+            DataError: the run was not evaluated, or logged no such number.
+        """
+        path = self._project.evaluation(run) / "run.json"
+        curves = read_json(path, f"how run {run} was trained", f"`dvc repro evaluate@{run}`")["curves"]
+        if name not in curves:
+            raise DataError("no such curve", value=name, where=str(path), allowed=", ".join(sorted(curves)))
+        return [(step, value) for step, value in curves[name]]
+
+    def network(self, run: str) -> nn.Module:
+        """The model of a run as it starts, with random weights: for what follows from its shapes alone.
+
+        Raises:
+            DataError: its data are not sharded yet.
+        """
+        from pipeline.training.checkpoints import build_module
+        from pipeline.training.runs import load_run
+
+        data = load_run(self._project, self._params, run)
+        return build_module(data.run.to_dict(), data.spec).model
+
+    @cached_property
+    def _params(self) -> Params:
+        return load_params(self._project.root)
 
     def table(self, run: str, name: str) -> list[dict[str, str]]:
         """The rows of a plot of the run's report, as texts by column.

@@ -1,0 +1,162 @@
+"""Detection: two stages or one, on the same backbone and the same scenes (rows S35 to S38, S40)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.reports._plots import Plot, bar
+from pipeline.measuring.claims import Claim, Measured, Results, Row
+from pipeline.measuring.cost import forward_flop
+
+TITLE = "Detectors of two stages and of one"
+INTRODUCTION = (
+    "The scenes of the chapter on segmentation, with a box for each shape. All detectors have the same small backbone. "
+    "Faster R-CNN proposes boxes and looks at each again; the others say class and box at once, of anchors on several "
+    "maps or of the cells of one grid."
+)
+FASTER, PYRAMID, SSD, RETINANET, YOLO, GRID = (
+    "Faster R-CNN", "Faster R-CNN, pyramid", "SSD", "RetinaNet", "YOLOv1", "the lecture's head"
+)  # fmt: skip
+RUNS = {
+    FASTER: "detect_faster_a",
+    PYRAMID: "detect_pyramid_a",
+    SSD: "detect_ssd_a",
+    RETINANET: "detect_retinanet_a",
+    YOLO: "detect_yolo_a",
+    GRID: "detect_grid_boxes_a",
+}
+ALIGNED = "detect_faster_align_a"
+CONTROL = "the mean box: 0.011"
+SIDES = {YOLO: 112, GRID: 112}
+LOSSES = {
+    "RPN: object or not": "loss_objectness",
+    "RPN: box": "loss_rpn_box_reg",
+    "class": "loss_classifier",
+    "box": "loss_box_reg",
+}
+
+
+def claims(results: Results) -> list[Claim]:
+    return [_joint(results), _aligned(results), _stages(results), _coarse(results), _knows_classes(results)]
+
+
+def _scores(results: Results, name: str, systems: tuple[str, ...], control: str = "") -> list[Row]:
+    return [results.row(f"{system}: {name}", [RUNS[system]], name, control) for system in systems]
+
+
+class _Detects(nn.Module):
+    """A detector asked for detections, which is what its prediction costs."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> object:
+        return self.model(images, detect=True)
+
+
+def _gflop(results: Results, system: str) -> float:
+    side = SIDES.get(system, 128)
+    images = torch.zeros((1, 3, side, side), dtype=torch.uint8)
+    torch.manual_seed(0)
+    return forward_flop(_Detects(results.network(RUNS[system])), images) / 1e9
+
+
+def _joint(results: Results) -> Claim:
+    (score,) = _scores(results, "mAP_2010", (FASTER,), CONTROL)
+    curves = {what: results.curve(RUNS[FASTER], f"train/{name}") for what, name in LOSSES.items()}
+    columns = ("step", "loss", "of")
+    points = [(step, value, what) for what, curve in curves.items() for step, value in curve]
+    return Claim(
+        name="four-losses-at-once",
+        says="The CNN makes its own proposals: four losses are learnt jointly",
+        slides=("S35",),
+        holds=score.value >= 0.8,
+        because=f"Trained on the sum of all four, it reaches a mAP of {score.value:.3f}.",
+        figure=Plot(
+            name="four_losses", kind="curve", columns=columns, rows=points, x="step", y="loss", series="of",
+            title="Four losses of one training",
+        ),
+        rows=[score],
+        note="One map of stride 16, nine anchors a place, RoIPool, as in the paper; c4 of the small backbone stands for "
+        "conv5_3 of VGG-16.",
+    )  # fmt: skip
+
+
+def _aligned(results: Results) -> Claim:
+    names = ("mAP_2010", "AP", "AP75")
+    pooled = [results.row(f"RoIPool: {name}", [RUNS[FASTER]], name) for name in names]
+    aligned = [results.row(f"RoIAlign: {name}", [ALIGNED], name) for name in names]
+    return Claim(
+        name="rounding-costs-boxes",
+        says="RoIPool rounds boxes to the cells of the map; read between the cells they come out finer",
+        slides=("S34", "S35"),
+        holds=aligned[1].value > pooled[1].value,
+        because=f"COCO's AP, which asks for exact boxes, is {pooled[1].value:.3f} with RoIPool and "
+        f"{aligned[1].value:.3f} with RoIAlign.",
+        figure=bar("roi_pooling", ("how", "score"), [(row.what, row.value) for row in (*pooled, *aligned)],
+                   title="RoIPool and RoIAlign"),
+        rows=[*pooled, *aligned],
+        note="A cell is 16 px here, an object 28 to 82 px.",
+    )  # fmt: skip
+
+
+def _stages(results: Results) -> Claim:
+    systems = tuple(RUNS)
+    scores = {name: _scores(results, name, systems) for name in ("mAP_2010", "AP")}
+    gflop = {system: _gflop(results, system) for system in systems}
+    costs = [
+        Row(what=f"{system}: GFLOP an image",
+            measured=[Measured(run=RUNS[system], name="gflop", value=value, low=None, high=None, constant=None)])
+        for system, value in gflop.items()
+    ]  # fmt: skip
+    best = {system: row.value for system, row in zip(systems, scores["AP"], strict=True)}
+    two, one = max(best[s] for s in systems[:2]), max(best[s] for s in systems[2:])
+    cheapest = min(gflop, key=lambda system: gflop[system])
+    return Claim(
+        name="one-stage-is-cheaper-two-are-better",
+        says="Detectors of one stage cost less, those of two stages find better boxes",
+        slides=("S36", "S37", "S38"),
+        holds=two > one and cheapest not in (FASTER, PYRAMID),
+        because=f"COCO's AP is {two:.3f} at best with two stages and {one:.3f} with one; the least arithmetic is "
+        f"{cheapest}'s, {gflop[cheapest]:.2f} GFLOP against {gflop[FASTER]:.2f} of Faster R-CNN on one map.",
+        figure=bar("stages", ("detector", "mAP_2010"),
+                   [(system, row.value) for system, row in zip(systems, scores["mAP_2010"], strict=True)],
+                   title="mAP at IoU 0.5"),
+        rows=[*scores["mAP_2010"], *scores["AP"], *costs],
+        note="2 FLOPs a multiply-add; suppression of boxes and the pooling of proposals are not counted. One seed, "
+        "epochs as each needs, all within minutes; the scenes are told apart by texture, so that scores say little of "
+        "photographs.",
+    )  # fmt: skip
+
+
+def _coarse(results: Results) -> Claim:
+    systems = (FASTER, SSD, RETINANET, YOLO)
+    rows = [row for name in ("AP50", "AP75") for row in _scores(results, name, systems)]
+    kept = {s: rows[len(systems) + i].value / max(rows[i].value, 1e-9) for i, s in enumerate(systems)}
+    return Claim(
+        name="a-grid-is-coarse",
+        says="YOLO's boxes are less exact than those of a second look",
+        slides=("S36",),
+        holds=kept[YOLO] < kept[FASTER],
+        because=f"Of its AP at IoU 0.5, YOLO keeps {kept[YOLO]:.0%} at IoU 0.75, Faster R-CNN {kept[FASTER]:.0%}.",
+        figure=bar("kept_at_75", ("detector", "AP75 / AP50"), list(kept.items()), title="What is left at IoU 0.75"),
+        rows=rows,
+        note="The paper counts it as errors of localisation: 19.0 % of YOLO's, 8.6 % of Fast R-CNN's.",
+    )
+
+
+def _knows_classes(results: Results) -> Claim:
+    rows = _scores(results, "mAP_2010", (GRID, YOLO), CONTROL)
+    outputs = results.network(RUNS[GRID]).num_outputs
+    return Claim(
+        name="an-rpn-that-knows-classes",
+        says="A grid of 7 x 7 cells with 3 base boxes each finds objects in one pass, like an RPN that knows classes",
+        slides=("S40",),
+        holds=rows[0].value >= 0.6 and outputs == 7 * 7 * (5 * 3 + 7),
+        because=f"{outputs:,} numbers an image, 7 x 7 x (5 x 3 + 7), give a mAP of {rows[0].value:.3f}.",
+        figure=bar("grid_heads", ("head", "mAP_2010"), [(row.what, row.value) for row in rows], title="On one grid"),
+        rows=rows,
+        note="The lecture calls it YOLO; YOLOv1 has neither base boxes nor a class for background.",
+    )

@@ -79,8 +79,8 @@ def _joint(results: Results) -> Claim:
             title="Four losses of one training",
         ),
         rows=[score],
-        note="One map of stride 16, nine anchors a place, RoIPool, as in the paper; c4 of the small backbone stands for "
-        "conv5_3 of VGG-16.",
+        note="One map of stride 16, nine anchors a place, RoIPool, as in the paper; c4 of the small backbone is "
+        "what conv5_3 of VGG-16 is there.",
     )  # fmt: skip
 
 

@@ -12,8 +12,8 @@ from pipeline.measuring.cost import forward_flop, saved_bytes
 TITLE = "Resolution inside a network"
 INTRODUCTION = (
     "Drawn scenes of 128 px with shapes of six classes; every pixel gets a class or background. The networks differ in "
-    "where they are fine and where coarse: never coarse at all, coarse and enlarged again at once or in steps, or coarse "
-    "and unpooled to where the maxima were."
+    "where they are fine and where coarse: never coarse, coarse and enlarged again at once or in steps, or coarse and "
+    "unpooled to where the maxima were."
 )
 SIDE = 128
 FULL, DILATED, FCN8, DECONVNET = "full resolution", "full resolution, dilated", "FCN-8s", "DeconvNet"
@@ -60,7 +60,7 @@ def _expensive(results: Results) -> Claim:
         says="Convolutions at the image's own resolution are very expensive",
         slides=("S26",),
         holds=more_flop >= 6 and more_kept > 5 and max(plain, dilated) <= fcn,
-        because=f"Six layers of 32 channels cost {more_flop:.1f} times the FLOPs of FCN-8s and {more_kept:.1f} times its "
+        because=f"Six layers of 32 channels cost {more_flop:.1f} times the FLOPs of FCN-8s, {more_kept:.1f} times its "
         f"memory, for a mIoU of {plain:.3f} ({dilated:.3f} dilated) against {fcn:.3f}.",
         figure=bar("segmentation_cost", ("system", "GFLOP"), [(s, costs[s][0]) for s in systems],
                    title="GFLOP of a prediction at 128 px"),

@@ -1,0 +1,52 @@
+"""The chapters on segmentation and detection from their world to their page, on a few scenes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lecture_chapter import epochs, from_world_to_page
+
+pytestmark = pytest.mark.filterwarnings("default")
+FEW = {"train": 16, "val": 8}
+
+
+def short(run: dict[str, Any]) -> None:
+    epochs(1)(run)
+    run["train"]["batch_size"] = 8
+
+
+def test_segmentation(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Costs follow from shapes, so that few scenes give the shipped ones; scores do not."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    _, claims = from_world_to_page(
+        root, tmp_path, "segmentation", ["segment_fcn8_a"], prefix="segment_", num_records=FEW, change=short,
+        like=lambda run: "segment_fcn8_a",
+    )  # fmt: skip
+    expensive = claims["full-resolution-is-expensive"]
+    assert [round(row.value, 3) for row in expensive.rows[:4]] == [1.546, 1.546, 0.242, 0.731]
+    assert expensive.rows[4].value > 5 * expensive.rows[6].value and expensive.holds
+    assert "6.4 times the FLOPs of FCN-8s, 8.2 times" in expensive.because
+    assert not claims["finer-maps-bring-detail-back"].holds, "all have one score here"
+    assert not claims["switches-bring-detail-back"].holds
+
+
+def test_detectors(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    trained = ["detect_faster_a", "detect_grid_boxes_a", "detect_yolo_a"]
+    _, claims = from_world_to_page(
+        root, tmp_path, "detectors", trained, prefix="detect_", num_records=FEW, change=short,
+        like=lambda run: "detect_faster_a",
+    )  # fmt: skip
+    assert {row[2] for row in claims["four-losses-at-once"].figure.rows} == {
+        "RPN: object or not", "RPN: box", "class", "box"
+    }  # fmt: skip
+    stages = claims["one-stage-is-cheaper-two-are-better"]
+    gflop = {row.what.partition(":")[0]: row.value for row in stages.rows if "GFLOP" in row.what}
+    assert len(gflop) == 6 and all(value > 0.1 for value in gflop.values())
+    assert gflop["YOLOv1"] < gflop["Faster R-CNN"], "a smaller image, and no second look"
+    grid = claims["an-rpn-that-knows-classes"]
+    assert "1,078 numbers an image" in grid.because and not grid.holds, "a step teaches nothing"
+    assert not claims["rounding-costs-boxes"].holds, "both are the same run here"

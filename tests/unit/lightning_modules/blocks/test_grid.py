@@ -152,17 +152,17 @@ def test_boxes_are_suppressed_class_by_class(module):
 @MODELS
 def test_smaller_images_are_padded_to_the_trained_square(module):
     model, (images, _) = built(module).eval(), scenes()
-    content = images[:, :, :40, :50]
+    content = images[:, :, :40, :45]
     square = torch.zeros(4, 3, SIZE, SIZE, dtype=torch.uint8)
-    square[:, :, :40, :50] = content
+    square[:, :, :40, :45] = content
     with torch.no_grad():
         as_batch = model(content, detect=True)[1]
         as_list = model([content[0], images[1], content[2], content[3, :, :20]], detect=True)[1]
         whole = model(images, detect=True)[1]
         assert model._square(content).shape == (4, 3, SIZE, SIZE)
-        assert (model._square(content)[:, :, 40:] == 0).all() and (model._square(content)[..., 50:] == 0).all()
+        assert (model._square(content)[:, :, 40:] == 0).all() and (model._square(content)[..., 45:] == 0).all()
         assert model._square([images[0], torch.zeros(3, 65, 10, dtype=torch.uint8)]).shape == (2, 3, 80, 80)
-    assert as_batch[0]["boxes"][:, 2].max() <= 50 and as_batch[0]["boxes"][:, 3].max() <= 40
+    assert as_batch[0]["boxes"][:, 2].max() <= 45 and as_batch[0]["boxes"][:, 3].max() <= 40
     torch.testing.assert_close(as_list[0], as_batch[0], rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(as_list[1], whole[1], rtol=1e-4, atol=1e-3)
 
@@ -199,11 +199,12 @@ def test_bf16_autocast_leaves_boxes_scores_and_losses_in_float32(module):
     model, (images, targets) = built(module).eval(), scenes()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         losses, found = model(images, targets, detect=True)
+        out = model._run(model._square(images))
+    assert all((part.bfloat16().float() != part).float().mean() > 0.9 for part in out)
     assert all(value.dtype == torch.float32 for value in losses.values())
     boxes, scores = (torch.cat([one[name] for one in found]) for name in ("boxes", "scores"))
     assert boxes.dtype == scores.dtype == torch.float32
     assert (boxes.bfloat16().float() != boxes).any() and (scores.bfloat16().float() != scores).any()
-    assert len(scores.unique()) > 0.9 * len(scores)
 
 
 def test_the_norms_are_those_that_are_asked_for():

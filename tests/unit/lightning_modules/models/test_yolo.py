@@ -84,9 +84,10 @@ def test_no_gradient_goes_through_the_iou():
 
 
 def test_the_responsible_box_is_that_of_the_highest_iou_now():
+    """Not the nearest, where boxes overlap."""
     out = output()
-    out.boxes[0, CELL, 0] = coded([28.0, 42, 42, 70])  # a quarter
-    out.boxes[0, CELL, 1] = coded([28.0, 42, 70, 70])  # three quarters
+    out.boxes[0, CELL, 0] = coded([28.0, 56, 84, 84])  # an eighth of the image too low: IoU 1/3
+    out.boxes[0, CELL, 1] = coded([0.0, 42, 112, 70])  # half of the image too wide: IoU 1/2
     out.boxes.requires_grad_()
     gradient = torch.autograd.grad(yolo_losses(out, one_object(), GRID, SIDE)["coordinates"], [out.boxes])[0]
     assert (gradient[0, CELL, 0] == 0).all() and (gradient[0, CELL, 1] != 0).any()

@@ -105,7 +105,8 @@ def order_boxes(
 def _hierarchies(image: np.ndarray, mode: Mode, scales: Sequence[float]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Boxes (K, 4) and ranks (K,) of each: the whole image's is 1, then later merges before earlier ones.
 
-    The first segments, whose rank follows the first merge's, come once for all similarities.
+    The first segments, whose rank follows the first merge's, come once for all similarities. One segment alone is the
+    whole image, and nothing is merged.
     """
     for color in mode.colors:
         converted = COLORS[color](image)
@@ -115,10 +116,9 @@ def _hierarchies(image: np.ndarray, mode: Mode, scales: Sequence[float]) -> Iter
             regions, pairs = describe(segments, bins), touching_pairs(segments)
             num_first = len(regions.areas)
             yield regions.boxes, np.full(num_first, num_first)
-            if num_first > 1:
-                for names in mode.similarities:
-                    merged, _ = merge_all(regions, pairs, names)
-                    yield merged.boxes[num_first:], np.arange(num_first - 1, 0, -1)
+            for names in mode.similarities:
+                merged, _ = merge_all(regions, pairs, names)
+                yield merged.boxes[num_first:], np.arange(num_first - 1, 0, -1)
 
 
 def _normalized_rg_intensity(image: np.ndarray) -> np.ndarray:

@@ -46,8 +46,7 @@ def sliding_windows(
     for scale in scales:
         for ratio in ratios:
             width, height = scale / math.sqrt(ratio), scale * math.sqrt(ratio)
-            if width > size[1] or height > size[0]:
-                continue
+            # A window larger than the image has a count of 0 or less here: none.
             x = np.arange(math.floor((size[1] - width) / stride) + 1) * stride
             y = np.arange(math.floor((size[0] - height) / stride) + 1) * stride
             corners = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,10 +27,13 @@ from pipeline.system.project import Project, read_json
 if TYPE_CHECKING:
     from torch import nn
 
+    from contracts.records import Record
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One number of one run: its 95 % bootstrap interval, and the constant predictor's number where it has one."""
+    """One number of one run ("": of none, but of the data): its 95 % bootstrap interval, and the constant predictor's
+    number where it has one."""
 
     run: str
     name: str
@@ -127,6 +130,19 @@ class Results:
 
         data = load_run(self._project, self._params, run)
         return build_module(data.run.to_dict(), data.spec).model
+
+    def records(self, dataset: str, split: str = "val") -> Iterator[Record]:
+        """The records of a data set's split as they are stored, in order: for what is measured without a run.
+
+        Raises:
+            DataError: it is not sharded yet, has no such split, or is damaged.
+        """
+        from pipeline.shards.manifest import load_manifest
+        from pipeline.shards.reader import SplitReader
+
+        folder = self._project.shards(dataset)
+        reader = SplitReader(folder, load_manifest(folder, dataset), split)
+        return (reader.read(position) for position in range(len(reader)))
 
     @cached_property
     def _params(self) -> Params:

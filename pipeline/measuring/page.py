@@ -74,8 +74,11 @@ def _interval(measured: Measured) -> str:
 
 
 def _command(rows: Sequence[Row]) -> str:
-    runs = dict.fromkeys(number.run for row in rows for number in row.measured)
-    return "dvc repro " + " ".join(f"evaluate@{run}" for run in runs) if runs else ""
+    """Of what is measured without a run when the page is written, that which writes it."""
+    runs = dict.fromkeys(number.run for row in rows for number in row.measured if number.run)
+    if runs:
+        return "dvc repro " + " ".join(f"evaluate@{run}" for run in runs)
+    return "sightline page" if rows else ""
 
 
 def write_page(project: Project) -> list[Claim]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.measuring.page import PAGE, write_page
 from tests.lecture_chapter import epochs, from_world_to_page
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -18,10 +20,10 @@ def short(run: dict[str, Any]) -> None:
     run["train"]["batch_size"] = 8
 
 
-def test_segmentation(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segmentation_and_proposals(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Costs follow from shapes, so that few scenes give the shipped ones; scores do not."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    _, claims = from_world_to_page(
+    project, claims = from_world_to_page(
         root, tmp_path, "segmentation", ["segment_fcn8_a"], prefix="segment_", num_records=FEW, change=short,
         like=lambda run: "segment_fcn8_a",
     )  # fmt: skip
@@ -31,6 +33,16 @@ def test_segmentation(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "6.4 times the FLOPs of FCN-8s, 8.2 times" in expensive.because
     assert not claims["finer-maps-bring-detail-back"].holds, "all have one score here"
     assert not claims["switches-bring-detail-back"].holds
+
+    shutil.copy(root / "lecture/claims/proposals.py", tmp_path / "claims")
+    claims = {claim.name: claim for claim in write_page(project)}
+    places, few = claims["too-many-places"], claims["segments-propose-well"]
+    assert "A picture of 112 x 128 px has 52,243,968 boxes" in places.because
+    value = {row.what: row.value for row in few.rows}
+    assert value["Selective Search: recall_50@100"] == 1 and few.holds
+    assert value["random boxes: MABO@100"] < value["Selective Search: MABO@100"] < 1
+    assert all(row.measured[0].low <= row.value <= row.measured[0].high for row in few.rows)
+    assert "<code>sightline page</code>" in (tmp_path / PAGE).read_text()
 
 
 def test_detectors(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

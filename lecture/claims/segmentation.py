@@ -97,6 +97,6 @@ def _unpooled(results: Results) -> Claim:
         because=f"mIoU {deconvnet:.3f} against {coarse:.3f} of FCN-32s.",
         figure=bar("deconvnet", ("system", "mean IoU"), [(row.what, row.value) for row in rows], title="Mean IoU"),
         rows=rows,
-        note="The paper's starts from VGG-16 and is trained on crops of objects, then of proposals; this small one starts "
-        "from random weights, with whole images.",
+        note="The paper's starts from VGG-16 and is trained on crops of objects, then of proposals; this small one "
+        "starts from random weights, with whole images.",
     )  # fmt: skip

@@ -210,7 +210,7 @@ def test_the_second_project_has_the_stages_of_any_other(root, graph):
     """And `page`, which reads what the other stages write."""
     stages = yaml.safe_load((root / "lecture/dvc.yaml").read_text())["stages"]
     page = stages.pop("page")
-    code = ["../lightning_modules/blocks", "../lightning_modules/models", "../pipeline/measuring"]
+    code = ["../lightning_modules", "../pipeline/measuring"]
     assert page["outs"] == ["page.html"] and page["deps"] == [*code, "claims", "evaluations"]
     assert stages == graph
 

@@ -45,11 +45,11 @@ def from_world_to_page(
     runs = [run for run in document["runs"] if run.startswith(prefix)]
     (dataset,) = {document["runs"][run]["dataset"] for run in trained}
     on_it = [run for run in runs if document["runs"][run]["dataset"] == dataset]
-    document["runs"] = {run: document["runs"][run] for run in {*trained, *on_it}}
+    document["runs"] = {run: document["runs"][run] for run in dict.fromkeys([*trained, *on_it])}
     document["datasets"] = {dataset: document["datasets"][dataset]}
     document["datasets"][dataset]["world"]["num_records"] = num_records
-    for run in document["runs"].values():
-        change(run)
+    for run in trained:
+        change(document["runs"][run])
     document["tracking"] = {"system_metrics": False}
     (folder / "params.yaml").write_text(yaml.safe_dump(document))
     (folder / "claims").mkdir()

@@ -83,7 +83,8 @@ def test_single_mistakes(document, path, value, expected):
         (
             "detection_faster_rcnn",
             "mask_rcnn",
-            "models that fit detection: faster_rcnn; tasks that fit mask_rcnn: instances",
+            "models that fit detection: faster_rcnn, grid_boxes, retinanet, ssd, yolo; "
+            "tasks that fit mask_rcnn: instances",
         ),
         ("instances_mask_rcnn", "faster_rcnn", "task instances gives its model InstanceSegmenterSpec"),
         (

@@ -61,6 +61,25 @@ class Detector(Protocol):
         ...
 
 
+class RegionDetector(Protocol):
+    """Says what is in regions that it is handed: R-CNN, Fast R-CNN, a sliding window."""
+
+    def __call__(
+        self,
+        images: Tensor,
+        regions: Sequence[Tensor],
+        targets: Sequence[Mapping[str, Tensor]] | None = None,
+        *,
+        sizes: Sequence[tuple[int, int]] | None = None,
+        detect: bool = False,
+    ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+        """As `Detector`, which looks for `regions` itself: B x (R_i, 4) float32 boxes in input pixels, best first.
+
+        An image may have none. True boxes are not among them; in training a model may add them.
+        """
+        ...
+
+
 class Captioner(Protocol):
     """Writes words. Rows: images in `encode` and `start`, captions or hypotheses elsewhere; L places of the image."""
 
@@ -306,6 +325,15 @@ class InstanceSegmenterSpec(Spec):
     """As `DetectorSpec`, for models that also learn and give a mask for each box."""
 
     protocol: ClassVar[type] = Detector
+    num_foreground_classes: int
+    image_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionDetectorSpec(Spec):
+    """As `DetectorSpec`, for models that are handed the regions to look at."""
+
+    protocol: ClassVar[type] = RegionDetector
     num_foreground_classes: int
     image_size: int
 

@@ -1,9 +1,10 @@
-"""What detection and instance segmentation have in common: everything but masks.
+"""What detection and instance segmentation have in common: everything but masks and given regions.
 
 Batch: `images` (B, 3, S, S) uint8 channels_last, letterboxed; `sizes` B x (height, width) of the content from the
 upper left corner; `original_sizes` B x (H, W); of all images one after the other, `num_objects` (B ints) of each:
 `boxes` (N, 4) float32, `labels` (N,) int64 and with masks `masks` (N, S, S) uint8 of the objects to learn; and
-`num_ignored` (B ints) of each: `ignored` (K, 4) float32. None in prediction.
+`num_ignored` (B ints) of each: `ignored` (K, 4) float32. None in prediction. For a model that does not look for regions
+itself `regions` (R, 4) float32, best first, `num_regions` (B ints) of each, in prediction, too.
 Prediction: `boxes` (D, 4) float32 in original pixels, `labels` (D,) int64, `scores` (D,) float32 falling,
 `size` (H, W), and with masks `masks`: D counts strings (COCO run lengths of that size).
 Truth: `boxes`, `labels`, `areas`, `is_crowd`, `is_difficult`, `size`, `masks` as in `contracts.records.Objects`.
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from contracts.ranges import SHARE, Range, check_ranges
 from contracts.records import DataSpec, Objects, Record
 from lightning_modules.augment.augment import Augment, AugmentConfig
-from lightning_modules.base.families import DetectorSpec, InstanceSegmenterSpec, Spec
+from lightning_modules.base.families import DetectorSpec, InstanceSegmenterSpec, RegionDetectorSpec, Spec
 from lightning_modules.base.task import BaseTask, Batch, Example, Mean, Prediction, Truth
 from lightning_modules.blocks.pixels import stack_images
 from lightning_modules.ops.boxes import to_original
@@ -49,7 +50,7 @@ class ObjectTask(BaseTask):
     """Base of the tasks that find objects. `with_masks` says whether masks are learnt and predicted."""
 
     with_masks: ClassVar[bool]
-    spec_class: ClassVar[type[DetectorSpec | InstanceSegmenterSpec]]
+    spec_class: ClassVar[type[DetectorSpec | InstanceSegmenterSpec | RegionDetectorSpec]]
     config: ObjectConfig
 
     def __init__(self, config: ObjectConfig, data: DataSpec):
@@ -61,8 +62,13 @@ class ObjectTask(BaseTask):
 
     # records to tensors
 
+    def regions(self, record: Record) -> np.ndarray | None:
+        """Boxes (R, 4) float32 in the record's pixels, best first, that the model is to look at; None: it finds them
+        itself. Override where it does not."""
+        return None
+
     def encode(self, record: Record, seed: int | None) -> Example:
-        objects = record.objects
+        objects, regions = record.objects, self.regions(record)
         masks, has_mask = None, np.ones(len(objects), bool)
         if self.with_masks:
             has_mask = np.array([bool(text) for text in objects.masks], bool)
@@ -70,7 +76,7 @@ class ObjectTask(BaseTask):
             masks[has_mask] = decode_masks([text for text in objects.masks if text], (record.height, record.width))
             masks = self._fill_missing(masks, objects, has_mask)
         frame = (record.height, record.width)
-        changed = self._augment(record.image, frame, seed=seed, boxes=objects.boxes, masks=masks)
+        changed = self._augment(record.image, frame, seed=seed, boxes=objects.boxes, masks=masks, proposals=regions)
         learnt = (~objects.is_crowd & ~objects.is_difficult & has_mask)[changed.indices]
         example = {
             "image": changed.image,
@@ -82,6 +88,8 @@ class ObjectTask(BaseTask):
         }
         if changed.masks is not None:
             example["masks"] = changed.masks[learnt]
+        if regions is not None:
+            example["regions"] = changed.proposals
         return example
 
     @staticmethod
@@ -95,13 +103,15 @@ class ObjectTask(BaseTask):
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         # Columns, not a dict an image: what a batch holds is put into shared memory, pinned and sent as a few tensors.
-        names = ["boxes", "labels", "ignored"] + (["masks"] if self.with_masks else [])
+        names = ["boxes", "labels", "ignored", *(name for name in ("masks", "regions") if name in examples[0])]
+        counts = {"num_regions": [len(e["regions"]) for e in examples]} if "regions" in names else {}
         return {
             "images": stack_images([e["image"] for e in examples]),
             "sizes": [e["size"] for e in examples],
             "original_sizes": [e["original_size"] for e in examples],
             "num_objects": [len(e["labels"]) for e in examples],
             "num_ignored": [len(e["ignored"]) for e in examples],
+            **counts,
             **{name: torch.from_numpy(np.concatenate([e[name] for e in examples])) for name in names},
         }
 
@@ -122,13 +132,13 @@ class ObjectTask(BaseTask):
     # tensors to losses and predictions
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Mean]:
-        return _per_image(model(batch["images"], targets_of(batch), sizes=batch["sizes"])[0], batch)
+        return _per_image(model(*_given(batch), targets_of(batch), sizes=batch["sizes"])[0], batch)
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
-        return self._predictions(model(batch["images"], sizes=batch["sizes"], detect=True)[1], batch)
+        return self._predictions(model(*_given(batch), sizes=batch["sizes"], detect=True)[1], batch)
 
     def evaluate_batch(self, model: nn.Module, batch: Batch) -> tuple[dict[str, Mean], list[Prediction]]:
-        losses, detections = model(batch["images"], targets_of(batch), sizes=batch["sizes"], detect=True)
+        losses, detections = model(*_given(batch), targets_of(batch), sizes=batch["sizes"], detect=True)
         return _per_image(losses, batch), self._predictions(detections, batch)
 
     def _predictions(self, detections: list[dict[str, Tensor]], batch: Batch) -> list[Prediction]:
@@ -164,6 +174,12 @@ class ObjectTask(BaseTask):
                 found["mask"] = {"size": list(prediction["size"]), "counts": prediction["masks"][i]}
             objects.append(found)
         return {"objects": objects}
+
+
+def _given(batch: Batch) -> tuple[Any, ...]:
+    """What every call of the model begins with: the images, and B x (R_i, 4) regions where there are any."""
+    regions = (batch["regions"].split(batch["num_regions"]),) if "regions" in batch else ()
+    return (batch["images"], *regions)
 
 
 def targets_of(batch: Batch) -> list[dict[str, Tensor]]:

@@ -23,7 +23,7 @@ from lightning_modules.blocks.backbones import BackboneName, check_backbone
 from lightning_modules.blocks.dense_losses import per_positive
 from lightning_modules.blocks.norms import NormName
 from lightning_modules.blocks.pixels import PixelNorm, pad_to_stride
-from lightning_modules.blocks.rcnn import Detection, Losses, Sizes, Target, _full_precision, _matched
+from lightning_modules.blocks.rcnn import Detection, Losses, Sizes, Target, full_precision, matched_objects
 from lightning_modules.ops.box_coding import Weights, decode_boxes, encode_boxes
 from lightning_modules.ops.suppression import suppress
 
@@ -139,7 +139,7 @@ class DenseDetector(nn.Module):
         out = self.head(maps)
         losses: Losses = {}
         detections: list[Detection] = []
-        with _full_precision(x.device):
+        with full_precision(x.device):
             logits, deltas = out["cls_logits"].float(), out["bbox_regression"].float()
             by_map = self.anchors(x, [one.float() for one in maps])
             anchors = torch.cat(by_map)
@@ -181,7 +181,7 @@ class DenseDetector(nn.Module):
         for i, target in enumerate(targets):
             own = is_positive[i]
             labels[i, own] = target["labels"][matches[i, own]]
-            wanted[i] = encode_boxes(_matched(target["boxes"], matches[i]), anchors, self.box_weights)
+            wanted[i] = encode_boxes(matched_objects(target["boxes"], matches[i]), anchors, self.box_weights)
         box_losses = F.smooth_l1_loss(deltas, wanted, beta=self.box_beta, reduction="none").sum(dim=2)
         return {
             "loss_classifier": per_positive(self.class_losses(logits, labels, matches), matches),

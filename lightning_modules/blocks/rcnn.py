@@ -90,7 +90,7 @@ class RCNN(nn.Module):
         detections: list[Detection] = []
         with contextlib.ExitStack() as stack:
             if targets is not None and not self.training:
-                stack.enter_context(_fixed_random(batch.tensors.device))
+                stack.enter_context(fixed_random(batch.tensors.device))
             proposals, losses = self._propose(batch, features, targets)
             if targets is not None:
                 losses = {**losses, **self._roi_losses(features, proposals, batch.image_sizes, targets)}
@@ -115,7 +115,7 @@ class RCNN(nn.Module):
         rpn = self.rpn
         maps = list(features.values())
         objectness_maps, delta_maps = rpn.head(maps)
-        with _full_precision(batch.tensors.device):
+        with full_precision(batch.tensors.device):
             objectness_maps = [x.float() for x in objectness_maps]
             delta_maps = [x.float() for x in delta_maps]
             anchors = rpn.anchor_generator(batch, maps)
@@ -131,7 +131,7 @@ class RCNN(nn.Module):
             ]
             samples = [sample_balanced(match, self.rpn_batch, RPN_POSITIVES) for match in matches]
             wanted = [
-                encode_boxes(_matched(target["boxes"], match), one)
+                encode_boxes(matched_objects(target["boxes"], match), one)
                 for one, target, match in zip(anchors, targets, matches, strict=True)
             ]
             objectness_loss, box_loss = rpn_losses(objectness, deltas, samples, wanted)
@@ -149,10 +149,10 @@ class RCNN(nn.Module):
         return roi.mask_predictor(roi.mask_head(roi.mask_roi_pool(features, boxes, sizes))).float()
 
     def _roi_losses(self, features: Features, proposals: list[Tensor], sizes: Sizes, targets: list[Target]) -> Losses:
-        with _full_precision(proposals[0].device):
+        with full_precision(proposals[0].device):
             boxes, matches, labels, regression = self._sample(proposals, targets)
         logits, deltas = self._classify(features, boxes, sizes)
-        with _full_precision(logits.device):
+        with full_precision(logits.device):
             class_loss, box_loss = box_head_losses(logits, deltas, labels, regression)
         losses = {"loss_classifier": class_loss, "loss_box_reg": box_loss}
         if self.roi_heads.has_mask():
@@ -160,7 +160,7 @@ class RCNN(nn.Module):
             mask_boxes = [box[p] for box, p in zip(boxes, positive, strict=True)]
             mask_matches = [match[p] for match, p in zip(matches, positive, strict=True)]
             mask_logits = self._mask_logits(features, mask_boxes, sizes)
-            with _full_precision(logits.device):
+            with full_precision(logits.device):
                 losses["loss_mask"] = mask_loss(mask_logits, mask_boxes, mask_matches, targets)
         return losses
 
@@ -180,12 +180,12 @@ class RCNN(nn.Module):
             boxes.append(box)
             matches.append(match)
             labels.append(label)
-            wanted.append(encode_boxes(_matched(target["boxes"], match), box, BOX_WEIGHTS))
+            wanted.append(encode_boxes(matched_objects(target["boxes"], match), box, BOX_WEIGHTS))
         return boxes, matches, labels, wanted
 
     def _detect(self, features: Features, proposals: list[Tensor], sizes: Sizes) -> list[Detection]:
         logits, deltas = self._classify(features, proposals, sizes)
-        with _full_precision(logits.device):
+        with full_precision(logits.device):
             found = self.roi_heads.postprocess_detections(logits, deltas, proposals, sizes)
         detections = [{"boxes": b, "scores": s, "labels": n} for b, s, n in zip(*found, strict=True)]
         if self.roi_heads.has_mask():
@@ -196,17 +196,17 @@ class RCNN(nn.Module):
         return detections
 
 
-def _matched(objects: Tensor, matches: Tensor) -> Tensor:
+def matched_objects(objects: Tensor, matches: Tensor) -> Tensor:
     """The object (A, 4) of each match; any box where there is none, whose deltas count in no loss."""
     return (objects if len(objects) else objects.new_tensor([[0.0, 0.0, 1.0, 1.0]]))[matches.clamp(min=0)]
 
 
-def _full_precision(device: torch.device) -> torch.autocast:
+def full_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, enabled=False)
 
 
 @contextlib.contextmanager
-def _fixed_random(device: torch.device) -> Iterator[None]:
+def fixed_random(device: torch.device) -> Iterator[None]:
     """The samplers draw from the global generator: a validation loss must not depend on what ran before it."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from contracts.errors import ConfigError
 from contracts.ranges import AMOUNT, COUNT, POSITIVE, SEED, SHARE, Range, RangeError, check_ranges
+from contracts.searching import Search
 from pipeline.settings import discover
 from pipeline.settings.archives import DownloadConfig
 from pipeline.settings.own import OwnStages
@@ -78,6 +79,8 @@ class DatasetConfig:
         download: of `origin: download`.
         splits: how the files call a split, such as `{val: valid}`; a list is read as one.
         split: draws val and test from train where there is one file.
+        proposals: boxes that Selective Search finds are stored beside every image, for models that do not look for
+            regions themselves.
     """
 
     origin: Literal["generated", "download", "local"]
@@ -91,6 +94,7 @@ class DatasetConfig:
     splits: dict[Literal["train", "val", "test"], str | tuple[str, ...]] = field(default_factory=dict)
     split: DrawConfig | None = None
     exif: Literal["auto", "apply", "ignore"] = "auto"
+    proposals: Search | None = None
 
     def __post_init__(self) -> None:
         given = {

@@ -313,6 +313,7 @@ def _door(config: DatasetConfig, shards: ShardsConfig, root: Path) -> DoorConfig
         max_pixels=int(shards.max_megapixels * 1e6),
         shrink=Shrink(short_side=shards.short_side, quality=shards.quality) if shards.short_side else None,
         exif=config.exif,
+        search=config.proposals,
     )
 
 

@@ -20,6 +20,7 @@ from lightning_modules.base.families import (
     FrameClassifierSpec,
     InstanceSegmenterSpec,
     PointerSpec,
+    RegionDetectorSpec,
     SegmenterSpec,
     SequenceClassifierSpec,
     Spec,
@@ -37,6 +38,7 @@ EXAMPLES: dict[type[Spec], Spec] = {
     SegmenterSpec: SegmenterSpec(num_classes=4),
     DetectorSpec: DetectorSpec(**OBJECTS),
     InstanceSegmenterSpec: InstanceSegmenterSpec(**OBJECTS),
+    RegionDetectorSpec: RegionDetectorSpec(**OBJECTS),
     CaptionerSpec: CaptionerSpec(vocabulary_size=11),
     AnswererSpec: AnswererSpec(vocabulary_size=11, num_answers=7),
     TellerSpec: TellerSpec(vocabulary_size=11, score="loglik"),
@@ -81,7 +83,12 @@ def segment(model: Any, spec: SegmenterSpec) -> None:
     assert is_float(model(IMAGES[..., :50, :33]), B, spec.num_classes, 50, 33)
 
 
-def detect(model: Any, spec: DetectorSpec | InstanceSegmenterSpec) -> None:
+def detect_in_regions(model: Any, spec: RegionDetectorSpec) -> None:
+    regions = [torch.tensor([[4.0, 4, 44, 44], [30, 20, 64, 60], [0, 0, 64, 64]]), torch.zeros(0, 4)]
+    detect(lambda images, *given, **named: model(images, regions, *given, **named), spec)
+
+
+def detect(model: Any, spec: DetectorSpec | InstanceSegmenterSpec | RegionDetectorSpec) -> None:
     masks = torch.zeros(1, SIDE, SIDE, dtype=torch.uint8)
     masks[:, 8:40, 8:40] = 1
     target = {"boxes": torch.tensor([[8.0, 8, 40, 40]]), "labels": torch.tensor([2]), "ignored": torch.zeros(0, 4)}
@@ -203,6 +210,7 @@ CALLS: dict[type[Spec], Any] = {
     SegmenterSpec: segment,
     DetectorSpec: detect,
     InstanceSegmenterSpec: detect,
+    RegionDetectorSpec: detect_in_regions,
     CaptionerSpec: caption,
     AnswererSpec: answer,
     TellerSpec: tell,

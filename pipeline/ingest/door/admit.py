@@ -14,7 +14,7 @@ from pipeline.ingest.door.choices import clean_questions
 from pipeline.ingest.door.clips import clean_frame_labels, clean_segments
 from pipeline.ingest.door.config import DEFAULT_DOOR, DoorConfig
 from pipeline.ingest.door.masks import encode_labels
-from pipeline.ingest.door.objects import clean_labels, clean_objects, clean_proposals
+from pipeline.ingest.door.objects import clean_labels, clean_objects, clean_proposals, find_proposals
 from pipeline.ingest.door.pixels import Pixels, clean_pixels
 from pipeline.ingest.door.rules import Refused
 from pipeline.ingest.door.text import clean_alignment, clean_captions, clean_sentences, clean_transcript
@@ -53,6 +53,8 @@ def admit(raw: RawRecord, classes: Sequence[str], door: DoorConfig = DEFAULT_DOO
             raw = replace(raw, times_s=pixels.times_s)
         positions = {name: i for i, name in enumerate(classes, start=1)}
         record = _record(raw, pixels, positions, problems, fixes)
+        if door.search is not None and record.proposals is None and record.media == "image":
+            record = replace(record, proposals=find_proposals(record, door.search))
     except Refused as refused:
         return Admission(record=None, problems=[_record_problem(raw, refused)])
     counts = _label_counts(record, pixels.labels, positions)

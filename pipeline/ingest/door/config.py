@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.raw import ImagePart
+from contracts.searching import Search
 from pipeline.ingest.door.images import MAX_PIXELS, Exif, read_bytes
 from pipeline.ingest.door.shrink import Shrink
 from pipeline.system.reading import check_folder
@@ -22,6 +23,7 @@ class DoorConfig:
         max_pixels: of an image, mask or frame; compared with what its header announces, before it is decoded.
         shrink: how large images are made smaller; None keeps them.
         exif: what an orientation tag means for the annotations (`pipeline/ingest/door/images.py`).
+        search: how proposals are looked for in images that come without; None does not look.
     """
 
     root: Path | None = None
@@ -29,6 +31,7 @@ class DoorConfig:
     max_pixels: int = MAX_PIXELS
     shrink: Shrink | None = None
     exif: Exif = "auto"
+    search: Search | None = None
 
     def check_root(self) -> None:
         """Raise DataError unless this host has `root`."""

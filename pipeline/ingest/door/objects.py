@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 
 from contracts.raw import ItemKind, Problem, RawObject, RawRecord
-from contracts.records import IGNORE_INDEX, Box, Objects, Proposals
+from contracts.records import IGNORE_INDEX, Box, Objects, Proposals, Record
+from contracts.searching import Search
 from pipeline.ingest.door.masks import binary_to_counts, counts_area_and_box, segmentation_to_counts
 from pipeline.ingest.door.polygons import polygons_box
 from pipeline.ingest.door.rules import Refused
@@ -119,6 +120,14 @@ def clean_proposals(raw: RawRecord, size: tuple[int, int], fixes: Counter[str]) 
     keep &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     fixes["proposal_dropped"] += int((~keep).sum())
     return Proposals(boxes=boxes[keep], scores=scores[keep])
+
+
+def find_proposals(record: Record, search: Search) -> Proposals:
+    """Those of Selective Search, in the image as it is stored."""
+    from lightning_modules.ops.proposing import search_regions  # imports torch, and few data sets need it
+
+    boxes, scores = search_regions(record.image, (record.height, record.width), search)
+    return Proposals(boxes=boxes, scores=scores)
 
 
 def _box_and_mask(

@@ -50,6 +50,7 @@ _SOURCE_PROBLEMS = {
     "bad_list_line": "A line of a list of clips needs a file or folder, and the numbers or the class that go with it.",
     "bad_segment_line": "A line of segments needs its start, its end and its class or video.",
     "unknown_video": "An annotation of a video that has no file is dropped.",
+    "bad_proposals": "Proposals must be rows of four numbers; a picture's are dropped together.",
     "conflicting_size": "An image whose size two sources give differently is refused.",
 }
 

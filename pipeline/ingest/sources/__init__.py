@@ -170,7 +170,13 @@ def _read(opened: Sequence[OpenSource], split: str) -> Iterator[RawRecord | Prob
                 joined = _merge(joined, record)
             yield from stream.advance()
         assert joined is not None
-        yield joined
+        if not _only_proposes(joined):
+            yield joined
+
+
+def _only_proposes(item: RawRecord | Problem) -> bool:
+    """Whether there are proposals for a picture that no source has in this split: it is another's, or not wanted."""
+    return isinstance(item, RawRecord) and item.proposals is not None and not any(_pixels(item))
 
 
 class _Stream:

@@ -80,11 +80,12 @@ def louder(parameters: Iterable[Tensor]) -> None:
 def sample(size: int) -> tuple[Tensor, list[dict[str, Tensor]]]:
     squares = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(5))  # of noise little is left in c5
     images = (255 * nn.functional.interpolate(squares, (size, size))).byte()
-    boxes = torch.tensor([[0.1, 0.05, 0.6, 0.5], [0.35, 0.4, 0.95, 0.9]]) * size
-    masks = torch.zeros(2, size, size, dtype=torch.uint8)
+    # The last one is so thin that no anchor reaches an IoU of 0.5 with it.
+    boxes = torch.tensor([[0.1, 0.05, 0.6, 0.5], [0.35, 0.4, 0.95, 0.9], [0.62, 0.07, 0.99, 0.12]]) * size
+    masks = torch.zeros(3, size, size, dtype=torch.uint8)
     for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
         mask[y1:y2, x1:x2] = 1
-    return images, [{"boxes": boxes, "labels": torch.tensor([1, 3]), "ignored": torch.zeros(0, 4), "masks": masks}]
+    return images, [{"boxes": boxes, "labels": torch.tensor([1, 3, 2]), "ignored": torch.zeros(0, 4), "masks": masks}]
 
 
 def all_but_heads(model: nn.Module, name: str) -> dict[str, Tensor]:

@@ -6,12 +6,14 @@ See `blocks/rcnn.py` and `blocks/dense.py` for inputs and outputs, `blocks/torch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_modules.base.families import DetectorSpec
+from lightning_modules.blocks.rcnn import Detection, Losses, Sizes, Target
 from lightning_modules.blocks.torchvision_dense import TorchvisionRetinaNet, TorchvisionSSD
 from lightning_modules.blocks.torchvision_detectors import DetectorName, TorchvisionConfig, TorchvisionRCNN
 
@@ -43,20 +45,31 @@ class Model(nn.Module):
             cls = next(kind for family, kind in _KINDS.items() if config.name.startswith(family))
         return super().__new__(cls)
 
+    def forward(
+        self,
+        images: Tensor | Sequence[Tensor],
+        targets: list[Target] | None = None,
+        *,
+        sizes: Sizes | None = None,
+        detect: bool = False,
+    ) -> tuple[Losses, list[Detection]]:
+        """Of the class below that it is."""
+        raise NotImplementedError
 
-class _FasterRCNN(Model, TorchvisionRCNN):
+
+class _FasterRCNN(TorchvisionRCNN, Model):
     def __init__(self, config: Config, spec: DetectorSpec):
-        TorchvisionRCNN.__init__(self, config, spec.num_foreground_classes)
+        super().__init__(config, spec.num_foreground_classes)
 
 
-class _RetinaNet(Model, TorchvisionRetinaNet):
+class _RetinaNet(TorchvisionRetinaNet, Model):
     def __init__(self, config: Config, spec: DetectorSpec):
-        TorchvisionRetinaNet.__init__(self, config, spec.num_foreground_classes, spec.image_size)
+        super().__init__(config, spec.num_foreground_classes, spec.image_size)
 
 
-class _SSD(Model, TorchvisionSSD):
+class _SSD(TorchvisionSSD, Model):
     def __init__(self, config: Config, spec: DetectorSpec):
-        TorchvisionSSD.__init__(self, config, spec.num_foreground_classes, spec.image_size)
+        super().__init__(config, spec.num_foreground_classes, spec.image_size)
 
 
 _KINDS: dict[str, type[Model]] = {"fasterrcnn": _FasterRCNN, "retinanet": _RetinaNet, "ssd300": _SSD}

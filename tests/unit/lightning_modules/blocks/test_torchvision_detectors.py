@@ -1,217 +1,31 @@
-"""torchvision's detectors by name against its own forward on the same weights, and what is loaded of a file."""
+"""What is loaded of weights, what a network is built of, and settings that cannot work. Against torchvision's own
+forward: `models/test_torchvision_detector.py`."""
 
 from __future__ import annotations
 
-import copy
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import get_args
 
 import pytest
 import torch
 import torchvision
-from torch import Tensor, nn
-from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from contracts.errors import ConfigError, DataError
-from lightning_modules.base.families import DetectorSpec, InstanceSegmenterSpec
 from lightning_modules.blocks.backbones import Backbone, build_backbone
-from lightning_modules.blocks.torchvision_detectors import (
-    DetectorName,
-    InstanceSegmenterName,
-    TorchvisionConfig,
-    load_all_but_heads,
+from lightning_modules.blocks.torchvision_detectors import load_all_but_heads
+from tests.torchvision_models import (
+    MOBILE,
+    NAMES,
+    NUM_CLASSES,
+    all_but_heads,
+    build,
+    config_of,
+    sample,
+    size_of,
+    torchvisions,
+    unfilled,
 )
-from lightning_modules.models import torchvision_detector, torchvision_instances
-
-NAMES = (*get_args(DetectorName), *get_args(InstanceSegmenterName))
-MOBILE = "fasterrcnn_mobilenet_v3_large_320_fpn"
-NUM_CLASSES = 3
-ALL = 100_000  # more than there are: nothing is drawn
-
-
-def config_of(name: str, **settings) -> TorchvisionConfig:
-    return (torchvision_instances if "mask" in name else torchvision_detector).Config(architecture=name, **settings)
-
-
-def build(name: str, num_classes: int = NUM_CLASSES, image_size: int = 0, **settings) -> nn.Module:
-    torch.manual_seed(0)
-    module, spec = torchvision_detector, DetectorSpec
-    if "mask" in name:
-        module, spec = torchvision_instances, InstanceSegmenterSpec
-    sizes = {"num_foreground_classes": num_classes, "image_size": image_size or size_of(name)}
-    return module.Model(config_of(name, **settings), spec(**sizes))
-
-
-def size_of(name: str) -> int:
-    return 300 if "ssd" in name else 128
-
-
-def torchvisions(name: str, num_outputs: int, **settings) -> nn.Module:
-    """torchvision's own, random, its norms neither new nor those of a network that blows up."""
-    torch.manual_seed(1)
-    model = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=num_outputs, **settings)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.2, 0.6)
-            nn.init.normal_(module.bias, std=0.1)
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            module.num_batches_tracked.fill_(7)
-    for part in filter(None, (getattr(model, key, None) for key in ("head", "rpn", "roi_heads"))):
-        louder(part.parameters())
-    if "ssd" in name:  # its pixels are not divided by a deviation
-        model.backbone.features[0].weight.data *= 0.02
-    return model.eval()
-
-
-def louder(parameters: Iterable[Tensor]) -> None:
-    """torchvision starts them so small that every place and class has the same score."""
-    for parameter in parameters:
-        if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-        elif parameter.mean() < -1:  # RetinaNet's prior
-            nn.init.constant_(parameter, -1.0)
-
-
-def sample(size: int) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    squares = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(5))  # of noise little is left in c5
-    images = (255 * nn.functional.interpolate(squares, (size, size))).byte()
-    # The last one is so thin that no anchor reaches an IoU of 0.5 with it.
-    boxes = torch.tensor([[0.1, 0.05, 0.6, 0.5], [0.35, 0.4, 0.95, 0.9], [0.62, 0.07, 0.99, 0.12]]) * size
-    masks = torch.zeros(3, size, size, dtype=torch.uint8)
-    for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
-        mask[y1:y2, x1:x2] = 1
-    return images, [{"boxes": boxes, "labels": torch.tensor([1, 3, 2]), "ignored": torch.zeros(0, 4), "masks": masks}]
-
-
-def all_but_heads(model: nn.Module, name: str) -> dict[str, Tensor]:
-    heads = config_of(name).family.heads
-    return {key: value for key, value in model.state_dict().items() if not key.startswith(heads)}
-
-
-def few_proposals(model: nn.Module) -> None:
-    """The heads of v2 cost 0.2 GFLOP a proposal."""
-    if hasattr(model, "rpn"):
-        model.rpn._pre_nms_top_n = model.rpn._post_nms_top_n = {"training": 40, "testing": 40}
-
-
-@pytest.fixture(scope="module", params=NAMES)
-def case(request, tmp_path_factory) -> SimpleNamespace:
-    """Ours from a file of torchvision's weights for 91 classes, and torchvision's with these and our class heads."""
-    name, size = request.param, size_of(request.param)
-    published = torchvisions(name, 91)
-    file = tmp_path_factory.mktemp("weights") / f"{name}.pth"
-    torch.save(published.state_dict(), file)
-    sampling = {"rpn_batch": ALL, "roi_batch": ALL} if "rcnn" in name else {}
-    ours = build(name, pretrained=str(file), norm="batch", score_threshold=0.0, max_detections=200, **sampling).eval()
-    file.unlink()
-    fresh = {key: value.clone() for key, value in ours.state_dict().items()}
-    heads = [p for key, p in ours.named_parameters() if key.startswith(config_of(name).family.heads)]
-    assert heads
-    louder(heads)
-
-    thresholds = {"score_thresh": 0.0, "detections_per_img": 200}
-    settings = {f"box_{key}": value for key, value in thresholds.items()} if "rcnn" in name else thresholds
-    if "rcnn" in name:
-        settings |= {"rpn_batch_size_per_image": ALL, "box_batch_size_per_image": ALL}
-    if "ssd" not in name:
-        settings |= {"min_size": size, "max_size": size}
-    theirs = torchvisions(name, NUM_CLASSES + ("retina" not in name), **settings)
-    missing = theirs.load_state_dict(all_but_heads(published, name), strict=False).missing_keys
-    theirs.load_state_dict({key: ours.state_dict()[key] for key in missing}, strict=False)
-    few_proposals(ours)
-    few_proposals(theirs)
-    images, targets = sample(size)
-    losses, detections = ours(images, targets, detect=True)
-    return SimpleNamespace(
-        name=name, size=size, published=published, fresh=fresh, ours=ours, theirs=theirs,
-        images=images, targets=targets, losses=losses, detections=detections,
-    )  # fmt: skip
-
-
-def contents(tensors) -> Counter:
-    return Counter((tuple(value.shape), value.double().sum().item()) for value in tensors)
-
-
-def test_all_but_the_heads_is_loaded(case):
-    heads = config_of(case.name).family.heads
-    given = contents(all_but_heads(case.published, case.name).values())
-    taken = contents(value for key, value in case.fresh.items() if not key.startswith(heads))
-    assert taken == given
-    new = {key: value for key, value in case.fresh.items() if key.startswith(heads)}
-    old = {key: value for key, value in case.published.state_dict().items() if key.startswith(heads)}
-    assert new.keys() == old.keys()
-    for key, value in new.items():
-        assert value.shape != old[key].shape and value.shape[1:] == old[key].shape[1:], key
-        assert torch.isfinite(value).all()
-
-
-def test_detections_equal_torchvisions(case):
-    with torch.no_grad():
-        expected = case.theirs.eval()(list(case.images / 255))[0]
-    has_area = (expected["boxes"][:, 2:] - expected["boxes"][:, :2]).amin(dim=1) > 0.01  # RetinaNet's keeps all
-    expected = {key: value[has_area] for key, value in expected.items()}
-    expected["labels"] += int("retina" in case.name)  # labels are the columns there
-    num = len(expected["boxes"])
-    found = {key: value[:num].detach() for key, value in case.detections[0].items()}
-    assert num > 10 and len(set(expected["labels"].tolist())) > 1
-    torch.testing.assert_close(found["scores"], expected["scores"], rtol=1e-3, atol=1e-5)
-    # The order of what differs in the last digit may be another.
-    far = (found["boxes"][:, None] - expected["boxes"]).abs().amax(dim=2)
-    far += 1e3 * (found["scores"][:, None] - expected["scores"]).abs()
-    far += size_of(case.name) * (found["labels"][:, None] != expected["labels"])
-    nearest = far.argmin(dim=1)
-    assert far.amin(dim=1).amax() < 0.03 and len(set(nearest.tolist())) == num
-    if "mask" in case.name:
-        pasted = paste_masks_in_image(found["masks"], found["boxes"], (case.size, case.size))
-        torch.testing.assert_close(pasted, expected["masks"][nearest], rtol=1e-3, atol=5e-3)
-
-
-def test_losses_equal_torchvisions(case):
-    """The mask loss is another: torchvision's mask targets lie half a pixel beside ours (`test_rcnn.py`)."""
-    theirs = case.theirs.train()
-    for module in theirs.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
-    targets = [{**target, "labels": target["labels"] - int("retina" in case.name)} for target in case.targets]
-    with torch.no_grad():
-        expected = theirs(list(case.images / 255), targets)
-    names = {"classification": "loss_classifier", "bbox_regression": "loss_box_reg"}
-    expected = {names.get(key, key): value for key, value in expected.items()}
-    assert case.losses.keys() == expected.keys()
-    for key in expected.keys() - {"loss_mask"}:
-        assert expected[key] > 1e-4
-        torch.testing.assert_close(case.losses[key].detach(), expected[key], rtol=1e-3, atol=1e-5)
-
-
-def test_an_ignored_region_is_not_background(case):
-    target = {**case.targets[0], "ignored": torch.tensor([[0.0, 0.0, case.size, case.size]])}
-    with torch.no_grad():
-        losses = case.ours.eval()(case.images, [target])[0]
-    assert abs(losses["loss_classifier"] - case.losses["loss_classifier"]) > 1e-3
-    if "rcnn" in case.name:
-        assert abs(losses["loss_objectness"] - case.losses["loss_objectness"]) > 1e-4
-    else:  # positives alone
-        torch.testing.assert_close(losses["loss_box_reg"], case.losses["loss_box_reg"].detach())
-
-
-def test_a_step_lowers_the_loss(case):
-    model = copy.deepcopy(case.ours)
-    assert type(model) is type(case.ours)
-    before = sum(model(case.images, case.targets)[0].values())
-    before.backward()
-    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter -= 3e-4 / norm * parameter.grad
-        after = sum(model(case.images, case.targets)[0].values())
-    assert torch.isfinite(after) and after < before
-
 
 # The numbers that torchvision publishes; of v1 and MobileNet norms are frozen, which have no parameters.
 PARAMETERS = {
@@ -224,11 +38,6 @@ PARAMETERS = {
     "maskrcnn_resnet50_fpn": 44_401_393,
     "maskrcnn_resnet50_fpn_v2": 46_359_409,
 }
-
-
-def unfilled(name: str, num_classes: int, **settings) -> nn.Module:
-    with torch.device("meta"):
-        return build(name, num_classes, **settings)
 
 
 @pytest.mark.parametrize("name", NAMES)

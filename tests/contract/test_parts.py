@@ -37,7 +37,7 @@ from pipeline.training.checkpoints import build_module
 from pipeline.training.predictor import Predictor
 from pipeline.training.reports import build_report
 from pipeline.training.runs import RunData, load_run
-from tests.conftest import FLAGS
+from tests.conftest import FLAGS, LARGE
 from tests.shipped import LOCAL, SHIPPED
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -79,8 +79,8 @@ def test_config_survives_storage(kind, name):
 
 
 def shipped(project: Project) -> Params:
-    """The shipped runs on the tiny data sets."""
-    return Params({**load_params(project.root).document, "runs": SHIPPED})
+    """The shipped runs, and those of large models, on the tiny data sets."""
+    return Params({**load_params(project.root).document, "runs": SHIPPED | LARGE})
 
 
 def sections(cls: type) -> list[dataclasses.Field]:
@@ -149,14 +149,14 @@ def test_every_task_has_its_report_and_every_report_a_task():
 
 def test_every_task_and_model_is_in_a_shipped_run(root):
     """Or in one of those that the tests train."""
-    documents = (load_params(root).document, load_params(root / "lecture").document, FLAGS)
+    documents = (load_params(root).document, load_params(root / "lecture").document, FLAGS, {"runs": LARGE})
     runs = [run for document in documents for run in document["runs"].values()]
     assert {run["task"]["name"] for run in runs} == set(discover.names("task"))
     assert {run["model"]["name"] for run in runs} == set(discover.names("model"))
 
 
 RUNS = [
-    *(("tiny_project", run) for run in SHIPPED),
+    *(("tiny_project", run) for run in (*SHIPPED, *LARGE)),
     *(("flags_project", run) for run in FLAGS["runs"]),
     *(("local_project", run) for run in LOCAL),
 ]

@@ -66,7 +66,7 @@ def test_it_learns_a_batch():
         for box, label in (([8.0, 8, 40, 40], 1), ([10.0, 20, 50, 60], 2))
     ]
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    for _ in range(40):
+    for _ in range(90):  # 40 do on most processors
         losses = model(images, targets)[0]
         optimizer.zero_grad()
         sum(losses.values()).backward()

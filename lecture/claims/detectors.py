@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.augment.images import decode_record
+from lightning_modules.drawing.shapes import draw_objects, panels
+from lightning_modules.models.grid_boxes import matched_base_boxes
+from lightning_modules.ops.grid import assign_cells, cell_boxes
 from lightning_modules.reports._plots import Plot, bar
 from pipeline.measuring.claims import Claim, Measured, Results, Row
 from pipeline.measuring.cost import forward_flop
@@ -151,9 +158,39 @@ def _coarse(results: Results) -> Claim:
     )
 
 
+def _grid_on_a_scene(results: Results, network: Any) -> np.ndarray:
+    """The first scene of several objects."""
+    record = next(record for record in results.records("scenes") if len(record.objects) > 2)
+    image, side = decode_record(record), max(record.height, record.width)
+    square = np.full((side, side, 3), 128, np.uint8)
+    square[: image.shape[0], : image.shape[1]] = image
+    scale = side / network.image_size
+    target = {
+        "boxes": torch.from_numpy(record.objects.boxes), "labels": torch.from_numpy(record.objects.labels),
+        "ignored": torch.zeros(0, 4),
+    }  # fmt: skip
+    grid = network.config.grid
+    objects = assign_cells([target], grid, side)
+    base = network.base_boxes.flatten(0, 1) * scale
+    matched = matched_base_boxes(objects, base)
+    cells = cell_boxes(grid, side).numpy()
+    drawn, labels, texts = [], [], []
+    for i, cell in enumerate(objects.cell.tolist()):
+        for a, box in enumerate(base[cell].numpy()):
+            is_matched = a == int(matched[i])
+            drawn.append(box.clip(0, side))
+            labels.append(i + 2 if is_matched else 1)
+            texts.append("matched" if is_matched else "")
+    nothing = [""] * len(cells)
+    own = [draw_objects(square, cells, np.ones(len(cells), int), nothing),
+           draw_objects(square, np.array(drawn), np.array(labels), texts)]  # fmt: skip
+    return panels(own, [f"{grid} x {grid} cells", "base boxes of the objects' cells"])
+
+
 def _knows_classes(results: Results) -> Claim:
     rows = _scores(results, "mAP_2010", (GRID, YOLO), CONTROL)
-    outputs = results.network(RUNS[GRID]).num_outputs
+    network: Any = results.network(RUNS[GRID])
+    outputs = network.num_outputs
     return Claim(
         name="an-rpn-that-knows-classes",
         says="A grid of 7 x 7 cells with 3 base boxes each finds objects in one pass, like an RPN that knows classes",

@@ -17,6 +17,8 @@ from statistics import median
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from contracts.errors import DataError
 from lightning_modules.reports._plots import Plot
 from pipeline.measuring.comparison import PICTURES, TABLES
@@ -65,7 +67,7 @@ class Claim:
         says: the claim in a sentence. slides: rows of the lecture it stands for, such as "S06".
         holds: whether the numbers bear it out. because: in a sentence with the deciding numbers.
         figure: of the same numbers. rows: the numbers themselves. note: what a reader should know beside them.
-        pictures: below the figure, by what they show: files of `Results.picture`.
+        pictures: below the figure, by what they show: files of `Results.picture`, or (H, W, 3) uint8 RGB.
     """
 
     name: str
@@ -76,7 +78,7 @@ class Claim:
     figure: Plot | Masks
     rows: Sequence[Row] = ()
     note: str = ""
-    pictures: Mapping[str, Path] = field(default_factory=dict)
+    pictures: Mapping[str, Path | np.ndarray] = field(default_factory=dict)
 
 
 class Results:

@@ -15,7 +15,9 @@ from pathlib import Path
 from types import ModuleType
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from PIL import Image
 
 from contracts.errors import DataError
 from pipeline.measuring.charts import draw
@@ -58,9 +60,15 @@ def _picture(claim: Claim) -> str:
         return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _embedded(path: Path) -> str:
-    """A WebP file as a data URL."""
-    return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
+def _embedded(picture: Path | np.ndarray) -> str:
+    """A WebP file, or an image (H, W, 3) without loss, as a data URL."""
+    if isinstance(picture, Path):
+        data = picture.read_bytes()
+    else:
+        with io.BytesIO() as file:
+            Image.fromarray(picture).save(file, "WEBP", lossless=True)
+            data = file.getvalue()
+    return "data:image/webp;base64," + base64.b64encode(data).decode()
 
 
 def _number(value: float) -> str:

@@ -78,7 +78,7 @@ class Model(nn.Module):
 
     def _load_vgg_features(self) -> None:
         weights = _state_dict("vgg16", torchvision.models.VGG16_Weights.DEFAULT)
-        layers = [layer for layer in self.features if isinstance(layer, nn.Linear)]
+        layers = [layer for layer in self.features.modules() if isinstance(layer, nn.Linear)]
         for name, layer in zip((_FC6, _FC7), layers, strict=True):
             layer.load_state_dict({part: weights[f"{name}.{part}"] for part in ("weight", "bias")})
 

@@ -39,9 +39,7 @@ class Report(BaseReport[Task]):
         bars = [(names[i], float(probs[i]), _color(probs[i] >= least, labels, i)) for i in shown[:_NUM_SHOWN]]
         parts = [draw.fit(decode_record(record), _PICTURE_PX), draw.bars(bars, _PICTURE_PX)]
         if labels is not None:
-            told = [
-                name + " (difficult)" * int(label == 0) for name, label in zip(names, labels, strict=True) if label >= 0
-            ]
+            told = [names[i] + " (difficult)" * bool(labels[i] == 0) for i in np.flatnonzero(labels >= 0)]
             parts.insert(1, draw.text_block([(f"truth: {', '.join(told) or 'none'}", draw.BLACK)], _PICTURE_PX))
         return draw.stack(parts)
 
@@ -50,7 +48,10 @@ class Report(BaseReport[Task]):
         items = [(predictions[key]["probs"], truth["labels"]) for key, truth in truths.items()]
         rankings = {n: r for n, r in zip(names, class_rankings(items, len(names)), strict=True) if r.shows.any()}
         ones = np.ones((1, len(items)))
-        curves = {name: tuple(curve[0] for curve in ranking.curves(ones)) for name, ranking in rankings.items()}
+        curves = {}
+        for name, ranking in rankings.items():
+            recall, precision = ranking.curves(ones)
+            curves[name] = (recall[0], precision[0])
         aps = [(name, float(ranking.average_precisions(ones)[1, 0])) for name, ranking in rankings.items()]
         return [
             _plots.precision_recall("pr_curve", "Images by class", curves),

@@ -13,6 +13,7 @@ import torch
 from contracts.errors import ConfigError
 from contracts.records import DataSpec, Objects, Record
 from lightning_modules.augment.augment import AugmentConfig
+from lightning_modules.drawing import text as draw
 from lightning_modules.models import image_classifier
 from lightning_modules.reports.multilabel_classification import Report
 from lightning_modules.tasks.multilabel_classification import Task
@@ -138,21 +139,32 @@ def test_answer_has_every_class_and_names_those_that_are_probable() -> None:
     assert task(picture_score=0.95).answer({"probs": probs})["classes"] == []
 
 
-def test_picture_and_plots(record) -> None:
-    t = task()
+def test_picture_shows_what_is_found_and_what_is_there(record, monkeypatch: pytest.MonkeyPatch) -> None:
+    t, told, whole = task(), [], draw.bars
+    monkeypatch.setattr(draw, "bars", lambda values, width: told.append(list(values)) or whole(values, width))
     report, shown = Report(t), record(1, 2, 4, difficult=(1,))
-    probs = np.array([0.9, 0.1, 0.6, 0.2], np.float32)
-    truth = t.truths(shown)
-    pictures = [report.picture(shown, [{"probs": probs}], known) for known in (truth, None)]
-    colors = [{tuple(pixel) for pixel in picture[-80:].reshape(-1, 3).tolist()} for picture in pictures]
-    green, red, blue, grey = (0, 130, 60), (200, 30, 30), (60, 110, 200), (110, 110, 110)
-    assert {green, red, grey} <= colors[0] and blue not in colors[0]  # found, found wrongly or missed, difficult
-    assert blue in colors[1] and not {green, red} & colors[1]
-    assert len(pictures[0]) > len(pictures[1]), "what is true is told, and what was missed"
-    nothing = report.picture(record(), [{"probs": np.zeros(4, np.float32)}], t.truths(record()))
-    assert nothing.dtype == np.uint8 and nothing.shape[1:] == (420, 3)
+    prediction = {"probs": np.array([0.9, 0.1, 0.6, 0.2], np.float32)}
+    known, unknown = (report.picture(shown, [prediction], truths) for truths in (t.truths(shown), None))
+    assert [(name, color) for name, _, color in told[0]] == [
+        ("cat", draw.GREEN), ("cow", draw.RED), ("bird", draw.RED), ("dog", draw.GREY),
+    ], "found, found where it is not, missed, difficult"  # fmt: skip
+    assert [(name, color) for name, _, color in told[1]] == [("cat", draw.BLUE), ("cow", draw.BLUE)]
+    assert [value for _, value, _ in told[1]] == pytest.approx([0.9, 0.6])
+    assert len(known) > len(unknown), "what is true is written, too"
+    nothing = {"probs": np.array([0.1, 0.2, 0, 0], np.float32)}
+    for truths, color in ((t.truths(record()), draw.GREEN), (None, draw.GREY)):
+        picture = report.picture(record(), [nothing], truths)
+        assert picture.dtype == np.uint8 and picture.shape[1:] == (420, 3)
+        assert told.pop() == [("dog", pytest.approx(0.2), color)], "the best one, where there is nothing to show"
+
+
+def test_plots() -> None:
+    report = Report(task())
     truths = {"a": {"labels": np.array([1, -1, 0, -1])}, "b": {"labels": np.array([-1, 1, -1, -1])}}
-    predictions = {"a": {"probs": probs}, "b": {"probs": np.array([0.95, 0.5, 0, 0], np.float32)}}
+    predictions = {
+        "a": {"probs": np.array([0.9, 0.1, 0.6, 0.2], np.float32)},
+        "b": {"probs": np.array([0.95, 0.5, 0, 0], np.float32)},
+    }
     curve, bars = report.plots(predictions, truths)
     assert curve.rows == [("cat", 0.0, 0.0), ("cat", 1.0, 0.5), ("dog", 1.0, 1.0), ("dog", 1.0, 0.5)]
     assert bars.rows == [("cat", 0.5), ("dog", 1.0)] and curve.series == "class"

@@ -84,7 +84,12 @@ FLAGS = TINY | {
             "dataset": "flags",
             "task": {"name": "classification", "image_size": 64},
             "model": {"name": "image_classifier"},
-        }
+        },
+        "multilabel": {
+            "dataset": "flags",
+            "task": {"name": "multilabel_classification", "image_size": 64, "labels_from": "labels"},
+            "model": {"name": "image_classifier"},
+        },
     },
 }
 

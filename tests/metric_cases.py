@@ -16,6 +16,7 @@ from lightning_modules.metrics.caption_scores import CaptionScores
 from lightning_modules.metrics.coco_map import STAT_NAMES
 from lightning_modules.metrics.item_metric import ItemMetric
 from lightning_modules.metrics.mean_ap import CocoMeanAP, VOCMeanAP
+from lightning_modules.metrics.multilabel import MultilabelMeanAP
 from lightning_modules.metrics.proposal_recall import ProposalRecall
 from lightning_modules.metrics.question_accuracy import Visual7WAccuracy, VQAAccuracy
 from lightning_modules.metrics.segmentation_scores import SegmentationScores
@@ -51,6 +52,7 @@ def cases(shared: Path) -> dict[str, Case]:
         "voc": voc, "captions": captions, "vqa": vqa, "visual7w": visual7w, "segmentation": segmentation,
         "translation": translation, "recognition": recognition, "classes": classes, "videos": videos,
         "proposals": proposals, "alignment": alignment, "by_length": by_length, "perplexity": perplexity,
+        "multilabel": multilabel,
     }  # fmt: skip
     return {name: maker(shared / "golden") for name, maker in makers.items()}
 
@@ -241,3 +243,17 @@ def by_length(golden: Path) -> Case:
 def perplexity(golden: Path) -> Case:
     predictions = [{"id": i, "nll": np.log(2.0) * count, "num_tokens": count} for i, count in enumerate((3, 9))]
     return Case(TokenPerplexity, {}, predictions, [{"id": 0}, {"id": 1}], {"perplexity": 2.0})
+
+
+def multilabel(golden: Path) -> Case:
+    """Of `cat`, two right ones, the second behind a wrong one, and above all what counts for nothing; of `dog`, the
+    right one in a tie of two; `cow` is nowhere."""
+    rows = {
+        "a": ([0.9, 0.5, 0.1], [1, -1, -1]), "b": ([0.8, 0.5, 0.1], [-1, 1, -1]), "c": ([0.7, 0.1, 0.9], [1, -1, -1]),
+        "d": ([1.0, 0.9, 0.1], [0, 0, -1]),
+    }  # fmt: skip
+    predictions = [{"id": key, "probs": np.array(probs, np.float32)} for key, (probs, _) in rows.items()]
+    truths = [{"id": key, "labels": np.array(labels, np.int8)} for key, (_, labels) in rows.items()]
+    cat, dog = (1 / 2 + 1 / 2 * 2 / 3, (6 * 1 + 5 * 2 / 3) / 11), (1 / 2, 1 / 2)
+    expected = {"mAP_2010": (cat[0] + dog[0]) / 2, "mAP_2007": (cat[1] + dog[1]) / 2, "AP/cat": cat[0], "AP/dog": 1 / 2}
+    return Case(MultilabelMeanAP, {"class_names": ["cat", "dog", "cow"], "each": True}, predictions, truths, expected)

@@ -19,15 +19,36 @@ from pipeline.stages.shard import shard
 from pipeline.stages.train import train
 from pipeline.stages.vocab import vocab
 from pipeline.system.project import Project
+from pipeline.training.checkpoints import build_task
+from pipeline.training.runs import load_run
 
 pytestmark = pytest.mark.filterwarnings("default")
 
+CLASSIFY = {
+    "task": {"name": "classification", "image_size": 64},
+    "model": {"name": "image_classifier"},
+    "train": {"optimizer": {"lr": 2e-3}},
+}
 CASES: dict[str, dict[str, Any]] = {
     "captioning": {
         "input": "coco_real",
         "sources": {"coco": {"images": "images/{split}2017"}},
         "run": {"task": {"name": "captioning"}, "model": {"name": "soft_attention"}},
         "samples": (80, 244),
+    },
+    "classification": {
+        "input": "flowers5",
+        "sources": {"image_folder": {"train": "flowers"}},
+        "dataset": {"split": {"val": 0.2}},
+        "run": CLASSIFY,
+        "samples": (400, 100),
+    },
+    "classification of sizes": {
+        "input": "dog_cat",
+        "sources": {"image_folder": {"train": "Train_Data"}},
+        "dataset": {"split": {"val": 0.2}},
+        "run": CLASSIFY,
+        "samples": (112, 28),
     },
     "detection": {
         "input": "bccd",
@@ -176,3 +197,33 @@ def test_palette_masks_of_voc(shared_dir, tmp_path):
     check_outputs(project, manifest, metrics)
     assert [split["totals"]["has_semantic"] for split in manifest["splits"].values()] == [2, 1]
     assert "person" in manifest["classes"]
+
+
+def test_classes_of_voc_photographs(shared_dir, tmp_path):
+    """Eight photographs of VOC 2007, some of whose classes show difficult objects alone: labels are the devkit's."""
+    folder = shared_dir / "data" / "voc2007_proposals"
+    case = {
+        "sources": {"voc": {"folders": ["VOCdevkit/VOC2007"], "train": "test", "test": ""}},
+        "dataset": {"split": {"val": 0.5}},
+        "run": {
+            "task": {"name": "multilabel_classification", "image_size": 64},
+            "model": {"name": "image_classifier"},
+            "train": {"max_epochs": 2, "batch_size": 2},
+        },
+    }
+    project = make_project(tmp_path / "project", folder, case)
+    manifest, metrics = run_job(project)
+    check_outputs(project, manifest, metrics)
+    assert 0 < metrics["value"] <= 1 and metrics["metric"] == "mAP_2010"
+    data = load_run(project, load_params(project.root), "job")
+    task = build_task(data.run.to_dict(), data.spec)
+    labels = {}
+    for split in manifest["splits"]:
+        reader = SplitReader(project.shards("real"), manifest, split)
+        for record in map(reader.read, range(len(reader))):
+            labels[str(record.image_id)] = dict(zip(manifest["classes"], task.labels(record).tolist(), strict=True))
+    official: dict[str, dict[str, int]] = {}
+    for path in (folder / "VOCdevkit/VOC2007/ImageSets/Main").glob("*_test.txt"):
+        for image, label in map(str.split, path.read_text().splitlines()):
+            official.setdefault(image, {})[path.stem.removesuffix("_test")] = int(label)
+    assert labels == official and {v for row in official.values() for v in row.values()} == {1, 0, -1}

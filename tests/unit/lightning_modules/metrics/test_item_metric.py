@@ -25,11 +25,11 @@ from tests.metric_cases import cases
 
 NAMES = (
     "coco_boxes", "coco_masks", "voc", "captions", "vqa", "visual7w", "segmentation", "translation", "recognition",
-    "classes", "videos", "proposals", "alignment", "by_length", "perplexity",
+    "classes", "videos", "proposals", "alignment", "by_length", "perplexity", "multilabel",
 )  # fmt: skip
 SMALL = (
     "visual7w", "recognition", "classes", "videos", "proposals", "voc", "segmentation", "alignment", "by_length",
-    "perplexity",
+    "perplexity", "multilabel",
 )  # fmt: skip
 
 

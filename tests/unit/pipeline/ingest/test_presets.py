@@ -22,6 +22,7 @@ MODELS = {
     "detection": "faster_rcnn",
     "frame_classification": "lrcn",
     "instances": "mask_rcnn",
+    "multilabel_classification": "image_classifier",
     "pointing": "region_pointer",
     "segmentation": "fcn",
     "telling": "visual7w_lstm",

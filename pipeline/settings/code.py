@@ -37,7 +37,8 @@ class Covered(NamedTuple):
 
 
 _PARTS = ("lightning_modules/tasks/{task}.py", "lightning_modules/models/{model}.py")
-_MODULES = tuple(f"lightning_modules/{room}" for room in ("augment", "base", "blocks", "ops", "tasks", "models"))
+_ROOMS = ("augment", "base", "blocks", "ops", "solvers", "tasks", "models")
+_MODULES = tuple(f"lightning_modules/{room}" for room in _ROOMS)
 _MEASURED = tuple(f"lightning_modules/{room}" for room in ("drawing", "metrics", "reports"))
 _REPORT = "lightning_modules/reports/{task}.py"
 # Protocols and sizes of all families: nothing in it computes, and one family more runs nothing again.

@@ -32,6 +32,7 @@ _WORK = (
     "lightning_modules.metrics",
     "lightning_modules.ops",
     "lightning_modules.reports",
+    "lightning_modules.solvers",
     "pipeline.ingest.door",
 )
 _WITHOUT = "SIGHTLINE_WITHOUT_OUTLINES"

@@ -23,6 +23,7 @@ MODELS = {
     "frame_classification": "lrcn",
     "instances": "mask_rcnn",
     "pointing": "region_pointer",
+    "region_detection": "fast_rcnn",
     "segmentation": "fcn",
     "telling": "visual7w_lstm",
     "text_classification": "recurrent_classifier",

@@ -78,12 +78,20 @@ TINY = {
 
 
 FLAGS = TINY | {
-    "datasets": {"flags": {"origin": "local", "input": "flags", "sources": {"image_folder": {}}}},
+    "datasets": {
+        "flags": {"origin": "local", "input": "flags", "sources": {"image_folder": {}}},
+        "voc_regions": tiny_datasets(24, 8)["voc"] | {"proposals": {"mode": "single", "scales": [25], "min_side": 8}},
+    },
     "runs": {
         "classification": {
             "dataset": "flags",
             "task": {"name": "classification", "image_size": 64},
             "model": {"name": "image_classifier"},
+        },
+        "region_detection": {
+            "dataset": "voc_regions",
+            "task": {"name": "region_detection", "image_size": 64},
+            "model": {"name": "fast_rcnn", "head_channels": 64},
         },
         "multilabel": {
             "dataset": "flags",
@@ -116,7 +124,8 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="session")
 def flags_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The same with a data set of class folders: flags with lying or standing stripes, and few without."""
+    """The same with a data set of class folders, flags with lying or standing stripes and few without, and one with
+    proposals."""
     folder = tmp_path_factory.mktemp("flags")
     generator = np.random.default_rng(3)
     for split, number in [(s, i) for s, count in (("train", 60), ("val", 20)) for i in range(count)]:

@@ -227,3 +227,35 @@ def test_classes_of_voc_photographs(shared_dir, tmp_path):
         for image, label in map(str.split, path.read_text().splitlines()):
             official.setdefault(image, {})[path.stem.removesuffix("_test")] = int(label)
     assert labels == official and {v for row in official.values() for v in row.values()} == {1, 0, -1}
+
+
+def test_proposals_of_real_photographs(shared_dir, tmp_path):
+    """Eight VOC photographs with their XML: the shard stage searches, Fast R-CNN looks at what it found."""
+    data = tmp_path / "voc" / "VOCdevkit" / "VOC2007"
+    shutil.copytree(shared_dir / "data/voc2007_proposals/VOCdevkit/VOC2007", data)
+    lists = data / "ImageSets" / "Main"
+    keys = (lists / "test.txt").read_text().split()
+    shutil.rmtree(lists)
+    lists.mkdir()
+    for split, some in {"train": keys[:6], "val": keys[6:]}.items():
+        (lists / f"{split}.txt").write_text("\n".join(some))
+    search = {"mode": "single", "width": 200, "min_side": 12}
+    case = {
+        "sources": {"voc": {"folders": ["VOCdevkit/VOC2007"]}},
+        "dataset": {"proposals": search},
+        "run": {
+            "task": {"name": "region_detection", "search": search},
+            "model": {"name": "fast_rcnn", "head_channels": 64},
+            "train": {"max_epochs": 2, "batch_size": 2},
+        },
+    }
+    project = make_project(tmp_path / "project", tmp_path / "voc", case)
+    manifest, metrics = run_job(project)
+    check_outputs(project, manifest, metrics)
+    assert metrics["num_samples"] == 2
+    for split in ("train", "val"):
+        reader = SplitReader(project.shards("real"), manifest, split)
+        for record in map(reader.read, range(len(reader))):
+            boxes, limits = record.proposals.boxes, [record.width, record.height] * 2
+            assert 20 < len(boxes) <= 2000 and (boxes >= 0).all() and (boxes <= limits).all()
+            assert (boxes[:, 2:].max(axis=0) > 200).all(), "in pixels of the photograph, not of what was searched"

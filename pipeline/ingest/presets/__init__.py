@@ -29,6 +29,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("task.min_token_count", rules.rare("texts")),
     ("model.dropout", rules.dropout),
     ("task.num_answers", rules.num_answers),
+    ("task.search", detectors.search),
     # the model
     ("model.backbone", rules.backbone),
     ("model.pretrained", rules.pretrained),

@@ -62,7 +62,7 @@ class Case:
 
 
 Rule = Callable[[Case], Setting | None]
-OF_OBJECTS = ("detection", "instances")
+OF_OBJECTS = ("detection", "instances", "region_detection")
 
 
 def up(value: float, multiple: int) -> int:

@@ -12,6 +12,7 @@ _CELLS_OF_ONE = 2.5  # and as many it has where a coarser map would do
 _CELLS = 5  # a map's cell sees so many of its strides of the picture, and as much an object should not pass
 _HEAD_CELLS = 5  # of a map that a box is pooled from, to 7 x 7 places; with fewer they are all alike
 _STEP = 1.6  # between two anchors' sides: an object is off by a factor of 1.27 at most, which is an IoU of 0.62
+_PHOTOGRAPH_PX = 300  # Selective Search's settings are for pictures of 500 px
 _STRIDES = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
 
 
@@ -66,6 +67,18 @@ def aspect_ratios(case: Case) -> Setting | None:
     return Setting(
         [float(f"{value:.2g}") for value in values],
         f"height / width: objects have {objects.ratios.low:.2g} to {objects.ratios.high:.2g}",
+    )
+
+
+def search(case: Case) -> Setting | None:
+    pictures = case.found.pictures
+    if pictures is None:
+        return None
+    if pictures.long_px.median >= _PHOTOGRAPH_PX:
+        return Setting({"mode": "fast"}, "Selective Search with the published settings, which are for photographs")
+    return Setting(
+        {"mode": "fast", "scales": [25, 50], "min_side": 8},
+        f"Selective Search, finer than for photographs: the pictures have about {pictures.long_px.median:.0f} px",
     )
 
 

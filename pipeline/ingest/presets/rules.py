@@ -14,7 +14,7 @@ _VALIDATIONS = 8
 _FEW = 100
 _OFTEN = 25
 # What a picture costs to learn, of what it costs a detector; where it is not said, a quarter.
-_COSTS = {"detection": 1.0, "instances": 1.5, "segmentation": 0.4, "text_recognition": 0.1}
+_COSTS = {"detection": 1.0, "instances": 1.5, "region_detection": 1.0, "segmentation": 0.4, "text_recognition": 0.1}
 # Their words, or classes, speak of left and right, and of colors: `mirror` exchanges both.
 _MIRRORED = ("action", "captioning", "frame_classification", "pointing", "telling", "video_captioning", "vqa")
 _COST_OF_A_TEXT = 0.02

@@ -132,6 +132,9 @@ def test_every_task_gets_a_project_from_data_that_suits_it(init, tmp_path, task,
     assert f" {asked}\n" in (tmp_path / "new/README.md").read_text()
     params = yaml.safe_load((tmp_path / "new/params.yaml").read_text())
     assert [run["task"]["name"] for run in params["runs"].values()] == [task]
+    if task == "region_detection":  # searched for once, and in a new picture in the same way
+        (run,) = params["runs"].values()
+        assert run["task"]["search"] == params["datasets"]["data"]["proposals"] != {"mode": "fast"}, "of 64 px"
     if task in ("telling", "pointing"):  # both files lie there
         assert params["datasets"]["data"]["sources"]["visual7w"]["questions"] == f"dataset_v7w_{task}.json"
 

@@ -24,6 +24,7 @@ MODELS = {
     "instances": "mask_rcnn",
     "multilabel_classification": "image_classifier",
     "pointing": "region_pointer",
+    "region_detection": "fast_rcnn",
     "segmentation": "fcn",
     "telling": "visual7w_lstm",
     "text_classification": "recurrent_classifier",

@@ -14,12 +14,12 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_modules.base.module import TaskModule
+from lightning_modules.base.task import BaseTask
 from lightning_modules.blocks.pixels import to_channels_last
 from lightning_modules.metrics.bootstrap import percentile_intervals, replicates
 from lightning_modules.metrics.measurement import Measurement, values_of
 from lightning_modules.reports._plots import Plot
 from pipeline.loading.datamodule import TarDataModule
-from pipeline.settings import discover
 from pipeline.settings.params import Run
 from pipeline.settings.parse import parse
 from pipeline.settings.sections import LoaderConfig
@@ -241,21 +241,21 @@ class Evaluation:
         return drawn | self.report.gallery(read, self.module.predictions, self.module.truths)
 
 
-def lacking(manifest: Mapping[str, Any], split: str, task_name: str) -> list[str]:
-    """What a task must have to be trained, by the names of `COUNTS`, and no sample of the split has: it could not be
+def lacking(manifest: Mapping[str, Any], split: str, task: BaseTask) -> list[str]:
+    """What a run's task must have to be trained, by the names of `COUNTS`, and no sample of the split has: it could not be
     measured there."""
     totals = manifest["splits"][split]["totals"]
-    return [name for name in discover.load("task", task_name, where="task").Task.requires if not totals.get(name)]
+    return [name for name in task.requires if not totals.get(name)]
 
 
-def on_test(checkpoint: Path, shards: Path, *, now: Run) -> Evaluation | None:
-    """What is reported of a run beside the split that it was chosen on; None where there is no test split, or one
-    without the truth, which is told."""
+def on_test(checkpoint: Path, shards: Path, task: BaseTask, *, now: Run) -> Evaluation | None:
+    """What is reported of a run, of whose task this is, beside the split that it was chosen on; None where there is no
+    test split, or one without the truth, which is told."""
     manifest = load_manifest(shards)
     if "test" not in manifest["splits"]:
         return None
     evaluation = None
-    if not (missing := lacking(manifest, "test", now.task_name)):
+    if not (missing := lacking(manifest, "test", task)):
         evaluation = Evaluation(checkpoint, shards, "test", now=now)
     if evaluation is None or not evaluation.has_truth:
         what = f"none of its samples has {', '.join(missing)}" if missing else "no truth is known of its items"

@@ -193,13 +193,13 @@ def measure(checkpoint: Path, shards: Path, split: str, now: Run | None = None) 
     from pipeline.training.checkpoints import load_module
 
     try:
-        _, document = load_module(checkpoint)
+        module, document = load_module(checkpoint)
     except (SightlineError, RuntimeError, TypeError, KeyError) as error:
         raise DataError(
             "the code of this project cannot load these weights", value=str(error)[:300], where=str(checkpoint),
             fix="check out the commit that trained it, or train it anew",
         ) from error  # fmt: skip
-    missing = lacking(load_manifest(shards), split, document["run"]["task_name"])
+    missing = lacking(load_manifest(shards), split, module.task)
     evaluation = None if missing else Evaluation(checkpoint, shards, split, now=now)
     if evaluation is None or not evaluation.has_truth:
         raise DataError(

@@ -25,7 +25,8 @@ def evaluate(project: Project, params: Params, name: str) -> None:
 
     run = params.run(name)
     checkpoint = project.artifacts(name) / BEST
-    evaluation, test = Evaluation(checkpoint, shards, now=run), on_test(checkpoint, shards, now=run)
+    evaluation = Evaluation(checkpoint, shards, now=run)
+    test = on_test(checkpoint, shards, evaluation.report.task, now=run)
     pictures = evaluation.pictures(run.train.num_pictures)
     evaluation.write(
         metrics=project.metrics(name),

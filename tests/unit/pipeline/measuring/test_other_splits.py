@@ -262,13 +262,16 @@ def test_a_test_split_without_truth_is_not_measured(
         project.shards("flags"),
         load_params(project.root).run("clf"),
     )
-    assert evaluation.on_test(best, project.shards("other"), now=run) is None
+    task = load_module(best)[0].task
+    assert evaluation.on_test(best, project.shards("other"), task, now=run) is None
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(evaluation.Evaluation, "has_truth", False)
-    assert evaluation.on_test(best, shards, now=run) is None
+    assert evaluation.on_test(best, shards, task, now=run) is None
     assert "test split is not measured, as no truth is known" in capsys.readouterr().out
     manifest = evaluation.load_manifest(shards)
     del manifest["splits"]["test"]["totals"]["num_labels"]
     monkeypatch.setattr(evaluation, "load_manifest", lambda folder: manifest)
-    assert evaluation.on_test(best, shards, now=run) is None
+    assert evaluation.on_test(best, shards, task, now=run) is None
     assert "none of its samples has num_labels" in capsys.readouterr().out
+    monkeypatch.setattr(task, "requires", ("num_frames",))  # of this run's settings
+    assert evaluation.lacking(manifest, "val", task) == ["num_frames"]

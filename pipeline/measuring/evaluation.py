@@ -242,8 +242,8 @@ class Evaluation:
 
 
 def lacking(manifest: Mapping[str, Any], split: str, task: BaseTask) -> list[str]:
-    """What a run's task must have to be trained, by the names of `COUNTS`, and no sample of the split has: it could not be
-    measured there."""
+    """What a run's task must have to be trained, by the names of `COUNTS`, and no sample of the split has: it could not
+    be measured there."""
     totals = manifest["splits"][split]["totals"]
     return [name for name in task.requires if not totals.get(name)]
 

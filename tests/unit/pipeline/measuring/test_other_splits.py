@@ -256,6 +256,7 @@ def test_a_test_split_without_truth_is_not_measured(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     from pipeline.measuring import evaluation
+    from pipeline.training.checkpoints import load_module
 
     best, shards, run = (
         project.artifacts("clf") / "best.ckpt",

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -271,7 +272,7 @@ class Model(nn.Module):
         with RegionFeatures(num_classes, *self._widths()) as found:
             for batch in batches():
                 pictures = contents(self.pixel_norm, batch["images"], batch["sizes"])
-                found.add_batch(batch, lambda boxes, pictures=pictures: self.features(pictures, boxes))
+                found.add_batch(batch, partial(self.features, pictures))
             if self.fits_svms:
                 weight, bias = fit_svms(found, self.config.svm_cost)
                 self.svm_weight.copy_(torch.from_numpy(weight).to(device))

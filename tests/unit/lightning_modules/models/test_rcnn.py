@@ -169,11 +169,11 @@ def test_detections_are_what_is_left_of_scored_regions(learned):
     means, _ = learned.features(rcnn.contents(learned.pixel_norm, images, [(SIDE, SIDE)] * 2), regions)
     probs = learned._logits(means[: len(REGIONS)]).softmax(dim=1)
     changed = copy.copy(learned)
-    changed.config = replace(SMALL, score_threshold=0.002)
+    changed.config = replace(SMALL, score_threshold=0.0002)
     detection = changed(images, regions, detect=True)[1][0]
     expected = []
     for label in range(1, C + 1):
-        chosen = torch.where(probs[:, label] > 0.002)[0]
+        chosen = torch.where(probs[:, label] > 0.0002)[0]
         kept = chosen[nms(REGIONS[chosen], probs[chosen, label], 0.3)]
         expected += [(float(probs[i, label]), label, REGIONS[i].tolist()) for i in kept]
     expected.sort(key=lambda one: -one[0])

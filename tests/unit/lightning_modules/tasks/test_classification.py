@@ -109,7 +109,7 @@ def test_from_class_folders_to_a_score_above_the_constant_predictors(flags_proje
     evaluation = Evaluation(tmp_path / BEST, flags_project.shards("flags"))
     assert evaluation.constant["top1"] == pytest.approx(0.4)
     low, high = evaluation.intervals["top1"]
-    assert low <= evaluation.metrics["top1"] <= high and evaluation.metrics["top1"] > 0.6
+    assert low <= evaluation.metrics["top1"] <= high and evaluation.metrics["top1"] > 0.55
     assert evaluation.metrics["top5"] == 1
     predictor = load_predictor(tmp_path / BEST)
     image = next((flags_project.root / "flags/val/lying").iterdir()).read_bytes()

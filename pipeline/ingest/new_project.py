@@ -115,12 +115,12 @@ def _document(data: Path, task: str, found: Found) -> dict[str, Any]:
     for path, setting in presets(found.statistics, task, known, machine, _weights()).items():
         section, _, key = path.partition(".")
         chosen[section][key] = setting
-    data = found.document["datasets"]["data"]
+    dataset = found.document["datasets"]["data"]
     if "search" in chosen["task"]:  # done once for all pictures, and in the same way for a new one
-        data = {**data, "proposals": chosen["task"]["search"]}
+        dataset = {**dataset, "proposals": chosen["task"]["search"]}
     return {
         **found.document,
-        "datasets": {"data": data},
+        "datasets": {"data": dataset},
         "shards": chosen["shards"],
         "train": chosen["train"],
         "runs": {

@@ -127,8 +127,11 @@ class Model(nn.Module):
         self.pixel_norm = PixelNorm()
         backbone = build_backbone(config.backbone, pretrained=config.pretrained, norm=config.norm)
         self.backbone = Trunk(backbone, config.level, pools_last=config.backbone == "vgg16")
-        pool = RoIMaxPool if config.pooling == "max" else RoIAlignPool
-        self.pool: RoIMaxPool | RoIAlignPool = pool(config.level, config.roi_size)
+        self.pool: RoIMaxPool | RoIAlignPool
+        if config.pooling == "max":
+            self.pool = RoIMaxPool(config.level, config.roi_size)
+        else:
+            self.pool = RoIAlignPool(config.level, config.roi_size)
         width = config.head_channels
         self.head = nn.Sequential(
             nn.Linear(self.backbone.channels[config.level] * config.roi_size**2, width),

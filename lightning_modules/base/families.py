@@ -24,13 +24,11 @@ if TYPE_CHECKING:
 class Classifier(Protocol):
     def __call__(self, images: Tensor) -> Tensor:
         """Class logits (B, C) float32."""
-        ...
 
 
 class Segmenter(Protocol):
     def __call__(self, images: Tensor) -> Tensor:
         """Class logits (B, K, H, W) float32, for images of any sides."""
-        ...
 
 
 class Detector(Protocol):
@@ -58,7 +56,6 @@ class Detector(Protocol):
             detections: per image `boxes` (D, 4) float32 in input pixels, `labels` (D,) int64, `scores` (D,) float32
                 falling, and where masks are learnt `masks` (D, 1, M, M) probabilities on the boxes.
         """
-        ...
 
 
 class RegionDetector(Protocol):
@@ -77,7 +74,6 @@ class RegionDetector(Protocol):
 
         An image may have none. True boxes are not among them; in training a model may add them.
         """
-        ...
 
 
 class Captioner(Protocol):
@@ -85,21 +81,17 @@ class Captioner(Protocol):
 
     def encode(self, images: Tensor) -> Tensor:
         """Feature grid (B, D, h, w)."""
-        ...
 
     def decode(self, features: Tensor, tokens: Tensor, caption_image: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, T, V) of the token after each of `tokens` (N, T), attention (N, T, L), both float32.
 
         `caption_image` (N,) int64 is the image of each caption."""
-        ...
 
     def start(self, features: Tensor) -> tuple[State, State]:
         """What stays the same for an image, and the state before `<bos>`."""
-        ...
 
     def step(self, memory: State, state: State, tokens: Tensor) -> tuple[Tensor, State, Tensor]:
         """Logits (N, V), next state, attention (N, L) after `tokens` (N,)."""
-        ...
 
 
 class Answerer(Protocol):
@@ -112,7 +104,6 @@ class Answerer(Protocol):
             lengths: words of each question, Q numbers.
             question_image: (Q,) int64, the image that each question is about.
         """
-        ...
 
 
 @runtime_checkable
@@ -124,7 +115,6 @@ class Looker(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Answer logits (Q, A), and the weights (Q, hops, h, w) of the places that each hop looked at, both float32;
         arguments as of `Answerer`."""
-        ...
 
 
 class Teller(Protocol):
@@ -152,7 +142,6 @@ class Teller(Protocol):
             answer_lengths: tokens of each answer, N numbers, all at least 1.
             answer_question: (N,) int64, the question that each answers.
         """
-        ...
 
 
 class Pointer(Protocol):
@@ -175,7 +164,6 @@ class Pointer(Protocol):
             boxes: (N, 4) float32 `(x1, y1, x2, y2)` in the pixels of `images`.
             box_question: (N,) int64, the question that each is a candidate of.
         """
-        ...
 
 
 class SequenceClassifier(Protocol):
@@ -186,13 +174,11 @@ class SequenceClassifier(Protocol):
             tokens: (B, T) int64, padded at the end.
             lengths: tokens of each text, B numbers, all at least 1.
         """
-        ...
 
     def gates(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor | None:
         """How far the input, forget and output gate (in this order) were open at each token: (B, 2, 3, T) float32 in
         (0, 1), meaningless behind a text's end. [:, 0] is the mean over units, each weighing as much as it says for the
         class, [:, 1] the mean over all alike. None of a network that has no gates."""
-        ...
 
 
 class Translator(Protocol):
@@ -208,15 +194,12 @@ class Translator(Protocol):
             sources: (B, S) int64, `<eos>` at the end of each, padded with 0.
             lengths: tokens of each, `<eos>` counted, B numbers.
         """
-        ...
 
     def decode(self, memory: State, state: State, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, T, V) of the token after each of `tokens` (B, T), attention (B, T, S), both float32."""
-        ...
 
     def step(self, memory: State, state: State, tokens: Tensor) -> tuple[Tensor, State, Tensor]:
         """Logits (N, V), next state, attention (N, S) after `tokens` (N,)."""
-        ...
 
 
 class TextReader(Protocol):
@@ -227,24 +210,19 @@ class TextReader(Protocol):
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> features of columns (B, T, D)."""
-        ...
 
     def start(self, features: Tensor) -> tuple[State, State]:
         """Of "attention": what stays the same for a picture, and the state before `<bos>`."""
-        ...
 
     def decode(self, memory: State, state: State, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Of "attention": logits (B, S, V) of the token after each of `tokens` (B, S), attention (B, S, T), both
         float32."""
-        ...
 
     def step(self, memory: State, state: State, tokens: Tensor) -> tuple[Tensor, State, Tensor]:
         """Of "attention": logits (N, V), next state, attention (N, T) after `tokens` (N,)."""
-        ...
 
     def columns(self, features: Tensor) -> Tensor:
         """Of "ctc": logits (B, T, V) float32, 0 being the blank."""
-        ...
 
 
 class FrameClassifier(Protocol):
@@ -252,7 +230,6 @@ class FrameClassifier(Protocol):
 
     def encode(self, frames: Tensor) -> Tensor:
         """(F, 3, H, W) uint8 -> features (F, D) float32 of each frame by itself."""
-        ...
 
     def classify(self, features: Tensor, lengths: Sequence[int]) -> Tensor:
         """Class logits (B, T, C) float32 at each frame, what stands behind a clip's end being of no meaning.
@@ -261,7 +238,6 @@ class FrameClassifier(Protocol):
             features: (B, T, D), padded at the end.
             lengths: frames of each clip, B numbers, the largest of them T.
         """
-        ...
 
 
 class ClipCaptioner(Protocol):
@@ -269,7 +245,6 @@ class ClipCaptioner(Protocol):
 
     def encode(self, frames: Tensor) -> Tensor:
         """(F, 3, H, W) uint8 -> features (F, D) float32 of each frame by itself."""
-        ...
 
     def decode(self, features: Tensor, lengths: Sequence[int], tokens: Tensor, caption_clip: Tensor) -> Tensor:
         """Logits (N, S, V) float32 of the token after each of `tokens` (N, S).
@@ -279,15 +254,12 @@ class ClipCaptioner(Protocol):
             lengths: frames of each clip, B numbers, the largest of them T.
             caption_clip: (N,) int64, the clip of each caption.
         """
-        ...
 
     def start(self, features: Tensor, lengths: Sequence[int]) -> tuple[State, State]:
         """What stays the same for a clip, and the state before `<bos>`, each of B rows."""
-        ...
 
     def step(self, memory: State, state: State, tokens: Tensor) -> tuple[Tensor, State]:
         """Logits (N, V) float32 and the next state after `tokens` (N,)."""
-        ...
 
 
 class Spec:

@@ -125,6 +125,51 @@ def test_job_runs_on_real_data(name, shared_dir, tmp_path):
         assert sum(part.get("zero_area_box", 0) for part in both) == 2
 
 
+DETECT = {"task": {"name": "detection", "image_size": 96}}
+SEGMENT = {"task": {"name": "segmentation", "image_size": 64}}
+SMALL_GRID = {"conv_channels": [32], "hidden": 64}
+OTHERS: dict[str, dict[str, Any]] = {
+    "bccd": {  # the smaller lists: 87 photographs to learn from, 72 to be measured on
+        "sources": {"voc": {"folders": ["BCCD"], "train": "val", "val": "test", "test": ""}},
+        "samples": 72,
+        "runs": {
+            "ssd": {**DETECT, "model": {"name": "ssd"}},
+            "retinanet": {**DETECT, "model": {"name": "retinanet", "num_convs": 1}},
+            "yolo": {**DETECT, "model": {"name": "yolo", **SMALL_GRID}},
+            "grid_boxes": {**DETECT, "model": {"name": "grid_boxes", **SMALL_GRID}},
+            "one_map": {
+                **DETECT,
+                "model": {"name": "faster_rcnn", "levels": ["c4"], "pyramid": False, "pooling": "max"},
+            },
+        },
+    },
+    "camvid": {
+        "sources": CASES["segmentation"]["sources"],
+        "samples": 21,
+        "runs": {name: {**SEGMENT, "model": {"name": name}} for name in ("deconvnet", "full_resolution")},
+    },
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_models_run_on_real_photographs(name, shared_dir, tmp_path):
+    case = OTHERS[name]
+    project = make_project(
+        tmp_path / "project", shared_dir / "data" / name, {**case, "run": next(iter(case["runs"].values()))}
+    )
+    document = yaml.safe_load((project.root / "params.yaml").read_text())
+    document["runs"] = {run: {"dataset": "real", **settings} for run, settings in case["runs"].items()}
+    (project.root / "params.yaml").write_text(yaml.safe_dump(document))
+    params = load_params(project.root)
+    for stage in (fetch, shard, vocab):
+        stage(project, params, "real")
+    for run in case["runs"]:
+        train(project, params, run)
+        evaluate(project, params, run)
+        metrics = json.loads(project.measured(run).read_text())
+        assert metrics["value"] is not None and metrics["num_samples"] == case["samples"], run
+
+
 def test_masks_of_real_photographs(shared_dir, tmp_path):
     """Sixty photographs for each split: measuring all of them takes a minute. `captioning` reads the others.
 

@@ -31,6 +31,7 @@ def from_world_to_page(
     change: Callable[[dict[str, Any]], object],
     like: Callable[[str], str],
     beside: Sequence[str] = (),
+    others: Sequence[str] = (),
 ) -> tuple[Project, dict[str, Claim]]:
     """The project in `folder`, and the claims on its page, by name.
 
@@ -39,7 +40,7 @@ def from_world_to_page(
         prefix: of the names of the chapter's runs. num_records: of the data set's splits.
         change: makes a run's section in place that of a training of seconds.
         like: of a run that is not trained, the trained one whose scores it gets: they would differ by what is compared.
-        beside: runs that no claim reads.
+        beside: runs that no claim reads. others: runs of other chapters that one does read.
     """
     document = yaml.safe_load((root / "lecture/params.yaml").read_text())
     runs = [run for run in document["runs"] if run.startswith(prefix)]
@@ -61,7 +62,7 @@ def from_world_to_page(
     for run in trained:
         train(project, params, run)
         evaluate(project, params, run)
-    for run in runs:
+    for run in (*runs, *others):
         if run not in (*trained, *beside):
             shutil.copytree(project.evaluation(like(run)), project.evaluation(run))
     return project, {claim.name: claim for claim in write_page(project)}

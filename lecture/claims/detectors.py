@@ -200,4 +200,8 @@ def _knows_classes(results: Results) -> Claim:
         figure=bar("grid_heads", ("head", "mAP_2010"), [(row.what, row.value) for row in rows], title="On one grid"),
         rows=rows,
         note="The lecture calls it YOLO; YOLOv1 has neither base boxes nor a class for background.",
+        pictures={
+            "The grid on a scene, and the three base boxes of each cell in which an object is centred: that of the most "
+            "similar shape is matched and moved to the object": _grid_on_a_scene(results, network),
+        },
     )

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.measuring.page import PAGE, write_page
@@ -63,3 +64,34 @@ def test_detectors(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     grid = claims["an-rpn-that-knows-classes"]
     assert "1,078 numbers an image" in grid.because and not grid.holds, "a step teaches nothing"
     assert not claims["rounding-costs-boxes"].holds, "both are the same run here"
+    (picture,) = grid.pictures.values()
+    assert isinstance(picture, np.ndarray) and picture.shape[1] > 2 * 300 and picture.std() > 30
+
+
+def test_given_regions(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What regions cost follows from shapes, as what they score does not."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    _, claims = from_world_to_page(
+        root, tmp_path, "regions", ["regions_rcnn_a", "regions_fast_a"], prefix="regions_", num_records=FEW,
+        change=short, like=lambda run: "regions_rcnn_a", others=["detect_faster_a"],
+    )  # fmt: skip
+    shared = claims["one-network-for-all-proposals"]
+    gflop = {row.what: row.value for row in shared.rows if "GFLOP" in row.what}
+    assert gflop["R-CNN: GFLOP at 400 regions"] == pytest.approx(16 * gflop["R-CNN: GFLOP at 25 regions"])
+    assert gflop["R-CNN: GFLOP at 100 regions"] > 5 * gflop["Fast R-CNN: GFLOP at 100 regions"]
+    many = claims["few-proposals-beat-many-windows"]
+    costs = [row.value for row in many.rows if "GFLOP" in row.what]
+    assert costs[0] == pytest.approx(3.71 * costs[1]) and not many.holds, "both are the same run here"
+    assert not claims["svms-and-regression-add"].holds and claims["own-proposals-are-no-worse"].holds
+
+
+def test_classes_of_whole_images(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    _, claims = from_world_to_page(
+        root, tmp_path, "classification", ["classify_multilabel_a"], prefix="classify_", num_records=FEW,
+        change=short, like=lambda run: run,
+    )  # fmt: skip
+    claim = claims["a-network-says-what-is-there"]
+    assert not claim.holds, "two steps teach nothing"
+    assert claim.rows[2].value == pytest.approx(0.0556, abs=2e-3)
+    assert len(claim.figure.rows) > 3

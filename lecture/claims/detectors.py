@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -159,8 +160,8 @@ def _coarse(results: Results) -> Claim:
 
 
 def _grid_on_a_scene(results: Results, network: Any) -> np.ndarray:
-    """The first scene of several objects."""
-    record = next(record for record in results.records("scenes") if len(record.objects) > 2)
+    """Of the first scenes, the one of most objects."""
+    record = max(islice(results.records("scenes"), 20), key=lambda record: len(record.objects))
     image, side = decode_record(record), max(record.height, record.width)
     square = np.full((side, side, 3), 128, np.uint8)
     square[: image.shape[0], : image.shape[1]] = image
@@ -201,7 +202,7 @@ def _knows_classes(results: Results) -> Claim:
         rows=rows,
         note="The lecture calls it YOLO; YOLOv1 has neither base boxes nor a class for background.",
         pictures={
-            "The grid on a scene, and the three base boxes of each cell in which an object is centred: that of the most "
-            "similar shape is matched and moved to the object": _grid_on_a_scene(results, network),
+            "The grid on a scene, and the three base boxes of each cell in which an object is centred: that of the "
+            "most similar shape is matched, and moved to the object": _grid_on_a_scene(results, network),
         },
     )

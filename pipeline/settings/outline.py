@@ -28,6 +28,7 @@ _KEPT = sys.stdlib_module_names | {*_OURS, *_CHEAP}
 # Of ours, what computes and takes long to import. A package that is not named here is only slower.
 _WORK = (
     "contracts.records",
+    "lightning_modules.blocks.feature_cache",
     "lightning_modules.drawing",
     "lightning_modules.metrics",
     "lightning_modules.ops",

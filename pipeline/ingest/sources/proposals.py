@@ -40,8 +40,8 @@ _NAME = "{image}"
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """`layout` is one of those above. `boxes` is a path below the data set's folder: of `list` with `{split}`, or of
-    one split's file; of `files` with `{image}` for a picture's name without suffix. `images` is the picture's own path, by
-    which its boxes are joined to it, as the source of the pictures has it.
+    one split's file; of `files` with `{image}` for a picture's name without suffix. `images` is the picture's own path,
+    by which its boxes are joined to it, as the source of the pictures has it.
 
     Attributes:
         only: the splits that there are boxes for.

@@ -41,6 +41,7 @@ LOOKED_FOR = {
     "labeled_text": "train.txt with a line __label__CLASS TEXT each",
     "labelme": "JSON files with shapes beside their pictures",
     "msrvtt": "MSR-VTT's train_val_videodatainfo.json, and videos by the names in it",
+    "proposals": "boxes of other programs in MATLAB files, beside the pictures of another source",
     "sentences": "train.de and train.en, val.de and val.en, a sentence a line",
     "ucf101": "UCF-101/CLASS/v_CLASS_g01_c01.avi, and the lists in ucfTrainTestlist",
     "video_captions": "a table of videos and captions, and the videos",

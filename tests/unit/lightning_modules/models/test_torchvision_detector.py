@@ -33,7 +33,7 @@ def few_proposals(model: nn.Module) -> None:
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def case(request, tmp_path_factory) -> SimpleNamespace:
+def case(request, tmp_path_factory, one_thread) -> SimpleNamespace:
     """Ours from a file of torchvision's weights for 91 classes, and torchvision's with these and our class heads."""
     name, size = request.param, size_of(request.param)
     published = torchvisions(name, 91)

@@ -11,8 +11,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
+import cv2
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -145,9 +147,8 @@ def _by_regions() -> Iterator[Figure]:
             )  # fmt: skip
 
 
+@cache
 def _search_ms() -> float:
-    import cv2
-
     scene = voc_scenes.scene_of(voc_scenes.Config(), "val", 0)
     data = cv2.imencode(".png", scene.image)[1].tobytes()
     search = Search(scales=(25, 50), min_side=8, max_boxes=REGIONS)

@@ -77,7 +77,7 @@ def make_project(folder: Path, data: Path, case: dict[str, Any]) -> Project:
                 **case.get("dataset", {}),
             }
         },
-        "runs": {"job": {"dataset": "real", **case["run"]}},
+        "runs": {name: {"dataset": "real", **run} for name, run in _runs(case).items()},
         "train": {"max_epochs": 1, "batch_size": 16, "eval_batch_size": 16, "num_pictures": 2},
         "shards": {"samples": 64, **case.get("shards", {})},
         "cluster": {"engine": "local"},
@@ -86,6 +86,10 @@ def make_project(folder: Path, data: Path, case: dict[str, Any]) -> Project:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(document))
     return Project(folder)
+
+
+def _runs(case: dict[str, Any]) -> dict[str, Any]:
+    return case["runs"] if "runs" in case else {"job": case["run"]}
 
 
 def run_job(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -154,12 +158,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_models_run_on_real_photographs(name, shared_dir, tmp_path):
     case = OTHERS[name]
-    project = make_project(
-        tmp_path / "project", shared_dir / "data" / name, {**case, "run": next(iter(case["runs"].values()))}
-    )
-    document = yaml.safe_load((project.root / "params.yaml").read_text())
-    document["runs"] = {run: {"dataset": "real", **settings} for run, settings in case["runs"].items()}
-    (project.root / "params.yaml").write_text(yaml.safe_dump(document))
+    project = make_project(tmp_path / "project", shared_dir / "data" / name, case)
     params = load_params(project.root)
     for stage in (fetch, shard, vocab):
         stage(project, params, "real")

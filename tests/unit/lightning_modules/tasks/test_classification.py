@@ -103,13 +103,13 @@ def test_what_cannot_be_learnt_is_told(task, records):
 
 @pytest.mark.filterwarnings("default")  # Lightning's own deprecations are not ours to fail on
 def test_from_class_folders_to_a_score_above_the_constant_predictors(flags_project, tmp_path):
-    started = arguments(flags_project, tmp_path, "classification", max_epochs=4)
+    started = arguments(flags_project, tmp_path, "classification", max_epochs=8)
     started["run"]["train"]["optimizer"]["lr"] = 0.003
     fit(**started)
     evaluation = Evaluation(tmp_path / BEST, flags_project.shards("flags"))
     assert evaluation.constant["top1"] == pytest.approx(0.4)
     low, high = evaluation.intervals["top1"]
-    assert low <= evaluation.metrics["top1"] <= high and evaluation.metrics["top1"] > 0.55
+    assert low <= evaluation.metrics["top1"] <= high and evaluation.metrics["top1"] > 0.6
     assert evaluation.metrics["top5"] == 1
     predictor = load_predictor(tmp_path / BEST)
     image = next((flags_project.root / "flags/val/lying").iterdir()).read_bytes()

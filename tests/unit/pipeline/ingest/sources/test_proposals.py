@@ -24,7 +24,7 @@ from lightning_modules.augment.images import decode_image
 from lightning_modules.metrics.proposals import measure_proposals
 from lightning_modules.ops.proposing import search_regions
 from lightning_modules.ops.selective_search import selective_search
-from pipeline.ingest.sources import OpenSource, proposals, read_joined, voc
+from pipeline.ingest.sources import OpenSource, image_folder, proposals, read_joined, voc
 from pipeline.settings.sections import DatasetConfig, ShardsConfig
 from pipeline.shards.manifest import load_manifest, shard_name
 from pipeline.shards.reader import SplitReader
@@ -55,8 +55,7 @@ def folder(tmp_path: Path) -> Path:
 def sharded(folder: Path, to: str, workers: int = 0, **settings: Any) -> Project:
     config = DatasetConfig(origin="local", input="raw", sources={"image_folder": {}}, **settings)
     project = Project(folder / to)
-    module = __import__("pipeline.ingest.sources.image_folder", fromlist=["Config"])
-    opened = [OpenSource(name="image_folder", module=module, root=folder / "raw", config=module.Config())]
+    opened = [OpenSource(name="image_folder", module=image_folder, root=folder / "raw", config=image_folder.Config())]
     if not workers:
         shard_dataset("d", config, opened, project, ShardsConfig(samples=2), itertools.starmap)
         return project

@@ -1,4 +1,5 @@
-"""torchvision's RetinaNet (1708.02002) and SSD300 (1512.02325) for `blocks/dense.py`, where inputs and outputs stand.
+"""torchvision's RetinaNet (1708.02002) and SSD300 (1512.02325) on `blocks/dense_kinds.py`. See
+`blocks/dense.py` for inputs and outputs.
 
 They are the networks, anchors, losses and numbers that the published weights were trained with, which differ from
 those of `models/retinanet.py` and `models/ssd.py`: anchors in pixels and by torchvision's rounding, L1 or GIoU
@@ -14,14 +15,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSDFeatureExtractorVGG
 from torchvision.ops import generalized_box_iou_loss
 
 from contracts.errors import ConfigError
 from lightning_modules.blocks.backbones import Backbone
-from lightning_modules.blocks.dense import Candidates, DenseConfig, DenseDetector
-from lightning_modules.blocks.dense_losses import focal_losses, hard_negatives
+from lightning_modules.blocks.dense import DenseConfig
+from lightning_modules.blocks.dense_kinds import FocalDetector, MultiboxDetector
 from lightning_modules.blocks.detectors import BOX_WEIGHTS
 from lightning_modules.blocks.rcnn import Losses, Target
 from lightning_modules.blocks.torchvision_detectors import (
@@ -31,14 +31,9 @@ from lightning_modules.blocks.torchvision_detectors import (
     resnet_backbone,
 )
 from lightning_modules.ops.box_coding import UNIT, decode_boxes
-from lightning_modules.ops.matching import MatchRule, assign
-from lightning_modules.ops.one_to_one import assign_one_to_one
 
-RETINANET_MATCH = MatchRule(high=0.5, low=0.4, keep_best=True)
-FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
 RETINANET_TOO_SMALL = 64
 SSD_SIZE = 300
-SSD_MATCH_IOU, SSD_NEGATIVE_RATIO = 0.5, 3.0
 SSD_MEAN = (0.48235, 0.45882, 0.40784)  # of RGB in 0..1; there is no deviation, as in Caffe
 
 
@@ -58,9 +53,9 @@ class PyramidList(NamedPyramid):
         return list(super().forward(maps).values())
 
 
-class TorchvisionRetinaNet(DenseDetector):
-    """Class c of a target, 1..C, is column c - 1 of the logits: torchvision's own has a column for background, which
-    nothing ever matches. Of v2 boxes cost their GIoU loss, and the towers have group norms.
+class TorchvisionRetinaNet(FocalDetector):
+    """torchvision's own has a column of logits for background, which nothing ever matches. Of v2 boxes cost their GIoU
+    loss, and the towers have group norms.
 
     Raises:
         ConfigError: images of 64 px or less. Of those P6 has one place, for which torch 2.14 (oneDNN, with AMX) gives
@@ -99,26 +94,6 @@ class TorchvisionRetinaNet(DenseDetector):
         out: list[Tensor] = self.anchor_generator.grid_anchors(grids, strides)
         return out
 
-    def assign(self, anchors: Tensor, target: Target) -> Tensor:
-        return assign(anchors, target["boxes"], target["ignored"], RETINANET_MATCH)
-
-    def class_losses(self, logits: Tensor, labels: Tensor, matches: Tensor) -> Tensor:
-        return focal_losses(logits, labels, matches, FOCAL_ALPHA, FOCAL_GAMMA)
-
-    def scores(self, logits: Tensor) -> Tensor:
-        return logits.sigmoid()
-
-    def choose(self, scores: Tensor, per_map: list[int]) -> Candidates:
-        """Of each map the best pairs of an anchor and a class."""
-        indices, num_classes, start = [], scores.shape[1], 0
-        for part in scores.split(per_map):
-            flat = part.flatten()
-            best, index = flat.topk(min(self.config.candidates, len(flat)))
-            indices.append(index[best > self.config.score_threshold] + start)
-            start += len(flat)
-        index = torch.cat(indices)
-        return index // num_classes, index % num_classes, scores.flatten()[index]
-
     def _losses(self, logits: Tensor, deltas: Tensor, anchors: Tensor, targets: list[Target]) -> Losses:
         losses = super()._losses(logits, deltas, anchors, targets)
         if self.is_giou:
@@ -156,8 +131,8 @@ class SSDNeck(nn.Module):
         return out
 
 
-class TorchvisionSSD(DenseDetector):
-    """Column 0 of the logits is background.
+class TorchvisionSSD(MultiboxDetector):
+    """SSD300 alone.
 
     Raises:
         ConfigError: images of another size than 300 px.
@@ -185,24 +160,3 @@ class TorchvisionSSD(DenseDetector):
         self.default_boxes = model.anchor_generator
         mean = 255 * torch.tensor(SSD_MEAN)
         self.pixel_norm.scale, self.pixel_norm.offset = torch.ones_like(mean), -mean
-
-    def anchors(self, images: Tensor, maps: list[Tensor]) -> list[Tensor]:
-        out: list[Tensor] = self.default_boxes(ImageList(images, [(images.shape[-2], images.shape[-1])]), maps)
-        return out
-
-    def assign(self, anchors: Tensor, target: Target) -> Tensor:
-        return assign_one_to_one(anchors, target["boxes"], target["ignored"], SSD_MATCH_IOU)
-
-    def class_losses(self, logits: Tensor, labels: Tensor, matches: Tensor) -> Tensor:
-        losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
-        counts = (matches >= 0) | hard_negatives(losses, matches, SSD_NEGATIVE_RATIO)
-        return losses.masked_fill(~counts, 0.0)
-
-    def scores(self, logits: Tensor) -> Tensor:
-        return logits.softmax(dim=2)[..., 1:]
-
-    def choose(self, scores: Tensor, per_map: list[int]) -> Candidates:
-        """Of each class the best boxes."""
-        best, index = scores.T.topk(min(self.config.candidates, len(scores)), dim=1)
-        classes, rank = torch.where(best > self.config.score_threshold)
-        return index[classes, rank], classes, best[classes, rank]

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
@@ -22,15 +21,12 @@ from contracts.errors import ConfigError
 from contracts.ranges import AMOUNT, COUNT, POSITIVE, Range, check_ranges
 from lightning_modules.base.families import DetectorSpec
 from lightning_modules.blocks.backbones import LEVELS, build_backbone
-from lightning_modules.blocks.dense import Candidates, DenseConfig, DenseDetector
-from lightning_modules.blocks.dense_losses import focal_losses
+from lightning_modules.blocks.dense import DenseConfig
+from lightning_modules.blocks.dense_kinds import FocalDetector
 from lightning_modules.blocks.fpn import Pyramid, check_levels
 from lightning_modules.blocks.norms import group_norm
-from lightning_modules.blocks.rcnn import Target
 from lightning_modules.ops.box_coding import UNIT
-from lightning_modules.ops.matching import MatchRule, assign
 
-RULE = MatchRule(high=0.5, low=0.4, keep_best=True)
 OCTAVES = tuple(2 ** (i / 3) for i in range(3))
 ANCHOR_STRIDES = 4  # the paper's smallest anchor of a level, in strides of it: 32 px on c3
 
@@ -139,8 +135,8 @@ def build_head(config: Config, num_anchors: int, num_classes: int) -> RetinaNetH
     return head
 
 
-class Model(DenseDetector):
-    """Boxes with class and score. Class c of a target, 1..C, is column c - 1 of the logits: there is no background."""
+class Model(FocalDetector):
+    """Boxes with class and score."""
 
     spec_class: ClassVar[type] = DetectorSpec
     config: Config
@@ -158,28 +154,12 @@ class Model(DenseDetector):
         )
         self.anchor_generator = AnchorGenerator(tuple(sides), (config.aspect_ratios,) * len(sides))
 
+    @property
+    def focal(self) -> tuple[float, float]:
+        return self.config.focal_alpha, self.config.focal_gamma
+
     def anchors(self, images: Tensor, maps: list[Tensor]) -> list[Tensor]:
         """torchvision's own call divides the image by the map, which is not the stride where a map was rounded up."""
         self.anchor_generator.set_cell_anchors(maps[0].dtype, maps[0].device)
         strides = [[maps[0].new_tensor(stride)] * 2 for stride in self.config.strides]
         return self.anchor_generator.grid_anchors([list(one.shape[-2:]) for one in maps], strides)
-
-    def assign(self, anchors: Tensor, target: Target) -> Tensor:
-        return assign(anchors, target["boxes"], target["ignored"], RULE)
-
-    def class_losses(self, logits: Tensor, labels: Tensor, matches: Tensor) -> Tensor:
-        return focal_losses(logits, labels, matches, self.config.focal_alpha, self.config.focal_gamma)
-
-    def scores(self, logits: Tensor) -> Tensor:
-        return logits.sigmoid()
-
-    def choose(self, scores: Tensor, per_map: list[int]) -> Candidates:
-        """Of each map the best pairs of an anchor and a class."""
-        indices, num_classes, start = [], scores.shape[1], 0
-        for part in scores.split(per_map):
-            flat = part.flatten()
-            best, index = flat.topk(min(self.config.candidates, len(flat)))
-            indices.append(index[best > self.config.score_threshold] + start)
-            start += len(flat)
-        index = torch.cat(indices)
-        return index // num_classes, index % num_classes, scores.flatten()[index]

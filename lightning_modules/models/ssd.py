@@ -21,21 +21,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSDHead
 
 from contracts.errors import ConfigError
 from contracts.ranges import AMOUNT, POSITIVE, check_ranges
 from lightning_modules.base.families import DetectorSpec
 from lightning_modules.blocks.backbones import Backbone, build_backbone
-from lightning_modules.blocks.dense import Candidates, DenseConfig, DenseDetector
-from lightning_modules.blocks.dense_losses import hard_negatives
+from lightning_modules.blocks.dense import DenseConfig
+from lightning_modules.blocks.dense_kinds import MultiboxDetector
 from lightning_modules.blocks.detectors import BOX_WEIGHTS
 from lightning_modules.blocks.pixels import STRIDE
-from lightning_modules.blocks.rcnn import Target
-from lightning_modules.ops.one_to_one import assign_one_to_one
 
-MATCH_IOU = 0.5
 CONV4_3_SCALE = 20.0  # a norm of 1 over 512 channels would be far below what the other maps have
 ExtraLayer = tuple[int, int, int, int, int]
 
@@ -196,8 +192,8 @@ class Neck(nn.Module):
         return out
 
 
-class Model(DenseDetector):
-    """Boxes with class and score. Column 0 of the logits is background.
+class Model(MultiboxDetector):
+    """Boxes with class and score.
 
     Raises:
         ConfigError: an image size that the variant cannot take.
@@ -239,22 +235,6 @@ class Model(DenseDetector):
         )
         self.default_boxes = boxes
 
-    def anchors(self, images: Tensor, maps: list[Tensor]) -> list[Tensor]:
-        return self.default_boxes(ImageList(images, [(images.shape[-2], images.shape[-1])]), maps)
-
-    def assign(self, anchors: Tensor, target: Target) -> Tensor:
-        return assign_one_to_one(anchors, target["boxes"], target["ignored"], MATCH_IOU)
-
-    def class_losses(self, logits: Tensor, labels: Tensor, matches: Tensor) -> Tensor:
-        losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
-        counts = (matches >= 0) | hard_negatives(losses, matches, self.config.negative_ratio)
-        return losses.masked_fill(~counts, 0.0)
-
-    def scores(self, logits: Tensor) -> Tensor:
-        return logits.softmax(dim=2)[..., 1:]
-
-    def choose(self, scores: Tensor, per_map: list[int]) -> Candidates:
-        """Of each class the best boxes."""
-        best, index = scores.T.topk(min(self.config.candidates, len(scores)), dim=1)
-        classes, rank = torch.where(best > self.config.score_threshold)
-        return index[classes, rank], classes, best[classes, rank]
+    @property
+    def negative_ratio(self) -> float:
+        return self.config.negative_ratio

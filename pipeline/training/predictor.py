@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,16 @@ class Predictor:
 
     def predict(self, record: Record) -> list[Prediction]:
         """One prediction for each of the record's items."""
+        return self.predict_all([record])[0]
+
+    def predict_all(self, records: Sequence[Record]) -> list[list[Prediction]]:
+        """As `predict`, of each of the records, in one batch."""
         task = self.module.task
-        batch = task.collate([task.encode(record, None)])
-        batch["keys"] = [record.key]
+        batch = task.collate([task.encode(record, None) for record in records])
+        batch["keys"] = [record.key for record in records]
         with torch.inference_mode():
-            return task.predict(self.module.model, batch)
+            predictions = iter(task.predict(self.module.model, batch))
+        return [list(islice(predictions, len(task.items(record)))) for record in records]
 
     def answers(self, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
         """JSON values, one a prediction."""

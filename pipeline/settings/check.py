@@ -45,12 +45,12 @@ def check(params: Params) -> None:
     found += [f"{key}: not there, and DVC's stages depend on it; `{key}: {{}}` takes the defaults" for key in missing]
     registry = parse(RegistryConfig, document.get("registry"), "registry", found)
     runs = list(document["runs"])
-    for name in registry.gates if registry else ():
-        if name not in runs:
-            found.append(f"registry.gates.{name}: no such run; {nearest(name, runs)}")
-    for name in registry.runs if registry and registry.runs != "all" else ():
-        if name not in runs:
-            found.append(f"registry.runs: no such run (is {name!r}); {nearest(name, runs)}")
+    for setting, names in registry.named_runs.items() if registry else ():
+        for name in names:
+            if name not in runs:
+                where = f"registry.{setting}: " if setting == "runs" else f"registry.{setting}.{name}: "
+                said = f" (is {name!r})" if setting == "runs" else ""
+                found.append(f"{where}no such run{said}; {nearest(name, runs)}")
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):  # goes before `tracking.uri`
         try:
             check_tracking_uri(uri, where="environment variable MLFLOW_TRACKING_URI")

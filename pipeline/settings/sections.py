@@ -280,16 +280,44 @@ class TrackingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryConfig:
-    """`runs` are registered: all, or those that are named. `gates` maps a run to the value its metric must reach before
-    its model may become champion. `allow_dirty` lets one become champion that was trained by code that is in no commit,
-    or in none that is known.
+    """`runs` are registered: all, or those that are named. `allow_dirty` lets one become champion that was trained by
+    code that is in no commit, or in none that is known.
+
+    Attributes:
+        min_gain: a model becomes champion where the low end of the 95 % interval of its gain over the reigning one, on
+            the same resamples, is above this. 0: it is surely better; -0.01: surely not worse by more than 0.01.
+        gates: run -> the value that its metric must reach.
+        slices: run -> names or patterns of metrics, such as `AP/*` -> how much none of them may surely fall.
+        max_latency_ms: run -> the most that one prediction may take on the machine that registers, the median of 20.
+        max_export_loss: run -> how much worse than the checkpoint the file that `sightline export` makes may be.
     """
 
     runs: Literal["all"] | tuple[str, ...] = "all"
+    min_gain: float = 0.0
     gates: dict[str, float] = field(default_factory=dict)
+    slices: dict[str, dict[str, float]] = field(default_factory=dict)
+    max_latency_ms: dict[str, float] = field(default_factory=dict)
+    max_export_loss: dict[str, float] = field(default_factory=dict)
     allow_dirty: bool = False
 
     def __post_init__(self) -> None:
-        found = {f"gates.{run}": (value, str(Range())) for run, value in self.gates.items() if value not in Range()}
+        check_ranges(self, min_gain=Range())
+        ranges = {"gates": Range(), "max_latency_ms": POSITIVE, "max_export_loss": AMOUNT}
+        numbers = {
+            f"{name}.{run}": (v, allowed) for name, allowed in ranges.items() for run, v in self.of(name).items()
+        }
+        for run, patterns in self.slices.items():
+            numbers |= {f"slices.{run}.{pattern}": (fall, AMOUNT) for pattern, fall in patterns.items()}
+        found = {name: (value, str(allowed)) for name, (value, allowed) in numbers.items() if value not in allowed}
         if found:
-            raise RangeError("a gate must be a finite number", found)
+            raise RangeError("a condition of the registry is no number that can be reached", found)
+
+    def of(self, condition: str) -> dict[str, Any]:
+        """One of the mappings from runs."""
+        return dict(getattr(self, condition))
+
+    @property
+    def named_runs(self) -> dict[str, tuple[str, ...]]:
+        """Setting -> the runs that it names."""
+        settings = ("gates", "slices", "max_latency_ms", "max_export_loss")
+        return {name: tuple(self.of(name)) for name in settings} | ({} if self.runs == "all" else {"runs": self.runs})

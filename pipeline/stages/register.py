@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from contracts.errors import DataError, SightlineError
+from contracts.errors import ConfigError, DataError, SightlineError
 from contracts.inputs import inputs_of
-from pipeline.settings.params import Params, Run
+from pipeline.settings.params import FILE, Params, Run
 from pipeline.settings.sections import RegistryConfig, TrackingConfig
 from pipeline.shards.manifest import load_manifest, split_digest
 from pipeline.shards.reader import open_splits
-from pipeline.system.project import Project, read_json, write_json
+from pipeline.system.project import Project, write_json
 from pipeline.tracking import probe
 from pipeline.tracking.lineage import Lineage, lineage
 from pipeline.training.run_files import BEST, Measured, Trained, measured, trained
+from pipeline.training.scores import Scores, read_scores
 
 
 def register(project: Project, params: Params, name: str) -> None:
@@ -26,6 +29,7 @@ def register(project: Project, params: Params, name: str) -> None:
         return
     record = trained(project, name, load_manifest(project.shards(dataset), dataset))
     score = measured(project, name, record)
+    check_slices(config.slices.get(name, {}), score, f"registry.slices.{name}")
     with probe.early():
         _register(project, params, name, record, score, config)
 
@@ -33,7 +37,8 @@ def register(project: Project, params: Params, name: str) -> None:
 def _register(
     project: Project, params: Params, name: str, record: Trained, score: Measured, config: RegistryConfig
 ) -> None:
-    from pipeline.settings import discover  # these take seconds to import: not for a refusal
+    from pipeline.predicting.conditions import EXPORT, LATENCY, unmet  # these take seconds to import: not for a refusal
+    from pipeline.settings import discover
     from pipeline.tracking import registry
 
     run = params.run(name)
@@ -43,13 +48,15 @@ def _register(
     code = code_of(project, run, record)
     reader = open_splits(folder, manifest)[score["split"]]
     task = discover.load("task", run.task_name, where=f"runs.{name}.task").Task
-    example = reader.read(int(reader.select(task.eval_requires)[0]))
+    inputs = inputs_of(reader.read(int(reader.select(task.eval_requires)[0])), task.inputs)
+    checkpoint = project.artifacts(name) / BEST
+    conditions = {what: config.of(what)[name] for what in (LATENCY, EXPORT) if name in config.of(what)}
     decision = registry.register(
         params.section(TrackingConfig, "tracking"),
         registry.Candidate(
             model=name,
             task=run.task_name,
-            checkpoint=project.artifacts(name) / BEST,
+            checkpoint=checkpoint,
             dataset=dataset,
             metric=score["metric"],
             mode=score["metric_mode"],
@@ -57,7 +64,11 @@ def _register(
             constant=score["constant"].get(score["metric"]),
             split=score["split"],
             step=record.get("training", {}).get("step", 0),
+            scores=read_scores(project.evaluation(name)) or Scores(values=score["metrics"]),
             gate=config.gates.get(name),
+            min_gain=config.min_gain,
+            slices=config.slices.get(name, {}),
+            conditions=conditions,
             run_id=record["run_id"],
             manifest_digest=score["manifest_digest"],
             split_digest=split_digest(manifest, score["split"]),
@@ -66,9 +77,10 @@ def _register(
             allow_dirty=config.allow_dirty,
         ),
         root=project.tracking_root,
-        inputs=inputs_of(example, task.inputs),
-        measure=lambda checkpoint: measure_again(checkpoint, folder, score["split"], score["metric"], run),
-        document=read_json(project.measured(name), "the metrics of the run", f"dvc repro --force evaluate@{name}"),
+        inputs=inputs,
+        measure=lambda other: measure_again(other, folder, score["split"], run),
+        further=lambda: unmet(checkpoint, inputs, conditions),
+        evaluation=project.evaluation(name),
     )
     write_json(project.registry(name), decision)
     print(f"register {name}: version {decision['version']}, {decision['decision']}: {decision['reason']}")
@@ -86,8 +98,18 @@ def code_of(project: Project, run: Run, record: Trained) -> Lineage:
     return Lineage(record["git_commit"], tuple(record["git_changed"]))
 
 
-def measure_again(checkpoint: Path, shards: Path, split: str, metric: str, run: Run) -> float | None:
-    """The metric of an older version's weights on the data that is here now.
+def check_slices(slices: Mapping[str, float], score: Measured, where: str) -> None:
+    """Raises:
+    ConfigError: a pattern that no metric has: it would guard nothing.
+    """
+    for pattern in slices:
+        if not any(fnmatchcase(name, pattern) for name in score["metrics"]):
+            names = ", ".join(sorted(score["metrics"]))
+            raise ConfigError("no metric is called so", value=pattern, where=f"{FILE}: {where}", allowed=names)
+
+
+def measure_again(checkpoint: Path, shards: Path, split: str, run: Run) -> Scores:
+    """How an older version's weights do on the data that is here now.
 
     Raises:
         DataError: it was trained for other classes, or the code of today cannot load it.
@@ -101,4 +123,5 @@ def measure_again(checkpoint: Path, shards: Path, split: str, metric: str, run: 
         raise DataError("its weights cannot be loaded by this code", value=str(error)[:300]) from error
     if document["data"]["classes"] != list(load_manifest(shards)["classes"]):
         raise DataError("its classes are others than this data's")
-    return Evaluation(checkpoint, shards, split, now=run).metrics.get(metric)
+    evaluation = Evaluation(checkpoint, shards, split, now=run)
+    return Scores(values=evaluation.metrics, drawn=evaluation.drawn)

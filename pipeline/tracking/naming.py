@@ -21,6 +21,7 @@ from pipeline.settings.train_config import TrainConfig
 from pipeline.tracking.connection import FAILURES
 
 ALIAS = "champion"  # of the version that may be served
+FORCED = "forced"  # tag of a version: "no", or who made it champion against the gate
 SETTINGS = "run.yaml"  # the artifact with every setting
 EXPERIMENT = "DVC_EXP_NAME"  # set by `dvc exp run` for its stages
 _MOST_CHARACTERS = 60

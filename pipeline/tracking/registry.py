@@ -1,8 +1,8 @@
 """The model registry: how a checkpoint becomes a registered model, and its version `champion` or not (`champion.py`).
 
-A version that is refused is registered all the same, with the reason in its tags: a refusal leaves a trace. Once the
-evaluated split has changed, the champion's weights are fetched and measured on it; only where they cannot be, the new
-version takes over, and says why.
+A version that is refused is registered all the same, with the reason in its tags: a refusal leaves a trace. With its
+weights a version ships how it did on the resamples of its split. Once the evaluated split has changed, the champion's
+weights are fetched and measured on it; only where they cannot be, the new version takes over, and says why.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from contracts.inputs import Given, InputName
 from pipeline.settings import discover
 from pipeline.settings.sections import TrackingConfig
 from pipeline.tracking.announce import announce
-from pipeline.tracking.champion import Candidate, Standing, judge, objection
+from pipeline.tracking.champion import Candidate, Standing, Verdict, judge, objection
 from pipeline.tracking.connection import (
     answering,
     connect,
@@ -48,11 +48,12 @@ from pipeline.tracking.connection import (
 )
 from pipeline.tracking.delivery import deliver_pending
 from pipeline.tracking.mlflow_run import experiment_id, fetch_signed
-from pipeline.tracking.naming import ALIAS
+from pipeline.tracking.naming import ALIAS, FORCED
 from pipeline.tracking.probe import probe
 from pipeline.tracking.signing import Untrusted, sign
 from pipeline.training.checkpoints import file_sha256, load_best
 from pipeline.training.predictor import load_predictor
+from pipeline.training.scores import MEASURED, RESAMPLES, Scores, read_scores
 
 MAX_VERSION_TAG = 100_000  # characters, MLflow's limit
 SERVED = Path(__file__).with_name("served_model.py")
@@ -73,7 +74,7 @@ SERVED_WITH = (
     "pydantic",
     "pyyaml",
 )
-Measure = Callable[[Path], float | None]
+Measure = Callable[[Path], Scores]
 
 
 def register(
@@ -83,7 +84,8 @@ def register(
     root: Path,
     inputs: Mapping[str, Given],
     measure: Measure,
-    document: Mapping[str, Any] | None = None,
+    further: Callable[[], str] = str,
+    evaluation: Path | None = None,
 ) -> dict[str, Any]:
     """Register the checkpoint as a version of `candidate.model`, check that it answers as before, decide on the alias.
 
@@ -93,12 +95,13 @@ def register(
 
     Args:
         inputs: what the registered model is asked with to check it, by name (`BaseTask.inputs`).
-        measure: the candidate's metric of another checkpoint on the candidate's data; a DataError where it has none.
-        document: `evaluations/<run>/measured.json`, for the descriptions; None: what the candidate knows.
+        measure: how another checkpoint does on the candidate's data; a DataError where that cannot be known.
+        further: why it cannot be champion, or ""; asked only where all else speaks for it, since it may take long.
+        evaluation: `evaluations/<run>`, shipped with the version and described; None: what the candidate knows.
 
     Returns:
         JSON values: model, version, uri, decision ("champion" or "refused"), reason, champion_version,
-        previous_champion and the facts the decision rests on.
+        previous_champion, the gain over it with its interval, and the facts the decision rests on.
 
     Raises:
         ConfigError: MLflow cannot be reached, or ceases to answer; called again, it goes on from what was done.
@@ -106,9 +109,9 @@ def register(
     client = connect(config, root)
     deliver_pending(client, root)
     with process_wide(client.tracking_uri), answering(client.tracking_uri):
-        version, decided = _register(client, config, candidate, root, inputs, measure)
+        version, decided = _register(client, config, candidate, root, inputs, measure, further, evaluation)
         if decided or not version.description:
-            document = document or _measured(candidate)
+            document = _measured(candidate) if evaluation is None else json.loads((evaluation / MEASURED).read_bytes())
             announce(client, version, document, version.tags["decision"] == "champion", version.tags["reason"])
         return _document(client, version)
 
@@ -120,6 +123,8 @@ def _register(
     root: Path,
     inputs: Mapping[str, Given],
     measure: Measure,
+    further: Callable[[], str],
+    evaluation: Path | None,
 ) -> tuple[ModelVersion, bool]:
     """The version, and whether it was decided on now."""
     if candidate.run_id and find_run(client, candidate.run_id) is None:
@@ -127,7 +132,8 @@ def _register(
     facts = _facts(candidate)
     version = _find_version(client, candidate, facts["checkpoint_sha256"])
     if version is None:
-        version = _add_version(client, candidate, facts, experiment_id(client, config, root, candidate.task))
+        experiment = experiment_id(client, config, root, candidate.task)
+        version = _add_version(client, candidate, facts, experiment, evaluation)
     elif "decision" in version.tags and facts.items() <= version.tags.items():
         return version, False
     checked = version.tags.get("checked") == "yes"
@@ -135,11 +141,14 @@ def _register(
     reigning = _champion(client, candidate.model)
     standing = None
     if reigning is not None and str(reigning.version) != str(version.version):
-        standing = Standing(version=str(reigning.version), value=None, unknown="the candidate is not fit")
+        standing = Standing(version=str(reigning.version), scores=None, unknown="the candidate is not fit")
         if not (defect or objection(candidate)):  # else nothing depends on it
             standing = _standing(client, candidate, reigning, measure)
+    verdict = judge(candidate, standing, defect)
+    if verdict.accepted and (refusal := further()):
+        verdict = Verdict(False, refusal, verdict.gain)
     with first_use(client.tracking_uri):
-        _decide(client, candidate, version, {**facts, "checked": "no" if defect else "yes"}, defect, standing)
+        _decide(client, candidate, version, {**facts, "checked": "no" if defect else "yes"}, verdict, standing)
     return client.get_model_version(candidate.model, version.version), True
 
 
@@ -158,6 +167,9 @@ def _facts(candidate: Candidate) -> dict[str, str]:
         "metric_mode": candidate.mode,
         "metric_value": repr(math.nan if candidate.value is None else candidate.value),
         "gate": "none" if candidate.gate is None else repr(candidate.gate),
+        "min_gain": repr(candidate.min_gain),
+        "slices": json.dumps(dict(candidate.slices), sort_keys=True),
+        "conditions": json.dumps(dict(candidate.conditions), sort_keys=True),
     }
 
 
@@ -173,8 +185,14 @@ def _find_version(client: MlflowClient, candidate: Candidate, sha256: str) -> Mo
     return same[0] if same else None
 
 
-def _add_version(client: MlflowClient, candidate: Candidate, facts: Mapping[str, str], experiment: str) -> ModelVersion:
-    """Log the model with its code, weights, schema and requirements, sign it, and register it."""
+def _add_version(
+    client: MlflowClient,
+    candidate: Candidate,
+    facts: Mapping[str, str],
+    experiment: str,
+    evaluation: Path | None,
+) -> ModelVersion:
+    """Log the model with its code, weights, scores, schema and requirements, sign it, and register it."""
     logged = client.create_logged_model(
         experiment, "model", candidate.run_id or None, tags=dict(facts), model_type="pyfunc"
     )
@@ -182,7 +200,8 @@ def _add_version(client: MlflowClient, candidate: Candidate, facts: Mapping[str,
         client.log_outputs(candidate.run_id, [LoggedModelOutput(logged.model_id, step=0)])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        save_model(candidate.checkpoint, folder, run_id=candidate.run_id or None, model_id=logged.model_id)
+        of = {"run_id": candidate.run_id or None, "model_id": logged.model_id}
+        save_model(candidate.checkpoint, folder, evaluation=evaluation, **of)
         signature = sign(folder)
         with longer_calls(upload_s(candidate.checkpoint.stat().st_size)):
             client.log_model_artifacts(logged.model_id, str(folder))
@@ -204,8 +223,16 @@ def _add_version(client: MlflowClient, candidate: Candidate, facts: Mapping[str,
     return version
 
 
-def save_model(checkpoint: Path, folder: Path, *, run_id: str | None = None, model_id: str | None = None) -> None:
-    """Write the pyfunc model folder: this project's code as it is now, the checkpoint, signature and requirements."""
+def save_model(
+    checkpoint: Path,
+    folder: Path,
+    *,
+    evaluation: Path | None = None,
+    run_id: str | None = None,
+    model_id: str | None = None,
+) -> None:
+    """Write the pyfunc model folder: this project's code as it is now, the checkpoint, signature and requirements; of
+    `evaluation` what a later version is compared with."""
     logging.getLogger("mlflow.models.signature").setLevel(logging.WARNING)
     task = discover.load("task", load_best(checkpoint)["run"]["task_name"], where="task_name").Task
     inputs = Schema([column for name in task.inputs for column in columns_of(name)])
@@ -216,12 +243,17 @@ def save_model(checkpoint: Path, folder: Path, *, run_id: str | None = None, mod
         mlflow.pyfunc.save_model(
             str(folder),
             python_model=str(SERVED),
-            artifacts={"checkpoint": str(checkpoint)},
+            artifacts={"checkpoint": str(checkpoint), **_scores_of(evaluation)},
             code_paths=[str(Path(package.__path__[0])) for package in (contracts, lightning_modules, pipeline)],
             signature=ModelSignature(inputs=inputs, outputs=outputs),
             pip_requirements=requirements(),
             mlflow_model=Model(run_id=run_id, model_id=model_id),
         )
+
+
+def _scores_of(evaluation: Path | None) -> dict[str, str]:
+    files = [] if evaluation is None else [evaluation / MEASURED, evaluation / RESAMPLES]
+    return {file.stem: str(file) for file in files}
 
 
 def columns_of(name: InputName) -> list[ColSpec]:
@@ -275,26 +307,21 @@ def _champion(client: MlflowClient, model: str) -> ModelVersion | None:
 
 
 def _standing(client: MlflowClient, candidate: Candidate, reigning: ModelVersion, measure: Measure) -> Standing:
-    """The champion by the candidate's metric on the candidate's data: what is noted, or else measured and noted."""
-    version, tags = str(reigning.version), reigning.tags
-    if all(tags.get(key) == getattr(candidate, key) for key in ("metric", "split_digest")):
-        return Standing(version=version, value=float(tags.get("metric_value", "nan")))
-    note = f"{candidate.metric}_on_{candidate.split_digest[:16]}"
-    if note in tags:
-        return Standing(version=version, value=float(tags[note]), again=True)
+    """The champion on the candidate's data: by what it ships where that was asked the same, or else measured now."""
+    version = str(reigning.version)
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            folder = fetch_signed(f"models:/{reigning.name}/{version}", client, Path(temporary))
-            (checkpoint,) = (folder / "artifacts").glob("*.ckpt")
-            value = measure(checkpoint)
+            folder = fetch_signed(f"models:/{reigning.name}/{version}", client, Path(temporary)) / "artifacts"
+            shipped = read_scores(folder)
+            if shipped is not None and shipped.asked_as(candidate.scores) and candidate.metric in shipped.values:
+                return Standing(version=version, scores=shipped)
+            (checkpoint,) = folder.glob("*.ckpt")
+            return Standing(version=version, scores=measure(checkpoint), again=True)
         except (Untrusted, DataError, ValueError) as error:
             if isinstance(error, ConfigError) and not isinstance(error, Untrusted) and error.what != "no such model":
                 raise  # MLflow is away: the champion's weights may well be there
             why = error.what if isinstance(error, Untrusted | DataError | ConfigError) else "its files are not as ours"
-            return Standing(version=version, value=None, unknown=f"it was measured on other data, and {why}")
-    value = math.nan if value is None else value
-    client.set_model_version_tag(reigning.name, version, note, repr(value))
-    return Standing(version=version, value=value, again=True)
+            return Standing(version=version, scores=None, unknown=f"it cannot be measured on this data: {why}")
 
 
 def _decide(
@@ -302,16 +329,17 @@ def _decide(
     candidate: Candidate,
     version: ModelVersion,
     facts: Mapping[str, str],
-    defect: str,
+    verdict: Verdict,
     standing: Standing | None,
 ) -> None:
-    """Judge, write the decision and its reason into the version's tags, move the alias."""
-    verdict = judge(candidate, standing, defect)
+    """Write the decision and its reason into the version's tags, move the alias."""
     tags = {
         **facts,
         "decision": "champion" if verdict.accepted else "refused",
         "reason": verdict.reason,
         "previous_champion": standing.version if standing else "none",
+        "gain": json.dumps(dataclasses.asdict(verdict.gain)) if verdict.gain else "none",
+        FORCED: "no",
     }
     for key, value in tags.items():
         client.set_model_version_tag(candidate.model, version.version, key, value[:MAX_VERSION_TAG])
@@ -332,6 +360,7 @@ def _document(client: MlflowClient, version: ModelVersion) -> dict[str, Any]:
     champion = _champion(client, version.name)
     tags = version.tags
     value = float(tags["metric_value"])
+    gain = None if tags["gain"] == "none" else json.loads(tags["gain"])
     return {
         "model": version.name,
         "version": str(version.version),
@@ -351,4 +380,7 @@ def _document(client: MlflowClient, version: ModelVersion) -> dict[str, Any]:
         "metric_mode": tags["metric_mode"],
         "metric_value": value if math.isfinite(value) else None,
         "gate": None if tags["gate"] == "none" else float(tags["gate"]),
+        "min_gain": float(tags["min_gain"]),
+        "gain": gain,
+        "forced": tags[FORCED] != "no",
     }

@@ -44,6 +44,7 @@ class Measured(TypedDict):
     metric: str
     metric_mode: Literal["max", "min"]
     value: Annotated[float, AllowInfNan(False)] | None
+    metrics: dict[str, float]
     constant: dict[str, Annotated[float, AllowInfNan(False)]]
     manifest_digest: Sha256
     checkpoint_sha256: Sha256

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.measuring.comparison import difference
+from lightning_modules.metrics.paired import difference
 from pipeline.measuring.report import CONSTANT, write_report
 from pipeline.system.project import Project
 from tests.evaluated_runs import accuracy, write_params, write_run

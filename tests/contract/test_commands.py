@@ -10,6 +10,7 @@ import typer
 
 from contracts.errors import ConfigError
 from pipeline import cli
+from pipeline.commands import _app
 from pipeline.stages._command import _WHAT, STAGES
 from tests.command import sightline
 
@@ -42,15 +43,15 @@ def test_every_command_is_guarded_and_framed():
 )
 def test_a_command_ends_plainly_and_is_guarded_first(monkeypatch, capsys, raised, code, said):
     done = []
-    monkeypatch.setattr(cli, "app", typer.Typer(rich_markup_mode=None))
-    monkeypatch.setattr(cli, "guard_process", lambda: done.append("guarded"))
-    monkeypatch.setattr("tests.command.app", cli.app)
+    monkeypatch.setattr(_app, "app", typer.Typer(rich_markup_mode=None))
+    monkeypatch.setattr(_app, "guard_process", lambda: done.append("guarded"))
+    monkeypatch.setattr("tests.command.app", _app.app)
 
-    @cli.command("other")
+    @_app.command("other")
     def other() -> None:
         """Beside the one that is tested: typer takes a single command for the whole program."""
 
-    @cli.command("work")
+    @_app.command("work")
     def work() -> int | None:
         done.append("worked")
         if isinstance(raised, BaseException):

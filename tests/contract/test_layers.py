@@ -30,6 +30,7 @@ ROOMS = (
     "measuring",
     "predicting",
     "stages",
+    "commands",
 )
 ONLY_IN = {"ray": "pipeline/cluster/", "mlflow": "pipeline/tracking/", "dvc": "pipeline/system/repro.py"}
 MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 60

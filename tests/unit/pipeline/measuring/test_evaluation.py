@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lightning_modules.augment.images import decode_semantic
-from pipeline.measuring.comparison import difference
+from lightning_modules.metrics.paired import difference
 from pipeline.measuring.evaluation import Evaluation
 from pipeline.measuring.keeping import keep
 from pipeline.measuring.report import gather

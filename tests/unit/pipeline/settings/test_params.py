@@ -68,6 +68,11 @@ def test_all_mistakes_are_told_at_once(document):
         ("datasets.voc.sources", {"vocc": {}}, "did you mean 'voc'?"),
         ("datasets.voc.download", {"archives": ["voc2012_trainvall"]}, "unknown archive"),
         ("registry.gates", {"nobody": 0.5}, "registry.gates.nobody: no such run"),
+        ("registry.slices", {"nobody": {"AP/*": 0.5}}, "registry.slices.nobody: no such run"),
+        ("registry.max_latency_ms", {"nobody": 5}, "registry.max_latency_ms.nobody: no such run"),
+        ("registry.max_latency_ms", {"vqa_lstm": 0}, "more than 0"),
+        ("registry.slices", {"vqa_lstm": {"overall": -1.0}}, "0 or more"),
+        ("registry.min_gain", float("inf"), "any finite number"),
         ("tracking.uri", "file:./mlruns", "plain files"),
     ],
 )

@@ -1,7 +1,10 @@
 """Versions in a real store: who becomes champion, and a registered model that answers as its checkpoint does."""
 
 import dataclasses
+import json
 import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,13 @@ import torch
 
 from contracts.errors import ConfigError, DataError
 from pipeline.settings.sections import TrackingConfig
+from pipeline.system.project import Project
 from pipeline.tracking import connection, registry
 from pipeline.tracking import mlflow_run as tracking
 from pipeline.tracking.champion import Candidate
+from pipeline.tracking.promotion import promote
 from pipeline.tracking.registry import same_answer
+from pipeline.training.scores import MEASURED, RESAMPLES, Scores, read_scores
 from tests import candidates
 from tests.answers import answer_in_process
 from tests.local_training import make_checkpoint
@@ -66,12 +72,33 @@ def candidate(root: Path, seed: int = 1, run: str = "r1", **change: Any) -> Cand
     return dataclasses.replace(FIT, **{"checkpoint": root / f"{seed}.ckpt", "run_id": run_id, **change})
 
 
-def never(checkpoint: Path) -> float | None:
+def never(checkpoint: Path) -> Scores:
     raise AssertionError(f"{checkpoint} need not be measured again")
 
 
-def register(root: Path, entry: Candidate, measure: registry.Measure = never) -> dict[str, Any]:
-    return registry.register(QUIET, entry, root=root, inputs={"image": IMAGE}, measure=measure)
+def register(
+    root: Path,
+    entry: Candidate,
+    measure: registry.Measure = never,
+    further: Callable[[], str] = str,
+    drawn: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """With the evaluation that says what the candidate does. `drawn`: its metric on the resamples; None: not known."""
+    folder = Path(tempfile.mkdtemp(dir=root))
+    values = {"miou": 0.1, entry.metric: entry.value}
+    document = {
+        "metric": entry.metric, "value": entry.value, "metrics": {k: v for k, v in values.items() if v is not None},
+        "constant": {} if entry.constant is None else {entry.metric: entry.constant}, "split": "val",
+        "dataset": entry.dataset, "manifest_digest": entry.manifest_digest, "split_digest": entry.split_digest,
+        "items_sha256": "i",
+    }  # fmt: skip
+    (folder / MEASURED).write_text(json.dumps(document))
+    np.savez(folder / RESAMPLES, allow_pickle=False, **({} if drawn is None else {f"run/{entry.metric}": drawn}))  # type: ignore[arg-type]
+    scores = read_scores(folder)
+    assert scores is not None
+    entry = dataclasses.replace(entry, scores=scores)
+    asked: dict[str, Any] = {"inputs": {"image": IMAGE}, "measure": measure, "further": further}
+    return registry.register(QUIET, entry, root=root, evaluation=folder, **asked)
 
 
 def versions(root: Path) -> list[str]:
@@ -94,6 +121,73 @@ def test_the_alias_follows_the_rule(root: Path, monkeypatch: pytest.MonkeyPatch)
     stored = client.get_model_version("m", "2").tags
     assert (stored["decision"], stored["metric_value"]) == ("refused", "0.4")
     assert "not better" in stored["reason"]
+
+
+def test_the_interval_of_the_difference_decides(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "probe", answer_in_process)
+    common, own = np.random.default_rng(0).normal(0.5, 0.05, 1000), np.random.default_rng(1).normal(0.01, 0.02, 1000)
+    register(root, candidate(root, 1), drawn=common)
+    unsure = register(root, candidate(root, 2, "r2", value=0.51), drawn=common + own)
+    assert (unsure["decision"], unsure["champion_version"], unsure["forced"]) == ("refused", "1", False)
+    assert (
+        "0.51 is not better than 0.5 of version 1 on the same data: a gain of 0.01, 95 % interval -0.0"
+        in unsure["reason"]
+    )
+    gain = unsure["gain"]
+    assert gain["value"] == pytest.approx(0.01) and gain["low"] < -0.02 and gain["high"] > 0.04
+    again = register(root, candidate(root, 2, "r2", value=0.51, min_gain=-0.05), drawn=common + own)
+    assert (again["decision"], again["version"], again["champion_version"]) == ("champion", "2", "2")
+    sure = register(root, candidate(root, 3, "r2", value=0.56), drawn=common + own + 0.05)
+    assert (sure["decision"], sure["champion_version"], sure["min_gain"]) == ("champion", "3", 0.0)
+    assert sure["gain"]["low"] > 0.04
+
+
+def test_what_takes_long_is_asked_last_and_may_refuse(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "probe", answer_in_process)
+
+    def slow() -> str:
+        return "one prediction takes 90 ms on this machine, and registry.max_latency_ms is 50"
+
+    def unasked() -> str:
+        raise AssertionError("the score speaks against it already")
+
+    refused = register(root, candidate(root, 1, conditions={"max_latency_ms": 50.0}), further=slow)
+    assert (refused["decision"], refused["reason"], refused["champion_version"]) == ("refused", slow(), None)
+    register(root, candidate(root, 1, conditions={"max_latency_ms": 100.0}))
+    assert register(root, candidate(root, 2, "r2", value=0.4), further=unasked)["decision"] == "refused"
+
+
+def test_a_version_is_promoted_against_the_gate_with_who_and_why(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "probe", answer_in_process)
+    monkeypatch.chdir(root)
+    register(root, candidate(root, 1))
+    worse = register(root, candidate(root, 2, "r2", value=0.4))
+    with pytest.raises(ConfigError, match="no reason is given"):
+        promote(Project(root), "m/2", why=" ")
+    done = promote(Project(root), "m/2", why="the old one fails on night pictures", by="ada@example.org")
+    assert (done["version"], done["previous_champion"]) == ("2", "1")
+    client = connection.connect(QUIET, root)
+    version = client.get_model_version("m", "2")
+    assert client.get_registered_model("m").aliases == {"champion": 2}
+    told = "promoted by ada@example.org on 20"
+    assert told in version.description and version.tags["forced"] == "ada@example.org"
+    assert "the old one fails on night pictures (the gate had said: " + worse["reason"] in version.tags["reason"]
+    assert client.get_run((root / "r2").read_text()).data.tags["champion"] == "yes"
+    entry = register(root, candidate(root, 2, "r2", value=0.4))
+    assert (entry["decision"], entry["forced"]) == ("champion", True), "asked with the same facts it stays"
+    with pytest.raises(ConfigError, match="champion already"):
+        promote(Project(root), "m/2", why="again")
+    with pytest.raises(ConfigError, match=r"(?s)no such version.*1, 2"):
+        promote(Project(root), "m/7", why="it is better")
+    with pytest.raises(ConfigError, match="names no version"):
+        promote(Project(root), str(root / "1.ckpt"), why="it is better")
+
+
+def test_a_version_that_answers_otherwise_cannot_be_promoted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "probe", lambda *_: {"classes": {}})
+    register(root, candidate(root))
+    with pytest.raises(ConfigError, match=r"(?s)does not answer as its checkpoint.*register@m"):
+        promote(Project(root), "m/1", why="it is better")
 
 
 def test_a_decision_is_told_at_the_version_and_at_every_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,31 +224,33 @@ def test_where_the_split_changed_the_champion_is_measured_on_the_new_one(
     register(root, candidate(root, 1, value=0.9))
     measured: list[bytes] = []
 
-    def measure(checkpoint: Path) -> float:
+    def measure(checkpoint: Path) -> Scores:
         measured.append(checkpoint.read_bytes())
-        return 0.3
+        return Scores(values={"miou": 0.3, "accuracy": 0.9})
 
     new = {"split_digest": "s2", "manifest_digest": "d2"}
     worse = register(root, candidate(root, 2, "r2", value=0.25, **new), measure)
     assert (worse["decision"], worse["champion_version"]) == ("refused", "1")
     assert "not better than 0.3 of version 1 on the same data, measured again there" in worse["reason"]
     assert measured == [(root / "1.ckpt").read_bytes()], "its own weights, fetched from the store"
-    better = register(root, candidate(root, 3, "r2", value=0.35, **new))
-    assert (better["decision"], better["champion_version"]) == ("champion", "3"), "what was measured is kept"
+    better = register(root, candidate(root, 3, "r2", value=0.35, **new), measure)
+    assert (better["decision"], better["champion_version"]) == ("champion", "3")
     other = register(root, candidate(root, 1, "r2", metric="accuracy", value=0.2, **new), measure)
-    assert (other["decision"], len(measured)) == ("refused", 2), "by another metric on the same data, too"
+    assert (other["decision"], len(measured)) == ("refused", 3), "by another metric on the same data, too"
+    last = register(root, candidate(root, 2, "r1", value=0.3, **new))
+    assert (last["decision"], last["champion_version"]) == ("refused", "3"), "the new one ships what it did there"
 
 
 def test_a_champion_whose_weights_cannot_be_measured_makes_way(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "probe", answer_in_process)
 
-    def refuse(checkpoint: Path) -> float:
+    def refuse(checkpoint: Path) -> Scores:
         raise DataError("its classes are others than this data's")
 
     register(root, candidate(root, 1, value=0.9))
     late = register(root, candidate(root, 2, value=0.2, split_digest="s2"), refuse)
     assert (late["decision"], late["champion_version"]) == ("champion", "2")
-    assert "version 1 cannot be compared: it was measured on other data, and its classes are others" in late["reason"]
+    assert "version 1 cannot be compared: it cannot be measured on this data: its classes are others" in late["reason"]
     for file in root.glob("mlartifacts/**/*.ckpt"):
         file.unlink()
     gone = register(root, candidate(root, 3, value=0.1, split_digest="s3"))

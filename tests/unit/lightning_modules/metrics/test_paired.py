@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lightning_modules.metrics.bootstrap import replicates
-from pipeline.measuring.comparison import difference
+from lightning_modules.metrics.paired import difference
 from tests.evaluated_runs import accuracy
 
 

@@ -1,0 +1,155 @@
+"""Commands of models: predict, measure, register, serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+from pipeline.commands._app import Run, command, names
+
+
+@command("predict")
+def predict(
+    model: Annotated[
+        str,
+        Argument(
+            help="a run, a registered model (name, name@champion, name/version, models:/.., runs:/..) or a .ckpt file",
+            show_default=False,
+        ),
+    ],
+    images: Annotated[
+        list[Path] | None,
+        Argument(
+            metavar="IMAGE...",
+            help="JPEG or PNG files; where the model takes clips, folders of frames, animated images or videos",
+            show_default=False,
+        ),
+    ] = None,
+    question: Annotated[str | None, Option(help="the question to answer, where the model takes one")] = None,
+    text: Annotated[str | None, Option(help="the text to read, where the model takes one")] = None,
+    source: Annotated[str | None, Option(help="the sentence to translate, where the model takes one")] = None,
+    candidates: Annotated[str | None, Option(help='answers to choose from: "red | dark blue | green"')] = None,
+    boxes: Annotated[str | None, Option(help='to point at, in pixels: "x1,y1,x2,y2 | x1,y1,x2,y2 .."')] = None,
+    fps: Annotated[
+        float | None, Option(min=0.001, help="frames a second of clips; what their files say, else 25, if not given")
+    ] = None,
+    out: Annotated[Path, Option(help="folder of the pictures")] = Path("predictions"),
+    trust: Annotated[
+        bool, Option("--trust", help="run the code of a model that this project did not register")
+    ] = False,
+    label: Annotated[str | None, Option(hidden=True)] = None,
+) -> int:
+    """Predict for image files with a trained run or a registered model; print one JSON document, draw pictures.
+
+    A run's name stands for its best checkpoint, read with the code of this project. A registered model comes with the
+    code that it ships, which runs in a process of its own, and only if this project registered it or with
+    --trust.
+    """
+    from pipeline.predicting.predict import Request, run
+
+    given = {"question": question, "text": text, "source": source, "candidates": candidates, "boxes": boxes}
+    texts = {name: value for name, value in given.items() if value is not None}
+    return run(Request(model=model, images=images or (), texts=texts, out=out, trust=trust, label=label, fps=fps))
+
+
+@command("evaluate")
+def evaluate(
+    model: Annotated[
+        str,
+        Argument(
+            help="a run, a registered model (name, name@champion, name/version, models:/..) or a .ckpt file",
+            show_default=False,
+        ),
+    ],
+    split: Annotated[
+        Literal["train", "val", "test"] | None,
+        Option(help="test where the data set has one, else val, if it is not given", show_default=False),
+    ] = None,
+    dataset: Annotated[
+        str | None, Option(help="a data set of params.yaml; what the model was trained on if it is not given")
+    ] = None,
+    out: Annotated[Path | None, Option(metavar="FOLDER", help="for predictions, plots and pictures as well")] = None,
+    trust: Annotated[bool, Option("--trust", help="take a model that this project did not register")] = False,
+) -> int:
+    """Measure a trained model on another split or data set; show each metric with its 95 % interval.
+
+    Writes metrics/other/<model>-<dataset>-<split>.json, with the constant predictor's numbers beside the model's. Git
+    and `dvc repro` do not see it. The weights are read with the code of this project.
+    """
+    from pipeline.measuring.other_splits import Request, run
+
+    return run(Request(model=model, split=split, dataset=dataset, out=out, trust=trust))
+
+
+@command("score")
+def score(
+    task: Annotated[
+        str, Argument(metavar="TASK", help=names("measuring/scorers").replace("_", "-"), show_default=False)
+    ],
+    truth: Annotated[Path | None, Option(metavar="PATH", help="annotation file or folder")] = None,
+    predictions: Annotated[Path | None, Option(metavar="PATH", help="result file or folder")] = None,
+    questions: Annotated[Path | None, Option(metavar="PATH", help="question file (vqa only)")] = None,
+    out: Annotated[Path | None, Option(metavar="FILE", help="write the document there as well")] = None,
+    bootstrap: Annotated[int, Option(metavar="N", help="add 95 % intervals from N resamples, such as 1000")] = 0,
+    iou: Annotated[
+        float | None, Option(metavar="X", help="least IoU of a hit; 0.5, the kit's, if not given (voc-boxes only)")
+    ] = None,
+    ignore_index: Annotated[
+        str | None,
+        Option(metavar="N", help="label of the truth that does not count, or `none`; default 255 (segmentation only)"),
+    ] = None,
+    num_classes: Annotated[int | None, Option(metavar="K", help="labels are 0 to K - 1 (segmentation only)")] = None,
+    class_names: Annotated[
+        str | None,
+        Option(metavar="NAMES", help="of labels 0, 1, ..: a,b,c or a file with a name a line (segmentation only)"),
+    ] = None,
+    first_word: Annotated[str | None, Option(metavar="T,P", help="words count from 0 or 1 (alignment only)")] = None,
+    no_java: Annotated[bool, Option("--no-java", help="leave METEOR and SPICE out (captions only)")] = False,
+) -> int:
+    """Score anybody's predictions in an official result format; print one JSON document.
+
+    It has every metric under its official name, what it is measured on, which variant it is and what computed it; a
+    metric that cannot be computed here says why. Nothing else goes to stdout.
+    """
+    from pipeline.measuring.score import Request, run
+
+    return run(
+        Request(
+            task=task,
+            truth=truth,
+            predictions=predictions,
+            questions=questions,
+            out=out,
+            bootstrap=bootstrap,
+            iou=iou,
+            ignore_index=ignore_index,
+            num_classes=num_classes,
+            class_names=class_names,
+            first_word=first_word,
+            no_java=no_java,
+        )
+    )
+
+
+@command("ledger")
+def ledger(run: Run) -> int:
+    """Check what `train.ledger: true` wrote down: every sample once an epoch. Exit code 1: not so."""
+    from pipeline.training.ledger import report
+
+    return report(run)
+
+
+@command("promote")
+def promote(
+    version: Annotated[str, Argument(help="of a registered model, such as name/3", show_default=False)],
+    why: Annotated[str, Option(help="kept with the version, where everybody sees it")],
+    by: Annotated[str | None, Option(help="who answers for it; git's user.email if it is not given")] = None,
+) -> None:
+    """Make a version champion that the gate refused, or one that reigned before; who did it and why is kept."""
+    from pipeline.system.project import Project
+    from pipeline.tracking.promotion import promote
+
+    done = promote(Project.here(), version, why=why, by=by)
+    print(f"promote {done['model']}: version {done['version']} is champion: {done['reason']}")

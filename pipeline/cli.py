@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-# isort: off  # in this order they are listed
-from pipeline.commands import project
-from pipeline.commands import models
-from pipeline.commands import data
+from pipeline.commands import data, models, project
 from pipeline.commands._app import app
-# isort: on
 
 __all__ = ["app", "data", "models", "project"]  # importing a file adds its commands
 

@@ -73,7 +73,7 @@ def test_every_setting_says_what_it_means(made):
     assert len(made["fields"]) > 200
 
 
-LIMITS = ("max_latency_ms", "max_export_loss")  # mappings from runs, whose ranges `RegistryConfig` checks
+OF_RUNS = ("gates", "slices", "max_latency_ms", "max_export_loss")  # mappings, whose ranges `RegistryConfig` checks
 
 
 def test_every_number_says_its_range(made):

@@ -81,14 +81,7 @@ def test_every_number_says_its_range(made):
     free = [
         f"{config}.{row['name']}" for config, row in made["fields"] if "number" in row["kind"] and not row["allowed"]
     ]
-    assert {name.rpartition(".")[2] for name in free} <= {
-        "gates",
-        "slices",
-        *LIMITS,
-        "mask_values",
-        "forget_bias",
-        "lr",
-    }, free
+    assert {name.rpartition(".")[2] for name in free} <= {*OF_RUNS, "mask_values", "forget_bias", "lr"}, free
 
 
 def test_shared_words_are_of_settings_that_say_nothing_themselves(made):

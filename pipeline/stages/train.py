@@ -22,7 +22,7 @@ from pipeline.tracking import mlflow_run as tracking
 from pipeline.tracking.lineage import Lineage, lineage
 from pipeline.tracking.naming import parameters, settings_of
 from pipeline.training.checkpoints import BEST, file_sha256, load_best, newest_state, read_note
-from pipeline.training.history import copy_events, speed, spent
+from pipeline.training.history import copy_events, goodput, speed, spent
 from pipeline.training.ledger import FOLDER as LEDGER
 from pipeline.training.run_files import DONE, EVENTS
 from pipeline.training.runs import RunData, load_run
@@ -137,7 +137,11 @@ def export(project: Project, data: RunData, state: Path, run_id: str, code: Line
             "git_commit": code.commit,
             "git_changed": list(code.changed),
             "training": training,
-            "cost": {**cost, "samples_per_s": speed(cost, training.get("step", 0), data.run.train.batch_size)},
+            "cost": {
+                **cost,
+                "samples_per_s": speed(cost, training.get("step", 0), data.run.train.batch_size),
+                "goodput": goodput(state / EVENTS, state),
+            },
             "best": load_best(folder / BEST)["info"],
         }
         write_json(folder / "run.json", record)

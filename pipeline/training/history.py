@@ -7,10 +7,12 @@ that is slow.
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,29 +59,68 @@ def read_event(line: bytes) -> dict[str, Any] | None:
 @contextmanager
 def spending(state: Path, rank: int) -> Iterator[None]:
     """Note what this process spends in the block, in a file of its own. One that is killed notes nothing."""
-    start_s, cpu_s = time.monotonic(), _cpu_s()
+    start_s, cpu_s, energy = time.monotonic(), _cpu_s(), Energy()
     name = f"{time.time_ns():020d}-rank{rank}.json"
     try:
         yield
     finally:
         spent = {"rank": rank, "time_s": time.monotonic() - start_s, "cpu_s": _cpu_s() - cpu_s, **_gpu()}
+        spent |= {"memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+        spent |= {"energy_j": energy.used_j()} if rank == 0 else {}
         with suppress(OSError):  # a full disk is told by what matters
             write_json(state / SPENT / name, spent)
 
 
 def spent(state: Path) -> dict[str, float | int | None]:
     """What all processes of a training noted: `time_s` of rank 0, over all sessions; `cpu_s` of all ranks with their
-    loader processes; `gpu_gib`, the most that a rank held at once; `num_workers`, the most that there were."""
+    loader processes, `gpu_s` of all that held a GPU; `gpu_gib` and `memory_gib`, the most that a rank held at once;
+    `energy_j` of rank 0's machine, whatever else it did, where it tells it; `num_workers`, the most that there were."""
     notes = [json.loads(path.read_bytes()) for path in sorted((state / SPENT).glob("*.json"))]
     if not notes:
-        return {"time_s": None, "cpu_s": None, "gpu_gib": None, "num_workers": None}
-    held = [note["gpu_gib"] for note in notes if note.get("gpu_gib") is not None]
+        return dict.fromkeys(_COSTS)
+    on_gpu = [note for note in notes if note.get("gpu_gib") is not None]
     return {
         "time_s": round(sum(note["time_s"] for note in notes if note["rank"] == 0), 1),
         "cpu_s": round(sum(note["cpu_s"] for note in notes), 1),
-        "gpu_gib": round(max(held), 2) if held else None,
+        "gpu_s": round(sum(note["time_s"] for note in on_gpu), 1) if on_gpu else None,
+        "gpu_gib": _most(notes, "gpu_gib"),
+        "memory_gib": _most(notes, "memory_gib"),
+        "energy_j": round(sum(told)) if (told := _told(notes, "energy_j")) else None,
         "num_workers": 1 + max(note["rank"] for note in notes),
     }
+
+
+_COSTS = ("time_s", "cpu_s", "gpu_s", "gpu_gib", "memory_gib", "energy_j", "num_workers")
+
+
+def _told(notes: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    return [float(note[name]) for note in notes if note.get(name) is not None]
+
+
+def _most(notes: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    return round(max(told), 2) if (told := _told(notes, name)) else None
+
+
+def goodput(events: Path, state: Path) -> float | None:
+    """Share of the time since a training's first start in which it made steps that count: starts, validations, states,
+    waiting for data or machines, and what was trained again after a failure are the rest. None: too few are known.
+
+    A step's time is the median over all that were told, so that no single pause counts as one.
+    """
+    told: list[tuple[int, float]] = []
+    if events.is_file():
+        with open(events, "rb") as lines:
+            for event in filter(None, map(read_event, lines)):
+                if "train/loss" in event.get("values", ()):
+                    told.append((int(event["step"]), float(event["time"])))
+    pairs = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(told)]
+    paces = sorted(time_s / steps for steps, time_s in pairs if steps > 0 and time_s > 0)
+    if not paces:
+        return None
+    starts = [int(path.name.partition("-")[0]) / 1e9 for path in (state / SPENT).glob("*-rank*.json")]
+    whole_s = told[-1][1] - min([told[0][1], *starts])
+    steps = 1 + max(step for step, _ in told)
+    return round(min(1.0, steps * paces[len(paces) // 2] / whole_s), 4) if whole_s > 0 else None
 
 
 def speed(spent: Mapping[str, Any], steps: int, batch_size: int) -> float | None:
@@ -95,6 +136,30 @@ def _cpu_s() -> float:
         with suppress(psutil.Error):  # it has ended meanwhile
             total += sum(process.cpu_times()[:4])  # user and system, its own and of its children that have ended
     return total
+
+
+class Energy:
+    """Joules that this machine's processors use from now on, by Linux's counters, where they may be read."""
+
+    def __init__(self, root: Path = Path("/sys/class/powercap")):
+        self._zones = [zone for zone in sorted(root.glob("*-rapl:*")) if zone.name.count(":") == 1]
+        self._before = [_micro_joules(zone / "energy_uj") for zone in self._zones]
+
+    def used_j(self) -> float | None:
+        """Since this was made; None where no counter can be read. At its `max_energy_range_uj` one begins anew."""
+        used = []
+        for zone, before in zip(self._zones, self._before, strict=True):
+            now, size = _micro_joules(zone / "energy_uj"), _micro_joules(zone / "max_energy_range_uj")
+            if before is not None and now is not None:
+                used.append(now - before if now >= before else now - before + (size or 0))
+        return sum(used) / 1e6 if used else None
+
+
+def _micro_joules(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _gpu() -> dict[str, float]:

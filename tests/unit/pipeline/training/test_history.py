@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.training.events import EventLogger
-from pipeline.training.history import copy_events, curves, speed, spending, spent
+from pipeline.training.history import Energy, copy_events, curves, goodput, speed, spending, spent
 
 
 def test_curves_are_what_was_logged_by_rising_step(tmp_path: Path) -> None:
@@ -57,6 +57,36 @@ def test_processes_note_what_they_spend_also_when_they_fail(tmp_path: Path) -> N
     found = spent(tmp_path)
     assert found["num_workers"] == 2 and found["gpu_gib"] is None
     assert found["cpu_s"] is not None and 0 < found["cpu_s"] < 5
+    assert found["memory_gib"] is not None and 0.02 < found["memory_gib"] < 64 and found["gpu_s"] is None
+
+
+def test_energy_is_what_the_counters_went_on_by_also_over_their_end(tmp_path: Path) -> None:
+    for name, size in (("intel-rapl:0", 1_000_000_000), ("intel-rapl:1", 50_000_000), ("intel-rapl:0:0", 10)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "max_energy_range_uj").write_text(str(size))
+        (tmp_path / name / "energy_uj").write_text("40000000\n")
+    energy = Energy(tmp_path)
+    (tmp_path / "intel-rapl:0/energy_uj").write_text("43000000\n")
+    (tmp_path / "intel-rapl:1/energy_uj").write_text("5000000\n")
+    (tmp_path / "intel-rapl:0:0/energy_uj").write_text("90000000\n")
+    assert energy.used_j() == 3 + 15, "a part of a processor is in its whole"
+    assert Energy(tmp_path / "none").used_j() is None
+
+
+def test_goodput_is_the_share_of_steps_that_count(tmp_path: Path) -> None:
+    """A hundred steps of a second each; ten before the first, a validation of 20, a failure that threw 20 steps away
+    and took 30 to start again: 100 of 178 seconds, from the start of the process on."""
+    (tmp_path / "spent").mkdir()
+    (tmp_path / "spent" / f"{1000 * 10**9:020d}-rank0.json").write_text("{}")
+    clock, lines = 1010.0, []
+    for step in (*range(60), *range(40, 100)):
+        clock += 30.0 if (step, len(lines)) == (40, 60) else 20.0 if step == 80 else 1.0
+        lines.append({"kind": "metrics", "step": step, "epoch": 0, "values": {"train/loss": 1.0}, "time": clock})
+    path = tmp_path / "events.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert goodput(path, tmp_path) == pytest.approx(100 / (clock - 1000), abs=1e-4)
+    assert clock - 1000 == 178.0
+    assert goodput(tmp_path / "none", tmp_path) is None
 
 
 def test_cost_is_summed_over_sessions_and_ranks(tmp_path: Path) -> None:
@@ -67,6 +97,9 @@ def test_cost_is_summed_over_sessions_and_ranks(tmp_path: Path) -> None:
         note = {"rank": rank, "time_s": time_s, "cpu_s": cpu_s, "gpu_gib": gpu_gib}
         (tmp_path / "spent" / f"{i}.json").write_text(json.dumps(note))
     found = spent(tmp_path)
-    assert found == {"time_s": 15.0, "cpu_s": 24.0, "gpu_gib": 2.5, "num_workers": 2}
+    assert found == {
+        "time_s": 15.0, "cpu_s": 24.0, "gpu_s": 30.0, "gpu_gib": 2.5, "num_workers": 2, "memory_gib": None,
+        "energy_j": None,
+    }  # fmt: skip
     assert speed(found, steps=30, batch_size=16) == 32.0
     assert spent(tmp_path / "none")["time_s"] is None and speed(spent(tmp_path / "none"), 30, 16) is None

@@ -21,25 +21,29 @@ SIZE_PX = 11
 _DESCENT_PX = 8  # below the baseline: more than any letter has
 
 
-def text_width(text: str) -> int:
-    """Pixels of one line."""
-    return math.ceil(_font().getlength(_line(text)))
+def text_width(text: str, scale: float = 1.0) -> int:
+    """Pixels of one line, of letters `scale` times as large."""
+    return math.ceil(_font(scale).getlength(_line(text)))
 
 
-def write(canvas: np.ndarray, text: str, x: int, baseline: int, colour: tuple[int, int, int]) -> None:
+def write(
+    canvas: np.ndarray, text: str, x: int, baseline: int, colour: tuple[int, int, int], scale: float = 1.0
+) -> None:
     """Draw one line in place on (H, W, 3) uint8, its letters standing on row `baseline`, from column `x` on.
 
     What does not fit on the canvas is cut off. Right-to-left text begins at the right end of its own line.
     """
     line = _line(text)
-    top, left = max(0, baseline - 2 * SIZE_PX), max(0, x)
-    height, width = min(canvas.shape[0], baseline + _DESCENT_PX) - top, canvas.shape[1] - left
+    above, below = round(2 * SIZE_PX * scale), round(_DESCENT_PX * scale)
+    top, left = max(0, baseline - above), max(0, x)
+    height = min(canvas.shape[0], baseline + below) - top
+    width = min(canvas.shape[1] - left, x - left + text_width(text, scale) + below)  # not all of a large photograph
     if height <= 0 or width <= 0:
         return
     ink = Image.new("L", (width, height))
-    ImageDraw.Draw(ink).text((x - left, baseline - top), line, font=_font(), fill=255, anchor="ls")
+    ImageDraw.Draw(ink).text((x - left, baseline - top), line, font=_font(scale), fill=255, anchor="ls")
     alpha = np.asarray(ink, np.float32)[..., None] / 255
-    area = canvas[top : top + height, left:]
+    area = canvas[top : top + height, left : left + width]
     area[:] = np.rint(area + alpha * (np.array(colour, np.float32) - area))
 
 
@@ -49,8 +53,8 @@ def _line(text: str) -> str:
 
 
 @cache
-def _font() -> ImageFont.FreeTypeFont:
+def _font(scale: float = 1.0) -> ImageFont.FreeTypeFont:
     matplotlib = find_spec("matplotlib")  # without importing it, which takes as long as drawing a hundred pictures
     assert matplotlib is not None and matplotlib.origin is not None
     file = Path(matplotlib.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"
-    return ImageFont.truetype(file, SIZE_PX, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(file, round(SIZE_PX * scale), layout_engine=ImageFont.Layout.BASIC)

@@ -9,7 +9,7 @@ import numpy as np
 from contracts.records import IGNORE_INDEX, Record
 from lightning_modules.augment.images import decode_record, decode_semantic
 from lightning_modules.base.task import Prediction, Truth
-from lightning_modules.drawing.shapes import draw_label_map, enlarge, enlargement, legend, panels
+from lightning_modules.drawing.shapes import draw_label_map, enlarge, enlargement, legend, panels, text_scale
 from lightning_modules.metrics.segmentation import BOUNDARY_PX, ERROR_KINDS, class_ious, count_errors
 from lightning_modules.metrics.segmentation_scores import confusion_matrix
 from lightning_modules.reports import _plots
@@ -36,7 +36,7 @@ class Report(BaseReport[Task]):
         drawn = [enlarge(image, enlargement(image)), *(draw_label_map(image, m, IGNORE_INDEX) for m in maps)]
         picture = panels(drawn, titles)
         shown = sorted({int(label) for m in maps for label in np.unique(m)} - {0, IGNORE_INDEX})
-        strip = legend(picture.shape[1], [(label, self.task.class_names[label]) for label in shown])
+        strip = legend(picture.shape[1], [(label, self.task.class_names[label]) for label in shown], text_scale(image))
         return np.concatenate([picture, strip])
 
     def plots(self, predictions: Mapping[str, Prediction], truths: Mapping[str, Truth]) -> list[Plot]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pytorch_lightning.utilities import move_data_to_device
 
 from contracts.errors import DataError
 from contracts.inputs import Clip, Given, InputName, check_inputs, text_parts
@@ -60,10 +61,11 @@ class Predictor:
         return self.predict_all([record])[0]
 
     def predict_all(self, records: Sequence[Record]) -> list[list[Prediction]]:
-        """As `predict`, of each of the records, in one batch."""
+        """As `predict`, of each of the records, in one batch, on the device that the module was moved to."""
         task = self.module.task
         batch = task.collate([task.encode(record, None) for record in records])
         batch["keys"] = [record.key for record in records]
+        batch = move_data_to_device(batch, self.module.device)
         with torch.inference_mode():
             predictions = iter(task.predict(self.module.model, batch))
         return [list(islice(predictions, len(task.items(record)))) for record in records]

@@ -2,7 +2,17 @@
 
 import numpy as np
 
-from lightning_modules.drawing.shapes import class_color, draw_label_map, draw_objects, enlargement, legend, panels
+import pytest
+
+from lightning_modules.drawing.shapes import (
+    class_color,
+    draw_label_map,
+    draw_objects,
+    enlargement,
+    legend,
+    panels,
+    text_scale,
+)
 
 IMAGE = np.full((100, 128, 3), 60, np.uint8)
 
@@ -42,3 +52,20 @@ def test_panels_and_legend_fit_together():
     strip = legend(260, [(i, f"class number {i}") for i in range(1, 9)])
     assert strip.shape[1] == 260 and strip.shape[0] >= 40
     assert any((strip == class_color(8)).all(axis=2).ravel())
+
+
+@pytest.mark.parametrize(("height", "width", "scale"), [(48, 64, 1), (480, 640, 1), (1000, 700, 1), (2000, 3000, 3)])
+def test_lines_and_letters_grow_with_a_photograph(height, width, scale):
+    """Looked at on a screen, a photograph of any size has lines and letters of one size."""
+    image = np.full((height, width, 3), 60, np.uint8)
+    assert text_scale(image) == scale
+    box = np.array([[0.2 * width, 0.5 * height, 0.8 * width, 0.9 * height]], np.float32)
+    factor, color = enlargement(image), np.array(class_color(1))
+    drawn = draw_objects(image, box, np.array([1]), [""])
+    left = (drawn[round(0.7 * height * factor)] == color).all(axis=1)[: width * factor // 2].sum()
+    assert left in ((2, 3) if scale == 1 else (6, 7)), "OpenCV rounds an even thickness up"
+    titled = panels([drawn], ["title"])
+    assert titled.shape[0] - drawn.shape[0] == 20 * scale
+    ink = np.flatnonzero((titled[: 20 * scale] > 200).any(axis=(1, 2)))
+    assert 8 * scale <= ink[-1] - ink[0] + 1 <= 13 * scale, "the letters fill the bar as they do on a small picture"
+    assert legend(width * factor, [(1, "one")], scale).shape[0] == 20 * scale

@@ -1,7 +1,6 @@
 """Drawing: colours, sizes, nothing outside, inputs untouched."""
 
 import numpy as np
-
 import pytest
 
 from lightning_modules.drawing.shapes import (

@@ -213,7 +213,7 @@ def _claim(out: str, task: Task) -> None:
         text = stores.read(path).decode() if _is_url(path) else Path(path).read_text(encoding="utf-8")
         if text.strip() != json.dumps(about):
             raise ConfigError(
-                "this folder has answers of another model or to another question", value=text.strip(), where=path,
+                "this folder has answers of another model, or asked otherwise", value=text.strip(), where=path,
                 allowed=json.dumps(about), fix="name another --out",
             )  # fmt: skip
         return

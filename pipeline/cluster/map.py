@@ -17,11 +17,22 @@ T = TypeVar("T")
 
 
 def map_ordered(
-    function: Callable[..., T], jobs: Iterable[tuple], config: ClusterConfig, root: Path, *, cpus: int = 1
+    function: Callable[..., T],
+    jobs: Iterable[tuple],
+    config: ClusterConfig,
+    root: Path,
+    *,
+    cpus: int = 1,
+    shared: tuple = (),
+    use_gpu: bool = False,
 ) -> Iterator[T]:
-    """`function(*job)` for every job, in parallel Ray tasks, results in the order of the jobs.
+    """`function(*shared, *job)` for every job, in parallel Ray tasks, results in the order of the jobs.
 
     Jobs are drawn only as results are taken (twice the CPUs are under way), so memory stays bounded.
+
+    Args:
+        shared: what is the same for all jobs and large; each node gets it once.
+        use_gpu: a GPU for each task, where the cluster has any when the work begins.
 
     Raises:
         SightlineError: what `function` raises of that kind, as it is.
@@ -29,16 +40,18 @@ def map_ordered(
     """
     if config.engine == "local":
         for job in jobs:
-            yield function(*job)
+            yield function(*shared, *job)
         return
     import ray
 
     with session(config, root):
-        remote = ray.remote(num_cpus=cpus, scheduling_strategy="SPREAD")(function)
+        gpus = 1 if use_gpu and ray.cluster_resources().get("GPU") else 0
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD")(function)
+        common = [ray.put(value) for value in shared]
         watch = Watch(DataError)
         pending: deque[Any] = deque()
         for job in jobs:
-            pending.append(remote.remote(*job))
+            pending.append(remote.remote(*common, *job))
             if len(pending) >= 2 * max(1, int(ray.cluster_resources().get("CPU", 1))):  # a cluster may grow meanwhile
                 yield _result(pending.popleft(), watch)
         while pending:

@@ -7,51 +7,52 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
+from pipeline.commands import _predict as asked
 from pipeline.commands._app import Run, command, names
 
 
 @command("predict")
 def predict(
-    model: Annotated[
-        str,
-        Argument(
-            help="a run, a registered model (name, name@champion, name/version, models:/.., runs:/..) or a .ckpt file",
-            show_default=False,
-        ),
-    ],
-    images: Annotated[
-        list[Path] | None,
-        Argument(
-            metavar="IMAGE...",
-            help="JPEG or PNG files; where the model takes clips, folders of frames, animated images or videos",
-            show_default=False,
-        ),
-    ] = None,
-    question: Annotated[str | None, Option(help="the question to answer, where the model takes one")] = None,
-    text: Annotated[str | None, Option(help="the text to read, where the model takes one")] = None,
-    source: Annotated[str | None, Option(help="the sentence to translate, where the model takes one")] = None,
-    candidates: Annotated[str | None, Option(help='answers to choose from: "red | dark blue | green"')] = None,
-    boxes: Annotated[str | None, Option(help='to point at, in pixels: "x1,y1,x2,y2 | x1,y1,x2,y2 .."')] = None,
-    fps: Annotated[
-        float | None, Option(min=0.001, help="frames a second of clips; what their files say, else 25, if not given")
-    ] = None,
-    out: Annotated[Path, Option(help="folder of the pictures")] = Path("predictions"),
-    trust: Annotated[
-        bool, Option("--trust", help="run the code of a model that this project did not register")
-    ] = False,
-    label: Annotated[str | None, Option(hidden=True)] = None,
+    model: asked.Model,
+    images: asked.Images = None,
+    question: asked.QuestionText = None,
+    text: asked.Text = None,
+    source: asked.Source = None,
+    candidates: asked.Candidates = None,
+    boxes: asked.Boxes = None,
+    fps: asked.Fps = None,
+    every: asked.Every = 1,
+    paths: asked.Paths = None,
+    score: asked.Score = None,
+    batch: asked.Batch = None,
+    json_file: asked.JsonFile = None,
+    resume: asked.Resume = False,
+    out: asked.Out = "predictions",
+    no_pictures: asked.NoPictures = False,
+    cluster: asked.OnCluster = False,
+    trust: asked.Trust = False,
+    label: asked.Label = None,
 ) -> int:
-    """Predict for image files with a trained run or a registered model; print one JSON document, draw pictures.
+    """Predict with a trained run or a registered model; print one JSON document or JSON lines, draw pictures.
+
+    An input that cannot be read is an entry with `error`, the rest goes on, and the exit code is 1.
 
     A run's name stands for its best checkpoint, read with the code of this project. A registered model comes with the
     code that it ships, which runs in a process of its own, and only if this project registered it or with
     --trust.
     """
-    from pipeline.predicting.predict import Request, run
+    from pipeline.predicting.predict import run
+    from pipeline.predicting.request import Request
 
     given = {"question": question, "text": text, "source": source, "candidates": candidates, "boxes": boxes}
     texts = {name: value for name, value in given.items() if value is not None}
-    return run(Request(model=model, images=images or (), texts=texts, out=out, trust=trust, label=label, fps=fps))
+    return run(
+        Request(
+            model=model, images=images or (), texts=texts, out=out, trust=trust, label=label, fps=fps, every=every,
+            paths=paths, json=json_file, resume=resume, score=score, batch=batch, pictures=not no_pictures,
+            cluster=cluster,
+        )
+    )  # fmt: skip
 
 
 @command("evaluate")

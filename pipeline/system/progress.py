@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from contracts.redact import redact
@@ -33,7 +34,9 @@ def progress_bar(title: str, total: int | None) -> Iterator[Callable[[int], None
     """Yield a function that advances the bar by the number of items done. `total` None: not known."""
     if sys.stderr.isatty():
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, transient=True) as progress:
+        # Of stdout only what goes to the same terminal passes by the bar: elsewhere it is data.
+        console = Console(stderr=True)
+        with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as progress:
             task = progress.add_task(title, total=total)
             yield lambda count: progress.advance(task, count)
         return

@@ -44,8 +44,9 @@ def predicted(capsys: pytest.CaptureFixture, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def refused(capsys: pytest.CaptureFixture, *arguments: str) -> str:
-    assert sightline("predict", list(arguments)) == 2
+def refused(capsys: pytest.CaptureFixture, *arguments: str, code: int = 2) -> str:
+    """2: what the command line says cannot be; 1: it does not fit this image."""
+    assert sightline("predict", list(arguments)) == code
     return capsys.readouterr().err
 
 
@@ -60,8 +61,8 @@ def test_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert cv2.imread(found["picture"]).shape[1] == 420
     assert "candidates are missing" in refused(capsys, *asked)
     assert "takes no boxes" in refused(capsys, *asked, "--candidates", "a|b", "--boxes", "1,2,3,4")
-    assert "nothing to choose from" in refused(capsys, *asked, "--candidates", "red")
-    assert "two equal candidates" in refused(capsys, *asked, "--candidates", "red | red")
+    assert "nothing to choose from" in refused(capsys, *asked, "--candidates", "red", code=1)
+    assert "two equal candidates" in refused(capsys, *asked, "--candidates", "red | red", code=1)
 
 
 def test_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -72,7 +73,7 @@ def test_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert {c["answer"] for c in answer["candidates"]} == {"0", "1"}, "boxes are counted"
     assert cv2.imread(found["picture"]) is not None
     assert "a box is four numbers" in refused(capsys, *asked, "--boxes", "1,2,3")
-    assert "wholly outside the image" in refused(capsys, *asked, "--boxes", "0,0,5,5 | 200,0,220,9")
+    assert "wholly outside the image" in refused(capsys, *asked, "--boxes", "0,0,5,5 | 200,0,220,9", code=1)
 
 
 def test_a_served_model_takes_them_as_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,27 +142,29 @@ def test_a_video_is_a_clip(checkpoint: Path, capsys: pytest.CaptureFixture) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "code", "said"),
     [
-        ([], ["a clip is missing", "name a folder of frames"]),
-        (["empty"], ["this folder has no frames: 'empty'", ".png"]),
-        (["nosuch"], ["no such image file: 'nosuch'"]),
-        (["text.gif"], ["no frames can be read from this file: 'text.gif'"]),
-        (["mixed"], ["frames of a clip differ in size", "mixed frame 2"]),
-        (["broken"], ["cannot be used", "broken"]),
-        (["frames", "--text", "why?"], ["this model takes no text: 'why?'"]),
-        (["frames", "--fps", "0"], ["0.001"]),
+        ([], 2, ["a clip is missing", "name a folder of frames"]),
+        (["empty"], 1, ["this folder has no frames: 'empty'", ".png"]),
+        (["nosuch"], 2, ["no such image file: 'nosuch'"]),
+        (["text.gif"], 1, ["no frames can be read from this file: 'text.gif'"]),
+        (["mixed"], 1, ["frames of a clip differ in size", "mixed frame 2"]),
+        (["broken"], 1, ["cannot be used", "broken"]),
+        (["frames", "--text", "why?"], 2, ["this model takes no text: 'why?'"]),
+        (["frames", "--fps", "0"], 2, ["0.001"]),
+        (["frames", "--every", "2"], 2, ["takes a clip with all its frames: '--every 2'"]),
+        (["-"], 2, ["a clip cannot be read from standard input"]),
     ],
 )
 def test_what_is_no_clip_is_told(
-    frames: Path, capsys: pytest.CaptureFixture, arguments: list[str], said: list[str]
+    frames: Path, capsys: pytest.CaptureFixture, arguments: list[str], code: int, said: list[str]
 ) -> None:
     for name, files in (("empty", []), ("mixed", [png(1), png(1, (9, 9))]), ("broken", [png(1)[:-30]])):
         Path(name).mkdir()
         for number, data in enumerate(files):
             (Path(name) / f"{number}.png").write_bytes(data)
     Path("text.gif").write_text("no image")
-    assert sightline("predict", ["r.ckpt", *arguments]) == 2
+    assert sightline("predict", ["r.ckpt", *arguments]) == code
     err = capsys.readouterr().err
     assert all(text in err for text in said), err
 

@@ -1,65 +1,20 @@
 """`sightline predict`: the document, the picture, and errors that say what to do."""
 
-import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from contracts.inputs import InputName
-from contracts.records import Record
-from lightning_modules.augment.images import decode_record
+from lightning_modules.base.object_task import ObjectConfig
 from pipeline.predicting import predict
-from pipeline.training import predictor
-from pipeline.training.predictor import Predictor
+from pipeline.predicting.batches import load
 from tests.command import sightline
-
-
-class FakePredictor(Predictor):
-    """A trained run that answers with the image's size and draws its mean color; its inputs are checked as any's."""
-
-    def __init__(self, asks: bool):
-        self.run = {"name": "a_run", "task_name": "vqa" if asks else "detection"}
-
-    @property
-    def inputs(self) -> tuple[InputName, ...]:
-        return ("image", "question") if self.run["task_name"] == "vqa" else ("image",)
-
-    def predict(self, record: Record) -> list[dict[str, Any]]:
-        mean = decode_record(record).reshape(-1, 3).mean(0)
-        return [{"size": (record.height, record.width), "asked": [q.text for q in record.questions], "mean": mean}]
-
-    def answers(self, predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{"size": list(p["size"]), "asked": p["asked"]} for p in predictions]
-
-    def picture(self, record: Record, predictions: Sequence[dict[str, Any]]) -> np.ndarray:
-        return np.broadcast_to(predictions[0]["mean"].astype(np.uint8), (8, 9, 3))
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with two trained runs and one red image."""
-    monkeypatch.chdir(tmp_path)
-    for run in ("a_run", "asks"):
-        (tmp_path / "artifacts" / run).mkdir(parents=True)
-        (tmp_path / "artifacts" / run / "best.ckpt").touch()
-        record = {"run_id": "1", "git_commit": "", "git_changed": [], "code": "0" * 64, "manifest_digest": "0" * 64}
-        record["fingerprint"] = "0" * 64
-        record["checkpoint_sha256"] = hashlib.sha256(b"").hexdigest()
-        (tmp_path / "artifacts" / run / "run.json").write_text(json.dumps(record))
-    red = np.zeros((20, 30, 3), np.uint8)
-    red[..., 2] = 200  # OpenCV writes blue, green, red
-    (tmp_path / "other").mkdir()
-    for path in (tmp_path / "red.png", tmp_path / "other" / "red.png"):
-        cv2.imwrite(str(path), red)
-    monkeypatch.setattr(predictor, "load_predictor", lambda path: FakePredictor(path.parent.name == "asks"))
-    return tmp_path
 
 
 def test_one_document_and_a_picture_for_each_image(folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -85,8 +40,13 @@ def test_a_question_reaches_the_model(folder: Path, capsys: pytest.CaptureFixtur
         (["nosuch", "red.png"], ["no such trained run: 'nosuch'", "a_run, asks"]),
         (["../a_run", "red.png"], ["no such trained run"]),
         (["a_run", "nosuch.png"], ["no such image file: 'nosuch.png'"]),
-        (["a_run", "other"], ["no such image file: 'other'"]),
-        (["a_run", "text.jpg"], ["cannot be used", "text.jpg"]),
+        (["a_run", "no/*.png"], ["no file matches this pattern: 'no/*.png'"]),
+        (["a_run", "-", "--list", "-"], ["standard input can be read once"]),
+        (["a_run", "red.png", "--resume"], ["no file to go on with", "--json FILE --resume"]),
+        (["a_run", "--list", "nosuch.txt"], ["the list cannot be read", "--list nosuch.txt"]),
+        (["asks", "red.png", "--question", "why?", "--score", "0.5"], ["not chosen by a score", "run a_run (vqa)"]),
+        (["a_run", "red.png", "--cluster", "--json", "x"], ["does not go with --cluster: '--json'"]),
+        (["a_run", "--cluster"], ["tars are missing"]),
         (["asks", "red.png"], ["a question is missing", "--question"]),
         (["asks", "red.png", "--question", " "], ["a question is missing"]),
         (["a_run", "red.png", "--question", "why?"], ["takes no question: 'why?'"]),
@@ -98,7 +58,6 @@ def test_a_question_reaches_the_model(folder: Path, capsys: pytest.CaptureFixtur
 def test_a_users_error_is_told_and_ends_with_2(
     folder: Path, capsys: pytest.CaptureFixture, arguments: list[str], said: list[str]
 ) -> None:
-    (folder / "text.jpg").write_text("no image")
     assert sightline("predict", arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -174,5 +133,50 @@ def test_a_registered_model_predicts_with_the_code_it_ships(
         assert sightline("predict", [given, "red.png", "--question=-why?"]) == 7
         said = capfd.readouterr().out
         assert said == "shipped red.png --out predictions --label models:/m@champion --question=-why?\n"
-    assert sightline("predict", ["m/2", "red.png", "--fps", "2"]) == 7
-    assert capfd.readouterr().out == "shipped red.png --out predictions --label models:/m/2 --fps 2.0\n"
+    asked = "--fps 2.0 --every 3 --list - --json x.jsonl --score 0.25 --batch 8 --resume --no-pictures"
+    assert sightline("predict", ["m/2", "red.png", *asked.split()]) == 7
+    assert capfd.readouterr().out == f"shipped red.png --out predictions --label models:/m/2 {asked}\n"
+    assert sightline("predict", ["m/2", "a.tar", "--cluster"]) == 7
+    assert capfd.readouterr().out == "shipped a.tar --out predictions --label models:/m/2 --cluster\n"
+
+
+def test_a_bad_file_is_an_entry_and_the_rest_goes_on(
+    folder: Path, sizes: list[int], capsys: pytest.CaptureFixture
+) -> None:
+    (folder / "text.jpg").write_text("no image")
+    (folder / "locked.png").symlink_to("nowhere")
+    cv2.imwrite("narrow.png", np.zeros((5, 7, 3), np.uint8))
+    (folder / "list").write_text("red.png\nlocked.png\ntext.jpg\nnarrow.png\n")
+    assert sightline("predict", ["a_run", "red.png", "--list", "list", "--batch", "5"]) == 1
+    out, err = capsys.readouterr()
+    found = json.loads(out)["predictions"]
+    assert [entry["image"] for entry in found] == ["red.png", "red.png", "locked.png", "text.jpg", "narrow.png"]
+    assert ["error" in entry for entry in found] == [False, False, True, True, False]
+    assert found[2]["error"] == {"kind": "DataError", "message": "no such image file: 'locked.png'"}
+    assert "cannot be used" in found[3]["error"]["message"] and found[3]["error"]["where"] == "text.jpg"
+    assert "no such image file: 'locked.png'" in err and "save it again" in err
+    assert sizes == [3, 1, 1, 1], "a batch that is refused is asked one by one"
+
+
+def test_batches_are_of_the_size_that_is_asked_for(folder: Path, sizes: list[int]) -> None:
+    assert sightline("predict", ["a_run", *["red.png"] * 5, "--batch", "2", "--no-pictures"]) == 0
+    assert sizes == [2, 2, 1] and not (folder / "predictions").exists()
+
+
+def test_a_batch_that_does_not_fit_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(records: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    fake = load(folder / "artifacts" / "a_run" / "best.ckpt", None)
+    monkeypatch.setattr(fake, "predict_all", full)
+
+    monkeypatch.setattr("pipeline.predicting.batches.load", lambda *_: fake)
+    assert sightline("predict", ["a_run", "red.png", "other"]) == 2
+    assert "not enough memory: '2 images in a batch'" in (err := capsys.readouterr().err) and "--batch 1" in err
+
+
+def test_the_score_is_the_tasks(folder: Path) -> None:
+    loaded = load(folder / "artifacts" / "a_run" / "best.ckpt", 0.25)
+    assert loaded.module.task.config == ObjectConfig(picture_score=0.25)

@@ -17,7 +17,9 @@ from typing import Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
+from pipeline.system import options
 from pipeline.system.guard import UMASK_HELP, ended_plainly, guard_process
+from pipeline.system.options import Dataset, Model, Run
 
 _HERE = Path(__file__).resolve().parent
 
@@ -53,10 +55,6 @@ def main(
     ] = False,
 ) -> None:
     """From raw vision-and-language data to registered models. Run it in a project's folder."""
-
-
-Dataset = Annotated[str, Argument(metavar="DATASET", help="a data set of params.yaml", show_default=False)]
-Run = Annotated[str, Argument(metavar="RUN", help="a run of params.yaml", show_default=False)]
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
@@ -131,13 +129,7 @@ def repro_(context: typer.Context) -> int:
 
 @command("predict")
 def predict(
-    model: Annotated[
-        str,
-        Argument(
-            help="a run, a registered model (name, name@champion, name/version, models:/.., runs:/..) or a .ckpt file",
-            show_default=False,
-        ),
-    ],
+    model: Model,
     images: Annotated[
         list[Path] | None,
         Argument(
@@ -155,9 +147,7 @@ def predict(
         float | None, Option(min=0.001, help="frames a second of clips; what their files say, else 25, if not given")
     ] = None,
     out: Annotated[Path, Option(help="folder of the pictures")] = Path("predictions"),
-    trust: Annotated[
-        bool, Option("--trust", help="run the code of a model that this project did not register")
-    ] = False,
+    trust: options.Trust = False,
     label: Annotated[str | None, Option(hidden=True)] = None,
 ) -> int:
     """Predict for image files with a trained run or a registered model; print one JSON document, draw pictures.
@@ -173,15 +163,31 @@ def predict(
     return run(Request(model=model, images=images or (), texts=texts, out=out, trust=trust, label=label, fps=fps))
 
 
+@command("serve")
+def serve(
+    model: Model,
+    host: Annotated[str, Option(help="another address lets in whoever reaches it")] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="0: one that is free")] = 8000,
+    max_mb: Annotated[float, Option(min=0.001, help="the largest body of a request, in 10^6 bytes")] = 20.0,
+    batch: Annotated[int, Option(min=1, help="so many inputs are computed at once, at most")] = 8,
+    wait_ms: Annotated[float, Option(min=0, max=60_000, help="so long the first of a batch waits for others")] = 5.0,
+    trust: options.Trust = False,
+    label: Annotated[str | None, Option(hidden=True)] = None,
+) -> int:
+    """Answer over HTTP with a trained run or a registered model: image bytes in, JSON out.
+
+    GET / says how the model is asked, with a curl command; /docs is the interface as a page, /health whether it is
+    loaded. A registered model is served by the code that it ships, as `predict` runs it.
+    """
+    from pipeline.predicting.serve import Request, run
+
+    limits = {"max_mb": max_mb, "batch": batch, "wait_ms": wait_ms}
+    return run(Request(model=model, host=host, port=port, trust=trust, label=label, **limits))
+
+
 @command("evaluate")
 def evaluate(
-    model: Annotated[
-        str,
-        Argument(
-            help="a run, a registered model (name, name@champion, name/version, models:/..) or a .ckpt file",
-            show_default=False,
-        ),
-    ],
+    model: Model,
     split: Annotated[
         Literal["train", "val", "test"] | None,
         Option(help="test where the data set has one, else val, if it is not given", show_default=False),
@@ -207,25 +213,17 @@ def score(
     task: Annotated[
         str, Argument(metavar="TASK", help=_names("measuring/scorers").replace("_", "-"), show_default=False)
     ],
-    truth: Annotated[Path | None, Option(metavar="PATH", help="annotation file or folder")] = None,
-    predictions: Annotated[Path | None, Option(metavar="PATH", help="result file or folder")] = None,
-    questions: Annotated[Path | None, Option(metavar="PATH", help="question file (vqa only)")] = None,
-    out: Annotated[Path | None, Option(metavar="FILE", help="write the document there as well")] = None,
-    bootstrap: Annotated[int, Option(metavar="N", help="add 95 % intervals from N resamples, such as 1000")] = 0,
-    iou: Annotated[
-        float | None, Option(metavar="X", help="least IoU of a hit; 0.5, the kit's, if not given (voc-boxes only)")
-    ] = None,
-    ignore_index: Annotated[
-        str | None,
-        Option(metavar="N", help="label of the truth that does not count, or `none`; default 255 (segmentation only)"),
-    ] = None,
-    num_classes: Annotated[int | None, Option(metavar="K", help="labels are 0 to K - 1 (segmentation only)")] = None,
-    class_names: Annotated[
-        str | None,
-        Option(metavar="NAMES", help="of labels 0, 1, ..: a,b,c or a file with a name a line (segmentation only)"),
-    ] = None,
-    first_word: Annotated[str | None, Option(metavar="T,P", help="words count from 0 or 1 (alignment only)")] = None,
-    no_java: Annotated[bool, Option("--no-java", help="leave METEOR and SPICE out (captions only)")] = False,
+    truth: options.Truth = None,
+    predictions: options.Predictions = None,
+    questions: options.Questions = None,
+    out: options.ScoreOut = None,
+    bootstrap: options.Bootstrap = 0,
+    iou: options.Iou = None,
+    ignore_index: options.IgnoreIndex = None,
+    num_classes: options.NumClasses = None,
+    class_names: options.ClassNames = None,
+    first_word: options.FirstWord = None,
+    no_java: options.NoJava = False,
 ) -> int:
     """Score anybody's predictions in an official result format; print one JSON document.
 

@@ -146,16 +146,42 @@ def _too_large(size: int, max_bytes: int) -> Refusal:
 async def _form(request: Request, texts: dict[str, Given], fps: float | None, max_bytes: int) -> list[Asked]:
     """The files of a form, each asked with all of its fields; all files `frame` together are one clip."""
     parser = MultiPartParser(
-        request.headers, _limited(request, max_bytes), max_files=MAX_FRAMES, max_part_size=max_bytes
+        request.headers, _closing(request, max_bytes), max_files=MAX_FRAMES, max_part_size=max_bytes
     )
     try:
         form = await parser.parse()
+    except _Stopped as stopped:
+        raise stopped.refusal from None
     except (MultiPartException, KeyError, ValueError) as error:
         why = getattr(error, "message", "") or repr(error)
         raise Refusal(400, DataError("the form cannot be read", value=why[:200], where="the body")) from error
-    files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
-    fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
-    more, fps_field = _texts(fields)
+    try:
+        return await _of_form(form.multi_items(), texts, fps)
+    finally:
+        await form.close()
+
+
+class _Stopped(MultiPartException):
+    """By what is not the form's fault: of this error the parser closes the files that it began."""
+
+    def __init__(self, refusal: Refusal):
+        super().__init__(str(refusal))
+        self.refusal = refusal
+
+
+async def _closing(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in _limited(request, max_bytes):
+            yield chunk
+    except Refusal as refusal:
+        raise _Stopped(refusal) from None
+
+
+async def _of_form(
+    items: Sequence[tuple[str, UploadFile | str]], texts: dict[str, Given], fps: float | None
+) -> list[Asked]:
+    files = [(name, value) for name, value in items if isinstance(value, UploadFile)]
+    more, fps_field = _texts([(name, value) for name, value in items if isinstance(value, str)])
     texts, fps = {**texts, **more}, fps_field or fps
     asked, frames = [], []
     for name, file in files:

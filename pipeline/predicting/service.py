@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from contracts.records import Record
     from pipeline.training.predictor import Predictor
 
-_BATCHES_WAITING = 8  # so many full batches may wait; who comes then is told to come again
+# So many full batches, and so many inputs at least, are taken at a time; who comes then is told to come again.
+_BATCHES, _LEAST = 8, 64
 _RETRY_S = 1
 _EXAMPLES = {"question": "what color is it?", "boxes": "10,20,50,60 | 70,5,90,30"}
 _VERSION = re.compile(r"models:/[^/@]+/(\d+)")
@@ -58,7 +59,7 @@ class Limits:
     @property
     def places(self) -> int:
         """Inputs that are read, waiting or computed at a time."""
-        return self.batch * (_BATCHES_WAITING + 1)
+        return max(_LEAST, self.batch * _BATCHES)
 
 
 class Service:

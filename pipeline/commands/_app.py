@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer import Argument, Option
+from typer import Option
 
 from pipeline.system.guard import UMASK_HELP, ended_plainly, guard_process
 
@@ -52,10 +52,6 @@ def main(
     ] = False,
 ) -> None:
     """From raw vision-and-language data to registered models. Run it in a project's folder."""
-
-
-Dataset = Annotated[str, Argument(metavar="DATASET", help="a data set of params.yaml", show_default=False)]
-Run = Annotated[str, Argument(metavar="RUN", help="a run of params.yaml", show_default=False)]
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., int | None]], Callable[..., None]]:

@@ -6,13 +6,6 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-Model = Annotated[
-    str,
-    Argument(
-        help="a run, a registered model (name, name@champion, name/version, models:/.., runs:/..) or a .ckpt file",
-        show_default=False,
-    ),
-]
 Images = Annotated[
     list[str] | None,
     Argument(
@@ -46,5 +39,3 @@ NoPictures = Annotated[bool, Option("--no-pictures", help="answers alone")]
 OnCluster = Annotated[
     bool, Option("--cluster", help="inputs are WebDataset tars: each is a Ray task and gets a file of JSON lines")
 ]
-Trust = Annotated[bool, Option("--trust", help="run the code of a model that this project did not register")]
-Label = Annotated[str | None, Option(hidden=True)]

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from pipeline.commands._app import Dataset, command, names
+from pipeline.commands._app import command, names
+from pipeline.commands._options import Dataset
 
 
 @command("view")

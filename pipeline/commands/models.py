@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from typer import Argument, Option
 
 from pipeline.commands import _predict as asked
-from pipeline.commands._app import Run, command, names
+from pipeline.commands._app import command, names
+from pipeline.commands._options import Label, Model, Run, Split, Trust
 
 
 @command("predict")
 def predict(
-    model: asked.Model,
+    model: Model,
     images: asked.Images = None,
     question: asked.QuestionText = None,
     text: asked.Text = None,
@@ -30,8 +31,8 @@ def predict(
     out: asked.Out = "predictions",
     no_pictures: asked.NoPictures = False,
     cluster: asked.OnCluster = False,
-    trust: asked.Trust = False,
-    label: asked.Label = None,
+    trust: Trust = False,
+    label: Label = None,
 ) -> int:
     """Predict with a trained run or a registered model; print one JSON document or JSON lines, draw pictures.
 
@@ -55,19 +56,32 @@ def predict(
     )  # fmt: skip
 
 
+@command("serve")
+def serve(
+    model: Model,
+    host: Annotated[str, Option(help="another address lets in whoever reaches it")] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="0: one that is free")] = 8000,
+    max_mb: Annotated[float, Option(min=0.001, help="the largest body of a request, in 10^6 bytes")] = 20.0,
+    batch: Annotated[int, Option(min=1, help="so many inputs are computed at once, at most")] = 8,
+    wait_ms: Annotated[float, Option(min=0, max=60_000, help="so long the first of a batch waits for others")] = 5.0,
+    trust: Trust = False,
+    label: Label = None,
+) -> int:
+    """Answer over HTTP with a trained run or a registered model: image bytes in, JSON out.
+
+    GET / says how the model is asked, with a curl command; /docs is the interface as a page, /health whether it is
+    loaded. A registered model is served by the code that it ships, as `predict` runs it.
+    """
+    from pipeline.predicting.serve import Request, run
+
+    limits = {"max_mb": max_mb, "batch": batch, "wait_ms": wait_ms}
+    return run(Request(model=model, host=host, port=port, trust=trust, label=label, **limits))
+
+
 @command("evaluate")
 def evaluate(
-    model: Annotated[
-        str,
-        Argument(
-            help="a run, a registered model (name, name@champion, name/version, models:/..) or a .ckpt file",
-            show_default=False,
-        ),
-    ],
-    split: Annotated[
-        Literal["train", "val", "test"] | None,
-        Option(help="test where the data set has one, else val, if it is not given", show_default=False),
-    ] = None,
+    model: Model,
+    split: Split = None,
     dataset: Annotated[
         str | None, Option(help="a data set of params.yaml; what the model was trained on if it is not given")
     ] = None,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from contracts.errors import DataError
+from lightning_modules.augment.images import decode_image
 from pipeline.ingest.door import RULES
 from pipeline.ingest.sources._files import IMAGE_SUFFIXES
 from pipeline.measuring.viewing.pictures import data_url, drawn
@@ -144,13 +145,11 @@ def _raw_picture(file: str, root: Path | None) -> tuple[str, str]:
             return "", "the file is not there"
         if path.stat().st_size > _MOST_BYTES:
             return "", "the file is too large to be opened here"
-        with Image.open(path) as header:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as header:  # of its size, which is looked at
             pixels = header.width * header.height
         if pixels > _MOST_PIXELS:
             return "", f"{pixels / 1e6:.0f} megapixels are too many to be opened here"
-        picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
-    except (OSError, ValueError, SyntaxError, cv2.error, Image.DecompressionBombError):
-        picture = None
-    if picture is None:
+        picture = decode_image(path.read_bytes())  # lenient: a cut JPEG as far as it goes
+    except (OSError, ValueError, SyntaxError, DataError, Image.DecompressionBombError):
         return "", "the file cannot be decoded"
     return data_url(picture, _WIDTH_PX), "the raw file, as far as it can be decoded"

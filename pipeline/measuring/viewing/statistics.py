@@ -1,6 +1,7 @@
 """What the records of each split are like, counted record by record: nothing is held but counters.
 
 Areas and sides are in the pixels of the original picture, as annotations are; a run sees them at its `image_size`.
+Crowds are counted apart, as the manifest does: they are no object to learn.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class SplitStatistics:
         self._add_texts(record)
 
     def _add_classes(self, record: Record, classes: Sequence[str]) -> None:
-        found = [classes[label - 1] for label in record.objects.labels.tolist()]
+        found = [classes[label - 1] for label in record.objects.labels[~record.objects.is_crowd].tolist()]
         found += [*record.labels, *(segment.label for segment in record.segments)]
         found += [name for names in record.frame_labels for name in names]
         self.classes.update(found)
@@ -66,18 +67,18 @@ class SplitStatistics:
         self.with_class.update(there)
 
     def _add_objects(self, record: Record) -> None:
-        objects = record.objects
-        self.amounts.update(
-            {"objects": len(objects), "masks": sum(map(bool, objects.masks)), "crowds": int(objects.is_crowd.sum())}
-        )
-        self.amounts["difficult objects"] += int(objects.is_difficult.sum())
+        objects, counts = record.objects, record.counts()
+        usable = ~objects.is_crowd
+        self.amounts.update({"objects": counts.get("num_objects", 0), "masks": counts.get("num_masks", 0)})
+        self.amounts["crowds beside them"] += int(objects.is_crowd.sum())
+        self.amounts["of the objects difficult"] += int((objects.is_difficult & usable).sum())
         if record.media == "image":
-            self.numbers["objects"][len(objects)] += 1
-        places = np.digitize(objects.areas, (SMALL, MEDIUM))
+            self.numbers["objects"][int(usable.sum())] += 1
+        places = np.digitize(objects.areas[usable], (SMALL, MEDIUM))
         self.box_sizes.update(SIZES[place] for place in places.tolist())
-        if len(objects):
-            sides = (objects.boxes[:, 2:] - objects.boxes[:, :2]).max(axis=1) / max(record.width, record.height)
-            self.numbers["side"].update(np.floor(sides * 20).clip(0, 19) / 20 for sides in sides.tolist())
+        sides = (objects.boxes[usable, 2:] - objects.boxes[usable, :2]).astype(np.float64).max(axis=1, initial=0)
+        shares = np.floor(20 * sides / max(record.width, record.height, 1)).clip(0, 19) / 20
+        self.numbers["side"].update(shares.tolist())
 
     def _add_texts(self, record: Record) -> None:
         texts = [("captions", caption.text) for caption in record.captions]

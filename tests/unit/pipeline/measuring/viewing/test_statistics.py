@@ -81,10 +81,10 @@ def test_pixels_have_their_share_of_those_with_a_class():
 def test_words_and_answers_that_train_lacks_are_told():
     question = Question(question_id=1, text="What is it?", answers=("a cat", "a cat", "dog"))
     train = counted(record(captions=(Caption(caption_id=1, text="A red, red cat."),), questions=(question,)))
-    val = counted(record(captions=(Caption(caption_id=2, text="Red yak"),)))
+    val = counted(record(captions=(Caption(caption_id=2, text="Red yak yak"),)))
     tables = {table.kind: table for table in word_tables({"train": train, "val": val})}
     assert tables["captions"].rows[0] == ("red", [2, 1]) and tables["captions"].num_different == [3, 2]
-    assert tables["captions"].unknown == ["50.0% of those of val are never in train"]
+    assert tables["captions"].unknown == ["66.7% of those of val are never in train"]
     assert tables["answers"].rows == [("a cat", [1, 0])] and tables["answers"].unknown == []
     assert train.amounts["answers"] == 3 and train.numbers["captions"] == {4: 1}
 

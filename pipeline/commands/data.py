@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
@@ -19,14 +19,15 @@ def view(
     seed: Annotated[int, Option(help="another number draws other records")] = 0,
     key: Annotated[list[str] | None, Option(help="this record; may be given again")] = None,
     name: Annotated[str | None, Option("--class", help="only records in which this class occurs")] = None,
+    run: Annotated[list[str] | None, Option(help="whose augmentation is shown; may be given again")] = None,
+    duplicates: Annotated[bool, Option(help="look for pictures that are nearly the same")] = True,
     out: Annotated[Path, Option(metavar="FILE", help="the page")] = Path("view.html"),
 ) -> None:
-    """Show records of a data set on one page, as training reads them: pictures, boxes, masks, texts."""
-    from pipeline.measuring.view import write_view
-    from pipeline.system.project import Project
+    """Show what is in a data set's shards on one page: statistics, records, refusals, near duplicates, augmentation."""
+    from pipeline.measuring import view
 
-    shown = write_view(Project.here(), dataset, out, split=split, num=num, seed=seed, keys=key or (), name=name)
-    print(f"view: {len(shown)} records of {dataset}: {out}")
+    asked: dict[str, Any] = {"split": split, "num": num, "seed": seed, "keys": key or (), "name": name}
+    view.run(view.Request(dataset=dataset, out=out, runs=run or (), duplicates=duplicates, **asked))
 
 
 @command("verify")

@@ -1,159 +1,160 @@
-"""Records of a data set on one page, with all that their shards say of them: `sightline view`.
+"""What is in a data set's shards, on one page without a network: `sightline view`.
 
-It looks at what training reads, not at the source's files: what the door changed or left out shows.
+It looks at what training reads, not at the source's files: what the door changed or left out shows. Every record is
+read once, for its statistics and its fingerprint; what is held is counters and 216 bytes a picture.
 """
 
 from __future__ import annotations
 
-import base64
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import cv2
-import numpy as np
-
-from contracts.errors import ConfigError, DataError
-from contracts.records import IGNORE_INDEX, Record
-from lightning_modules.augment.images import decode_image, decode_record, decode_semantic
-from lightning_modules.drawing.shapes import draw_label_map, draw_objects, enlarge, enlargement, legend
-from lightning_modules.drawing.text import fit
-from lightning_modules.ops.masks import decode_masks
+from contracts.errors import ConfigError
 from pipeline.measuring.templates import templates
+from pipeline.measuring.viewing import quarantine
+from pipeline.measuring.viewing.augmentation import NUM_DRAWS, check_runs, show_changes
+from pipeline.measuring.viewing.duplicates import LEAST_SIDE_PX, MOST_BITS, Fingerprints, Found, Pair, Place
+from pipeline.measuring.viewing.histograms import HEIGHT, WIDTH
+from pipeline.measuring.viewing.pictures import data_url, thumbnail
+from pipeline.measuring.viewing.records import Shown, show_records
+from pipeline.measuring.viewing.statistics import SIZES, SplitStatistics, class_rows, histograms, word_tables
 from pipeline.shards.manifest import load_manifest
 from pipeline.shards.reader import SplitReader, open_splits
 from pipeline.system.disk import write_lines
+from pipeline.system.progress import progress_bar
 from pipeline.system.project import Project
 
-_WIDTH_PX, _FRAMES = 640, 8  # of a picture; of a clip, spread over it
+_PAIR_PX, _MOST_PAIRS = 200, 40
 
 
-class Shown(NamedTuple):
-    """A record's place, its pictures as data URLs, and what is known of it, as (what, text)."""
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What `sightline view` is asked for.
 
-    split: str
-    key: str
-    pictures: list[str]
-    facts: list[tuple[str, str]]
-
-
-def write_view(
-    project: Project, dataset: str, out: Path, *, split: str | None, num: int, seed: int, keys: Sequence[str],
-    name: str | None,
-) -> list[Shown]:  # fmt: skip
-    """Write the page; returns what it shows.
-
-    Args:
-        split: of these records alone; None: of all splits.
-        num: so many, in an order drawn by `seed`.
+    Attributes:
+        split: records of this one alone are drawn; None: of all splits. Statistics are of all splits in any case.
+        num: so many records, in an order drawn by `seed`.
         keys: these records in place of drawn ones.
         name: only records in which this class occurs.
+        runs: whose augmentation is shown; none: of all runs on the data set.
+        duplicates: whether pictures that are nearly the same are looked for.
+    """
+
+    dataset: str
+    out: Path
+    split: str | None = None
+    num: int = 24
+    seed: int = 0
+    keys: Sequence[str] = ()
+    name: str | None = None
+    runs: Sequence[str] = ()
+    duplicates: bool = True
+
+
+class Page(NamedTuple):
+    """What the page shows."""
+
+    shown: list[Shown]
+    found: Found | None  # None: not looked for
+    num_refused: int
+
+
+def run(request: Request) -> None:
+    """Write the page of the project here and tell what is on it."""
+    page = write_view(Project.here(), request)
+    crossing = sum(count for (a, b), count in page.found.num_pairs.items() if a != b) if page.found else 0
+    alike = f", {crossing} near duplicates between splits" if page.found else ""
+    size = request.out.stat().st_size / 1e6
+    print(
+        f"view: {len(page.shown)} records of {request.dataset}, {page.num_refused} refused parts{alike}: "
+        f"{request.out} ({size:.1f} MB)"
+    )
+
+
+def write_view(project: Project, request: Request) -> Page:
+    """Write the page; returns what it shows.
 
     Raises:
-        ConfigError: no such split or class.
-        DataError: no shards, no such key, or no record that is asked for.
+        ConfigError: no such split, class or run, or a run on another data set.
+        DataError: no shards, damaged ones, no such key, or no record that is asked for.
     """
+    dataset = request.dataset
     manifest = load_manifest(project.shards(dataset), dataset)
     readers, classes = open_splits(project.shards(dataset), manifest), tuple(manifest["classes"])
-    if split is not None and split not in readers:
-        raise ConfigError("no such split", value=split, allowed=", ".join(readers), where=f"data set {dataset}")
-    if name is not None and name not in classes:
-        raise ConfigError("no such class", value=name, allowed=", ".join(classes), where=f"data set {dataset}")
-    readers = {split: readers[split]} if split is not None else readers
-    places = _named(readers, keys, dataset) if keys else _drawn(readers, seed)
-    shown = []
-    for where, position in places:
-        record = readers[where].read(position)
-        if name is None or name in _names(record, classes):
-            shown.append(Shown(where, record.key, _pictures(record, classes), _facts(record, classes)))
-        if len(shown) == num and not keys:
-            break
-    if not shown:
-        raise DataError("no record to show", value=name or num, where=f"data set {dataset}, split {split or 'any'}")
-    sizes = {name: len(reader) for name, reader in readers.items()}
-    page = templates().get_template("view.html").render(dataset=dataset, sizes=sizes, classes=classes, shown=shown)
-    write_lines(out, page.splitlines())
-    return shown
+    _check(request, readers, classes)
+    check_runs(project, dataset, request.runs)
+    asked = readers if request.split is None else {request.split: readers[request.split]}
+    shown = show_records(
+        asked, classes, num=request.num, seed=request.seed, keys=request.keys, name=request.name, dataset=dataset
+    )
+    changes = show_changes(project, manifest, readers["train"], request.runs, seed=request.seed)
+    splits, fingerprints = _read_all(dataset, readers, classes, with_pictures=request.duplicates)
+    found = _find(fingerprints) if request.duplicates else None
+    rows, num_left = class_rows(splits, classes)
+    charts, constant = histograms(splits)
+    dropped, mended = quarantine.reasons(manifest)
+    text = templates().get_template("view.html").render(
+        dataset=dataset, head=_head(manifest, splits), splits=list(readers), classes=rows, num_left=num_left,
+        has_pixels=any(one.pixels for one in splits.values()),
+        box_sizes=[(size, [one.box_sizes[size] for one in splits.values()]) for size in SIZES],
+        histograms=charts, constant=constant, chart=(WIDTH, HEIGHT), words=word_tables(splits), shown=shown,
+        dropped=dropped, mended=mended, examples=quarantine.examples(project, dataset, readers, classes),
+        found=found, pairs=[_pair(pair, readers) for pair in found.pairs] if found else [], most_bits=MOST_BITS,
+        changes=changes, num_draws=NUM_DRAWS,
+    )  # fmt: skip
+    write_lines(request.out, text.splitlines())
+    return Page(shown, found, sum(sum(reason.counts) for reason in dropped))
 
 
-def _drawn(readers: dict[str, SplitReader], seed: int) -> Iterator[tuple[str, int]]:
-    places = [(split, position) for split, reader in readers.items() for position in range(len(reader))]
-    yield from (places[i] for i in np.random.default_rng(seed).permutation(len(places)))
+def _check(request: Request, readers: Mapping[str, SplitReader], classes: Sequence[str]) -> None:
+    where = f"data set {request.dataset}"
+    if request.split is not None and request.split not in readers:
+        raise ConfigError("no such split", value=request.split, allowed=", ".join(readers), where=where)
+    if request.name is not None and request.name not in classes:
+        raise ConfigError("no such class", value=request.name, allowed=", ".join(classes), where=where)
 
 
-def _named(readers: dict[str, SplitReader], keys: Sequence[str], dataset: str) -> list[tuple[str, int]]:
-    found = {key: (split, i) for split, reader in readers.items() for i, key in enumerate(reader.keys())}
-    if missing := [key for key in keys if key not in found]:
-        some = ", ".join(list(found)[:5])
-        raise DataError("no record has this key", value=missing, allowed=f"{some} ...", where=f"data set {dataset}")
-    return [found[key] for key in keys]
+def _read_all(
+    dataset: str, readers: Mapping[str, SplitReader], classes: Sequence[str], *, with_pictures: bool
+) -> tuple[dict[str, SplitStatistics], Fingerprints]:
+    splits, fingerprints = {split: SplitStatistics() for split in readers}, Fingerprints()
+    with progress_bar(f"view {dataset}: records", sum(map(len, readers.values()))) as advance:
+        for split, reader in readers.items():
+            for position in range(len(reader)):
+                record = reader.read(position)
+                splits[split].add(record, classes)
+                if with_pictures and (picture := thumbnail(record, LEAST_SIDE_PX)) is not None:
+                    fingerprints.add(Place(split, position), picture)
+                advance(1)
+    return splits, fingerprints
 
 
-def _names(record: Record, classes: Sequence[str]) -> set[str]:
-    """Classes that occur, as objects, of the whole, of frames, or as pixels."""
-    names = {classes[label - 1] for label in record.objects.labels}
-    names |= {*record.labels, *(name for frame in record.labels_by_frame() for name in frame)}
-    if record.semantic_mask:
-        labels = set(np.unique(decode_semantic(record.semantic_mask)).tolist()) - {0, IGNORE_INDEX}
-        names |= {classes[label - 1] for label in labels}
-    return names
+def _find(fingerprints: Fingerprints) -> Found:
+    with progress_bar("near duplicates", len(fingerprints)) as advance:
+        return fingerprints.find(advance, num=_MOST_PAIRS)
 
 
-def _pictures(record: Record, classes: Sequence[str]) -> list[str]:
-    if record.media == "clip":
-        places = np.unique(np.linspace(0, len(record.frames) - 1, _FRAMES).round().astype(int))
-        frames = [fit(decode_image(record.frames[i]), _WIDTH_PX // 4) for i in places]
-        rows = [np.concatenate(frames[i : i + 4], axis=1) for i in range(0, len(frames), 4)]
-        return [_url(row) for row in rows]
-    if record.media == "text":
-        return []
-    image, objects = decode_record(record), record.objects
-    drawn = [enlarge(image, enlargement(image))]
-    if len(objects):
-        masks = np.zeros((len(objects), *image.shape[:2]), np.uint8)
-        has_mask = [i for i, mask in enumerate(objects.masks) if mask]
-        masks[has_mask] = decode_masks([objects.masks[i] for i in has_mask], image.shape[:2])
-        flags = zip(objects.labels, objects.is_crowd, objects.is_difficult, strict=True)
-        texts = [
-            classes[label - 1] + " (crowd)" * bool(crowd) + " (difficult)" * bool(difficult)
-            for label, crowd, difficult in flags
-        ]
-        drawn = [draw_objects(image, objects.boxes, objects.labels, texts, masks)]
-    if record.semantic_mask:
-        labels = decode_semantic(record.semantic_mask)
-        found = sorted(set(np.unique(labels).tolist()) - {0, IGNORE_INDEX})
-        picture = draw_label_map(image, labels, IGNORE_INDEX)
-        drawn.append(np.concatenate([picture, legend(picture.shape[1], [(i, classes[i - 1]) for i in found])]))
-    return [_url(picture) for picture in drawn]
+def _pair(pair: Pair, readers: Mapping[str, SplitReader]) -> tuple[int, list[tuple[str, str, str]]]:
+    """(bits that differ, two of (split, key, data URL))."""
+    sides = []
+    for place in (pair.one, pair.other):
+        record = readers[place.split].read(place.position)
+        picture = thumbnail(record, _PAIR_PX)
+        assert picture is not None
+        sides.append((place.split, record.key, data_url(picture, _PAIR_PX)))
+    return pair.bits, sides
 
 
-def _url(picture: np.ndarray) -> str:
-    """As a JPEG inside the page, no wider than is looked at."""
-    small = fit(picture, _WIDTH_PX) if picture.shape[1] > _WIDTH_PX else picture
-    data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
-
-
-def _facts(record: Record, classes: Sequence[str]) -> list[tuple[str, str]]:
-    facts = [("size", f"{record.width} x {record.height} px")] if record.media != "text" else []
-    if record.group != record.key:
-        facts.append(("group", record.group))
-    if record.frames:
-        facts.append(("frames", f"{len(record.frames)}, to {record.times_s[-1]:.2f} s"))
-    if counted := Counter(classes[label - 1] for label in record.objects.labels):
-        facts.append(("objects", ", ".join(f"{count} {name}" for name, count in counted.most_common())))
-    facts += [("class", name) for name in record.labels]
-    facts += [("segment", f"{s.start_s:.2f} to {s.end_s:.2f} s: {s.label}") for s in record.segments]
-    facts += [("caption", caption.text) for caption in record.captions]
-    for question in record.questions:
-        right = question.answer_index
-        marked = (f"{text} (right)" * (i == right) or text for i, text in enumerate(question.candidates))
-        answers = "; ".join(marked) or ", ".join(dict.fromkeys(question.answers)) or "no answer given"
-        facts.append(("question", f"{question.text} - {answers}"))
-    facts += [(" ".join(filter(None, (s.role, s.language))), s.text) for s in record.sentences]
-    if record.transcript is not None:
-        facts.append(("transcript", record.transcript.text))
-    if record.proposals is not None:
-        facts.append(("proposals", str(len(record.proposals.boxes))))
-    return facts
+def _head(manifest: Mapping[str, Any], splits: Mapping[str, SplitStatistics]) -> list[tuple[str, list[str]]]:
+    """Rows of (what, a number for each split)."""
+    entries = [manifest["splits"][split] for split in splits]
+    names = dict.fromkeys(name for one in splits.values() for name, count in one.amounts.items() if count)
+    rows = [("records", [f"{entry['num_samples']:,}" for entry in entries])]
+    rows += [
+        ("records of the source", [f"{entry['num_source']:,}" for entry in entries]),
+        ("shards", [f"{len(entry['shards']):,}" for entry in entries]),
+        ("MB in shards", [f"{entry['bytes'] / 1e6:,.1f}" for entry in entries]),
+    ]
+    return rows + [(name, [f"{one.amounts[name]:,}" for one in splits.values()]) for name in names]

@@ -42,7 +42,7 @@ def test_tars_become_lines_and_a_second_call_finds_them_done(
         json.loads(line) for path in sorted(Path("found").glob("*.jsonl")) for line in path.read_text().splitlines()
     ]
     assert len(lines) == summary["images"] == 11
-    assert all(line["answers"][0]["size"] == [64, 64] for line in lines)
+    assert all(max(line["answers"][0]["size"]) == 64 for line in lines)
     (tmp_path / "t" / "broken.tar").unlink()
     assert sightline("predict", asked) == 0
     out = capsys.readouterr().out

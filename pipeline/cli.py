@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
+from pipeline.options import Dataset, Model, Run, Split
 from pipeline.system.guard import UMASK_HELP, ended_plainly, guard_process
 
 _HERE = Path(__file__).resolve().parent
@@ -53,10 +54,6 @@ def main(
     ] = False,
 ) -> None:
     """From raw vision-and-language data to registered models. Run it in a project's folder."""
-
-
-Dataset = Annotated[str, Argument(metavar="DATASET", help="a data set of params.yaml", show_default=False)]
-Run = Annotated[str, Argument(metavar="RUN", help="a run of params.yaml", show_default=False)]
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
@@ -131,13 +128,7 @@ def repro_(context: typer.Context) -> int:
 
 @command("predict")
 def predict(
-    model: Annotated[
-        str,
-        Argument(
-            help="a run, a registered model (name, name@champion, name/version, models:/.., runs:/..) or a .ckpt file",
-            show_default=False,
-        ),
-    ],
+    model: Model,
     images: Annotated[
         list[Path] | None,
         Argument(
@@ -175,17 +166,8 @@ def predict(
 
 @command("evaluate")
 def evaluate(
-    model: Annotated[
-        str,
-        Argument(
-            help="a run, a registered model (name, name@champion, name/version, models:/..) or a .ckpt file",
-            show_default=False,
-        ),
-    ],
-    split: Annotated[
-        Literal["train", "val", "test"] | None,
-        Option(help="test where the data set has one, else val, if it is not given", show_default=False),
-    ] = None,
+    model: Model,
+    split: Split = None,
     dataset: Annotated[
         str | None, Option(help="a data set of params.yaml; what the model was trained on if it is not given")
     ] = None,
@@ -200,6 +182,22 @@ def evaluate(
     from pipeline.measuring.other_splits import Request, run
 
     return run(Request(model=model, split=split, dataset=dataset, out=out, trust=trust))
+
+
+@command("export")
+def export(
+    model: Model,
+    to: Annotated[Literal["onnx"], Option(help="the format")] = "onnx",
+    out: Annotated[Path | None, Option(metavar="FOLDER", help="default: exports/<model>", show_default=False)] = None,
+    split: Split = None,
+    samples: Annotated[int, Option(min=0, help="records to compare on; 0: all of the split")] = 256,
+    tolerance: Annotated[float, Option(min=0, help="by which the task's metric may differ")] = 0.001,
+    trust: Annotated[bool, Option("--trust", help="take a model that this project did not register")] = False,
+) -> int:
+    """Write a trained model as ONNX files; compare them with it. Exit code 1: the task's metric differs."""
+    from pipeline.predicting.export import Request, run
+
+    return run(Request(model=model, out=out, split=split, samples=samples, tolerance=tolerance, trust=trust))
 
 
 @command("score")

@@ -204,6 +204,7 @@ class Twice(_Proxy):
     def __init__(self, model: nn.Module, exported: Exported):
         super().__init__(exported.stand)
         self._own, self._family = (model,), exported.family
+        self._only = exported.graphs[0].outputs[-1].name  # of a call that gives one tensor
         self.differences: dict[str, float] = {}
 
     def _called(self, name: str, *arguments: Any, **named: Any) -> Any:
@@ -212,7 +213,8 @@ class Twice(_Proxy):
         if answer is not None:
             found = self._family.differences(getattr(model, name)(*arguments, **named), answer)
             for output, value in found.items():
-                label = output if name == "__call__" else f"{name}{output.removeprefix('output')}"
+                label = f"{name}{output.removeprefix('output')}" if name != "__call__" else output
+                label = self._only if label == "output" else label
                 self.differences[label] = max(value, self.differences.get(label, 0.0))
         return answer
 
@@ -235,7 +237,7 @@ class Timed(_Proxy):
 
 @torch.inference_mode()
 def latencies(module: TaskModule, exported: Exported, records: Sequence[Record]) -> list[dict[str, float]]:
-    """Milliseconds a record on this machine's CPU, of both, at batches of `LATENCY_BATCHES`: the median of several calls.
+    """Milliseconds a record on this machine's CPU, of both, at batches of `LATENCY_BATCHES`: the median of several.
 
     Args:
         records: repeated where there are fewer than a batch has.
@@ -245,7 +247,7 @@ def latencies(module: TaskModule, exported: Exported, records: Sequence[Record])
         batch = batch_of(module.task, list(islice(cycle(records), size)))
         row: dict[str, float] = {"batch": size}
         for name, model in (("torch_ms", module.model), ("onnx_ms", exported.stand)):
-            row[name] = round(1000 * _median_s(lambda m=model: _seconds(module.task, m, batch)) / size, 3)
+            row[name] = round(1000 * _median_s(partial(_seconds, module.task, model, batch)) / size, 3)
         out.append(row)
     return out
 

@@ -1,4 +1,4 @@
-"""What a file of this folder holds: how the models of one protocol become ONNX graphs, and what runs these in their place.
+"""What a file of this folder holds: how the models of one protocol become ONNX graphs, and what runs in their place.
 
 The file's name is the protocol's of `lightning_modules/base/families.py` in small letters (`ClipCaptioner`:
 `clip_captioner.py`); nothing registers it. It has one class `Family(BaseFamily)`.
@@ -82,7 +82,7 @@ class BaseFamily(ABC):
     @staticmethod
     def differences(own: Any, other: Any) -> dict[str, float]:
         """The largest absolute difference of each output of a call of the protocol, of the model and of the graphs."""
-        return {name: value for name, value in _differences(own, other, "output")}
+        return dict(_differences(own, other, "output"))
 
 
 def family_name(protocol: type) -> str:

@@ -1,6 +1,6 @@
 """A `Graph` as an ONNX file, written by torch's own exporter, and as something that runs.
 
-A graph of one image is put into an ONNX `Scan`, which runs it for each image of a batch; its weights stand outside, once.
+A graph of one image is put into an ONNX `Scan`, which runs it for each image of a batch; its weights stand outside.
 """
 
 from __future__ import annotations
@@ -111,7 +111,6 @@ def _quiet() -> Iterator[None]:
 
 def scanned(proto: onnx.ModelProto, graph: Graph) -> onnx.ModelProto:
     """The graph of one image run for each of a batch: inputs and outputs get a first axis, "batch"."""
-    import onnx
     from onnx import helper
 
     body = proto.graph

@@ -1,5 +1,5 @@
-"""`ClipCaptioner`: three graphs, frames to features, the features of clips to the first state, and a word and a state to
-the next ones."""
+"""`ClipCaptioner`: three graphs, frames to features, the features of clips to the first state, and a word and a state
+to the next ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Family(BaseFamily):
     @staticmethod
     def reason(model: Any) -> str | None:
         if getattr(model.decoder, "mode", None) == "mean_pool":
-            return "the mean over a clip's frames is taken over as many as the longest clip has, a number that no graph knows"
+            return "its mean is over as many frames as the longest clip has, a number that an input's values say"
         return None
 
     class Stand(nn.Module):

@@ -1,4 +1,4 @@
-"""`Detector`: one graph, images to detections, with decoding and suppression inside; image by image (`Graph.is_per_image`).
+"""`Detector`: one graph, images to detections, decoded and suppressed inside, image by image (`Graph.is_per_image`).
 
 What an image has fewer of than the graph gives is filled up with zeros, and `counts` says how many it has.
 """
@@ -101,7 +101,7 @@ def detection_differences(
 ) -> dict[str, float]:
     """Each detection goes with the other side's of the same label and the nearest box. Two whose scores differ by a
     rounding change places, and one at a threshold is there or not, which says nothing of the numbers."""
-    worst = {name: 0.0 for name in own[0]} if own else {}
+    worst = dict.fromkeys(own[0], 0.0) if own else {}
     worst.pop("labels", None)
     unmatched = total = 0
     for one, two in zip(own, other, strict=True):

@@ -1,4 +1,4 @@
-"""`RegionDetector`: as `Detector`, with the regions that it looks at as an input, filled up to the most of the batch."""
+"""`RegionDetector`: as `Detector`, with the regions that it looks at as an input, filled up to a fixed number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Translator`: two graphs, a sentence to what stays the same and the first state; a word and a state to the next ones."""
+"""`Translator`: two graphs, a sentence to what stays the same and a first state; a word and a state to the next."""
 
 from __future__ import annotations
 
@@ -84,6 +84,6 @@ def decoded(step: Any, memory: State, state: State, tokens: Tensor) -> tuple[Ten
 
 
 def shapes_of(model: Any, sources: Tensor, lengths: Tensor) -> tuple[State, State]:
-    """Memory and state of the shapes that `encode` gives them, of no meaning: its recurrent parts run in a graph alone."""
+    """Memory and state in the shapes of `encode`, without meaning: its recurrent parts run in a graph alone."""
     with torch.no_grad(), torch.device("cpu"):
         return model.encode(sources, lengths)  # type: ignore[no-any-return]

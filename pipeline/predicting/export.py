@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.errors import ConfigError, DataError
 from pipeline.shards.manifest import MANIFEST, load_manifest
 from pipeline.system import lock
-from pipeline.system.disk import publish
+from pipeline.system.disk import publish, write_text
 from pipeline.system.project import Project, write_json
 from pipeline.tracking.names import Named, exact, fetch, named
 
@@ -127,6 +127,8 @@ def _export(
     if out.exists() and not out.is_dir():
         raise ConfigError("--out is a file", value=str(out), allowed="a folder, which is made where there is none")
     out.mkdir(parents=True, exist_ok=True)
+    if request.out is None:
+        write_text(out.parent / ".gitignore", "*\n")  # or every export would make the work tree dirty
     # Whoever reads `out` meanwhile, or after an interruption, finds whole files or none.
     with tempfile.TemporaryDirectory(dir=out, prefix=".part-") as temporary:
         part = Path(temporary)

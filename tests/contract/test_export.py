@@ -58,7 +58,9 @@ def caption(model: Any) -> None:
 
 
 def translate(model: Any) -> None:
-    write(model, *model.encode(torch.tensor([[4, 5, 6, 7, 8, 3], [7, 3, 0, 0, 0, 0], [9, 9, 3, 0, 0, 0]]), [6, 2, 3]), 3)
+    write(
+        model, *model.encode(torch.tensor([[4, 5, 6, 7, 8, 3], [7, 3, 0, 0, 0, 0], [9, 9, 3, 0, 0, 0]]), [6, 2, 3]), 3
+    )
 
 
 def point(model: Any) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.blocks.language import RecurrentEncoder
 from pipeline.predicting.graphs._family import BaseFamily, Graph, Run, Size, Value, ones
+from pipeline.predicting.graphs._parts import OnnxRecurrentEncoder
 from pipeline.predicting.graphs.captioner import State, Steps, step_graph, values
 
 _WORDS = {1: "words"}  # what is the same for a sentence has a row a word
@@ -51,6 +53,12 @@ class Family(BaseFamily):
             outputs=(*named, *values(state, "state", "batch")),
         )
         return [encoder, replace(step, inputs=(*kept, *step.inputs[len(memory) :]))]
+
+    @staticmethod
+    def reason(model: Any) -> str | None:
+        if not isinstance(model.encoder, OnnxRecurrentEncoder | RecurrentEncoder):
+            return "its encoder is a loop over the words of a sentence, whose length an exported graph would fix"
+        return None
 
     class Stand(nn.Module):
         def __init__(self, runs: Mapping[str, Run]):

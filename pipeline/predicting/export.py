@@ -122,8 +122,9 @@ def _export(
     shards: Path | None,
     split: str | None,
 ) -> int:
-    from pipeline.predicting.parity import compare, export_model, latencies, read_records
+    from pipeline.predicting.parity import compare, export_model, latencies, read_records, refuse
 
+    refuse(module, document["run"]["model_name"])
     if out.exists() and not out.is_dir():
         raise ConfigError("--out is a file", value=str(out), allowed="a folder, which is made where there is none")
     out.mkdir(parents=True, exist_ok=True)

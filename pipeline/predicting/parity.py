@@ -85,15 +85,21 @@ def export_model(module: TaskModule, name: str, folder: Path) -> Exported:
         ConfigError: this model is not exported, and why.
         ExportFailed: torch's exporter does not take it, or ONNX Runtime the file.
     """
-    spec_class = module.task.spec_class
-    if (reason := reason_for(name, spec_class, module.model)) is not None:
-        raise ConfigError(f"the model {name} cannot be exported to ONNX", value=reason, fix="docs/export.md lists all")
-    family = family_of(spec_class.protocol)
+    refuse(module, name)
+    family = family_of(module.task.spec_class.protocol)
     assert family is not None
     model = exportable(module.model)
     graphs = family.graphs(model, image_size(module.task))
     sessions = write_graphs(graphs, model, folder)
     return Exported(family=family, stand=family.Stand(sessions), sessions=sessions, graphs=graphs)
+
+
+def refuse(module: TaskModule, name: str) -> None:
+    """Raises:
+    ConfigError: the model called `name` is not exported, and why.
+    """
+    if (reason := reason_for(name, module.task.spec_class, module.model)) is not None:
+        raise ConfigError(f"the model {name} cannot be exported to ONNX: {reason}", fix="docs/export.md lists all")
 
 
 def image_size(task: BaseTask) -> Size:

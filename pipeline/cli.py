@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
-from pipeline.options import Dataset, Model, Run, Split
 from pipeline.system.guard import UMASK_HELP, ended_plainly, guard_process
+from pipeline.system.options import Dataset, Model, Run, Split
 
 _HERE = Path(__file__).resolve().parent
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Argument, Option
 
@@ -96,6 +96,22 @@ def evaluate(
     from pipeline.measuring.other_splits import Request, run
 
     return run(Request(model=model, split=split, dataset=dataset, out=out, trust=trust))
+
+
+@command("export")
+def export(
+    model: Model,
+    to: Annotated[Literal["onnx"], Option(help="the format")] = "onnx",
+    out: Annotated[Path | None, Option(metavar="FOLDER", help="default: exports/<model>", show_default=False)] = None,
+    split: Split = None,
+    samples: Annotated[int, Option(min=0, help="records to compare on; 0: all of the split")] = 256,
+    tolerance: Annotated[float, Option(min=0, help="by which the task's metric may differ")] = 0.001,
+    trust: Annotated[bool, Option("--trust", help="take a model that this project did not register")] = False,
+) -> int:
+    """Write a trained model as ONNX files; compare them with it. Exit code 1: the task's metric differs."""
+    from pipeline.predicting.export import Request, run
+
+    return run(Request(model=model, out=out, split=split, samples=samples, tolerance=tolerance, trust=trust))
 
 
 @command("score")

@@ -79,7 +79,7 @@ def _register(
         root=project.tracking_root,
         inputs=inputs,
         measure=lambda other: measure_again(other, folder, score["split"], run),
-        further=lambda: unmet(checkpoint, inputs, conditions),
+        further=lambda: unmet(checkpoint, inputs, conditions, shards=folder, split=score["split"]),
         evaluation=project.evaluation(name),
     )
     write_json(project.registry(name), decision)

@@ -16,6 +16,8 @@ from tests.local_training import make_checkpoint
 
 IMAGE = cv2.imencode(".png", np.zeros((40, 60, 3), np.uint8))[1].tobytes()
 
+NOWHERE = {"shards": Path("nowhere"), "split": "val"}  # what is not asked for reads nothing
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -26,9 +28,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_model_that_takes_too_long_is_told_with_both_numbers(checkpoint: Path) -> None:
     inputs = {"image": IMAGE}
-    assert unmet(checkpoint, inputs, {}) == ""
-    assert unmet(checkpoint, inputs, {LATENCY: 1e6}) == ""
-    told = unmet(checkpoint, inputs, {LATENCY: 1e-3})
+    assert unmet(checkpoint, inputs, {}, **NOWHERE) == ""
+    assert unmet(checkpoint, inputs, {LATENCY: 1e6}, **NOWHERE) == ""
+    told = unmet(checkpoint, inputs, {LATENCY: 1e-3}, **NOWHERE)
     assert told.startswith("one prediction takes ") and told.endswith("and registry.max_latency_ms is 0.001")
 
 

@@ -10,7 +10,10 @@ import onnxruntime
 import pytest
 import torch
 
+from contracts.errors import ConfigError
 from lightning_modules.base.families import ClassifierSpec
+from pipeline.predicting import parity
+from pipeline.predicting.conditions import export_worse
 from pipeline.predicting.graphs._family import largest_difference
 from pipeline.predicting.graphs._refused import reason_for
 from pipeline.predicting.graphs.detector import detection_differences, detections_of
@@ -141,3 +144,18 @@ def test_tolerance_is_a_share_of_large_metrics(own, other, holds):
     numbers = {"split": "val", "num_samples": 1, "num_items": 1, "metric": "m", "differences": {}}
     assert Parity(**numbers, metrics={"m": (own, other)}).holds() == holds
     assert Parity(**numbers, metrics={"other": (0, 0)}).holds() is False
+
+
+def test_the_gate_asks_whether_the_file_is_as_good(tiny_project, checkpoint, monkeypatch):
+    shards = tiny_project.shards("coco")
+    assert export_worse(checkpoint, shards, "val", 1e-3) == ""
+    monkeypatch.setattr(parity, "export_parity", lambda *_: (0.5, 0.4))
+    told = export_worse(checkpoint, shards, "val", 0.05)
+    assert told == "the exported file has mean_iou 0.4, not 0.5: registry.max_export_loss is 0.05"
+    assert export_worse(checkpoint, shards, "val", 0.15) == ""
+
+    def refuse(*_):
+        raise ConfigError("the model rcnn cannot be exported to ONNX: it is a pipeline")
+
+    monkeypatch.setattr(parity, "export_parity", refuse)
+    assert "cannot be exported to ONNX: it is a pipeline" in export_worse(checkpoint, shards, "val", 0.05)

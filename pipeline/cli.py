@@ -234,22 +234,22 @@ def score(
     """
     from pipeline.measuring.score import Request, run
 
-    return run(
-        Request(
-            task=task,
-            truth=truth,
-            predictions=predictions,
-            questions=questions,
-            out=out,
-            bootstrap=bootstrap,
-            iou=iou,
-            ignore_index=ignore_index,
-            num_classes=num_classes,
-            class_names=class_names,
-            first_word=first_word,
-            no_java=no_java,
-        )
-    )
+    labels = {"ignore_index": ignore_index, "num_classes": num_classes, "class_names": class_names}
+    options = {"bootstrap": bootstrap, "iou": iou, "first_word": first_word, "no_java": no_java}
+    files = {"truth": truth, "predictions": predictions, "questions": questions, "out": out}
+    return run(Request(task=task, **files, **labels, **options))
+
+
+@command("sweep")
+def sweep(
+    spec: Annotated[Path, Argument(metavar="SPEC", help="a YAML file: run, num_trials, space ..", show_default=False)],
+    apply: Annotated[bool, Option("--apply", help="write the best settings into params.yaml")] = False,
+    queue: Annotated[int, Option("--queue-best", metavar="K", min=0, help="queue the best K for DVC")] = 0,
+) -> int:
+    """Try settings of a run, on Ray: which are best is shown and kept in sweeps/. Called again, it goes on."""
+    from pipeline.sweeping.command import run
+
+    return run(spec, apply=apply, queue=queue)
 
 
 @command("ledger")

@@ -29,6 +29,7 @@ ROOMS = (
     "tracking",
     "measuring",
     "predicting",
+    "sweeping",
     "stages",
 )
 ONLY_IN = {"ray": "pipeline/cluster/", "mlflow": "pipeline/tracking/", "dvc": "pipeline/system/repro.py"}

@@ -7,7 +7,10 @@ neither be asked about a trial that a rule of ours refuses, nor go on with half-
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +34,7 @@ from pipeline.system.removal import remove_tree
 _EPOCHS, _VALUES, _FAILURE = "epochs", "values", "failure"  # of what a trial reports
 _TUNE_ENV = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow and the sweep's own file have it all
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # no metric is for Tune to judge
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
 }
@@ -41,6 +44,7 @@ class _Trial(tune.Trainable):
     """A step is a validated epoch."""
 
     def setup(self, config: dict[str, Any]) -> None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # to this process' end: nobody could follow several trainings
         self._training = Training(config["arguments"], use_gpu=config["use_gpu"])
 
     def step(self) -> dict[str, Any]:
@@ -50,7 +54,13 @@ class _Trial(tune.Trainable):
             return {_FAILURE: str(error), "done": True}
         if epoch is None:
             return {"done": True}
-        return {_EPOCHS: epoch[0], _VALUES: epoch[1]}
+        return {_EPOCHS: epoch[0], _VALUES: json.dumps(epoch[1])}  # Tune would flatten a mapping
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:  # type: ignore[override]
+        """Nothing: training keeps its states itself, where the next process of this trial finds them."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing, as above."""
 
     def cleanup(self) -> None:
         self._training.stop()
@@ -103,7 +113,7 @@ class _Decisions(FIFOScheduler):
         number = self._jobs.numbers.get(trial.trial_id)
         if number is None or _EPOCHS not in result or result.get("done"):
             return TrialScheduler.CONTINUE
-        if self._director.reported(number, result[_EPOCHS], result[_VALUES]):
+        if self._director.reported(number, result[_EPOCHS], json.loads(result[_VALUES])):
             self._jobs.enough.add(trial.trial_id)
             return TrialScheduler.STOP
         return TrialScheduler.CONTINUE
@@ -158,6 +168,7 @@ def run_trials(
                 name="trials",
                 storage_path=str(storage),
                 stop=_Deadline(deadline),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=config.max_failures),
                 verbose=0,
             ),

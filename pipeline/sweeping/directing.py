@@ -44,6 +44,7 @@ class _Open:
     run: Run
     held: ExitStack
     enough: bool = False
+    seen: int = 0  # epochs that were told of in this call
 
 
 class Directing:
@@ -148,6 +149,9 @@ class Directing:
                 allowed=", ".join(sorted(values)),
             )
             return True
+        if epochs <= under_way.seen:
+            return under_way.enough  # its process died, and the next one tells anew
+        under_way.seen = epochs
         value, trial, num_epochs = values[metric], under_way.trial, under_way.data.run.train.num_epochs
         if math.isfinite(value):
             trial.see(epochs, value)

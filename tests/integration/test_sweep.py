@@ -1,4 +1,4 @@
-"""A sweep on a real Ray cluster of two nodes: trials run beside each other, one of them though its process was killed."""
+"""A sweep on a real Ray cluster of two nodes: trials run beside each other, and one process is killed."""
 
 from __future__ import annotations
 

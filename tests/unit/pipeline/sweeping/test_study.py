@@ -119,7 +119,7 @@ def test_a_record_is_read_again_as_it_was(tmp_path):
     records.write()
     again = Records(project, sweep, "base")
     assert (again.trials, again.run_id) == (records.trials, "abc")
-    assert [trial.value for trial in again.ranked()] == sorted((score(t.settings) for t in again.trials[:3]))[::-1]
+    assert [trial.value for trial in again.ranked()] == sorted(score(t.settings) for t in again.trials[:3])[::-1]
     assert Records(project, made(tmp_path, num_trials=99, concurrent=3), "base").trials, "asking for more is the same"
 
 

@@ -24,7 +24,7 @@ def killed_in_its_first_epoch(found: list[int]) -> None:
     deadline = time.monotonic() + 120
     while not found and time.monotonic() < deadline:
         for process in psutil.process_iter(["cmdline"]):
-            if (process.info["cmdline"] or [""])[0].startswith("ray::_Trial.train"):
+            if (process.info["cmdline"] or [""])[0].startswith(("ray::ResourceTrainable.train", "ray::_Trial.train")):
                 found.append(process.pid)
                 process.kill()
                 return

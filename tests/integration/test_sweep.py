@@ -31,7 +31,7 @@ def killed_in_its_first_epoch(found: list[int]) -> None:
         time.sleep(0.05)
 
 
-def test_two_trials_on_two_nodes_and_a_process_that_dies(address, tiny_project, tmp_path, monkeypatch, capfd):
+def test_two_trials_on_two_nodes_and_a_process_that_dies(address, tiny_project, code, tmp_path, monkeypatch, capfd):
     shutil.copytree(tiny_project.shards("voc"), tmp_path / "data/shards/voc")
     document = yaml.safe_load((tiny_project.root / "params.yaml").read_text())
     document["datasets"] = {"voc": document["datasets"]["voc"]}

@@ -78,6 +78,18 @@ def serve(
     return run(Request(model=model, host=host, port=port, trust=trust, label=label, **limits))
 
 
+@command("sweep")
+def sweep(
+    spec: Annotated[Path, Argument(metavar="SPEC", help="a YAML file: run, num_trials, space ..", show_default=False)],
+    apply: Annotated[bool, Option("--apply", help="write the best settings into params.yaml")] = False,
+    queue: Annotated[int, Option("--queue-best", metavar="K", min=0, help="queue the best K for DVC")] = 0,
+) -> int:
+    """Try settings of a run, on Ray: which are best is shown and kept in sweeps/. Called again, it goes on."""
+    from pipeline.sweeping.command import run
+
+    return run(spec, apply=apply, queue=queue)
+
+
 @command("evaluate")
 def evaluate(
     model: Model,

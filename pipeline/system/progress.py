@@ -83,6 +83,16 @@ def steps_shown() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def steps_hidden() -> Iterator[None]:
+    """Leave out what is told meanwhile: of several trainings at once, nobody could follow it."""
+    before, sys.stdout = sys.stdout, _Picked(sys.stdout, lambda steps: None)
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
 def _lines(out: TextIO) -> Callable[[Steps], None]:
     last = 0.0
 

@@ -29,6 +29,7 @@ ROOMS = (
     "tracking",
     "measuring",
     "predicting",
+    "sweeping",
     "stages",
     "commands",
 )

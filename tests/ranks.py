@@ -112,9 +112,14 @@ def call(folder: Path, work: Callable[..., None], *arguments: Any, world: int) -
     Args:
         folder: for the logs. work: a function of a module that can be imported. arguments: what can be pickled.
     """
-    packed = base64.b64encode(pickle.dumps(arguments)).decode()
-    ended = _forked(folder, "called", [(work.__module__, work.__name__, packed)] * world)
+    ended = ends(folder, work, *arguments, world=world)
     assert [code for code, _ in ended] == [0] * world, "\n".join(log for code, log in ended if code)
+
+
+def ends(folder: Path, work: Callable[..., None], *arguments: Any, world: int = 1) -> list[tuple[int, str]]:
+    """The same where it may fail: exit code (a signal's is negative) and all that was printed, of each process."""
+    packed = base64.b64encode(pickle.dumps(arguments)).decode()
+    return _forked(folder, "called", [(work.__module__, work.__name__, packed)] * world)
 
 
 def _forked(

@@ -33,7 +33,7 @@ heal: setup  ## find damaged data that DVC takes for whole (YES=1 removes it; th
 	$(BIN)/sightline heal $(if $(YES),--yes)
 
 test: setup  ## run the tests
-	$(call beside,3,tests/integration tests/browser tests/contract tests/field tests/unit)
+	OMP_NUM_THREADS=1 $(call beside,3,tests/integration tests/browser tests/contract tests/field tests/unit)
 
 lock-check: setup  ## fail where dvc.lock and metrics/ are not of this code and these settings (then: make repro)
 	$(BIN)/python -m pytest tests/reference
@@ -43,7 +43,9 @@ faults: setup  ## kill, cut, forge and starve it: every fault is survived or ref
 
 LONG_FAULTS := $(wildcard tests/faults/test_cluster_deaths.py tests/faults/test_process*.py tests/faults/test_shards.py)
 
-# Files spread over some processes, in the order given: many tests mostly wait.
+# Files spread over some processes, in the order given: many tests mostly wait. Tiny models gain nothing from more
+# threads, which take a third more of the processors, and more where processes share them; faults run with as many as
+# there are.
 beside = $(BIN)/python -m pytest --numprocesses $(1) --dist loadfile --no-loadscope-reorder $(2)
 
 chaos: setup  ## random faults on a small training for ten minutes (MINUTES=..., SEED=... for others)

@@ -1,17 +1,20 @@
-"""Training as two ranks, real processes with a real gloo group between them, without Ray.
+"""Ranks: real processes that may join a real gloo group, without Ray and without each importing torch anew.
 
-A script runs first on both ranks and may break something; it knows its `rank`. Then `fit(**arguments)` runs.
+`run` trains as two of them. A script runs first on both and may break something; it knows its `rank`. Then
+`fit(**arguments)` runs. `call` calls a test's own function.
 """
 
 from __future__ import annotations
 
 import atexit
+import base64
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from tests.local_training import ROOT
 
 # Imports once, then forks: nothing has started a thread yet.
 RANKS = """
-import contextlib, datetime, json, os, sys, traceback, warnings
+import base64, contextlib, datetime, importlib, json, os, pickle, sys, traceback, warnings
 warnings.simplefilter("ignore")
 import torch.distributed as dist
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
@@ -34,10 +37,8 @@ class Environment(TorchElasticEnvironment):
     def validate_settings(self, num_devices, num_nodes):
         pass
 
-def work(rank, folder, arguments, script):
+def train(rank, arguments, script):
     os.environ.update(RANK=str(rank), GROUP_RANK=str(rank))
-    os.dup2(os.open(f"{folder}/rank{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
-    os.dup2(1, 2)
     exec(script, {**globals(), "rank": rank, "arguments": arguments})
     dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
     placement = Placement(2, rank, DDPStrategy(find_unused_parameters=True), (Environment(),), False)
@@ -51,6 +52,10 @@ def work(rank, folder, arguments, script):
         return 3
     return 0
 
+def called(rank, module, name, arguments):
+    getattr(importlib.import_module(module), name)(rank, *pickle.loads(base64.b64decode(arguments)))
+    return 0
+
 for line in sys.stdin:
     job = json.loads(line)
     children = []
@@ -58,8 +63,10 @@ for line in sys.stdin:
         if (child := os.fork()) == 0:
             code = 1
             try:
+                os.dup2(os.open(f"{job['folder']}/rank{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+                os.dup2(1, 2)
                 os.environ.update(job["environment"])
-                code = work(rank, job["folder"], arguments, job["script"])
+                code = globals()[job["work"]](rank, *arguments)
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -95,10 +102,33 @@ def run(folder: Path, script: str, arguments: Sequence[dict[str, Any]]) -> list[
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
-    job = {"folder": str(folder), "script": script, "arguments": arguments}
+    place["TORCHELASTIC_RUN_ID"] = "tests"
+    return _forked(folder, "train", [(of_rank, script) for of_rank in arguments], place)
+
+
+def call(folder: Path, work: Callable[..., None], *arguments: Any, world: int) -> None:
+    """`work(rank, *arguments)` in so many processes at once, as `torch.multiprocessing.spawn` calls it.
+
+    Args:
+        folder: for the logs. work: a function of a module that can be imported. arguments: what can be pickled.
+    """
+    ended = ends(folder, work, *arguments, world=world)
+    assert [code for code, _ in ended] == [0] * world, "\n".join(log for code, log in ended if code)
+
+
+def ends(folder: Path, work: Callable[..., None], *arguments: Any, world: int = 1) -> list[tuple[int, str]]:
+    """The same where it may fail: exit code (a signal's is negative) and all that was printed, of each process."""
+    packed = base64.b64encode(pickle.dumps(arguments)).decode()
+    return _forked(folder, "called", [(work.__module__, work.__name__, packed)] * world)
+
+
+def _forked(
+    folder: Path, work: str, arguments: Sequence[Sequence[Any]], environment: dict[str, str] | None = None
+) -> list[tuple[int, str]]:
+    job = {"folder": str(folder), "work": work, "arguments": arguments}
     pipe = _server()
     assert pipe.stdin is not None and pipe.stdout is not None
-    pipe.stdin.write(json.dumps({**job, "environment": place | {"TORCHELASTIC_RUN_ID": "tests"}}) + "\n")
+    pipe.stdin.write(json.dumps({**job, "environment": environment or {}}) + "\n")
     pipe.stdin.flush()
     codes = json.loads(pipe.stdout.readline())
     return [(code, (folder / f"rank{rank}.log").read_text()) for rank, code in enumerate(codes)]

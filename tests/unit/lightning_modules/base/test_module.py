@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from contracts.errors import DataError
 from contracts.seeds import derive_seed
@@ -25,6 +24,7 @@ from pipeline.system.project import Project
 from pipeline.training.checkpoints import build_task
 from pipeline.training.reports import build_report
 from pipeline.training.runs import load_run
+from tests.ranks import call
 from tests.shipped import SHIPPED
 
 WORLDS = (1, 2, 3)
@@ -115,7 +115,7 @@ def cases(tiny_project):
 def results(cases, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gloo")
     (folder / "cases.pkl").write_bytes(pickle.dumps(cases))
-    mp.spawn(work, args=(str(folder),), nprocs=max(WORLDS))
+    call(folder, work, str(folder), world=max(WORLDS))
     return [pickle.loads((folder / f"rank{rank}.pkl").read_bytes()) for rank in range(max(WORLDS))]
 
 

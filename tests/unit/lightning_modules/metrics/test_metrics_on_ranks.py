@@ -11,7 +11,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.utils.data import DataLoader
 
 from contracts.errors import DataError
@@ -20,6 +19,7 @@ from lightning_modules.metrics.measurement import values_of
 from lightning_modules.ops.gather import gather_tensors, gather_tensors_to_first
 from pipeline.training.fit import quiet_lightning
 from tests.metric_cases import cases
+from tests.ranks import call
 from tests.unit.lightning_modules.metrics.test_item_metric import NAMES, fill
 
 WORLDS = (1, 2, 3)
@@ -89,7 +89,7 @@ def made(shared_dir):
 def results(made, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gloo")
     (folder / "cases.pkl").write_bytes(pickle.dumps(made))
-    mp.spawn(work, args=(str(folder),), nprocs=max(WORLDS))
+    call(folder, work, str(folder), world=max(WORLDS))
     return [pickle.loads((folder / f"rank{rank}.pkl").read_bytes()) for rank in range(max(WORLDS))]
 
 
@@ -135,17 +135,25 @@ class Stranger(pl.LightningModule):
         self.scores.reset()
 
 
+def logged_of_stranger(rank: int, folder: Path, items: list[Any], devices: int) -> None:
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=devices, strategy="ddp_fork" if devices > 1 else "auto", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+    )  # fmt: skip
+    (logged,) = trainer.validate(Stranger(), DataLoader(items, batch_size=8, collate_fn=list), verbose=False)
+    (folder / "logged.pkl").write_bytes(pickle.dumps(logged))
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_strangers_module_logs_the_official_numbers(made, tmp_path, devices):
     quiet_lightning()
     case = made["captions"]
     items = list(zip(*some(case, list(range(101))), strict=True))  # an odd number: a rank gets one twice
-    trainer = pl.Trainer(
-        accelerator="cpu", devices=devices, strategy="ddp_spawn" if devices > 1 else "auto", logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
-    )  # fmt: skip
-    module = Stranger()
-    (logged,) = trainer.validate(module, DataLoader(items, batch_size=8, collate_fn=list), verbose=False)
+    if devices == 1:
+        logged_of_stranger(0, tmp_path, items, devices)
+    else:
+        call(tmp_path, logged_of_stranger, tmp_path, items, devices, world=1)  # of which Lightning makes two
+    logged = pickle.loads((tmp_path / "logged.pkl").read_bytes())
     metric = fill(case.build(), type(case)(case.metric, {}, *map(list, zip(*items, strict=True)), {}))
     expected = {name: float(value) for name, value in metric.compute().items()}
     assert logged["cider"] == pytest.approx(expected["CIDEr"], rel=1e-12)

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import yaml
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
@@ -27,6 +26,7 @@ from pipeline.system.project import Project
 from pipeline.training.fit import Placement, fit
 from pipeline.training.runs import load_run
 from pipeline.training.stopping import Stopped
+from tests.ranks import call
 from tests.shipped import SHIPPED, tiny_datasets
 
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("one_thread")]
@@ -105,7 +105,7 @@ def cases(tmp_path_factory) -> dict[str, dict[str, Any]]:
 def of_two(cases, tmp_path_factory) -> list[dict[tuple[str, int], Steps]]:
     """What each of two ranks found."""
     folder = tmp_path_factory.mktemp("two")
-    mp.spawn(work, args=(folder, cases), nprocs=2)
+    call(folder, work, folder, cases, world=2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from pipeline.training.fit import fit
 from pipeline.training.run_files import DONE, FAILURE
 from pipeline.training.runs import load_run
 from pipeline.training.state_mirror import StateMirror
+from tests import ranks
 from tests.local_training import arguments, final_weights, mlflow_statuses
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -128,44 +130,37 @@ def test_a_killed_loader_worker_is_replaced_by_the_next_call(tiny_project, tmp_p
     assert final_weights(tmp_path) == expected
 
 
-SCRIPT = """
-import json, os, resource, signal, sys
-from pipeline.training import checkpoints
-from pipeline.training.fit import fit
-arguments, fault = json.loads(sys.argv[1]), sys.argv[2]
-replace, calls = os.replace, 0
-def dying(source, target):
-    global calls
-    calls += str(target).endswith((".ckpt", ".json")) and "state-" in str(target)
-    if fault == "before" and calls == 3:
-        os.kill(os.getpid(), signal.SIGKILL)  # the second state is written, but has no name yet
-    replace(source, target)
-    if fault == "between" and calls == 3:
-        os.kill(os.getpid(), signal.SIGKILL)  # it has its name, but no digest
-    if fault == "full" and calls == 2:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))  # no room for another
-os.replace = dying
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-fit(**arguments)
-"""
+def dies(_: int, arguments: dict[str, Any], fault: str, threads: int) -> None:
+    """`fit` in a process that something happens to while it writes a state."""
+    torch.set_num_threads(threads)  # sums depend on it
+    replace, calls = os.replace, 0
+
+    def dying(source: Any, target: Any) -> None:
+        nonlocal calls
+        calls += str(target).endswith((".ckpt", ".json")) and "state-" in str(target)
+        if fault == "before" and calls == 3:
+            os.kill(os.getpid(), signal.SIGKILL)  # the second state is written, but has no name yet
+        replace(source, target)
+        if fault == "between" and calls == 3:
+            os.kill(os.getpid(), signal.SIGKILL)  # it has its name, but no digest
+        if fault == "full" and calls == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))  # no room for another
+
+    os.replace = dying  # type: ignore[assignment]
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    fit(**arguments)
 
 
 @pytest.mark.parametrize("fault", ["before", "between", "full"])
-def test_dying_while_a_state_is_written_keeps_the_one_before(tiny_project, root, tmp_path, capsys, expected, fault):
+def test_dying_while_a_state_is_written_keeps_the_one_before(tiny_project, tmp_path, capsys, expected, fault):
     started = arguments(tiny_project, tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(started), fault],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # sums depend on it
-    )
+    (tmp_path / "logs").mkdir()
+    ((code, told),) = ranks.ends(tmp_path / "logs", dies, started, fault, torch.get_num_threads())
     if fault == "full":
-        assert done.returncode == 1, done.stderr[-2000:]
-        assert "the state cannot be written" in done.stderr and "the one before it is whole" in done.stderr
+        assert code == 1, told[-2000:]
+        assert "the state cannot be written" in told and "the one before it is whole" in told
     else:
-        assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+        assert code == -signal.SIGKILL, told[-2000:]
     newest = newest_state(tmp_path)
     assert newest is not None and newest.name == "state-00000002.ckpt"
     if fault == "between":

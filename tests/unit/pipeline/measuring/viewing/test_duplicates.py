@@ -62,9 +62,11 @@ def test_other_pictures_are_none_and_neither_are_other_colors():
         train[0][:, ::-1],  # as the page says
         train[5][6:-6, 6:-6],  # 43 bits: beyond the threshold, though its colors agree
         colored(train[1], 0.4, 0.4, 1.0),  # 2 bits: grey values cannot tell
+        jpeg(train[9]),  # beside them a copy
     ]
     there = found({"train": [*train, colored(train[1], 1.0, 0.4, 0.4)], "val": others})
-    assert there.pairs == [] and there.num_pairs == {} and there.num_compared == 44
+    assert [(pair.one, pair.other) for pair in there.pairs] == [(Place("train", 9), Place("val", 3))]
+    assert there.num_pairs == {("train", "val"): 1} and there.num_compared == 45
 
 
 def test_pairs_between_splits_come_first_and_all_are_counted():

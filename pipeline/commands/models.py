@@ -74,8 +74,10 @@ def serve(
     """
     from pipeline.predicting.serve import Request, run
 
-    limits = {"max_mb": max_mb, "batch": batch, "wait_ms": wait_ms}
-    return run(Request(model=model, host=host, port=port, trust=trust, label=label, **limits))
+    request = Request(
+        model=model, host=host, port=port, max_mb=max_mb, batch=batch, wait_ms=wait_ms, trust=trust, label=label
+    )  # fmt: skip
+    return run(request)
 
 
 @command("sweep")

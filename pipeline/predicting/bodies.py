@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ def _wrong_kind(what: str, kind: str, inputs: Sequence[str]) -> Refusal:
     return Refusal(415, ConfigError(what, value=kind, where="Content-Type", allowed=_allowed(inputs)))
 
 
-async def _limited(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
     """The body's parts as they come. One that announces too much is not read at all."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_bytes:
@@ -169,7 +169,7 @@ class _Stopped(MultiPartException):
         self.refusal = refusal
 
 
-async def _closing(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+async def _closing(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
     try:
         async for chunk in _limited(request, max_bytes):
             yield chunk

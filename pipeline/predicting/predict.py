@@ -231,7 +231,7 @@ class Answers:
 def check_asked(predictor: Predictor, kind: Kind | None, texts: Mapping[str, str]) -> None:
     """Before anything is read: whether the model takes what the command line gives it, and is given what it takes."""
     placeholder: Mapping[str, Any] = {"image": b"-", "clip": Clip.even([b"-"])}
-    pixels = {} if kind is None else {kind: placeholder[kind]}
+    pixels: dict[str, Any] = {} if kind is None else {kind: placeholder[kind]}
     where = f"run {predictor.run['name']} ({predictor.run['task_name']})"
     check_inputs({**pixels, **texts}, predictor.inputs, where)
 

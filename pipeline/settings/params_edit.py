@@ -12,7 +12,7 @@ from contracts.errors import ConfigError
 from pipeline.settings.parse import one_line
 
 
-def with_values(text: str, values: Mapping[Sequence[str], Any]) -> str:
+def with_values(text: str, values: Mapping[tuple[str, ...], Any]) -> str:
     """`text` of a YAML file with each value at its keys; a key that is not there yet is put in.
 
     Raises:

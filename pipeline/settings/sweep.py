@@ -149,7 +149,8 @@ def read_sweep(path: Path, params: Params) -> Sweep:
     document, found = read_document(path)
     problems: Problems = list(found)
     config = parse(SweepConfig, document, name, problems)
-    space = _space(document.get("space"), problems) if isinstance(document.get("space"), Mapping) else {}
+    given = document.get("space")
+    space = _space(given, problems) if isinstance(given, Mapping) else {}
     run_name = document.get("run")
     run = None
     if isinstance(run_name, str):

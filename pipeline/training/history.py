@@ -64,7 +64,12 @@ def spending(state: Path, rank: int) -> Iterator[None]:
     try:
         yield
     finally:
-        spent = {"rank": rank, "time_s": time.monotonic() - start_s, "cpu_s": _cpu_s() - cpu_s, **_gpu()}
+        spent: dict[str, Any] = {
+            "rank": rank,
+            "time_s": time.monotonic() - start_s,
+            "cpu_s": _cpu_s() - cpu_s,
+            **_gpu(),
+        }
         spent |= {"memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
         spent |= {"energy_j": energy.used_j()} if rank == 0 else {}
         with suppress(OSError):  # a full disk is told by what matters

@@ -67,7 +67,7 @@ class BaseFamily(ABC):
             runs by name.
     """
 
-    Stand: ClassVar[Callable[[Mapping[str, Run]], nn.Module]]
+    Stand: ClassVar[type[Any]]
 
     @staticmethod
     @abstractmethod

@@ -109,9 +109,10 @@ class OnnxLayer(nn.Module):
         attributes |= {"direction": "bidirectional"} if num == 2 else {}
         attributes |= {"linear_before_reset": 1} if self.kind == "GRU" else {}
         state = [num, rows, self.hidden]
+        weights: tuple[Any, ...] = (self.from_input, self.from_hidden, self.bias)
         outputs, *last = torch.onnx.ops.symbolic_multi_out(
             self.kind,
-            (steps.transpose(0, 1), self.from_input, self.from_hidden, self.bias, lengths.to(torch.int32)),
+            (steps.transpose(0, 1), *weights, lengths.to(torch.int32)),
             attributes,
             dtypes=[torch.float32] * (3 if self.kind == "LSTM" else 2),
             shapes=[[length, num, rows, self.hidden], *[state] * (2 if self.kind == "LSTM" else 1)],

@@ -43,7 +43,8 @@ class Family(BaseFamily):
         def __init__(self, runs: Mapping[str, Run]):
             super().__init__()
             self.encoder, self.written = runs["encoder"], Steps(runs["step"])
-            self._features, self._started = torch.empty(0), ((), ())
+            self._features = torch.empty(0)
+            self._started: tuple[State, State] = (), ()
 
         def encode(self, images: Tensor) -> Tensor:
             """As `Captioner`."""

@@ -186,6 +186,23 @@ def ledger(run: Run) -> int:
     return report(run)
 
 
+@command("reproduce")
+def reproduce(
+    run: Run,
+    keep: Annotated[
+        Path | None, Option(metavar="FOLDER", help="a new one, where the clone stays", show_default=False)
+    ] = None,
+) -> int:
+    """Train a run again in a fresh clone at its commit; tell the first thing that comes out otherwise (exit code 1).
+
+    On the same kind of processor with the same packages every number must be equal, else within the run's own 95 %
+    intervals.
+    """
+    from pipeline.measuring.reproduce import run as reproduce_run
+
+    return reproduce_run(run, keep=keep)
+
+
 @command("promote")
 def promote(
     version: Annotated[str, Argument(help="of a registered model, such as name/3", show_default=False)],

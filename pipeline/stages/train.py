@@ -15,6 +15,7 @@ from pipeline.shards import stores
 from pipeline.shards.reader import verify_shards
 from pipeline.system import lock
 from pipeline.system.disk import renewed
+from pipeline.system.environment import digest, environment
 from pipeline.system.progress import steps_shown
 from pipeline.system.project import Project, write_json
 from pipeline.system.removal import remove_tree
@@ -67,6 +68,8 @@ def _train(project: Project, params: Params, data: RunData, state: Path) -> None
                 "git_changed": ", ".join(code.changed),
                 "dvc_lock_sha256": project.lock_digest(),
                 "fingerprint": data.fingerprint,
+                "cpu": environment()["cpu"],
+                "packages_sha256": digest(environment()["packages"]),
             },
             dataset=(data.run.dataset, data.manifest["digest"], str(project.shards(data.run.dataset))),
             run_id_file=state / "run_id",
@@ -136,6 +139,7 @@ def export(project: Project, data: RunData, state: Path, run_id: str, code: Line
             "code": data.code,
             "git_commit": code.commit,
             "git_changed": list(code.changed),
+            "environment": environment(),
             "training": training,
             "cost": {
                 **cost,

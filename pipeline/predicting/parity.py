@@ -26,7 +26,7 @@ from lightning_modules.base.task import BaseTask, Batch
 from pipeline.predicting.graphs._family import BaseFamily, Size, family_of
 from pipeline.predicting.graphs._parts import exportable
 from pipeline.predicting.graphs._refused import reason_for
-from pipeline.predicting.graphs._writing import write_graphs
+from pipeline.predicting.graphs._writing import quiet, write_graphs
 from pipeline.shards.manifest import load_manifest
 from pipeline.shards.reader import open_splits
 from pipeline.training.checkpoints import load_module
@@ -89,7 +89,8 @@ def export_model(module: TaskModule, name: str, folder: Path) -> Exported:
     family = family_of(module.task.spec_class.protocol)
     assert family is not None
     model = exportable(module.model)
-    graphs = family.graphs(model, image_size(module.task))
+    with quiet():
+        graphs = family.graphs(model, image_size(module.task))
     sessions = write_graphs(graphs, model, folder)
     return Exported(family=family, stand=family.Stand(sessions), sessions=sessions, graphs=graphs)
 

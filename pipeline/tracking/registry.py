@@ -190,7 +190,7 @@ def _add_version(
     candidate: Candidate,
     facts: Mapping[str, str],
     experiment: str,
-    evaluation: Path | None,
+    evaluation: Path | None = None,
 ) -> ModelVersion:
     """Log the model with its code, weights, scores, schema and requirements, sign it, and register it."""
     logged = client.create_logged_model(

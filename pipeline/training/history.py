@@ -59,7 +59,7 @@ def read_event(line: bytes) -> dict[str, Any] | None:
 @contextmanager
 def spending(state: Path, rank: int) -> Iterator[None]:
     """Note what this process spends in the block, in a file of its own. One that is killed notes nothing."""
-    start_s, cpu_s, energy = time.monotonic(), _cpu_s(), Energy()
+    start_s, cpu_s, own_s, energy = time.monotonic(), _cpu_s(), time.process_time(), Energy()
     name = f"{time.time_ns():020d}-rank{rank}.json"
     try:
         yield
@@ -67,7 +67,9 @@ def spending(state: Path, rank: int) -> Iterator[None]:
         spent: dict[str, Any] = {
             "rank": rank,
             "time_s": time.monotonic() - start_s,
-            "cpu_s": _cpu_s() - cpu_s,
+            "cpu_s": max(
+                _cpu_s() - cpu_s, time.process_time() - own_s
+            ),  # a child's time is lost if nobody waits for it
             **_gpu(),
         }
         spent |= {"memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}

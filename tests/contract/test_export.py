@@ -14,7 +14,7 @@ from pipeline.predicting import graphs
 from pipeline.predicting.graphs._family import family_name, family_of
 from pipeline.predicting.graphs._parts import exportable
 from pipeline.predicting.graphs._refused import FAMILIES, MODELS, reason_for
-from pipeline.predicting.graphs._writing import write_graphs
+from pipeline.predicting.graphs._writing import quiet, write_graphs
 from pipeline.predicting.parity import Exported, Twice
 from pipeline.settings import discover
 from tests.contract.test_families import IMAGES, SIDE, built
@@ -103,7 +103,8 @@ def differences(name: str, folder: Path) -> dict[str, float]:
             module.running_mean.uniform_(-0.2, 0.2)
             module.running_var.uniform_(0.5, 1.5)
     ready = exportable(model.eval())
-    made = family.graphs(ready, (SIDE, SIDE))
+    with quiet():
+        made = family.graphs(ready, (SIDE, SIDE))
     sessions = write_graphs(made, ready, folder)
     twice = Twice(model, Exported(family=family, stand=family.Stand(sessions), sessions=sessions, graphs=made))
     with torch.inference_mode():

@@ -49,10 +49,11 @@ def write_graph(graph: Graph, model: nn.Module, path: Path) -> None:
 
     names = (lambda values: [f"{v.name}_of_one" for v in values]) if graph.is_per_image else _names
     try:
-        with torch.no_grad(), exportable_functions(), _quiet():
+        with torch.no_grad(), exportable_functions(), quiet():
             program = torch.onnx.export(
                 _Flat(model, graph.function).eval(),
-                graph.example,
+                # A state may begin as one tensor twice, and the exporter would make one input of it.
+                tuple(tensor.clone() for tensor in graph.example),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=names(graph.inputs),
@@ -94,7 +95,7 @@ def _shortened(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporter tells of itself, on stdout and in the logs of three libraries."""
     loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
     levels = [logger.level for logger in loggers]

@@ -147,7 +147,7 @@ def test_tolerance_is_a_share_of_large_metrics(own, other, holds):
 
 
 def test_the_gate_asks_whether_the_file_is_as_good(tiny_project, checkpoint, monkeypatch):
-    shards = tiny_project.shards("coco")
+    shards = tiny_project.shards("voc")
     assert export_worse(checkpoint, shards, "val", 1e-3) == ""
     monkeypatch.setattr(parity, "export_parity", lambda *_: (0.5, 0.4))
     told = export_worse(checkpoint, shards, "val", 0.05)

@@ -188,7 +188,7 @@ def ledger(run: Run) -> int:
 
 @command("reproduce")
 def reproduce(
-    run: Run,
+    run: Annotated[str, Argument(metavar="RUN", help="a run of params.yaml, or its id in MLflow", show_default=False)],
     keep: Annotated[
         Path | None, Option(metavar="FOLDER", help="a new one, where the clone stays", show_default=False)
     ] = None,

@@ -9,6 +9,7 @@ within the run's own 95 % intervals.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,25 +22,37 @@ from typing import Any
 from contracts.errors import ConfigError, DataError
 from pipeline.settings.code import CODE
 from pipeline.settings.params import FILE
-from pipeline.system.environment import Environment, environment
+from pipeline.system.environment import digest, environment
 from pipeline.system.project import Project, read_json
 from pipeline.training.run_files import RECORD
 from pipeline.training.scores import MEASURED
 
+_ID = re.compile(r"[0-9a-f]{32}")
 SHARE_WITHOUT_INTERVAL = 0.05  # of a metric's value, on another kind of processor
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """What a run is known by: `record` is artifacts/<run>/run.json, `measured` evaluations/<run>/measured.json."""
+    """What a run is known by: `record` is artifacts/<run>/run.json, or what MLflow's tags have of it; `measured` is
+    evaluations/<run>/measured.json."""
 
     run: str
     record: Mapping[str, Any]
     measured: Mapping[str, Any]
 
     @property
-    def environment(self) -> Environment | None:
-        return self.record.get("environment")
+    def cpu(self) -> str | None:
+        return (self.record.get("environment") or self.record).get("cpu")
+
+    @property
+    def packages_sha256(self) -> str | None:
+        known = self.record.get("environment")
+        return digest(known["packages"]) if known else self.record.get("packages_sha256")
+
+    @property
+    def is_of_this_environment(self) -> bool:
+        now = environment()
+        return (self.cpu, self.packages_sha256) == (now["cpu"], digest(now["packages"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +89,7 @@ def run(name: str, *, keep: Path | None) -> int:
     """
     project = Project.here()
     first = recorded(project, name)
-    commit = _commit(first)
+    name, commit = first.run, _commit(first)
     if keep is not None and keep.exists() and any(keep.iterdir()):
         raise ConfigError("this folder is not empty", value=str(keep), where="--keep", fix="name a new one")
     _tell_environment(first)
@@ -91,9 +104,17 @@ def run(name: str, *, keep: Path | None) -> int:
 
 
 def recorded(project: Project, name: str) -> Recorded:
-    """Raises:
-    DataError: the run was not trained or measured here.
+    """Of a run by its name, or by its id in MLflow, which also older trainings of it have.
+
+    Raises:
+        ConfigError: MLflow has no such run, or does not answer.
+        DataError: the run was not trained or measured here.
     """
+    if _ID.fullmatch(name) and not project.artifacts(name).exists():
+        from pipeline.tracking.recorded import recorded_in_mlflow
+
+        record, measured = recorded_in_mlflow(project, name)
+        return Recorded(run=str(measured["run"]), record=record, measured=measured)
     record = read_json(project.artifacts(name) / RECORD, "the record of the training", f"dvc repro train@{name}")
     path = project.evaluation(name) / MEASURED
     return Recorded(
@@ -159,25 +180,30 @@ def _train(again: Project, name: str, commit: str, code: Path) -> None:
 
 def compare(first: Recorded, second: Recorded) -> Outcome:
     """Everything that the second could differ in, in the order of causes."""
-    outcome, before, now = Outcome(), first.environment, environment()
-    for what, key in (("data (manifest)", "manifest_digest"), ("code that trains", "code")):
-        pair = str(first.record.get(key)), str(second.record.get(key))
-        outcome.rows.append(Row(what=what, first=pair[0][:16], second=pair[1][:16], same=pair[0] == pair[1]))
-    pair = str(first.record.get("fingerprint")), str(second.record.get("fingerprint"))
-    outcome.rows.append(Row(what="settings", first=pair[0][:16], second=pair[1][:16], same=pair[0] == pair[1]))
-    alike = before is not None and before == now
-    if before is None:
-        outcome.rows.append(Row(what="environment", first="not recorded", second=now["cpu"], same=False, counts=False))
-    else:
-        for what in ("cpu", "python"):
-            old, new = str(before[what]), str(now[what])  # type: ignore[literal-required]
-            outcome.rows.append(Row(what=what, first=old, second=new, same=old == new, counts=False))
-        had, has = set(before["packages"]), set(now["packages"])
-        gone, come = sorted(had - has), sorted(has - had)
-        told = Row(what="packages", first=_few(gone), second=_few(come), same=not (gone or come), counts=False)
-        outcome.rows.append(told)
-    outcome.rows += _numbers(first, second, equal=alike)
+    outcome = Outcome()
+    keys = {"data (manifest)": "manifest_digest", "code that trains": "code", "settings": "fingerprint"}
+    for what, key in keys.items():
+        old, new = first.record.get(key), second.record.get(key)
+        if old is not None:  # MLflow has the code's digest in the fingerprint alone
+            outcome.rows.append(Row(what=what, first=old[:16], second=str(new)[:16], same=old == new))
+    outcome.rows += _environment(first)
+    outcome.rows += _numbers(first, second, equal=first.is_of_this_environment)
     return outcome
+
+
+def _environment(first: Recorded) -> list[Row]:
+    """Told only: what it leads to, the numbers show."""
+    now, known = environment(), first.record.get("environment")
+    sha256 = digest(now["packages"])
+    told = {
+        "cpu": (first.cpu or "not recorded", now["cpu"]),
+        "packages": (str(first.packages_sha256 or "not recorded")[:16], sha256[:16]),
+    }
+    if known:
+        had, has = set(known["packages"]), set(now["packages"])
+        told |= {"python": (known["python"], now["python"])}
+        told |= {"packages": (_few(sorted(had - has)), _few(sorted(has - had)))}
+    return [Row(what=w, first=old, second=new, same=old == new, counts=False) for w, (old, new) in told.items()]
 
 
 def _few(names: list[str]) -> str:
@@ -201,15 +227,13 @@ def _numbers(first: Recorded, second: Recorded, *, equal: bool) -> list[Row]:
 
 
 def _tell_environment(first: Recorded) -> None:
-    now, before = environment(), first.environment
-    if before is None:
-        print("the run recorded no environment: its numbers must lie within its intervals")
-    elif before != now:
-        print(f"another environment than the run's ({before['cpu']}, Python {before['python']}): its numbers must lie")
-        print("within its intervals")
+    if first.cpu is None:
+        what = "the run recorded no environment: its numbers must lie within its intervals"
+    elif first.is_of_this_environment:
+        what = f"the same environment ({first.cpu}): its numbers must be equal"
     else:
-        print(f"the same environment ({now['cpu']}, Python {now['python']}): its numbers must be equal")
-    sys.stdout.flush()
+        what = f"another environment than the run's ({first.cpu}): its numbers must lie within its intervals"
+    print(what, flush=True)
 
 
 def show(outcome: Outcome) -> None:

@@ -13,7 +13,7 @@ from contracts.errors import ConfigError, DataError
 from pipeline.measuring import reproduce
 from pipeline.measuring.reproduce import Recorded, compare
 from pipeline.settings.code import CODE
-from pipeline.system.environment import cpu_kind, environment
+from pipeline.system.environment import cpu_kind, digest, environment
 from pipeline.system.project import Project
 
 RECORD: dict[str, Any] = {
@@ -51,6 +51,15 @@ def test_elsewhere_they_must_lie_within_the_intervals(other: dict[str, Any] | No
         assert found is not None and found.what == name
     told = [row for row in compare(first, known()).rows if not row.same]
     assert told and not any(row.counts for row in told), "it is told, and decides nothing"
+
+
+def test_of_what_mlflow_knows_the_digest_of_the_packages_tells_the_environment() -> None:
+    now = environment()
+    tags = {"environment": None, "code": None, "cpu": now["cpu"], "packages_sha256": digest(now["packages"])}
+    assert compare(known(tags), known()).difference is None
+    found = compare(known(tags), known(mAP=0.5001)).difference
+    assert found is not None and (found.what, found.allowed) == ("mAP", "equal")
+    assert compare(known(tags | {"packages_sha256": "0" * 64}), known(mAP=0.5001)).difference is None
 
 
 @pytest.mark.parametrize(("key", "what"), [("manifest_digest", "data"), ("code", "code"), ("fingerprint", "settings")])

@@ -10,7 +10,6 @@ metrics/other, which git does not see and no stage knows: `dvc repro` has nothin
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -24,8 +23,7 @@ from pipeline.shards.manifest import MANIFEST, load_manifest
 from pipeline.system import lock
 from pipeline.system.disk import write_text
 from pipeline.system.project import Project, read_json, write_json
-from pipeline.tracking.names import Named, exact, fetch, named
-from pipeline.training.run_files import trained
+from pipeline.tracking.names import Named, checkpoint_of, exact, named
 
 if TYPE_CHECKING:
     from pipeline.measuring.evaluation import Evaluation
@@ -55,10 +53,7 @@ def run(request: Request) -> int:
     if request.dataset is not None:  # told before anything slow is imported
         _sharded(project, params, request.dataset, request.split)
     with ExitStack() as held:
-        if chosen.run is not None:
-            what = f"the results of run {chosen.run}"
-            held.enter_context(lock.hold(project.locks, f"run-{chosen.run}", what, shared=True))
-        checkpoint = _checkpoint(project, chosen, held, trust=request.trust)
+        checkpoint = checkpoint_of(project, chosen, held, trust=request.trust)
         document = _loaded(checkpoint)
         dataset = request.dataset or str(document["run"]["dataset"])
         split = _sharded(project, params, dataset, request.split)
@@ -71,18 +66,6 @@ def run(request: Request) -> int:
     show(evaluation, request.model, dataset)
     print(f"written to {path.relative_to(project.root)}")
     return 0
-
-
-def _checkpoint(project: Project, chosen: Named, held: ExitStack, *, trust: bool) -> Path:
-    if chosen.checkpoint is not None:
-        if chosen.run is not None:
-            trained(project, chosen.run)  # again, under the lock
-        return chosen.checkpoint
-    folder = fetch(project, chosen, Path(held.enter_context(tempfile.TemporaryDirectory())), trust=trust)
-    found = list((folder / "artifacts").glob("*.ckpt"))
-    if len(found) != 1:
-        raise DataError("not a Sightline model", value=chosen.given, fix="name one that `register` made")
-    return found[0]
 
 
 def _loaded(checkpoint: Path) -> dict[str, Any]:

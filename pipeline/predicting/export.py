@@ -22,7 +22,7 @@ from pipeline.shards.manifest import MANIFEST, load_manifest
 from pipeline.system import lock
 from pipeline.system.disk import publish, write_text
 from pipeline.system.project import Project, write_json
-from pipeline.tracking.names import Named, exact, fetch, named
+from pipeline.tracking.names import Named, checkpoint_of, exact, named
 
 if TYPE_CHECKING:
     from lightning_modules.base.module import TaskModule
@@ -69,7 +69,7 @@ def run(request: Request) -> int:
     project = Project.here()
     chosen = exact(project, named(project, request.model))
     with ExitStack() as held:
-        checkpoint = _checkpoint(project, chosen, held, trust=request.trust)
+        checkpoint = checkpoint_of(project, chosen, held, trust=request.trust)
         from pipeline.training.checkpoints import load_module
 
         module, document = load_module(checkpoint)
@@ -80,19 +80,6 @@ def run(request: Request) -> int:
             held.enter_context(lock.hold(project.locks, f"shards-{document['run']['dataset']}", what, shared=True))
         out = request.out or Path("exports") / _label(chosen)
         return _export(request, module, document, checkpoint, out, shards, split)
-
-
-def _checkpoint(project: Project, chosen: Named, held: ExitStack, *, trust: bool) -> Path:
-    if chosen.run is not None:
-        what = f"the results of run {chosen.run}"
-        held.enter_context(lock.hold(project.locks, f"run-{chosen.run}", what, shared=True))
-    if chosen.checkpoint is not None:
-        return chosen.checkpoint
-    folder = fetch(project, chosen, Path(held.enter_context(tempfile.TemporaryDirectory())), trust=trust)
-    found = list((folder / "artifacts").glob("*.ckpt"))
-    if len(found) != 1:
-        raise DataError("not a Sightline model", value=chosen.given, fix="name one that `register` made")
-    return found[0]
 
 
 def _label(chosen: Named) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from contracts.errors import ConfigError, DataError
 from contracts.names import NAME, is_name
 from pipeline.settings.params import FILE, load_params
 from pipeline.settings.sections import TrackingConfig
+from pipeline.system import lock
 from pipeline.system.project import Project
 from pipeline.tracking.moved import DATABASE
 from pipeline.training import run_files
@@ -88,6 +91,26 @@ def fetch(project: Project, chosen: Named, folder: Path, *, trust: bool) -> Path
         if error.what == "no such model" and is_name(chosen.given):
             raise unknown(project, chosen.given, error.allowed) from error
         raise
+
+
+def checkpoint_of(project: Project, chosen: Named, held: ExitStack, *, trust: bool) -> Path:
+    """The file of the weights, for this project's code to read; it stays as it is until `held` is left.
+
+    Raises:
+        ConfigError: as `fetch`.
+        DataError: the run's checkpoint is not the one that training wrote, or the model is none of Sightline's.
+    """
+    if chosen.run is not None:
+        what = f"the results of run {chosen.run}"
+        held.enter_context(lock.hold(project.locks, f"run-{chosen.run}", what, shared=True))
+        run_files.trained(project, chosen.run)  # again, under the lock
+    if chosen.checkpoint is not None:
+        return chosen.checkpoint
+    folder = fetch(project, chosen, Path(held.enter_context(tempfile.TemporaryDirectory())), trust=trust)
+    found = list((folder / "artifacts").glob("*.ckpt"))
+    if len(found) != 1:
+        raise DataError("not a Sightline model", value=chosen.given, fix="name one that `register` made")
+    return found[0]
 
 
 def exact(project: Project, chosen: Named) -> Named:

@@ -20,10 +20,10 @@ from tests.local_training import drawn_voc, mlflow_statuses
 pytestmark = pytest.mark.filterwarnings("default")
 
 PARAMS: dict[str, Any] = {
-    "datasets": drawn_voc(train=16, val=6),
+    "datasets": drawn_voc(train=32, val=12),
     "runs": {"seg": {"dataset": "voc", "task": {"name": "segmentation"}, "model": {"name": "fcn"}}},
-    # Enough to be better than background everywhere, without which there is no champion.
-    "train": {"max_epochs": 12, "batch_size": 8, "eval_batch_size": 6, "num_pictures": 1, "optimizer": {"lr": 3.0e-3}},
+    # Enough to be surely better than background everywhere, on twelve pictures: else there is no champion.
+    "train": {"max_epochs": 16, "batch_size": 8, "eval_batch_size": 6, "num_pictures": 1, "optimizer": {"lr": 4.0e-3}},
     "loader": {"num_workers": 0},
     "shards": {"samples": 8},
     "cluster": {"engine": "local"},

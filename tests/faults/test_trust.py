@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import cli
+from pipeline.commands import _app
 from pipeline.settings.sections import TrackingConfig
 from pipeline.tracking import connection, registry, signing
 from pipeline.tracking import mlflow_run as tracking
@@ -72,7 +72,7 @@ def root(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("SIGHTLINE_SIGNING_KEY", str(tmp_path / "keys" / "signing.key"))
     monkeypatch.setattr(registry, "probe", answer_in_process)
-    monkeypatch.setattr(cli, "guard_process", lambda: None)  # this process's umask is pytest's
+    monkeypatch.setattr(_app, "guard_process", lambda: None)  # this process's umask is pytest's
     root = Path(shutil.copytree(template, tmp_path / "project"))
     monkeypatch.chdir(root)
     return root

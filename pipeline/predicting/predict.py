@@ -14,7 +14,6 @@ project registered it, or with --trust.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import subprocess
 import sys
@@ -34,7 +33,7 @@ from pipeline.predicting.given import STDIN, Item, Kind, check_names, names, rea
 from pipeline.predicting.request import Request, arguments_of, check_options
 from pipeline.system.progress import note, progress_bar
 from pipeline.system.project import Project
-from pipeline.tracking.names import Named, fetch, named
+from pipeline.tracking.names import Named, named, shipped
 
 if TYPE_CHECKING:
     from pipeline.predicting.batches import Answered
@@ -243,14 +242,9 @@ def _no_use(value: str, what: str, allowed: str) -> ConfigError:
 def _predict_with_shipped_code(request: Request, project: Project, chosen: Named) -> int:
     """Fetch the model and let the code that it ships predict, in a process that cannot see this folder's code."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = fetch(project, chosen, Path(temporary), trust=request.trust)
-        checkpoints = list((folder / "artifacts").glob("*.ckpt"))
-        if len(checkpoints) != 1 or not (folder / "code" / "pipeline" / "cli.py").is_file():
-            raise ConfigError("not a Sightline model", value=request.model)
-        command = [sys.executable, "-P", "-m", "pipeline.cli", "predict", str(checkpoints[0])]
-        command += arguments_of(request, label=str(chosen.uri))
-        path = os.pathsep.join(filter(None, [str(folder / "code"), os.environ.get("PYTHONPATH")]))
-        with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}) as process:
+        model = shipped(project, chosen, Path(temporary), trust=request.trust)
+        command = [*model.command("predict"), *arguments_of(request, label=str(chosen.uri))]
+        with subprocess.Popen(command, env=model.environment()) as process:
             try:
                 return process.wait()
             except KeyboardInterrupt:  # which a terminal sends to both: it ends its document

@@ -10,7 +10,6 @@ own, and only if this project registered it, or with --trust: as `sightline pred
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import socket
 import subprocess
@@ -23,7 +22,7 @@ from types import FrameType
 from contracts.errors import ConfigError
 from pipeline.system.guard import end_with_parent
 from pipeline.system.project import Project
-from pipeline.tracking.names import Named, exact, fetch, named
+from pipeline.tracking.names import Named, exact, named, shipped
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _BACKLOG = 512
@@ -143,23 +142,19 @@ def _serve_with_shipped_code(request: Request, project: Project, chosen: Named) 
         ConfigError: it is no model of ours, or its code is older than this command.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        folder = fetch(project, chosen, Path(temporary), trust=request.trust)
-        checkpoints = list((folder / "artifacts").glob("*.ckpt"))
-        if len(checkpoints) != 1 or not (folder / "code" / "pipeline" / "cli.py").is_file():
-            raise ConfigError("not a Sightline model", value=request.model)
-        if not (folder / "code" / "pipeline" / "predicting" / "serve.py").is_file():
+        model = shipped(project, chosen, Path(temporary), trust=request.trust)
+        if not (model.code / "pipeline" / "predicting" / "serve.py").is_file():
             raise ConfigError(
                 "the code that this model ships has no server yet",
                 value=str(chosen.uri),
                 fix=f"`sightline serve RUN` with a run of this folder, `mlflow models serve -m {chosen.uri} "
                 "--env-manager local`, or register it again with today's code",
             )
-        command = [sys.executable, "-P", "-m", "pipeline.cli", "serve", str(checkpoints[0]), "--host", request.host]
+        command = [*model.command("serve"), "--host", request.host]
         command += ["--port", str(request.port), "--max-mb", str(request.max_mb), "--batch", str(request.batch)]
         command += ["--wait-ms", str(request.wait_ms), "--label", str(chosen.uri)]
-        path = os.pathsep.join(filter(None, [str(folder / "code"), os.environ.get("PYTHONPATH")]))
         # In a session of its own: a terminal's Ctrl-C would reach it twice, and the second ends it at once.
-        process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, start_new_session=True)
+        process = subprocess.Popen(command, env=model.environment(), start_new_session=True)
 
         def pass_on(number: int, frame: FrameType | None) -> None:
             process.send_signal(number)

@@ -8,6 +8,7 @@ come to the process that asked, which writes them.
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -246,8 +247,6 @@ def _is_url(name: str) -> bool:
 
 
 def _tell(error: DataError) -> None:
-    import sys
-
     print(f"DataError: {error}", file=sys.stderr, flush=True)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -111,6 +112,35 @@ def checkpoint_of(project: Project, chosen: Named, held: ExitStack, *, trust: bo
     if len(found) != 1:
         raise DataError("not a Sightline model", value=chosen.given, fix="name one that `register` made")
     return found[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shipped:
+    """A registered model's weights and code, downloaded."""
+
+    checkpoint: Path
+    code: Path
+
+    def command(self, name: str) -> list[str]:
+        """The start of a command line that lets this code, and none of this folder's, do it with the weights."""
+        return [sys.executable, "-P", "-m", "pipeline.cli", name, str(self.checkpoint)]
+
+    def environment(self) -> dict[str, str]:
+        path = os.pathsep.join(filter(None, [str(self.code), os.environ.get("PYTHONPATH")]))
+        return {**os.environ, "PYTHONPATH": path}
+
+
+def shipped(project: Project, chosen: Named, folder: Path, *, trust: bool) -> Shipped:
+    """Fetch a registered model to be run with its own code, below `folder`.
+
+    Raises:
+        ConfigError: it is none of Sightline's; others as `fetch`.
+    """
+    fetched = fetch(project, chosen, folder, trust=trust)
+    checkpoints = list((fetched / "artifacts").glob("*.ckpt"))
+    if len(checkpoints) != 1 or not (fetched / "code" / "pipeline" / "cli.py").is_file():
+        raise ConfigError("not a Sightline model", value=chosen.given)
+    return Shipped(checkpoint=checkpoints[0], code=fetched / "code")
 
 
 def exact(project: Project, chosen: Named) -> Named:

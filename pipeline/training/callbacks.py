@@ -146,6 +146,7 @@ class StateWriter(pl.Callback):
         self._step = trainer.global_step
         wish = self.stop.due()
         if wish or (self.every and self._step % self.every == 0):
+            _log_step(trainer)
             self._save(trainer)
         if wish is Wish.STOP:
             raise Stopped(f"asked to stop: the state of step {self._step} is written")
@@ -215,6 +216,14 @@ class StateWriter(pl.Callback):
             for name, count in counts.items():
                 counts[name] = count // before * now
             counts["completed"] = counts["ready"] - unfinished
+
+
+def _log_step(trainer: pl.Trainer) -> None:
+    """The line of the step that is just done, which Lightning writes after this: a training that goes on from the state
+    of this step does not come by here again."""
+    if trainer.global_step % trainer.log_every_n_steps == 0 and trainer.logger is not None:
+        values = {name: float(value) for name, value in trainer.logged_metrics.items() if name.startswith("train/")}
+        trainer.logger.log_metrics(values | {"epoch": trainer.current_epoch}, step=trainer.global_step - 1)
 
 
 class PictureWriter(pl.Callback):

@@ -16,7 +16,7 @@ from lightning_modules.base.task import Mean
 from pipeline.cluster.train import run_training
 from pipeline.settings.params import load_params
 from pipeline.settings.sections import ClusterConfig
-from pipeline.training.callbacks import PictureWriter
+from pipeline.training.callbacks import PictureWriter, StateWriter
 from pipeline.training.checkpoints import BEST, load_best, newest_state
 from pipeline.training.fit import Placement, fit
 from pipeline.training.ledger import FOLDER as LEDGER
@@ -101,6 +101,33 @@ def test_pictures_of_the_untrained_model_leave_the_training_as_it_is(tiny_projec
     monkeypatch.setattr(PictureWriter, "on_train_start", watched)
     fit(**arguments(tiny_project, tmp_path / "drawing", max_epochs=1))
     assert seen == [True]
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 3])
+def test_killed_as_soon_as_a_state_is_there_every_step_has_its_line_once(
+    tiny_project, tmp_path, monkeypatch, micro_batch_size
+):
+    again = {"log_every_steps": 1, "num_pictures": 0, "micro_batch_size": micro_batch_size}
+    fit(**arguments(tiny_project, tmp_path / "whole", **again))
+    original = StateWriter._save
+
+    def dying(self, trainer):
+        original(self, trainer)
+        if trainer.global_step == 2:
+            raise Killed
+
+    monkeypatch.setattr(StateWriter, "_save", dying)
+    with pytest.raises(Killed):
+        fit(**arguments(tiny_project, tmp_path / "broken", **again))
+    monkeypatch.undo()
+    fit(**arguments(tiny_project, tmp_path / "broken", **again))
+    assert said(tmp_path / "broken") == said(tmp_path / "whole")
+    assert [step for step, values in said(tmp_path / "whole") if "train/loss" in values] == list(range(10))
+
+
+def said(state: Path) -> list[tuple[int, dict[str, float]]]:
+    lines = [json.loads(line) for line in (state / EVENTS).read_text().splitlines()]
+    return [(line["step"], line["values"]) for line in lines if line["kind"] == "metrics" and "lr" not in str(line)]
 
 
 def test_a_damaged_newest_state_is_passed_over(tiny_project, tmp_path, unbroken, capsys):

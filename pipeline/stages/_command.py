@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,7 +63,8 @@ def main() -> None:
     sys.argv[0] = f"python -m {PROGRAM}"  # as locks tell who holds them
     if STAGES[given.stage].slow and (code := warm.hand_over(PROGRAM, (given.stage, given.name))) is not None:
         if code < 0:
-            signal.signal(-code, signal.SIG_DFL)
+            with suppress(OSError):  # SIGKILL has no handler
+                signal.signal(-code, signal.SIG_DFL)
             os.kill(os.getpid(), -code)
         sys.exit(code)
     run(given.stage, given.name)

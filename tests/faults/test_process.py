@@ -62,11 +62,14 @@ def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.contextmanager
 def started(folder: Path, *command: str, path: Path | None = None) -> Iterator[subprocess.Popen]:
-    """A command in a session of its own, whose output goes to log.txt; nothing of it is left afterwards."""
+    """A command in a session of its own, whose output goes to log.txt; nothing of it is left afterwards.
+
+    It is started as by nohup: the system hangs up a suspended process whose parent ends.
+    """
     environment = dvc_project.environment() | ({"PYTHONPATH": str(path)} if path else {})
     with open(folder / "log.txt", "w") as log:
         process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True, umask=0o022
+            ["nohup", *command], cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True, umask=0o022
         )
     try:
         yield process

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from contracts.annotations import Objects
 from contracts.errors import ConfigError
@@ -19,6 +18,7 @@ from lightning_modules.metrics.measurement import values_of
 from lightning_modules.models import hard_attention, recurrent_captioner
 from lightning_modules.reports.captioning import Report
 from lightning_modules.tasks.captioning import CaptioningConfig, Task
+from tests.ranks import call
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (30, 60, 220), "white": (250, 250, 250)}
 CONFIG = CaptioningConfig(image_size=64, captions_per_image=2, min_word_count=1, beam_size=2)
@@ -88,37 +88,25 @@ def test_the_baseline_is_equal_on_one_and_two_ranks(task, tmp_path):
     """Two processes with half of the step's images each, one of them in two parts, and one process with all."""
     whole = model_of(task)
     task.losses(whole, training_batch(task, RECORDS))
-    done = subprocess.run(
-        [sys.executable, "-c", RANKS, str(tmp_path / "meeting")], cwd=Path(__file__).parents[4],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    values = [float(line) for line in done.stdout.split()]
+    call(tmp_path, baseline, tmp_path, world=2)
+    values = [float((tmp_path / f"{rank}.txt").read_text()) for rank in range(2)]
     assert len(values) == 2 and values[0] == values[1]
     assert values[0] == pytest.approx(float(whole.baseline.value), rel=1e-6)
     assert values[0] != 0
 
 
-RANKS = """
-import os, sys
-import torch, torch.distributed as dist
-from tests.unit.lightning_modules.tasks import test_captioning_hard as here
-child = os.fork()
-rank = 0 if child else 1
-torch.set_num_threads(1)
-dist.init_process_group("gloo", f"file://{sys.argv[1]}", world_size=2, rank=rank)
-task = here.Task(here.CONFIG, here.DATA)
-model = here.model_of(task)
-examples = [task.encode(record, 7 + i) for i, record in enumerate(here.RECORDS)]
-mine = [[examples[0]], [examples[1]]] if rank == 0 else [examples[2:], examples[:1]]
-for number, part in enumerate(mine):
-    stands_in = rank == 1 and number == 1
-    task.losses(model, task.collate(part) | {"num_step_images": 4, "is_stand_in": stands_in})
-sys.stdout.write(f"{float(model.baseline.value)!r}\\n")
-sys.stdout.flush()
-if rank == 0:
-    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
+def baseline(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/meeting", 2), rank=rank, world_size=2)
+    task = Task(CONFIG, DATA)
+    model = model_of(task)
+    examples = [task.encode(record, 7 + i) for i, record in enumerate(RECORDS)]
+    mine = [[examples[0]], [examples[1]]] if rank == 0 else [examples[2:], examples[:1]]
+    for number, part in enumerate(mine):
+        stands_in = rank == 1 and number == 1
+        task.losses(model, task.collate(part) | {"num_step_images": 4, "is_stand_in": stands_in})
+    (folder / f"{rank}.txt").write_text(repr(float(model.baseline.value)))
+    dist.destroy_process_group()
 
 
 def test_other_ways_to_look_have_scores_of_their_own(task):

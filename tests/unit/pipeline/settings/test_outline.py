@@ -86,7 +86,7 @@ def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def check(project: Path, model: dict[str, Any], **environment: str) -> tuple[int, str]:
+def write_params(folder: Path, model: dict[str, Any]) -> None:
     run = {"dataset": "voc", "task": {"name": "classification"}, "model": model}
     document = {
         "shards": {},
@@ -95,7 +95,12 @@ def check(project: Path, model: dict[str, Any], **environment: str) -> tuple[int
         "runs": SHIPPED | {"needy": run},
     }
     document["runs"] = {name: run | {"dataset": "voc"} for name, run in document["runs"].items()}
-    (project / "params.yaml").write_text(json.dumps(document))
+    folder.mkdir(exist_ok=True)
+    (folder / "params.yaml").write_text(json.dumps(document))
+
+
+def check(project: Path, model: dict[str, Any], **environment: str) -> tuple[int, str]:
+    write_params(project, model)
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.cli", "check"],
         cwd=project,
@@ -107,14 +112,69 @@ def check(project: Path, model: dict[str, Any], **environment: str) -> tuple[int
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("name", "settings", "wrong"), [
+CASES = (
     ("calls_torch", {"depth": 0}, "no depth: 0"),
     ("names_of_torch", {"kind": "Tenor"}, "unknown kind: 'Tenor'"),
     ("names_of_torch", {}, ""),
     ("texts_of_torch", {"kind": "torch.float32"}, ""),
     ("imports_late", {"depth": 0}, "no depth: 0"),
     ("counts_of_torch", {"depth": -128}, "no depth: -128"),
-])  # fmt: skip
+)
+# What `check` says of every case with outlines, or that it would start again without, and what it says with the
+# libraries: each in a fork, which imports them once.
+ASKED = """
+import os, sys
+from pathlib import Path
+from contracts.errors import SightlineError
+from pipeline.settings.check import check
+from pipeline.settings.outline import outlines
+from pipeline.settings.params import read_params
+
+def ask(folder):
+    try:
+        check(read_params(folder))
+        return "well"
+    except SightlineError as error:
+        return str(error)
+
+for how in ("outlined", "real"):
+    if how == "real":
+        import lightning_modules.base.module, torch, torchvision
+    for folder in map(Path, sys.argv[1:]):
+        if os.fork() == 0:
+            try:
+                if how == "real":
+                    said = ask(folder)
+                else:
+                    with outlines():
+                        said = ask(folder)
+            except BaseException:
+                said = "again"
+            (folder / how).write_text(said)
+            os._exit(0)
+        os.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def asked(project: Path) -> list[tuple[str, str]]:
+    """What is said of every case with outlines and with the libraries."""
+    folders = [project / str(number) for number in range(len(CASES))]
+    for folder, (name, settings, _) in zip(folders, CASES, strict=True):
+        write_params(folder, {"name": name, **settings})
+    subprocess.run([sys.executable, "-c", ASKED, *map(str, folders)], cwd=project, check=True)
+    return [((folder / "outlined").read_text(), (folder / "real").read_text()) for folder in folders]
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{name}-{wrong}" for name, _, wrong in CASES])
+def test_settings_that_need_the_library_get_no_answer_without_it(asked, number):
+    outlined, real = asked[number]
+    assert outlined in ("again", real)
+    wrong = CASES[number][2]
+    assert wrong in real if wrong else real == "well"
+
+
+@pytest.mark.parametrize(("name", "settings", "wrong"), [CASES[0], CASES[2]])
 def test_settings_that_need_the_library_are_checked_by_it(project, name, settings, wrong):
     code, said = check(project, {"name": name, **settings})
     assert (code, said) == ((2, said) if wrong else (0, "params.yaml: 1 data sets, 6 runs, no mistakes\n"))

@@ -69,7 +69,13 @@ def started(folder: Path, *command: str, path: Path | None = None) -> Iterator[s
     environment = dvc_project.environment() | ({"PYTHONPATH": str(path)} if path else {})
     with open(folder / "log.txt", "w") as log:
         process = subprocess.Popen(
-            ["nohup", *command], cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True, umask=0o022
+            ["nohup", *command],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            umask=0o022,
         )
     try:
         yield process

@@ -221,7 +221,8 @@ class StateWriter(pl.Callback):
 def _log_step(trainer: pl.Trainer) -> None:
     """The line of the step that is just done, which Lightning writes after this: a training that goes on from the state
     of this step does not come by here again."""
-    if trainer.global_step % trainer.log_every_n_steps == 0 and trainer.logger is not None:
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    if trainer.global_step % every == 0 and trainer.logger is not None:
         values = {name: float(value) for name, value in trainer.logged_metrics.items() if name.startswith("train/")}
         trainer.logger.log_metrics(values | {"epoch": trainer.current_epoch}, step=trainer.global_step - 1)
 

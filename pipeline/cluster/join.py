@@ -62,7 +62,7 @@ def joined(address: str) -> Iterator[str | None]:
 
     if address.startswith("ray://"):  # a proxy, which takes a token that it has not asked for, too
         knock(address)
-        with authentication({"RAY_AUTH_MODE": "token" if _has_token() else "disabled"}):
+        with authentication({"RAY_AUTH_MODE": "token" if has_token() else "disabled"}):
             yield None
         return
     try:
@@ -88,13 +88,13 @@ def joined(address: str) -> Iterator[str | None]:
 
 
 def _check_token(address: str, found: str) -> None:
-    if not _has_token():
+    if not has_token():
         raise wrong_token(address, "the Ray cluster asks for a token, and there is none")
     if not _lets_in(address, found):
         raise wrong_token(address, "the Ray cluster refuses this token")
 
 
-def _has_token() -> bool:
+def has_token() -> bool:
     from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
     from ray.exceptions import AuthenticationError
 

@@ -66,6 +66,68 @@ def repro_(context: Context) -> int:
     return repro(context.args)
 
 
+@command("submit", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def submit(
+    context: Context,
+    address: Annotated[
+        str | None,
+        Option(help="of the cluster's dashboard; RAY_API_SERVER_ADDRESS or this machine's if it is not given"),
+    ] = None,
+    folder: Annotated[
+        str | None,
+        Option(help="where the job works: a folder that every node sees, in which it goes on when sent again"),
+    ] = None,
+    detach: Annotated[bool, Option("--detach", help="do not follow its log")] = False,
+    stop: Annotated[bool, Option("--stop", help="on Ctrl-C stop the job, too; else it goes on")] = False,
+) -> int:
+    """Run `sightline repro` on a Ray cluster, as a job: this project travels there, its log comes back.
+
+    Other arguments are those of `dvc repro`. The exit code is the job's; 130 where it was stopped.
+    """
+    from pipeline.cluster.jobs import jobs
+    from pipeline.commands import _submit
+
+    with jobs(address) as cluster:
+        return _submit.submit(cluster, Path.cwd(), context.args, folder=folder, detach=detach, stop=stop)
+
+
+@command("job", hidden=True)
+def job(
+    arguments: Annotated[list[str] | None, Argument()] = None, folder: Annotated[Path | None, Option()] = None
+) -> int:
+    """What a submitted job runs on the cluster."""
+    from pipeline.cluster.job import work
+    from pipeline.system.guard import end_on_sigterm
+
+    end_on_sigterm()  # `sightline stop-job`: states are written
+    return work(folder, arguments or ())
+
+
+@command("follow-job")
+def follow_job(
+    job: Annotated[str, Argument(metavar="JOB", help="as `sightline submit` printed it", show_default=False)],
+    address: Annotated[str | None, Option(help="of the cluster's dashboard")] = None,
+) -> int:
+    """Show the log of a submitted job until it ends; the exit code is the job's."""
+    from pipeline.cluster.jobs import jobs
+
+    with jobs(address) as cluster:
+        return cluster.follow(job)
+
+
+@command("stop-job")
+def stop_job(
+    job: Annotated[str, Argument(metavar="JOB", help="as `sightline submit` printed it", show_default=False)],
+    address: Annotated[str | None, Option(help="of the cluster's dashboard")] = None,
+) -> None:
+    """Ask a submitted job to write its state and end."""
+    from pipeline.cluster.jobs import jobs
+
+    with jobs(address) as cluster:
+        cluster.stop(job)
+    print(f"job {job} is asked to stop")
+
+
 @command("stage")
 def stage(
     stage: Annotated[Literal["fetch", "shard", "vocab", "train", "evaluate", "register"], Argument(show_default=False)],

@@ -17,7 +17,7 @@ from typing import Literal
 
 from pipeline.settings.params import Params, load_params
 from pipeline.system import lock, orphan, warm
-from pipeline.system.guard import UMASK_HELP, ended_plainly, guard_process
+from pipeline.system.guard import UMASK_HELP, end_on_sigterm, ended_plainly, guard_process
 from pipeline.system.project import Project
 
 PROGRAM = "pipeline.stages"
@@ -75,7 +75,7 @@ def run(stage: str, name: str) -> None:
 
     Exit codes: 2 for an error that the user can mend (told in full, without a traceback), 130 when interrupted.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that `finally` runs: no run stays RUNNING
+    end_on_sigterm()  # so that `finally` runs: no run stays RUNNING
     with ended_plainly("interrupted; the same command goes on"):
         guard_process()
         orphan.watch_dvc()

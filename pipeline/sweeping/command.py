@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ from pipeline.sweeping.best import apply_best, queue_best
 from pipeline.sweeping.records import Records, Trial
 from pipeline.sweeping.table import show
 from pipeline.system import lock
+from pipeline.system.guard import end_on_sigterm
 from pipeline.system.progress import steps_hidden
 from pipeline.system.project import Project
 from pipeline.training.runs import RunData, load_run
@@ -35,7 +35,7 @@ def run(spec: Path, *, apply: bool = False, queue: int = 0) -> int:
         DataError: the run's data is not there.
         TrainingError: every trial fails, or Ray itself died.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that MLflow's runs are closed
+    end_on_sigterm()  # so that MLflow's runs are closed
     project = Project.here()
     params = load_params(project.root)
     sweep = read_sweep(spec, params)

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from contracts.errors import ConfigError, SightlineError
 from contracts.redact import redact_tracebacks_and_logs
@@ -33,6 +34,17 @@ def ended_plainly(interrupted: str = "interrupted") -> Iterator[None]:
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr, flush=True)
         sys.exit(130)
+
+
+def end_on_sigterm() -> None:
+    """SIGTERM ends this process as Ctrl-C does, but once: a caller, a cluster and a lost DVC each send theirs, and none
+    may disturb the orderly end that the first one began."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: None)  # not SIG_IGN, which processes started meanwhile would keep
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def guard_process() -> None:

@@ -34,8 +34,9 @@ class Cluster:
         self.folder = stack.enter_context(private_folder())
         port = free_port()
         self.address = f"127.0.0.1:{port}"
+        self.dashboard = f"http://127.0.0.1:{(shown := free_port())}"
         self.nodes: list[subprocess.Popen] = []
-        self._start("--head", f"--port={port}", f"--dashboard-port={free_port()}", f"--temp-dir={self.folder / 'ray'}")
+        self._start("--head", f"--port={port}", f"--dashboard-port={shown}", f"--temp-dir={self.folder / 'ray'}")
         while len(self.nodes) < num_nodes:
             self._start(f"--address={self.address}")
 
@@ -46,12 +47,13 @@ class Cluster:
     def _start(self, *options: str, wait: bool = True) -> None:
         """One more node, a process group of its own; returns when it takes part: two at once collide."""
         ray = str(Path(sys.executable).with_name("ray"))
+        path = f"{Path(ray).parent}{os.pathsep}{os.environ['PATH']}"  # as where the environment is activated
         common = ["--num-cpus=1", "--object-store-memory=100000000", "--block", "--disable-usage-stats"]
         log = self._stack.enter_context((self.folder / f"node{len(self.nodes)}.log").open("w"))
         process = self._stack.enter_context(
             subprocess.Popen(
                 [ray, "start", *options, *common],
-                env=os.environ | {"RAY_AUTH_MODE": self._authentication, **SOON_MISSED, **SOON_LEFT},
+                env=os.environ | {"RAY_AUTH_MODE": self._authentication, "PATH": path, **SOON_MISSED, **SOON_LEFT},
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

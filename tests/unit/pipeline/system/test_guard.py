@@ -45,6 +45,31 @@ def test_unpickling_whatever_a_file_holds_is_refused(monkeypatch, text):
         guard_process()
 
 
+ENDING = """
+import time
+from pipeline.system.guard import end_on_sigterm, ended_plainly
+with ended_plainly("ended in order"):
+    end_on_sigterm()
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    finally:
+        print("ending", flush=True)
+        time.sleep(1)
+        print("ended", flush=True)
+"""
+
+
+def test_sigterm_once_begins_the_orderly_end_and_twice_does_not_disturb_it(root):
+    command = [sys.executable, "-c", ENDING]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in ("ready\n", "ending\n"):
+            assert process.stdout.readline() == line
+            process.terminate()
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "ended\n", "ended in order\n")
+
+
 CHILD = """
 import os, signal
 from pipeline.system.guard import end_with_parent

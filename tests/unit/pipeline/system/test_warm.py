@@ -103,6 +103,27 @@ def test_without_the_process_there_is_none_to_hand_over_to(tmp_path: Path, monke
     assert warm.hand_over("a_stage", ()) is None
 
 
+KILLER = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind(sys.argv[1])
+    listener.listen()
+    print("ready", flush=True)
+    listener.accept()[0].close()
+"""
+
+
+def test_a_stage_whose_process_is_killed_is_killed_too_and_says_nothing(tmp_path: Path, root: Path):
+    path = str(tmp_path / "warm")
+    with subprocess.Popen([sys.executable, "-c", KILLER, path], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None and server.stdout.readline() == "ready\n"
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline.stages", "train", "any"], cwd=root, capture_output=True, text=True,
+            env=os.environ | {warm.VARIABLE: path}, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
+
+
 OWNER = """
 import sys, time
 from pathlib import Path

@@ -21,8 +21,10 @@ from contracts.errors import ConfigError, DataError
 from contracts.inputs import Clip, inputs_of
 from contracts.records import Record
 from pipeline.predicting.clips import read_clip
+from pipeline.predicting.service import Limits, Service
 from pipeline.training.predictor import clip_parts, load_predictor
 from tests.command import sightline
+from tests.http_service import running
 from tests.own_task import MODEL, own_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow's own
@@ -236,3 +238,26 @@ def test_the_served_model_takes_lists_of_frames(checkpoint: Path, tmp_path: Path
 
 def jpeg(light: int) -> bytes:
     return cv2.imencode(".jpg", np.full((12, 16, 3), light, np.uint8))[1].tobytes()
+
+
+def test_clips_over_http(frames: Path, checkpoint: Path) -> None:
+    """A file as the body, files of a form, and frames of a form: each as from the command line."""
+    first, *others = [Image.open(io.BytesIO(png(light))) for light in LIGHTS]
+    first.save("clip.gif", save_all=True, append_images=others, duration=[200, 500, 100])
+    gif = Path("clip.gif").read_bytes()
+    with running(Service("light", checkpoint, Limits())) as client:
+        status, document = client.predict(gif, kind="image/gif")
+        assert (status, document["answers"]) == (200, answers(LIGHTS, (0, 0.2, 0.7)))
+        status, document = client.predict(gif, "?fps=2")
+        assert (status, document["answers"]) == (200, answers(LIGHTS, (0, 0.5, 1.0)))
+        sent = [("frame", f"{i}.png", png(light)) for i, light in enumerate(LIGHTS)]
+        status, document = client.form([*sent, ("fps", None, b"10")])
+        assert (status, document["predictions"][0]["answers"]) == (200, answers(LIGHTS, (0, 0.1, 0.2)))
+        status, document = client.form([("clip", "a.gif", gif), ("clip", "b.gif", b"no clip")])
+        well, broken = document["predictions"]
+        assert status == 200 and well["answers"] == answers(LIGHTS, (0, 0.2, 0.7))
+        assert "no frames can be read" in broken["error"]["what"], broken
+        assert str(Path.cwd()) not in json.dumps(broken) and "/tmp" not in json.dumps(broken), "nothing of this machine"
+        for body, kind in ((gif[: len(gif) // 3], "image/gif"), (b"text", "video/mp4")):
+            status, document = client.predict(body, kind=kind)
+            assert status == 422, document

@@ -22,6 +22,7 @@ from contracts.errors import ConfigError
 from contracts.redact import redact
 from pipeline.cluster.join import authentication, has_token, wrong_token
 from pipeline.settings.code import CODE, PACKAGES
+from pipeline.system.backoff import Backoff, GaveUp
 
 ADDRESS = "http://127.0.0.1:8265"
 VARIABLE = "RAY_API_SERVER_ADDRESS"  # Ray's own
@@ -31,6 +32,8 @@ _VARIABLES = {
     "RAY_JOB_STOP_WAIT_TIME_S": "30",  # for a state to be written; Ray gives 3
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # its stages carry the code to their workers themselves
 }
+_NOT_YET = "No available agent"  # Ray's words, while its head is starting
+_START_S = 60.0
 _PAUSE_S = 1.0
 _GIVE_UP_S = 600.0  # without an answer of the cluster, whose head may be starting again
 
@@ -61,19 +64,28 @@ class Jobs:
 
         Returns:
             The job's id.
+
+        Raises:
+            ConfigError: the cluster has no node that takes jobs, also not in a minute.
         """
         command = ["python", "-m", "pipeline.cli", "job", *(["--folder", folder] if folder else []), "--", *arguments]
         here = all((root / package).is_dir() for package in PACKAGES)
-        return self._client.submit_job(
-            entrypoint=shlex.join(command),
-            runtime_env={
-                "working_dir": str(root),
-                "excludes": _EXCLUDED,
-                **({} if here else {"py_modules": [str(CODE / package) for package in PACKAGES]}),
-                "env_vars": {**_VARIABLES, **variables},
-            },
-            metadata=dict(metadata),
-        )
+        runtime_env = {
+            "working_dir": str(root),
+            "excludes": _EXCLUDED,
+            **({} if here else {"py_modules": [str(CODE / package) for package in PACKAGES]}),
+            "env_vars": {**_VARIABLES, **variables},
+        }
+        backoff = Backoff(first_s=1.0, longest_s=5.0, patience_s=_START_S)
+        try:
+            return backoff.run(
+                lambda: self._client.submit_job(
+                    entrypoint=shlex.join(command), runtime_env=dict(runtime_env), metadata=dict(metadata)
+                ),
+                passes=lambda error: isinstance(error, RuntimeError) and _NOT_YET in str(error),
+            )
+        except GaveUp as end:
+            raise no_dashboard(self.address, end.error) from end.error
 
     def follow(self, job: str) -> int:
         """Print the job's log until it ends; a connection that breaks is taken up again.

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from pipeline.stages.train import train
 from pipeline.system.project import Project
 from pipeline.tracking.connection import connect
 from pipeline.tracking.sweep_runs import PARENT
+from pipeline.training.callbacks import StateWriter
 from tests.command import sightline
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -31,7 +30,7 @@ SPEC = {
     "space": {"train.optimizer.lr": {"loguniform": [1e-4, 1e-2]}},
 }
 COMMENT = "# by hand\n"
-EPOCHS = 8  # so many that a trial is not done before its first one was heard of
+EPOCHS = 4
 
 
 @pytest.fixture
@@ -54,14 +53,21 @@ def trials(project: Project) -> list[dict[str, Any]]:
     return json.loads(path.read_text())["trials"] if path.is_file() else []
 
 
-def interrupt_in_the_second_trial(project: Project) -> None:
-    while not any(trial["number"] == 1 and trial["history"] for trial in trials(project)):
-        time.sleep(0.02)
-    os.kill(os.getpid(), signal.SIGINT)
+def interrupt_in_the_second_trial(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C, once, when a state of it is written."""
+    original = StateWriter._save
+
+    def save(self: StateWriter, trainer: Any) -> None:
+        original(self, trainer)
+        if any(trial["number"] == 1 and trial["history"] for trial in trials(project)):
+            monkeypatch.setattr(StateWriter, "_save", original)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(StateWriter, "_save", save)
 
 
-def test_a_sweep_goes_on_after_an_interruption_and_its_best_needs_no_training(project, capsys):
-    threading.Thread(target=interrupt_in_the_second_trial, args=(project,), daemon=True).start()
+def test_a_sweep_goes_on_after_an_interruption_and_its_best_needs_no_training(project, capsys, monkeypatch):
+    interrupt_in_the_second_trial(project, monkeypatch)
     assert sightline("sweep", ["lr.yaml"]) == 130
     first, second = trials(project)
     assert (first["state"], second["state"]) == ("complete", "running")

@@ -30,6 +30,7 @@ def test_what_a_training_repeated_counts_as_it_went_the_last_time(tmp_path: Path
         events.log_metrics({"train/loss": value}, step)
     with open(tmp_path / "events.jsonl", "a") as file:
         file.write('{"kind": "metrics", "st')
+    events = EventLogger(tmp_path / "events.jsonl")  # of another process
     for step, value in ((20, 2.5), (30, 3.0)):
         events.log_metrics({"train/loss": value}, step)
     assert curves(tmp_path / "events.jsonl") == {"train/loss": [(10, 1.0), (20, 2.5), (30, 3.0)]}

@@ -49,6 +49,7 @@ class Cluster:
         ray = str(Path(sys.executable).with_name("ray"))
         path = f"{Path(ray).parent}{os.pathsep}{os.environ['PATH']}"  # as where the environment is activated
         common = ["--num-cpus=1", "--object-store-memory=100000000", "--block", "--disable-usage-stats"]
+        common += [f"--dashboard-agent-listen-port={free_port()}"]  # Ray's is the same for all clusters of a machine
         log = self._stack.enter_context((self.folder / f"node{len(self.nodes)}.log").open("w"))
         process = self._stack.enter_context(
             subprocess.Popen(

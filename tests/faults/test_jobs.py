@@ -54,9 +54,16 @@ def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sightline(project: Path, cluster: Cluster, *arguments: str) -> subprocess.Popen[str]:
+    """It hears Ctrl-C, also where these tests run in the background of a shell, which makes its processes deaf to it."""
     command = [sys.executable, "-m", "pipeline.cli", *arguments, "--address", cluster.dashboard]
     return subprocess.Popen(
-        command, cwd=project, env=dvc_project.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=project,
+        env=dvc_project.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

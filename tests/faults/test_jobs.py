@@ -54,7 +54,7 @@ def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sightline(project: Path, cluster: Cluster, *arguments: str) -> subprocess.Popen[str]:
-    """It hears Ctrl-C, also where these tests run in the background of a shell, which makes its processes deaf to it."""
+    """It hears Ctrl-C, also where a shell runs these tests in its background, which makes its processes deaf to it."""
     command = [sys.executable, "-m", "pipeline.cli", *arguments, "--address", cluster.dashboard]
     return subprocess.Popen(
         command,

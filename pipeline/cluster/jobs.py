@@ -29,7 +29,7 @@ VARIABLE = "RAY_API_SERVER_ADDRESS"  # Ray's own
 STOPPED = 130
 _EXCLUDED = ["/.git/", "/.dvc/cache/", "/.dvc/tmp/", "/.venv/", "__pycache__/"]  # where no .gitignore says so
 _VARIABLES = {
-    "RAY_JOB_STOP_WAIT_TIME_S": "30",  # for a state to be written; Ray gives 3
+    "RAY_JOB_STOP_WAIT_TIME_S": "120",  # at most, to end in order on a busy machine; Ray gives 3
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # its stages carry the code to their workers themselves
 }
 _NOT_YET = "No available agent"  # Ray's words, while its head is starting

@@ -1,8 +1,8 @@
 """What a job that `sightline submit` sent runs on the cluster: `sightline repro`, in a copy of the project.
 
 Without a folder it works in the copy that Ray unpacked for it, which goes when the job ends; so what it made is pushed
-to the project's DVC remote, runs included, and `dvc fetch --run-cache` and
-`sightline repro --pull` bring it to whoever submitted it.
+to the project's DVC remote, runs included, and `dvc fetch --run-cache` and `sightline repro
+--pull` bring it to whoever submitted it.
 """
 
 from __future__ import annotations
@@ -35,9 +35,8 @@ def work(folder: Path | None, arguments: Sequence[str]) -> int:
     code = run([sys.executable, "-m", "pipeline.cli", "repro", *arguments])
     if code == 0 and has_remote(Path.cwd()):
         code = run([sys.executable, "-m", "dvc", "push", "--quiet", "--run-cache"])
-        print(
-            "what this job made is in the project's DVC remote: `dvc fetch --run-cache`, then `sightline repro --pull`"
-        )
+        if code == 0:
+            print("what this job made is in DVC's remote: `dvc fetch --run-cache`, then `sightline repro --pull`")
     return code
 
 

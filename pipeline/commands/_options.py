@@ -7,6 +7,10 @@ from typing import Annotated, Literal
 from typer import Argument, Option
 
 Dataset = Annotated[str, Argument(metavar="DATASET", help="a data set of params.yaml", show_default=False)]
+Job = Annotated[str, Argument(metavar="JOB", help="as `sightline submit` printed it", show_default=False)]
+Address = Annotated[
+    str | None, Option(help="of the cluster's dashboard; default: RAY_API_SERVER_ADDRESS, or this machine's")
+]
 Run = Annotated[str, Argument(metavar="RUN", help="a run of params.yaml", show_default=False)]
 Model = Annotated[
     str,

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from typer import Argument, Context, Option
 
 from pipeline.commands._app import command, names
+from pipeline.commands._options import Address, Job
 
 
 @command("check")
@@ -69,10 +70,7 @@ def repro_(context: Context) -> int:
 @command("submit", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def submit(
     context: Context,
-    address: Annotated[
-        str | None,
-        Option(help="of the cluster's dashboard; RAY_API_SERVER_ADDRESS or this machine's if it is not given"),
-    ] = None,
+    address: Address = None,
     folder: Annotated[
         str | None,
         Option(help="where the job works: a folder that every node sees, in which it goes on when sent again"),
@@ -105,8 +103,8 @@ def job(
 
 @command("follow-job")
 def follow_job(
-    job: Annotated[str, Argument(metavar="JOB", help="as `sightline submit` printed it", show_default=False)],
-    address: Annotated[str | None, Option(help="of the cluster's dashboard")] = None,
+    job: Job,
+    address: Address = None,
 ) -> int:
     """Show the log of a submitted job until it ends; the exit code is the job's."""
     from pipeline.cluster.jobs import jobs
@@ -117,8 +115,8 @@ def follow_job(
 
 @command("stop-job")
 def stop_job(
-    job: Annotated[str, Argument(metavar="JOB", help="as `sightline submit` printed it", show_default=False)],
-    address: Annotated[str | None, Option(help="of the cluster's dashboard")] = None,
+    job: Job,
+    address: Address = None,
 ) -> None:
     """Ask a submitted job to write its state and end."""
     from pipeline.cluster.jobs import jobs

@@ -33,7 +33,7 @@ heal: setup  ## find damaged data that DVC takes for whole (YES=1 removes it; th
 	$(BIN)/sightline heal $(if $(YES),--yes)
 
 test: setup  ## run the tests
-	OMP_NUM_THREADS=1 $(call beside,3,tests/integration tests/browser tests/contract tests/field tests/unit)
+	OMP_NUM_THREADS=1 $(call beside,4,$(TESTS))
 
 lock-check: setup  ## fail where dvc.lock and metrics/ are not of this code and these settings (then: make repro)
 	$(BIN)/python -m pytest tests/reference
@@ -41,7 +41,7 @@ lock-check: setup  ## fail where dvc.lock and metrics/ are not of this code and 
 faults: setup  ## kill, cut, forge and starve it: every fault is survived or refused clearly (tests/faults/README.md)
 	$(call beside,4,$(LONG_FAULTS) $(filter-out $(LONG_FAULTS),$(wildcard tests/faults/test_*.py)))
 
-LONG_FAULTS := $(wildcard tests/faults/test_cluster_deaths.py tests/faults/test_jobs.py tests/faults/test_sweeps.py tests/faults/test_process*.py tests/faults/test_shards.py)
+LONG_FAULTS := $(wildcard tests/faults/test_cluster_kills.py tests/faults/test_lost_nodes.py tests/faults/test_cluster_deaths.py tests/faults/test_jobs.py tests/faults/test_sweeps.py tests/faults/test_process*.py tests/faults/test_shards.py)
 
 # Files spread over some processes, in the order given: many tests mostly wait. Tiny models gain nothing from more
 # threads, which take a third more of the processors, and more where processes share them; faults run with as many as

@@ -17,9 +17,7 @@ import yaml
 
 from pipeline.system.project import Project
 from pipeline.training.ledger import FOLDER as LEDGER
-
-# Longer than all that happens to one training takes.
-TRAIN = {"max_epochs": 12, "validate_every_epochs": 4, "checkpoint_every_steps": 2, "ledger": True}
+from tests.integration.cluster import SOON_LEFT, TRAIN
 
 
 class RayStage:
@@ -31,7 +29,7 @@ class RayStage:
         document["cluster"] = {"engine": "ray", "num_workers": num_workers, "collective_timeout_s": 8}
         document["runs"]["segmentation"]["train"] = TRAIN | train
         (folder / "params.yaml").write_text(yaml.safe_dump(document))
-        self.folder, self.root = folder, root
+        self.folder, self.root, self.num_workers = folder, root, num_workers
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -39,7 +37,7 @@ class RayStage:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline.stages", "train", "segmentation"],
                 cwd=self.folder,
-                env=os.environ | {"PYTHONPATH": str(self.root), "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "2"},
+                env=os.environ | {"PYTHONPATH": str(self.root), **SOON_LEFT},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -71,15 +69,19 @@ class RayStage:
             time.sleep(0.02)
         raise AssertionError(f"nothing happened:\n{self.log[-3000:]}")
 
-    def worker(self, *, session: int, steps: int) -> int:
-        """Process id of rank 0 as soon as the `session`-th start of training has made `steps` steps."""
+    def worker(self, *, rank: int = 0, session: int, steps: int) -> int:
+        """Process id of a worker as soon as the `session`-th start of training has made `steps` steps on all ranks."""
 
         def ready() -> int:
-            found = []
-            for path in sorted(self.folder.glob(f"state/*/{LEDGER}/*-rank0000.jsonl")):
-                lines = path.read_text().split("\n")[:-1]
-                found += [(json.loads(lines[0])["pid"], len(lines) - 1)] if lines else []
-            return found[session - 1][0] if len(found) >= session and found[session - 1][1] >= steps else 0
+            sessions: dict[str, dict[int, list[str]]] = {}
+            for path in sorted(self.folder.glob(f"state/*/{LEDGER}/*.jsonl")):
+                if lines := path.read_text().split("\n")[:-1]:
+                    head = json.loads(lines[0])
+                    sessions.setdefault(head["session"], {})[head["rank"]] = lines
+            of_session = [sessions[name] for name in sorted(sessions)][session - 1 : session]
+            if not of_session or len(of_session[0]) < self.num_workers or len(of_session[0][rank]) <= steps:
+                return 0
+            return int(json.loads(of_session[0][rank][0])["pid"])
 
         return self.wait(ready)
 

@@ -21,8 +21,8 @@ from pipeline.cluster.session import session
 from pipeline.settings.sections import ClusterConfig
 from pipeline.training.checkpoints import BEST, load_best
 from pipeline.training.fit import fit
-from tests.faults.ray_stage import TRAIN, RayStage, task_that_sleeps
-from tests.integration.cluster import training
+from tests.faults.ray_stage import RayStage, task_that_sleeps
+from tests.integration.cluster import TRAIN, training
 from tests.local_training import mlflow_statuses
 
 pytestmark = pytest.mark.filterwarnings("default")

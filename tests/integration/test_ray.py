@@ -1,23 +1,12 @@
-"""A real Ray cluster of two nodes on this machine: sharding and training spread over both; and what happens to
-processes, done to real training: killed, told to stop, frozen. Nothing may be lost."""
+"""A real Ray cluster of two nodes on this machine: sharding and training spread over both."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
-import yaml
 
 from contracts.errors import ConfigError, TrainingError
 from pipeline.cluster.map import map_ordered
@@ -30,12 +19,8 @@ from pipeline.shards.writing import shard_dataset
 from pipeline.stages.shard import open_sources
 from pipeline.system.project import Project
 from pipeline.training.checkpoints import BEST, load_best
-from pipeline.training.ledger import FOLDER as LEDGER
-from pipeline.training.ledger import merge
 from pipeline.training.run_files import DONE, EVENTS
-from tests.command import sightline
-from tests.integration.cluster import SOON_LEFT, TRAIN, training
-from tests.local_training import mlflow_statuses
+from tests.integration.cluster import training
 from tests.mlflow_server import free_port
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -95,100 +80,3 @@ def test_nobody_answers_at_the_address(root):
         session(ClusterConfig(address=f"127.0.0.1:{free_port()}"), root),
     ):
         pass
-
-
-def project_copy(tiny_project, folder: Path) -> Path:
-    """The tiny project on a Ray cluster of two workers of its own."""
-    shutil.copytree(tiny_project.root, folder)
-    document = yaml.safe_load((folder / "params.yaml").read_text())
-    document["cluster"] = {"engine": "ray", "num_workers": 2, "collective_timeout_s": 8}
-    document["runs"]["segmentation"]["train"] = TRAIN
-    (folder / "params.yaml").write_text(yaml.safe_dump(document))
-    return folder
-
-
-def start(folder: Path, root: Path) -> subprocess.Popen:
-    """The stage's own command, as DVC runs it."""
-    log = folder / "log.txt"
-    with open(log, "a") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "pipeline.stages", "train", "segmentation"],
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(root), **SOON_LEFT},
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
-
-
-def sessions(folder: Path) -> dict[str, dict[int, list[dict[str, Any]]]]:
-    """The ledger as it grows: whole lines by session and rank."""
-    out: dict[str, dict[int, list[dict[str, Any]]]] = {}
-    for path in sorted(folder.glob(f"state/*/{LEDGER}/*.jsonl")):
-        lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
-        if lines:
-            out.setdefault(lines[0]["session"], {})[lines[0]["rank"]] = lines
-    return out
-
-
-def wait(condition: Callable[[], Any], process: subprocess.Popen, folder: Path, seconds: float = 120) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        assert process.poll() is None, f"training ended too early:\n{(folder / 'log.txt').read_text()[-3000:]}"
-        time.sleep(0.02)
-    raise AssertionError(f"nothing happened:\n{(folder / 'log.txt').read_text()[-3000:]}")
-
-
-def worker_at(folder: Path, process: subprocess.Popen, *, rank: int, session: int, steps: int) -> int:
-    """Process id of a worker, as soon as the `session`-th start of training has made `steps` steps."""
-
-    def ready() -> int:
-        found = sorted(sessions(folder).items())
-        if len(found) < session or len(found[session - 1][1]) < 2:
-            return 0
-        lines = found[session - 1][1][rank]
-        return lines[0]["pid"] if len(lines) > steps else 0
-
-    return wait(ready, process, folder)
-
-
-def test_killed_stopped_and_frozen_processes_change_nothing(
-    tiny_project, root, tmp_path, unbroken, monkeypatch, capsys
-):
-    """One training that all of it happens to, beside one that nothing happens to."""
-    folder = project_copy(tiny_project, tmp_path / "project")
-    process = start(folder, root)
-    os.kill(worker_at(folder, process, rank=0, session=1, steps=3), signal.SIGKILL)
-    # Within two seconds after a state: the second session has just gone on from one.
-    os.kill(worker_at(folder, process, rank=1, session=2, steps=2), signal.SIGKILL)
-    os.kill(worker_at(folder, process, rank=1, session=3, steps=2), signal.SIGTERM)
-
-    worker_at(folder, process, rank=0, session=4, steps=1)
-    assert "asked to stop: the state of step" in (folder / "log.txt").read_text()
-    process.send_signal(signal.SIGTERM)  # the driver
-    assert process.wait(60) == 130
-    assert mlflow_statuses(folder) == ["KILLED"]
-
-    process = start(folder, root)
-    worker_at(folder, process, rank=0, session=5, steps=2)
-    process.kill()
-    process.wait()
-
-    process = start(folder, root)
-    frozen = worker_at(folder, process, rank=1, session=6, steps=2)
-    os.kill(frozen, signal.SIGSTOP)  # given up when it has not answered for 8 s
-    assert process.wait(240) == 0, (folder / "log.txt").read_text()[-3000:]
-    assert not psutil.pid_exists(frozen), "nothing is left behind"
-    assert mlflow_statuses(folder) == ["FINISHED"]
-
-    monkeypatch.chdir(folder)
-    assert sightline("ledger", ["segmentation"]) == 0
-    assert capsys.readouterr().out.count("exact (40 samples in 5 steps)") == TRAIN["max_epochs"]
-    ledger = folder / f"artifacts/segmentation/{LEDGER}"
-    assert merge(ledger) == merge(unbroken / LEDGER)
-    assert len({path.name.partition("-")[0] for path in ledger.iterdir()}) == 7, "every session was one of these"
-    record = json.loads((folder / "artifacts/segmentation/run.json").read_text())
-    assert record["best"] == load_best(unbroken / BEST)["info"], "the same weights to the last bit, and metrics"

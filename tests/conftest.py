@@ -36,6 +36,25 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 
 
+# In folders of tests that mostly wait, for clusters and DVC: one file after so many that compute, so that processors
+# are neither idle nor shared by many clusters.
+WAITING, BETWEEN = ("integration", "browser"), 20
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The order in which files are given to the processes of `make test`; the longest of those that wait come first."""
+    if not hasattr(config, "workerinput"):
+        return
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    waiting = [path for path in files if path.parent.name in WAITING]
+    others = [path for path in files if path.parent.name not in WAITING]
+    for i, path in enumerate(waiting):
+        others.insert(min(i * (BETWEEN + 1), len(others)), path)
+    items[:] = [item for path in others for item in files[path]]
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The project's folder."""

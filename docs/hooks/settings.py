@@ -22,6 +22,7 @@ import yaml
 from contracts.ranges import Range
 from docs.hooks.shared_words import WORDS
 from pipeline.settings.archives import DownloadConfig
+from pipeline.settings.parse import keys_of
 from pipeline.settings.sections import ClusterConfig, DatasetConfig, WorkerRange
 from pipeline.settings.train_config import StageConfig
 
@@ -60,13 +61,16 @@ class Setting:
 def settings_of(config: type) -> list[Setting]:
     """The fields of a Config in their order."""
     hints, ranges, said = typing.get_type_hints(config), ranges_of(config), meanings_of(config)
+    keys = keys_of(config)
     return [
         Setting(
-            name=field.name,
+            name=keys[field.name],
             kind=kind_of(hints[field.name]),
             default=_default(field),
             allowed=str(ranges[field.name]) if field.name in ranges else "",
-            meaning=said.get(field.name) or WORDS.get(f"{config.__name__}.{field.name}") or WORDS.get(field.name, ""),
+            meaning=said.get(keys[field.name])
+            or WORDS.get(f"{config.__name__}.{field.name}")
+            or WORDS.get(field.name, ""),
         )
         for field in dataclasses.fields(config)
     ]
@@ -113,7 +117,7 @@ def meanings_of(config: type) -> dict[str, str]:
         listed = "\n".join(inspect.cleandoc(section) for section in _SECTION.findall(text))
         entries = _entries(listed)
         prose = _SENTENCE.split(" ".join(_SECTION.sub("", text).split()))
-        for name in (field.name for field in dataclasses.fields(base)):
+        for name in keys_of(base).values():
             about = [one for one in prose if re.match(rf"\W*`{name}[`:]", one)]
             about = about or [one for one in prose if re.search(rf"`{name}[`:]", one)]
             if text := entries.get(name) or " ".join(about):

@@ -92,6 +92,23 @@ def sweep(
     return run(spec, apply=apply, queue=queue)
 
 
+@command("extend")
+def extend(
+    run: Run,
+    epochs: Annotated[int, Option(min=1, help="so many more", show_default=False)],
+    name: Annotated[str | None, Option(help="of the new run; default: RUN_longer", show_default=False)] = None,
+) -> None:
+    """Write a run more into params.yaml: RUN with more epochs, which goes on from the state that RUN ended with.
+
+    The schedule is planned anew for all epochs. RUN keeps its last state with `train.keep_state: true`, or where it is
+    trained once another run extends it.
+    """
+    from pipeline.settings.extend import extend as write
+    from pipeline.system.project import Project
+
+    write(Project.here(), run, epochs, name or f"{run}_longer")
+
+
 @command("evaluate")
 def evaluate(
     model: Model,

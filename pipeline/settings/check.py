@@ -12,12 +12,13 @@ from pathlib import Path
 from contracts.errors import ConfigError
 from pipeline.settings import own
 from pipeline.settings.code import CODE, STAGES, WHOLE, Code
+from pipeline.settings.document import shown
 from pipeline.settings.params import Params, read_params
 from pipeline.settings.parse import Problems, indented, nearest, parse, raise_if
 from pipeline.settings.sections import ClusterConfig, LoaderConfig, RegistryConfig, ShardsConfig, TrackingConfig
 from pipeline.settings.train_config import TrainConfig
 from pipeline.settings.uris import check_tracking_uri
-from pipeline.system.disk import renewed
+from pipeline.system.disk import file_sha256, renewed
 from pipeline.system.project import Project, write_json
 
 _READ_BY_DVC = ("shards", "registry")  # beside `datasets` and `runs`: DVC stops where one is not there
@@ -37,6 +38,8 @@ def check(params: Params) -> None:
         run = params.read_run(name, mistakes)
         if run is not None:
             _check_own(run.loader, f"runs.{name}.loader", mistakes)
+            if run.init is not None and run.init.kind == "file" and not Path(run.init.source).is_file():
+                mistakes.append(f"runs.{name}.init.from: no such file (is {shown(run.init.source)})")
         # What a run has from the shared section is told there, once for all runs that have it.
         found += [rest if (rest := one.removeprefix(f"runs.{name}.")) in shared else one for one in mistakes]
     for cls, key in ((ShardsConfig, "shards"), (ClusterConfig, "cluster"), (TrackingConfig, "tracking")):
@@ -86,6 +89,8 @@ def write_settings(params: Params, folder: Path) -> None:
             run = params.run(name)
             stages = own.digests(run.loader.stages, Project.here().root)
             settings = params.train_settings(name) | ({"own_code": stages} if stages else {})
+            if run.init is not None and run.init.kind == "file":
+                settings["starts_from"] = {"sha256": file_sha256(Path(run.init.source))}
             write_json(new / name / "train.json", settings)
             write_json(new / name / "evaluate.json", {"num_pictures": run.train.num_pictures})
 

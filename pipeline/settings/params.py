@@ -18,7 +18,7 @@ from pipeline.settings import discover
 from pipeline.settings.document import read_document, shown
 from pipeline.settings.parse import Problems, merged, nearest, parse, raise_if
 from pipeline.settings.sections import DatasetConfig, LoaderConfig
-from pipeline.settings.train_config import InitConfig, TrainConfig, train_section
+from pipeline.settings.train_config import SOURCES, InitConfig, TrainConfig, train_section
 
 # Of `train`: what happens beside the steps.
 BESIDE = {
@@ -28,7 +28,17 @@ BESIDE = {
     "checkpoint_every_s",
     "eval_batch_size",
     "ledger",
+    "keep_state",
 }
+# Of `train`, what a run that extends another may have otherwise: the others are in the state that it goes on from.
+_REPLANNED = {
+    "max_epochs",
+    "early_stopping_patience",
+    "gradient_clip_norm",
+    "validate_every_epochs",
+    "micro_batch_size",
+}
+_SCHEDULE = {"schedule", "warmup_fraction", "final_lr_fraction", "milestones", "factor", "patience"}
 NAMED = ("datasets", "runs")  # their keys are names
 SECTIONS = ("datasets", "runs", "train", "shards", "loader", "cluster", "tracking", "registry")
 FILE = "params.yaml"
@@ -52,7 +62,7 @@ class Run:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what is stored in a checkpoint and sent to workers."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "init": None if self.init is None else self.init.to_dict()}
 
     def weight_settings(self) -> dict[str, Any]:
         """What weights depend on: not how data is read, nor what is drawn, noted and saved meanwhile."""
@@ -180,7 +190,7 @@ class Params:
         if len(problems) > before:
             return None
         assert train is not None and loader is not None
-        return Run(
+        run = Run(
             name=name,
             dataset=str(dataset),
             task_name=task_name,
@@ -191,12 +201,35 @@ class Params:
             loader=loader,
             init=init,
         )
+        if init is not None and init.extend:
+            problems += self._no_extension(run, self.read_run(init.source, []))
+        return run if len(problems) == before else None
+
+    def is_extended(self, name: str) -> bool:
+        """Whether another run goes on from the last state of run `name`."""
+        inits = (entry.get("init") for entry in self.document["runs"].values() if isinstance(entry, Mapping))
+        return any(i.get("from") == name and i.get("extend") is True for i in inits if isinstance(i, Mapping))
+
+    def _no_extension(self, run: Run, other: Run | None) -> Problems:
+        """Why `run` cannot go on where `other` ended; nothing where that has mistakes of its own."""
+        if other is None:
+            return []
+        where = f"runs.{run.name}"
+        here, there = (_extended_alike(one) for one in (run, other))
+        found = [f"{where}.{key}: must be as that of run {other.name}, which it extends" for key in here
+                 if here[key] != there[key]]  # fmt: skip
+        if run.train.stages or other.train.stages:
+            found.append(f"{where}.train.stages: a training with stages cannot be extended, and none with another one")
+        elif run.train.max_epochs <= other.train.max_epochs:
+            said = f"more than the {other.train.max_epochs} of run {other.name} (is {run.train.max_epochs})"
+            found.append(f"{where}.train.max_epochs: must be {said}")
+        return found
 
     def train_settings(self, name: str) -> dict[str, Any]:
         """All settings that the weights of run `name` depend on, with those of the run that it starts from."""
         run = self.run(name)
         settings = run.weight_settings()
-        if run.init is not None:
+        if run.init is not None and run.init.run is not None:
             other = self.run(run.init.run)
             settings["starts_from"] = {
                 "run": self.train_settings(other.name),
@@ -213,14 +246,15 @@ class Params:
         while True:
             entry = runs[chain[-1]]
             init = entry.get("init") if isinstance(entry, Mapping) else None
-            other = init.get("run") if isinstance(init, Mapping) else None
-            if other is None or not isinstance(other, str):
+            other = init.get("from") if isinstance(init, Mapping) else None
+            if not isinstance(other, str) or InitConfig(source=other).run is None:
                 return []
             if other not in runs:
                 others = [run for run in runs if run != name]
-                return [f"runs.{chain[-1]}.init.run: no such run (is {shown(other)}); {nearest(other, others)}"]
+                said = f"{nearest(other, others, 'runs')}; allowed: {SOURCES}"
+                return [f"runs.{chain[-1]}.init.from: no such run (is {shown(other)}); {said}"]
             if other in chain:
-                return [f"runs.{name}.init.run: it would start from itself: {' <- '.join([*chain, other])}"]
+                return [f"runs.{name}.init.from: it would start from itself: {' <- '.join([*chain, other])}"]
             chain.append(other)
 
     def require(self, section: Literal["datasets", "runs"], name: str) -> None:
@@ -287,6 +321,16 @@ def _with_names(source: str, section: Any, splits: Any) -> Any:
     splits = {split: names for split, names in splits.items() if names}  # an empty one is the data set's mistake
     names = splits if "splits" not in fields and splits.keys() <= fields else {"splits": splits}
     return {**names, **section}
+
+
+def _extended_alike(run: Run) -> dict[str, Any]:
+    """What a run that extends another must have as that has it, by dotted key."""
+    train = {f"train.{k}": v for k, v in dataclasses.asdict(run.train).items() if k not in BESIDE | _REPLANNED}
+    optimizer = train.pop("train.optimizer")
+    train |= {f"train.optimizer.{k}": v for k, v in optimizer.items() if k not in _SCHEDULE}
+    train["train.optimizer.schedule"] = optimizer["schedule"] == "plateau"  # it has a state that no other has
+    parts = {"dataset": run.dataset, "task": (run.task_name, run.task), "model": (run.model_name, run.model)}
+    return parts | train | {"loader.window": run.loader.window, "loader.stages": run.loader.stages}
 
 
 def unfit(task: str, model: str, where: str) -> Problems:

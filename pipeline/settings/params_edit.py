@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -10,6 +11,21 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 
 from contracts.errors import ConfigError
 from pipeline.settings.parse import one_line
+from pipeline.system.disk import write_text
+
+
+def write_values(path: Path, values: Mapping[tuple[str, ...], Any]) -> bool:
+    """Write values into a YAML file; False where it has them already.
+
+    Raises:
+        ConfigError: as `with_values`; nothing is written then.
+    """
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        before = file.read()
+    after = with_values(before, values)
+    if after != before:
+        write_text(path, after)
+    return after != before
 
 
 def with_values(text: str, values: Mapping[tuple[str, ...], Any]) -> str:

@@ -161,7 +161,8 @@ def _follow(cls: Any, location: Sequence[str | int]) -> tuple[list[str], list[An
 def _below(kind: Any, part: str | int) -> list[Any]:
     """The types that may stand under `part` of a value of type `kind`."""
     if dataclasses.is_dataclass(kind):
-        found = typing.get_type_hints(kind).get(str(part), Any)
+        fields = {key: name for name, key in keys_of(kind).items()}  # type: ignore[arg-type]  # a class, no instance
+        found = typing.get_type_hints(kind).get(fields.get(str(part), ""), Any)
     else:
         found = next(iter(typing.get_args(kind)[-2 if isinstance(part, int) else -1 :]), Any)
     if typing.get_origin(found) in (typing.Union, UnionType):
@@ -170,7 +171,16 @@ def _below(kind: Any, part: str | int) -> list[Any]:
 
 
 def _fields(kinds: list[Any]) -> list[str]:
-    return [f.name for kind in kinds if dataclasses.is_dataclass(kind) for f in dataclasses.fields(kind)]
+    return [key for kind in kinds if dataclasses.is_dataclass(kind) for key in keys_of(kind).values()]
+
+
+def keys_of(cls: type) -> dict[str, str]:
+    """Each field of a dataclass with its key in YAML: the field's name, or where that is a word of Python the alias
+    (`Annotated[str, pydantic.Field(alias="from")]`)."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    notes = {name: getattr(hints[name], "__metadata__", ()) for name in hints}
+    alias = {name: getattr(note, "alias", None) for name, found in notes.items() for note in found}
+    return {f.name: alias.get(f.name) or f.name for f in dataclasses.fields(cls)}
 
 
 def _said(kind: Any) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from contracts.errors import ConfigError
 from contracts.ranges import AMOUNT, COUNT, POSITIVE, SEED, Range, check_ranges
@@ -20,22 +23,60 @@ def check_parts(key: str, names: tuple[str, ...]) -> None:
         )
 
 
+SOURCES = (
+    "a run of params.yaml; a file of weights (.ckpt, .pt, .pth); models:/name@champion, models:/name/3 or runs:/..; "
+    "weights of torchvision such as ResNet50_Weights.IMAGENET1K_V2"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class InitConfig:
-    """Start from the best weights of another run of this project: all of them, or those of one part of the model, such
-    as `backbone`, which both models must have with the same shapes. The other run is trained first.
+    """Start from weights that are there: all of them, or those of some parts of the model, such as `backbone`. A run
+    that is started from is trained first. What was loaded, and what not, is told and kept in run.json.
 
     Attributes:
-        run: whose best weights are taken.
-        part: of the model, such as `backbone`; null: all weights.
+        from: a run of params.yaml, whose best weights are taken; a file of weights (.ckpt, .pt, .pth), of this or of
+            other software, below the project's folder or absolute; `models:/name@champion`, `models:/name/3` or
+            `runs:/..` of MLflow; weights of torchvision such as `ResNet50_Weights.IMAGENET1K_V2`, for the backbone.
+        parts: of the model, such as `[backbone]`; none: all of it.
+        strict: refuse to start where a weight of these parts is missing or has another shape there; false: it begins
+            as initialised then, and that is told.
+        extend: go on where that run ended, with its optimizer, averages, epochs and steps, and the schedule planned
+            anew for this run's `max_epochs`, which are more. It needs the state that `train.keep_state` keeps.
     """
 
-    run: str
-    part: str | None = None
+    source: Annotated[str, Field(alias="from")]
+    parts: tuple[str, ...] = ()
+    strict: bool = True
+    extend: bool = False
 
     def __post_init__(self) -> None:
-        if self.part is not None:
-            check_parts("part", (self.part,))
+        check_parts("parts", self.parts)
+        if self.extend and (self.kind != "run" or self.parts or not self.strict):
+            raise ConfigError(
+                "a run is extended as a whole",
+                value=self.to_dict(),
+                allowed="init: {from: RUN, extend: true}, without parts",
+                fix="take extend out to start a new training from these weights",
+            )
+
+    @property
+    def kind(self) -> Literal["run", "file", "model", "torchvision"]:
+        """What `source` names."""
+        if re.match(r"(models|runs):/", self.source):
+            return "model"
+        if self.source.endswith((".ckpt", ".pt", ".pth")):
+            return "file"
+        return "torchvision" if re.fullmatch(r"\w+_Weights\.\w+", self.source) else "run"
+
+    @property
+    def run(self) -> str | None:
+        """The run of params.yaml that is started from, if it is one."""
+        return self.source if self.kind == "run" else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """By the keys of params.yaml."""
+        return {"from": self.source, "parts": list(self.parts), "strict": self.strict, "extend": self.extend}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +109,11 @@ class TrainConfig:
     with it: a later call, other machines and `evaluate` use the same. A state is written after every epoch, and inside
     it when the last one is `checkpoint_every_s` old, or at every so many steps: no more than that is lost. `ledger`
     records the sample keys of every step, for `sightline ledger`; a run that is trained already has
-    none until it is trained anew: `dvc repro --force --single-item train@<run>`. `freeze` names parts of the model
-    that are never trained. With `stages`, one after the other, the run has as many epochs as they have together, and
-    `max_epochs` says nothing. `recompute_norms` takes the running averages of all batch norms anew after the last
-    epoch, over the training split with the best weights: for weights that are averages (`ema_decay`).
+    none until it is trained anew: `dvc repro --force --single-item train@<run>`. So it is with `keep_state`, which
+    keeps the last state, several times as large as the weights, for a run that extends this one. `freeze` names parts
+    of the model that are never trained. With `stages`, one after the other, the run has as many epochs as they have
+    together, and `max_epochs` says nothing. `recompute_norms` takes the running averages of all batch norms anew after
+    the last epoch, over the training split with the best weights: for weights that are averages (`ema_decay`).
 
     Attributes:
         max_epochs: passes over the training split; with `stages` it says nothing.
@@ -111,6 +153,7 @@ class TrainConfig:
     checkpoint_every_steps: int | None = None
     log_every_steps: int = 10
     ledger: bool = False
+    keep_state: bool = False
     num_pictures: int = 6
     seed: int = 0
 

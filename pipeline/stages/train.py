@@ -22,14 +22,16 @@ from pipeline.system.removal import remove_tree
 from pipeline.tracking import mlflow_run as tracking
 from pipeline.tracking.lineage import Lineage, lineage
 from pipeline.tracking.naming import parameters, settings_of
+from pipeline.tracking.start import lay_start
 from pipeline.training.checkpoints import BEST, file_sha256, load_best, newest_state, read_note
 from pipeline.training.history import copy_events, goodput, speed, spent
 from pipeline.training.ledger import FOLDER as LEDGER
-from pipeline.training.run_files import DONE, EVENTS
+from pipeline.training.run_files import BEGUN, DONE, EVENTS
 from pipeline.training.runs import RunData, load_run
-from pipeline.training.starting import lay_start, train_first
+from pipeline.training.starting import for_fit, keep_state, train_first
 from pipeline.training.state_mirror import StateMirror
 
+_LISTS = ("kept", "unused")  # of names, in run.json
 _STORE_MARGIN_S = 60.0  # one request's repetitions, and the work itself
 
 
@@ -70,6 +72,7 @@ def _train(project: Project, params: Params, data: RunData, state: Path) -> None
                 "fingerprint": data.fingerprint,
                 "cpu": environment()["cpu"],
                 "packages_sha256": digest(environment()["packages"]),
+                **{f"init.{key}": value for key, value in read_note(state / BEGUN).items() if key not in _LISTS},
             },
             dataset=(data.run.dataset, data.manifest["digest"], str(project.shards(data.run.dataset))),
             run_id_file=state / "run_id",
@@ -78,7 +81,7 @@ def _train(project: Project, params: Params, data: RunData, state: Path) -> None
     ):
         if not read_note(state / DONE):
             arguments = {
-                "run": data.run.to_dict(),
+                "run": for_fit(data.run.to_dict()),
                 "data": data.spec.to_dict(),
                 "shards": str(project.shards(data.run.dataset)),
                 "state": str(state),
@@ -86,7 +89,8 @@ def _train(project: Project, params: Params, data: RunData, state: Path) -> None
             }
             with steps_shown():
                 run_training(arguments, cluster, project.root)
-    export(project, data, state, run.run_id, code)
+    keeps = data.run.train.keep_state or params.is_extended(name)
+    export(project, data, state, run.run_id, code, keeps=keeps)
     remove_tree(state, inside=state.parent)
     if mirror is not None:
         clear_copy(mirror)
@@ -121,15 +125,18 @@ def clear_copy(mirror: StateMirror) -> None:
         print(f"warning: the copy of the finished training stays in {url}, remove it there ({error.what})", flush=True)
 
 
-def export(project: Project, data: RunData, state: Path, run_id: str, code: Lineage) -> None:
-    """Keep what is final: the best checkpoint, and the record of where it comes from. The old files stay as they are,
-    since DVC's cache may hold the same ones under other names."""
+def export(project: Project, data: RunData, state: Path, run_id: str, code: Lineage, *, keeps: bool = False) -> None:
+    """Keep what is final: the best checkpoint, and the record of where it comes from; where one `keeps` it, the last
+    state. The old files stay as they are, since DVC's cache may hold the same ones under other names."""
     with renewed(project.artifacts(data.run.name), inside=project.root / "artifacts") as folder:
         shutil.copyfile(state / BEST, folder / BEST)
         if (state / LEDGER).is_dir():
             shutil.copytree(state / LEDGER, folder / LEDGER)
         copy_events(state / EVENTS, folder / EVENTS)
-        cost, training = spent(state), read_note(state / DONE)
+        if keeps:
+            keep_state(state, folder)
+        cost, training, begun = spent(state), read_note(state / DONE), read_note(state / BEGUN)
+        steps = training.get("step", 0) - begun.get("step", 0)
         record = {
             "run": data.run.name,
             "run_id": run_id,
@@ -140,10 +147,11 @@ def export(project: Project, data: RunData, state: Path, run_id: str, code: Line
             "git_commit": code.commit,
             "git_changed": list(code.changed),
             "environment": environment(),
+            **({"init": begun} if begun else {}),
             "training": training,
             "cost": {
                 **cost,
-                "samples_per_s": speed(cost, training.get("step", 0), data.run.train.batch_size),
+                "samples_per_s": speed(cost, steps, data.run.train.batch_size),
                 "goodput": goodput(state / EVENTS, state),
             },
             "best": load_best(folder / BEST)["info"],

@@ -10,11 +10,10 @@ from typing import Any
 
 from contracts.errors import ConfigError
 from pipeline.settings.params import FILE
-from pipeline.settings.params_edit import with_values
+from pipeline.settings.params_edit import write_values
 from pipeline.settings.parse import one_line
 from pipeline.settings.sweep import Sweep
 from pipeline.sweeping.records import Trial
-from pipeline.system.disk import write_text
 from pipeline.system.project import Project
 
 
@@ -26,19 +25,16 @@ def apply_best(project: Project, sweep: Sweep, best: Trial) -> None:
     """
     path, run = project.root / FILE, sweep.config.run
     values = {("runs", run, *name.split(".")): value for name, value in best.settings.items()}
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        before = file.read()
     try:
-        after = with_values(before, values)
+        is_new = write_values(path, values)
     except ConfigError as error:
         overrides = " ".join(f"-S '{text}'" for text in _overrides(sweep, best))
         raise ConfigError(
             error.what, where=f"{FILE}: {error.where}", fix=f"{error.fix}; or: dvc exp run {overrides}"
         ) from None
-    if after == before:
+    if not is_new:
         print(f"{FILE} has the settings of trial {best.number} already")
         return
-    write_text(path, after)
     for name, value in best.settings.items():
         print(f"{FILE}: runs.{run}.{name}: {one_line(value)}")
     print(f"trial {best.number} is in {FILE}; now: sightline repro register@{run}")

@@ -25,10 +25,11 @@ from pipeline.system import lock
 from pipeline.system.project import Project
 from pipeline.system.removal import remove_tree
 from pipeline.tracking.mlflow_run import Run
+from pipeline.tracking.start import lay_start
 from pipeline.tracking.sweep_runs import STATE
 from pipeline.training.checkpoints import BEST, load_best
 from pipeline.training.runs import RunData, load_run
-from pipeline.training.starting import lay_start
+from pipeline.training.starting import for_fit
 
 Opened = Callable[[Trial, RunData, Path], contextlib.AbstractContextManager[Run]]
 _FAILURES = 3  # so many first trials that all fail are a mistake, not bad luck
@@ -131,7 +132,7 @@ class Directing:
         told = ", ".join(f"{name} {value}" for name, value in trial.settings.items())
         print(f"trial {trial.number}  {told}", flush=True)
         arguments = {
-            "run": data.run.to_dict(),
+            "run": for_fit(data.run.to_dict()),
             "data": data.spec.to_dict(),
             "shards": str(self.project.shards(data.run.dataset)),
             "state": str(state),

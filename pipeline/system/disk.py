@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,11 @@ _FIX = {
     errno.EACCES: f"give yourself the right to write there, {_AGAIN}",
     errno.EPERM: f"give yourself the right to write there, {_AGAIN}",
 }
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _told(size: int) -> str:

@@ -42,7 +42,7 @@ def parameters(settings: Mapping[str, Any]) -> dict[str, Any]:
     usual = {name: _defaults(part) for name, part in parts.items()}
     chosen = {"dataset": settings["dataset"], "model": settings["model_name"]}
     if settings["init"]:
-        chosen["init"] = settings["init"]["run"]
+        chosen["init"] = settings["init"]["from"]
     given = {name: settings[name] for name in parts}
     differing = {name: value for name, value, _ in _differing(given, usual) if value is not _MISSING}
     return chosen | {name: value for name, value in differing.items() if _trains(name)}

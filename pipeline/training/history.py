@@ -120,13 +120,15 @@ def goodput(events: Path, state: Path) -> float | None:
             for event in filter(None, map(read_event, lines)):
                 if "train/loss" in event.get("values", ()):
                     told.append((int(event["step"]), float(event["time"])))
+    starts = [int(path.name.partition("-")[0]) / 1e9 for path in (state / SPENT).glob("*-rank*.json")]
+    before = [step for step, time_s in told if starts and time_s < min(starts)]  # of the run that this one extends
+    told = told[len(before) :]
     pairs = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(told)]
     paces = sorted(time_s / steps for steps, time_s in pairs if steps > 0 and time_s > 0)
     if not paces:
         return None
-    starts = [int(path.name.partition("-")[0]) / 1e9 for path in (state / SPENT).glob("*-rank*.json")]
     whole_s = told[-1][1] - min([told[0][1], *starts])
-    steps = 1 + max(step for step, _ in told)
+    steps = max(step for step, _ in told) - max(before, default=-1)
     return round(min(1.0, steps * paces[len(paces) // 2] / whole_s), 4) if whole_s > 0 else None
 
 

@@ -7,7 +7,6 @@ slow: a refusal comes at once.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
@@ -17,11 +16,14 @@ from typing_extensions import TypedDict
 
 from contracts.errors import DataError
 from pipeline.shards.manifest import Sha256
+from pipeline.system.disk import file_sha256
 from pipeline.system.project import Project, heal, read_json
 
 BEST, RECORD = "best.ckpt", "run.json"
 FAILURE, DONE, EVENTS = "failure.json", "done.json", "events.jsonl"  # of the state folder
-START = "start.ckpt"  # there, too: the checkpoint of another run that this one starts from
+START = "start.ckpt"  # there, too: the weights that the training begins with, where others are there already
+BEGUN = "begun.json"  # there, too, and in run.json as `init`: where they are from, and what of them was taken
+LAST = "last"  # folder of a run's artifacts: the state that it ended with, for a run that extends it
 
 
 class Trained(TypedDict):
@@ -65,8 +67,7 @@ def trained(project: Project, name: str, manifest: Mapping[str, Any] | None = No
     checkpoint = folder / BEST
     if not checkpoint.is_file():
         raise DataError("there is no checkpoint", where=str(checkpoint), fix=fix)
-    with open(checkpoint, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(checkpoint)
     if found != record["checkpoint_sha256"]:
         raise DataError(
             "the checkpoint is not the one that training wrote",

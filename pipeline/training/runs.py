@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 from annotated_types import Len
 
+from contracts.errors import DataError
 from contracts.records import DataSpec
 from pipeline.settings import discover, own
 from pipeline.settings.code import Code
 from pipeline.settings.params import Params, Run
 from pipeline.shards.manifest import digest_of, load_manifest
+from pipeline.system.disk import file_sha256
 from pipeline.system.project import Project, read_json
 from pipeline.training.run_files import trained
 
@@ -27,7 +29,9 @@ class RunData:
     manifest: dict[str, Any]
     spec: DataSpec
     code: str  # digest of what trains it
-    start: str | None = None  # sha256 of the checkpoint of another run that it starts from
+    start: str | None = (
+        None  # sha256 of the file that it starts from; None: of none, or of one that has a name for good
+    )
 
     @property
     def fingerprint(self) -> str:
@@ -59,8 +63,18 @@ def load_run(project: Project, params: Params, name: str) -> RunData:
         texts = discover.load("task", run.task_name, where=f"runs.{name}.task").Task.texts
         words = {text: counted[text] for text in texts if text in counted}
     spec = DataSpec(dataset=run.dataset, classes=tuple(manifest["classes"]), vocabulary=words)
-    start = None if run.init is None else trained(project, run.init.run)["checkpoint_sha256"]
-    return RunData(run, manifest, spec, code_of_run(project, run), start)
+    return RunData(run, manifest, spec, code_of_run(project, run), _start(project, run))
+
+
+def _start(project: Project, run: Run) -> str | None:
+    if run.init is None or run.init.kind in ("model", "torchvision"):
+        return None
+    if run.init.run is not None:
+        return trained(project, run.init.run)["checkpoint_sha256"]
+    path = project.root / run.init.source
+    if not path.is_file():
+        raise DataError("no such file of weights", value=run.init.source, where=f"runs.{run.name}.init.from")
+    return file_sha256(path)
 
 
 def code_of_run(project: Project, run: Run) -> str:

@@ -16,7 +16,7 @@ SEGMENTATION = {"dataset": "voc", "task": {"name": "segmentation"}, "model": {"n
 PARAMS: dict[str, Any] = {
     "datasets": drawn_voc(train=16, val=8),
     "runs": {  # in the order of the alphabet, which is not that of the work
-        "a_tuned": {**SEGMENTATION, "init": {"run": "b_first", "part": "backbone"}},
+        "a_tuned": {**SEGMENTATION, "init": {"from": "b_first", "parts": ["backbone"]}},
         "b_first": {**SEGMENTATION, "model": {"name": "fcn", "variant": "32s"}},
     },
     "train": {"max_epochs": 1, "batch_size": 8, "eval_batch_size": 8, "num_pictures": 0},

@@ -71,7 +71,7 @@ def test_what_goes_together_is_each_runs_matter_unless_there_is_none(document):
         ("datasets.voc.sources.voc", {"folders": [""]}, "not folders below the data set's"),
         ("train.freeze", ["backbone", "backbone"], "freeze has an empty name or one twice"),
         ("train.stages", [{"epochs": 1, "freeze": [""]}], "freeze has an empty name or one twice"),
-        ("runs.vqa_lstm.init", {"run": "segmentation_fcn", "part": ""}, "part has an empty name"),
+        ("runs.vqa_lstm.init", {"from": "segmentation_fcn", "parts": [""]}, "parts has an empty name"),
         ("runs.vqa_lstm.task.image_size", 31, "runs.vqa_lstm.task.image_size: must be 32 or more (is 31)"),
         ("runs.captioning_attention.task.image_size", 8, "task.image_size: must be 32 or more (is 8)"),
         ("train.optimizer.parts", {"backbone": {"lr": "0x"}}, "not a learning rate: '0x'"),

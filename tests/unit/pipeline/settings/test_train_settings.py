@@ -11,8 +11,11 @@ import yaml
 
 from contracts.errors import ConfigError
 from lightning_modules.base.optimizer import OptimizerConfig, PartConfig, Phase
-from pipeline.settings.check import check
+from pipeline.settings.check import check, write_settings
+from pipeline.settings.extend import extend
 from pipeline.settings.params import Params
+from pipeline.settings.train_config import InitConfig
+from pipeline.system.project import Project
 
 RUN = "segmentation_fcn"
 
@@ -76,11 +79,11 @@ def test_mistakes_are_told(document, settings, said):
 
 def test_runs_that_start_from_others(document):
     runs = document["runs"]
-    runs["tuned"] = {**runs[RUN], "init": {"run": RUN, "part": "backbone"}}
-    runs["twice"] = {**runs[RUN], "init": {"run": "tuned"}}
+    runs["tuned"] = {**runs[RUN], "init": {"from": RUN, "parts": ["backbone"]}}
+    runs["twice"] = {**runs[RUN], "init": {"from": "tuned"}}
     check(Params(document))
     settings = copy.deepcopy(Params(document).train_settings("twice"))
-    assert settings["init"] == {"run": "tuned", "part": None}
+    assert settings["init"] == {"from": "tuned", "parts": [], "strict": True, "extend": False}
     before = settings["starts_from"]["run"]["starts_from"]
     assert before["run"] == Params(document).train_settings(RUN) and "starts_from" not in before["run"]
     for path, value in (
@@ -102,18 +105,98 @@ def test_runs_that_start_from_others(document):
 @pytest.mark.parametrize(
     ("starts", "said"),
     [
-        ({"a": "b"}, 'runs.a.init.run: no such run (is "b")'),
-        ({"a": "a"}, "runs.a.init.run: it would start from itself: a <- a"),
-        ({"a": "b", "b": "c", "c": "a"}, "runs.a.init.run: it would start from itself: a <- b <- c <- a"),
+        ({"a": "b"}, 'runs.a.init.from: no such run (is "b")'),
+        ({"a": "a"}, "runs.a.init.from: it would start from itself: a <- a"),
+        ({"a": "b", "b": "c", "c": "a"}, "runs.a.init.from: it would start from itself: a <- b <- c <- a"),
     ],
 )
 def test_starts_that_lead_nowhere(document, starts, said):
     run = document["runs"][RUN]
-    document["runs"] = {name: {**run, "init": {"run": other}} for name, other in starts.items()}
+    document["runs"] = {name: {**run, "init": {"from": other}} for name, other in starts.items()}
     text = message(document)
     assert said in text and f"{len(starts)} mistake" in text
 
 
-def test_a_start_needs_a_run(document):
-    document["runs"][RUN]["init"] = {"part": "backbone"}
-    assert f"runs.{RUN}.init.run: missing" in message(document)
+@pytest.mark.parametrize(
+    ("init", "said"),
+    [
+        ({"parts": ["backbone"]}, "init.from: missing"),
+        ({"from": 3}, "init.from: must be text (is 3)"),
+        ({"from": "models:/a@champion", "part": ["backbone"]}, "init.part: unknown key; did you mean 'parts'?"),
+        ({"from": "models:/a@champion", "source": "b"}, "init.source: unknown key; known keys: extend, from, parts"),
+        ({"from": "away.ckpt"}, 'init.from: no such file (is "away.ckpt")'),
+        ({"from": "models:/a@champion", "extend": True}, "a run is extended as a whole"),
+    ],
+)
+def test_a_start_that_is_none(document, init, said):
+    document["runs"][RUN]["init"] = init
+    assert said in message(document)
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("some_run", "run"),
+        ("weights/old.ckpt", "file"),
+        ("/data/resnet.pth", "file"),
+        ("models:/name@champion", "model"),
+        ("runs:/0a1b/model", "model"),
+        ("ResNet18_Weights.IMAGENET1K_V1", "torchvision"),
+    ],
+)
+def test_what_a_start_names(document, source, kind):
+    assert InitConfig(source=source).kind == kind
+
+
+def test_other_weights_in_the_same_file_are_other_settings(document, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    document["runs"] = {"tuned": {**document["runs"][RUN], "init": {"from": "w.pt"}}}
+    found = []
+    for text in ("a", "b"):
+        Path("w.pt").write_text(text)
+        write_settings(Params(document), tmp_path / "settings")
+        found.append((tmp_path / "settings/tuned/train.json").read_text())
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        ({"max_epochs": 7}, "train.max_epochs: must be more than the 7 of run first (is 7)"),
+        ({"max_epochs": 9, "batch_size": 3}, "train.batch_size: must be as that of run first, which it extends"),
+        ({"max_epochs": 9, "optimizer": {"lr": 0.5}}, "train.optimizer.lr: must be as that of run first"),
+        ({"stages": [{"epochs": 9}]}, "train.stages: a training with stages cannot be extended"),
+    ],
+)
+def test_what_cannot_be_extended(document, train, said):
+    run = document["runs"][RUN]
+    first = {**run, "train": {"max_epochs": 7}}
+    document["runs"] = {"first": first, "longer": {**run, "init": {"from": "first", "extend": True}, "train": train}}
+    assert said in message(document)
+
+
+def test_the_schedule_of_an_extended_run_is_its_own(document):
+    run = document["runs"][RUN]
+    longer = {"max_epochs": 9, "num_pictures": 0, "optimizer": {"schedule": "constant"}}
+    document["runs"] = {
+        "first": {**run, "train": {"max_epochs": 7}},
+        "longer": {**run, "init": {"from": "first", "extend": True}, "train": longer},
+    }
+    params = Params(document)
+    check(params)
+    assert params.is_extended("first") and not params.is_extended("longer")
+
+
+def test_a_run_more_in_params_yaml(root, tmp_path, capsys):
+    text = (root / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text)
+    epochs = Params(yaml.safe_load(text)).run(RUN).train.max_epochs
+    extend(Project(tmp_path), RUN, 3, "longer")
+    after = (tmp_path / "params.yaml").read_text()
+    assert "sightline repro register@longer" in capsys.readouterr().out
+    assert next(line for line in after.splitlines() if line not in text.splitlines()).lstrip().startswith("longer: {")
+    assert Params(yaml.safe_load(after)).run("longer").train.max_epochs == epochs + 3
+    with pytest.raises(ConfigError, match="there is a run of this name already"):
+        extend(Project(tmp_path), RUN, 3, "longer")
+    with pytest.raises(ConfigError, match="no such run"):
+        extend(Project(tmp_path), "away", 3, "other")

@@ -45,10 +45,15 @@ def init(
 
 
 @command("repro", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def repro_(context: Context) -> int:
+def repro_(
+    context: Context,
+    jobs: Annotated[
+        int, Option(min=1, help="so many stages at once, where they do not depend on each other", show_default=True)
+    ] = 1,
+) -> int:
     """Check params.yaml, then run what changed: data, shards, training, evaluation, registration.
 
-    Arguments are those of `dvc repro`, such as `register@my_run`.
+    Other arguments are those of `dvc repro`, such as `register@my_run`.
     """
     from pipeline.ingest.folders import hints
     from pipeline.settings.check import run
@@ -64,7 +69,7 @@ def repro_(context: Context) -> int:
     os.environ |= {} if told else commit_of(CODE)
     # The environment and the umask go with it, so that DVC's cache is the user's, too.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return repro(context.args)
+    return repro(context.args, jobs)
 
 
 @command("submit", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -176,6 +181,15 @@ def ui(
     from pipeline.tracking.ui import open_ui
 
     open_ui(host, port)
+
+
+@command("costs")
+def costs() -> int:
+    """What each stage spent when it was last done here: time, processors, GPUs, memory, energy; and the sums."""
+    from pipeline.system.project import Project
+    from pipeline.system.spending import show
+
+    return show(Project.here())
 
 
 @command("heal")

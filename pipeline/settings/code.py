@@ -113,6 +113,11 @@ COVERED = {
 }
 
 
+def starting_digest(root: Path = CODE) -> str:
+    """Digest of what lays weights over a model's own, which only runs with `init` depend on: beside the others."""
+    return hashlib.sha256((root / "pipeline/training/beginning.py").read_bytes()).hexdigest()
+
+
 class Code:
     """The packages' files as they are now: each is read once, however many digests are asked for."""
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 from contracts.errors import ConfigError
 from contracts.names import NAME_RULE, is_name
 from pipeline.settings import discover
+from pipeline.settings.code import starting_digest
 from pipeline.settings.document import read_document, shown
 from pipeline.settings.parse import Problems, merged, nearest, parse, raise_if
 from pipeline.settings.sections import DatasetConfig, LoaderConfig
@@ -229,6 +230,8 @@ class Params:
         """All settings that the weights of run `name` depend on, with those of the run that it starts from."""
         run = self.run(name)
         settings = run.weight_settings()
+        if run.init is not None:
+            settings["starting_code"] = starting_digest()
         if run.init is not None and run.init.run is not None:
             other = self.run(run.init.run)
             settings["starts_from"] = {

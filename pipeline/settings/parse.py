@@ -161,7 +161,7 @@ def _follow(cls: Any, location: Sequence[str | int]) -> tuple[list[str], list[An
 def _below(kind: Any, part: str | int) -> list[Any]:
     """The types that may stand under `part` of a value of type `kind`."""
     if dataclasses.is_dataclass(kind):
-        fields = {key: name for name, key in keys_of(kind).items()}  # type: ignore[arg-type]  # a class, no instance
+        fields = {key: name for name, key in keys_of(kind).items()}
         found = typing.get_type_hints(kind).get(fields.get(str(part), ""), Any)
     else:
         found = next(iter(typing.get_args(kind)[-2 if isinstance(part, int) else -1 :]), Any)
@@ -174,7 +174,7 @@ def _fields(kinds: list[Any]) -> list[str]:
     return [key for kind in kinds if dataclasses.is_dataclass(kind) for key in keys_of(kind).values()]
 
 
-def keys_of(cls: type) -> dict[str, str]:
+def keys_of(cls: Any) -> dict[str, str]:
     """Each field of a dataclass with its key in YAML: the field's name, or where that is a word of Python the alias
     (`Annotated[str, pydantic.Field(alias="from")]`)."""
     hints = typing.get_type_hints(cls, include_extras=True)

@@ -19,6 +19,7 @@ from pipeline.settings.params import Params, load_params
 from pipeline.system import lock, orphan, warm
 from pipeline.system.guard import UMASK_HELP, end_on_sigterm, ended_plainly, guard_process
 from pipeline.system.project import Project
+from pipeline.system.spending import stage_counted
 
 PROGRAM = "pipeline.stages"
 
@@ -83,7 +84,7 @@ def run(stage: str, name: str) -> None:
         params = load_params(project.root)
         params.require("runs" if STAGES[stage].of == "run" else "datasets", name)
         work = getattr(importlib.import_module(f"{PROGRAM}.{stage}"), stage)
-        with _locks(project, params, stage, name):
+        with _locks(project, params, stage, name), stage_counted(project, stage, name):
             work(project, params, name)
 
 

@@ -1,4 +1,10 @@
-"""`dvc repro`, its stages counted and told in a line each, beside the process that they start from (`warm.py`)."""
+"""`dvc repro`, its stages counted and told in a line each, beside the process that they start from (`warm.py`); several
+at once where they do not depend on each other.
+
+DVC itself works on one stage after the other. It decides what is stale, hashes and writes dvc.lock under its lock of
+the project, which it lets go of while a stage's command runs. With `jobs`, each stage has a thread; one at a time is
+inside DVC, with that lock, and commands run side by side.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +12,11 @@ import contextlib
 import logging
 import re
 import signal
+import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,11 +35,12 @@ _SLOW = {"train", "evaluate", "register"}  # to import
 _BEFORE = {"fetch", "shard", "vocab"}  # where one of those follows, the libraries can be imported meanwhile
 
 
-def repro(arguments: Sequence[str]) -> int:
+def repro(arguments: Sequence[str], jobs: int = 1) -> int:
     """Run what changed.
 
     Args:
         arguments: those of `dvc repro`.
+        jobs: so many stages at once.
 
     Returns:
         DVC's exit code, or 130 where a stage was interrupted.
@@ -53,13 +63,132 @@ def repro(arguments: Sequence[str]) -> int:
         for logger in loggers:
             logger.addFilter(steps)
         try:
-            code = int(main(["repro", *arguments]))
+            with side_by_side(jobs) if jobs > 1 else contextlib.nullcontext():
+                code = int(main(["repro", *arguments]))
             return _INTERRUPTED if steps.interrupted else code
         finally:
             reproduce.plan_repro = planned
             for logger in loggers:
                 logger.removeFilter(steps)
             steps.tell_end()
+
+
+@contextlib.contextmanager
+def side_by_side(jobs: int) -> Iterator[None]:
+    """Let DVC reproduce `jobs` stages at once in this block; their output comes line by line, each with its stage."""
+    from dvc.repo import reproduce
+    from dvc.stage import run
+
+    turn = threading.Lock()  # whoever has it is inside DVC; where nobody has it, DVC's own lock is free
+    one_by_one, command = reproduce._reproduce, run._run
+
+    def all_of_them(stages: list[Any], graph: Any = None, **options: Any) -> list[Any]:
+        if graph is None or not stages:  # --single-item, or nothing to do
+            return one_by_one(stages, graph, **options)
+        return _Branches(stages, graph, turn, options).run(jobs)
+
+    def shown(executable: str | None, line: str, *, env: dict[str, str], **options: Any) -> None:
+        turn.release()
+        try:
+            _run_shown(run._make_cmd(executable, line), " ".join(_parts(env["DVC_STAGE"])).rstrip(), env, **options)
+        except subprocess.CalledProcessError as error:
+            raise run.StageCmdFailedError(line, error.returncode) from None
+        finally:
+            turn.acquire()
+
+    reproduce._reproduce, run._run = all_of_them, shown
+    try:
+        yield
+    finally:
+        reproduce._reproduce, run._run = one_by_one, command
+
+
+def _run_shown(command: str | list[str], stage: str, env: dict[str, str], **options: Any) -> None:
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    with subprocess.Popen(command, env=env | {"PYTHONUNBUFFERED": "1"}, **pipe, **options) as process:  # type: ignore[call-overload]
+        for line in process.stdout:
+            print(f"{stage} | {line}", end="", flush=True)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+
+
+class _Branches:
+    """Stages in an order that follows from what they depend on, as many at once as there are threads.
+
+    As DVC's own loop, whose options these are: after a failure nothing new begins (`on_error: fail`), or nothing that
+    depends on it.
+    """
+
+    def __init__(self, stages: list[Any], graph: Any, turn: threading.Lock, options: dict[str, Any]):
+        self._all, self._waiting, self._graph, self._turn = set(stages), list(stages), graph, turn
+        self._on_error: str = options.pop("on_error", "fail")
+        self._force_downstream: bool = options.pop("force_downstream", False)
+        self._forced = set(stages) if options.pop("force", False) else set()
+        self._options = options
+        self._done: set[Any] = set()
+        self._failed: dict[Any, BaseException] = {}
+
+    def run(self, jobs: int) -> list[Any]:
+        """The stages that ran.
+
+        Raises:
+            ReproductionError: one or more failed; those under way were waited for.
+        """
+        from dvc.repo import reproduce
+
+        lock, ran = next(iter(self._all)).repo.lock, []
+        running: dict[Future[Any], Any] = {}
+        interrupted = False
+        lock.unlock()
+        with ThreadPoolExecutor(jobs, "stage") as pool:
+            while running or (self._waiting and not interrupted):
+                try:
+                    for stage in [] if interrupted else self._ready()[: jobs - len(running)]:
+                        self._waiting.remove(stage)
+                        running[pool.submit(self._reproduce, stage)] = stage
+                    if not running:
+                        break
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        stage = running.pop(future)
+                        self._done.add(stage)
+                        if error := future.exception():
+                            self._failed[stage] = error
+                            self._leave_out(stage, error)
+                        elif future.result():
+                            ran.append(stage)
+                except KeyboardInterrupt:  # the stages have it, too, and end in their own way
+                    interrupted = True
+        lock.lock()
+        if self._failed and self._on_error != "ignore":
+            reproduce._raise_error(next(iter(self._failed.values())), *self._failed)
+        if interrupted:
+            raise KeyboardInterrupt
+        return ran
+
+    def _ready(self) -> list[Any]:
+        """What depends on nothing that waits or is under way."""
+        left = self._all - self._done
+        return [stage for stage in self._waiting if not left.intersection(self._graph.successors(stage))]
+
+    def _reproduce(self, stage: Any) -> Any:
+        from dvc.repo import reproduce
+
+        upstream, downstream = reproduce._get_upstream_downstream_nodes(self._graph, stage)
+        with self._turn, stage.repo.lock:
+            forced = stage in self._forced
+            ran = reproduce._reproduce_stage(stage, upstream=upstream, force=forced, **self._options)
+            if self._force_downstream and (ran or forced):
+                self._forced.update(downstream)
+            return ran
+
+    def _leave_out(self, stage: Any, error: BaseException) -> None:
+        from dvc.repo import reproduce
+
+        if self._on_error == "fail":
+            self._waiting.clear()
+        elif isinstance(error, Exception):
+            skipped = reproduce.handle_error(self._graph, self._on_error, error, stage)
+            self._waiting = [s for s in self._waiting if s not in skipped]
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:

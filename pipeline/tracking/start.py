@@ -11,7 +11,6 @@ from pipeline.settings.train_config import InitConfig
 from pipeline.system.disk import file_sha256
 from pipeline.system.project import Project
 from pipeline.tracking.names import Named, checkpoint_of, exact
-from pipeline.training.beginning import weights_of_file, weights_of_torchvision
 from pipeline.training.run_files import BEST
 from pipeline.training.runs import RunData
 from pipeline.training.starting import is_laid, lay_state, lay_weights
@@ -27,6 +26,8 @@ def lay_start(project: Project, data: RunData, state: Path) -> None:
     init = data.run.init
     if init is None or is_laid(state):
         return
+    from pipeline.training.beginning import weights_of_file, weights_of_torchvision  # what trains
+
     if init.extend:
         lay_state(project, data, state)
     elif init.kind == "torchvision":

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
 from contracts.errors import ConfigError, DataError
-from lightning_modules.base.module import TaskModule
 from lightning_modules.base.updates import find_part
 from lightning_modules.blocks.backbones import Backbone, _state_dict
 from pipeline.settings.train_config import InitConfig
+
+if TYPE_CHECKING:
+    from lightning_modules.base.module import TaskModule
 
 _SHOWN = 5
 _WRAPPED = ("state_dict", "model", "model_state_dict", "weights")  # keys under which others' files hold weights
@@ -80,7 +82,7 @@ def weights_of_torchvision(name: str) -> Weights:
     return dict(_state_dict(name.partition("_")[0], weights))
 
 
-def lay_over(module: TaskModule, given: Weights, init: InitConfig) -> Loaded:
+def lay_over(module: TaskModule, given: Mapping[str, Tensor], init: InitConfig) -> Loaded:
     """Put `given` in the place of the module's weights, in the parts that `init` names.
 
     Raises:
@@ -119,7 +121,7 @@ def told(loaded: Loaded) -> str:
     return text + (f"; not used: {_listed(loaded['unused'])}" if loaded["unused"] else "")
 
 
-def _named_as_here(model: nn.Module, own: Weights, given: Weights) -> Weights:
+def _named_as_here(model: nn.Module, own: Weights, given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """`given` by the names of this module. Sightline's have them; others' lack what stands before the name here, have
     something before theirs, or are torchvision's classifiers, whose layers stand in our backbone's order."""
     if any(name in own for name in given):
@@ -133,7 +135,7 @@ def _named_as_here(model: nn.Module, own: Weights, given: Weights) -> Weights:
     return _in_order(model, given) or given
 
 
-def _in_order(model: nn.Module, given: Weights) -> Weights:
+def _in_order(model: nn.Module, given: Mapping[str, Tensor]) -> Weights:
     """A classifier of torchvision and our backbone have the same layers one after the other; its head comes last."""
     backbones = _backbones(model)
     if len(backbones) != 1:

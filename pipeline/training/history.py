@@ -7,7 +7,6 @@ that is slow.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,10 +15,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from pipeline.system.disk import write_lines
 from pipeline.system.project import write_json
+from pipeline.system.spending import counted
 
 SPENT = "spent"  # folder of the state folder: a file a process
 Curve = list[tuple[int, float]]
@@ -59,23 +57,15 @@ def read_event(line: bytes) -> dict[str, Any] | None:
 @contextmanager
 def spending(state: Path, rank: int) -> Iterator[None]:
     """Note what this process spends in the block, in a file of its own. One that is killed notes nothing."""
-    start_s, cpu_s, own_s, energy = time.monotonic(), _cpu_s(), time.process_time(), Energy()
-    name = f"{time.time_ns():020d}-rank{rank}.json"
+    name, cost = f"{time.time_ns():020d}-rank{rank}.json", {}
     try:
-        yield
+        with counted(cost):
+            yield
     finally:
-        spent: dict[str, Any] = {
-            "rank": rank,
-            "time_s": time.monotonic() - start_s,
-            "cpu_s": max(
-                _cpu_s() - cpu_s, time.process_time() - own_s
-            ),  # a child's time is lost if nobody waits for it
-            **_gpu(),
-        }
-        spent |= {"memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
-        spent |= {"energy_j": energy.used_j()} if rank == 0 else {}
+        energy_j = cost.pop("energy_j")
+        note = {"rank": rank, **cost, **_gpu(), **({"energy_j": energy_j} if rank == 0 else {})}
         with suppress(OSError):  # a full disk is told by what matters
-            write_json(state / SPENT / name, spent)
+            write_json(state / SPENT / name, note)
 
 
 def spent(state: Path) -> dict[str, float | int | None]:
@@ -135,40 +125,6 @@ def goodput(events: Path, state: Path) -> float | None:
 def speed(spent: Mapping[str, Any], steps: int, batch_size: int) -> float | None:
     """Samples of training a second, over the whole of it, validation and states included."""
     return round(steps * batch_size / spent["time_s"], 2) if spent.get("time_s") else None
-
-
-def _cpu_s() -> float:
-    """Of this process, what it started, and theirs: loader processes have ended, but the server that forked them has
-    their times."""
-    here, total = psutil.Process(), 0.0
-    for process in (here, *here.children(recursive=True)):
-        with suppress(psutil.Error):  # it has ended meanwhile
-            total += sum(process.cpu_times()[:4])  # user and system, its own and of its children that have ended
-    return total
-
-
-class Energy:
-    """Joules that this machine's processors use from now on, by Linux's counters, where they may be read."""
-
-    def __init__(self, root: Path = Path("/sys/class/powercap")):
-        self._zones = [zone for zone in sorted(root.glob("*-rapl:*")) if zone.name.count(":") == 1]
-        self._before = [_micro_joules(zone / "energy_uj") for zone in self._zones]
-
-    def used_j(self) -> float | None:
-        """Since this was made; None where no counter can be read. At its `max_energy_range_uj` one begins anew."""
-        used = []
-        for zone, before in zip(self._zones, self._before, strict=True):
-            now, size = _micro_joules(zone / "energy_uj"), _micro_joules(zone / "max_energy_range_uj")
-            if before is not None and now is not None:
-                used.append(now - before if now >= before else now - before + (size or 0))
-        return sum(used) / 1e6 if used else None
-
-
-def _micro_joules(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _gpu() -> dict[str, float]:

@@ -10,7 +10,7 @@ from annotated_types import Len
 from contracts.errors import DataError
 from contracts.records import DataSpec
 from pipeline.settings import discover, own
-from pipeline.settings.code import Code
+from pipeline.settings.code import Code, starting_digest
 from pipeline.settings.params import Params, Run
 from pipeline.shards.manifest import digest_of, load_manifest
 from pipeline.system.disk import file_sha256
@@ -80,5 +80,6 @@ def _start(project: Project, run: Run) -> str | None:
 def code_of_run(project: Project, run: Run) -> str:
     """Digest of the code that trains a run, as it is now."""
     code = Code().digest({"task": {"name": run.task_name}, "model": {"name": run.model_name}})
-    stages = own.digests(run.loader.stages, project.root)
-    return digest_of({"code": code, "own": stages}) if stages else code
+    own_code = {"own": own.digests(run.loader.stages, project.root), "init": run.init and starting_digest()}
+    parts = {"code": code, **{name: part for name, part in own_code.items() if part}}
+    return digest_of(parts) if len(parts) > 1 else code

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from contracts.errors import DataError
 from pipeline.settings.params import Params
 from pipeline.system.disk import publish
 from pipeline.system.project import Project, write_json
-from pipeline.training.beginning import Weights, lay_over, told
 from pipeline.training.checkpoints import (
     BEST,
     build_module,
@@ -72,7 +72,7 @@ def is_laid(state: Path) -> bool:
     return (state / BEGUN).is_file()
 
 
-def lay_weights(data: RunData, state: Path, weights: Weights, about: dict[str, Any]) -> None:
+def lay_weights(data: RunData, state: Path, weights: Mapping[str, torch.Tensor], about: dict[str, Any]) -> None:
     """The weights of the whole model as the training begins: `weights` over those it would have been initialised with,
     which are those of the run's seed.
 
@@ -82,6 +82,8 @@ def lay_weights(data: RunData, state: Path, weights: Weights, about: dict[str, A
     Raises:
         ConfigError, DataError: they do not fit.
     """
+    from pipeline.training.beginning import lay_over, told  # what trains, which few runs' drivers need
+
     init, run = data.run.init, data.run.to_dict()
     assert init is not None
     torch.manual_seed(data.run.train.seed)

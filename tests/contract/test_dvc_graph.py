@@ -50,6 +50,10 @@ BESIDE_TRAINING = {
     "contracts/redact.py",
     "lightning_modules/reports/_plots.py",
     "lightning_modules/reports/_report.py",
+    "pipeline/tracking/moved.py",
+    "pipeline/tracking/names.py",
+    "pipeline/tracking/start.py",
+    "pipeline/training/beginning.py",  # of runs with `init` alone (code.starting_digest)
     "pipeline/training/callbacks.py",
     "pipeline/training/progress.py",
     "pipeline/training/reports.py",

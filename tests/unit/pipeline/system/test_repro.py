@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-REPRO = "import sys; from pipeline.system.repro import repro; sys.exit(repro(sys.argv[1:]))"
+REPRO = "import sys; from pipeline.system.repro import repro; sys.exit(repro(sys.argv[2:], int(sys.argv[1])))"
 
 
 @pytest.fixture
@@ -25,9 +26,9 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def repro(root: Path, project: Path, *arguments: str) -> tuple[int, str]:
+def repro(root: Path, project: Path, *arguments: str, jobs: int = 1) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-c", REPRO, *arguments], cwd=project, env=os.environ | {"PYTHONPATH": str(root)},
+        [sys.executable, "-c", REPRO, str(jobs), *arguments], cwd=project, env=os.environ | {"PYTHONPATH": str(root)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
@@ -55,10 +56,11 @@ def test_a_stage_that_fails_is_told_by_dvc(root: Path, project: Path):
     assert "[1/3] check" in told and "failed to run: exit 7" in told
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_stage_in_its_own_way_and_then_the_command(
-    root: Path, project: Path, sent: signal.Signals, shell: str
+    root: Path, project: Path, sent: signal.Signals, shell: str, jobs: int
 ):
     stage = "import signal, sys, time\nsignal.signal(signal.SIGTERM, signal.default_int_handler)\ntry:\n"
     wait = "    print('on', flush=True)\n    time.sleep(60)\n"
@@ -67,12 +69,13 @@ def test_a_signal_ends_the_stage_in_its_own_way_and_then_the_command(
     text = (project / "dvc.yaml").read_text()
     (project / "dvc.yaml").write_text(text.replace("echo checked > one", f"{sys.executable} stage.py"))
     process = subprocess.Popen(
-        [sys.executable, "-c", REPRO], cwd=project, env=os.environ | {"PYTHONPATH": str(root), "SHELL": shell},
+        [sys.executable, "-c", REPRO, str(jobs)], cwd=project,
+        env=os.environ | {"PYTHONPATH": str(root), "SHELL": shell},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     assert process.stdout is not None
-    while process.stdout.readline() != "on\n":
+    while not process.stdout.readline().endswith("on\n"):
         assert process.poll() is None
     if sent == signal.SIGINT:
         os.killpg(process.pid, sent)  # as a terminal does
@@ -81,3 +84,59 @@ def test_a_signal_ends_the_stage_in_its_own_way_and_then_the_command(
     told = process.communicate(timeout=30)[0]
     assert process.returncode == 130
     assert "state written" in told and "ERROR" not in told and "Traceback" not in told
+
+
+@pytest.fixture
+def branches(project: Path) -> Path:
+    """`check`, then four branches of two stages each, whose first ones wait for each other in pairs, then `all`."""
+    wait = "for i in $(seq 200); do [ -e met-{1} ] && break; sleep 0.05; done"
+    meet = f"touch met-{{0}}; {wait}; [ -e met-{{1}} ] && echo {{0}} > {{0}}"
+    pairs = {"a": "b", "b": "a", "c": "d", "d": "c"}
+    stages: dict[str, Any] = {"check": {"cmd": "echo checked > one", "outs": ["one"], "always_changed": True}}
+    for name, other in pairs.items():
+        stages[f"train_{name}"] = {"cmd": meet.format(name, other), "deps": ["one"], "outs": [name]}
+        stages[f"use_{name}"] = {"cmd": f"cp {name} {name}2", "deps": [name], "outs": [f"{name}2"]}
+    stages["all"] = {"cmd": "cat a2 b2 c2 d2 > all", "deps": ["a2", "b2", "c2", "d2"], "outs": ["all"]}
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    return project
+
+
+def locked(project: Path) -> dict[str, Any]:
+    return yaml.safe_load((project / "dvc.lock").read_text())["stages"]
+
+
+def test_stages_that_do_not_depend_on_each_other_run_at_once(root: Path, branches: Path):
+    """Each waits for another one, so one after the other they would all fail."""
+    code, told = repro(root, branches, jobs=2)
+    assert code == 0, told
+    assert (branches / "all").read_text() == "a\nb\nc\nd\n"
+    assert "[1/10] check" in told and "10 stages ran, 0 were up to date" in told
+    side_by_side = locked(branches)
+    code, told = repro(root, branches, jobs=2)
+    assert code == 0 and "1 stages ran, 9 were up to date" in told and locked(branches) == side_by_side
+    assert "9 were up to date" in repro(root, branches)[1], "one after the other it is the same project"
+    (branches / "a2").unlink()
+    assert "2 stages ran" not in repro(root, branches, "use_a", jobs=2)[1], "from DVC's cache of runs"
+    assert (branches / "a2").read_text() == "a\n"
+
+
+def test_lines_of_stages_side_by_side_are_told_apart(root: Path, branches: Path):
+    text = (branches / "dvc.yaml").read_text()
+    (branches / "dvc.yaml").write_text(text.replace("cp a a2", "echo one step; echo two >&2; cp a a2"))
+    told = repro(root, branches, jobs=2)[1].splitlines()
+    assert "use_a | one step" in told and "use_a | two" in told
+
+
+@pytest.mark.parametrize(("options", "missing"), [((), {"all"}), (("--keep-going",), {"all", "a2"})])
+def test_of_what_fails_side_by_side_the_others_are_kept(root: Path, branches: Path, options, missing):
+    text = (branches / "dvc.yaml").read_text()
+    (branches / "dvc.yaml").write_text(text.replace("cp a a2", "exit 7"))
+    code, told = repro(root, branches, *options, jobs=2)
+    assert code not in (0, 130) and "exit 7" in told and "use_a" in told
+    assert not any((branches / name).exists() for name in missing)
+    if options:
+        assert {"b2", "c2", "d2"} <= {path.name for path in branches.iterdir()}
+    assert set(locked(branches)) >= {"check", "train_a", "train_b"} and "use_a" not in locked(branches)
+    assert subprocess.run([sys.executable, "-m", "dvc", "status"], cwd=branches, check=False).returncode == 0, (
+        "unlocked"
+    )

@@ -14,13 +14,18 @@ import pytest
 import torch
 
 from contracts.errors import ConfigError, DataError
+from pipeline.settings.params import Params, load_params
 from pipeline.settings.sections import TrackingConfig
+from pipeline.settings.train_config import InitConfig
 from pipeline.system.project import Project
 from pipeline.tracking import connection, registry
 from pipeline.tracking import mlflow_run as tracking
 from pipeline.tracking.champion import Candidate
 from pipeline.tracking.promotion import promote
 from pipeline.tracking.registry import same_answer
+from pipeline.tracking.start import lay_start
+from pipeline.training.run_files import BEGUN, START
+from pipeline.training.runs import load_run
 from pipeline.training.scores import MEASURED, RESAMPLES, Scores, read_scores
 from tests import candidates
 from tests.answers import answer_in_process
@@ -74,6 +79,28 @@ def candidate(root: Path, seed: int = 1, run: str = "r1", **change: Any) -> Cand
 
 def never(checkpoint: Path) -> Scores:
     raise AssertionError(f"{checkpoint} need not be measured again")
+
+
+def test_a_training_starts_from_a_registered_model_whose_version_is_kept(root, tiny_project, tmp_path):
+    """An alias is looked up when the training begins; one that moves later changes nothing in it."""
+    assert register(root, candidate(root))["decision"] == "champion"
+    document = load_params(tiny_project.root).document
+    init = {"from": f"models:/{candidates.FIT.model}@champion", "parts": ["backbone"]}
+    params = Params({**document, "runs": {"tuned": {**document["runs"]["segmentation"], "init": init}}})
+    data, state = load_run(tiny_project, params, "tuned"), tmp_path / "state"
+    state.mkdir()
+    lay_start(Project(root), data, state)
+    begun = json.loads((state / BEGUN).read_text())
+    assert begun["uri"] == f"models:/{candidates.FIT.model}/1" and begun["tensors"] == begun["of_tensors"] > 20
+    laid, given = (torch.load(path, weights_only=True)["state_dict"] for path in (state / START, root / "1.ckpt"))
+    backbone = [name for name in laid if name.startswith("model.backbone.")]
+    assert backbone and all(torch.equal(laid[name], given[name]) for name in backbone)
+    (state / START).write_bytes(b"as it was laid")
+    lay_start(Project(root), data, state)
+    assert (state / START).read_bytes() == b"as it was laid"
+    other = dataclasses.replace(data.run, init=InitConfig(source="models:/away@champion"))
+    with pytest.raises(ConfigError, match="no such model"):
+        lay_start(Project(root), dataclasses.replace(data, run=other), tmp_path)
 
 
 def register(

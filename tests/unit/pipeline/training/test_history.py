@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.training.events import EventLogger
-from pipeline.training.history import Energy, copy_events, curves, goodput, speed, spending, spent
+from pipeline.training.history import copy_events, curves, goodput, speed, spending, spent
 
 
 def test_curves_are_what_was_logged_by_rising_step(tmp_path: Path) -> None:
@@ -59,19 +59,6 @@ def test_processes_note_what_they_spend_also_when_they_fail(tmp_path: Path) -> N
     assert found["num_workers"] == 2 and found["gpu_gib"] is None
     assert found["cpu_s"] is not None and 0 < found["cpu_s"] < 5
     assert found["memory_gib"] is not None and 0.02 < found["memory_gib"] < 64 and found["gpu_s"] is None
-
-
-def test_energy_is_what_the_counters_went_on_by_also_over_their_end(tmp_path: Path) -> None:
-    for name, size in (("intel-rapl:0", 1_000_000_000), ("intel-rapl:1", 50_000_000), ("intel-rapl:0:0", 10)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "max_energy_range_uj").write_text(str(size))
-        (tmp_path / name / "energy_uj").write_text("40000000\n")
-    energy = Energy(tmp_path)
-    (tmp_path / "intel-rapl:0/energy_uj").write_text("43000000\n")
-    (tmp_path / "intel-rapl:1/energy_uj").write_text("5000000\n")
-    (tmp_path / "intel-rapl:0:0/energy_uj").write_text("90000000\n")
-    assert energy.used_j() == 3 + 15, "a part of a processor is in its whole"
-    assert Energy(tmp_path / "none").used_j() is None
 
 
 def test_goodput_is_the_share_of_steps_that_count(tmp_path: Path) -> None:

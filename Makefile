@@ -33,7 +33,7 @@ heal: setup  ## find damaged data that DVC takes for whole (YES=1 removes it; th
 	$(BIN)/sightline heal $(if $(YES),--yes)
 
 test: setup  ## run the tests
-	OMP_NUM_THREADS=1 $(call beside,4,tests/integration tests/browser tests/contract tests/field tests/unit)
+	OMP_NUM_THREADS=1 $(call beside,3,tests/integration tests/browser tests/contract tests/field tests/unit)
 
 lock-check: setup  ## fail where dvc.lock and metrics/ are not of this code and these settings (then: make repro)
 	$(BIN)/python -m pytest tests/reference

@@ -19,12 +19,14 @@ from pathlib import Path
 
 
 @contextmanager
-def server(root: Path, port: int) -> Iterator[subprocess.Popen]:
-    """`mlflow server` on the loopback, killed with its workers when the block is left."""
+def server(root: Path, port: int, *options: str, **variables: str) -> Iterator[subprocess.Popen]:
+    """`mlflow server` on the loopback, with more `options` and environment `variables`, killed with its workers when
+    the block is left."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--artifacts-destination", str(root / "served")]
+    command += options
     with open(root / "server.log", "ab") as log:
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # evaluation jobs: not needed
+        environment = {**os.environ, **variables, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # jobs: not needed
         process = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         deadline = time.monotonic() + 300

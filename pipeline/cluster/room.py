@@ -19,14 +19,16 @@ _AUTO_CPU_WORKERS = 2  # without a GPU, more workers of a machine mostly wait fo
 
 @dataclass(frozen=True)
 class Share:
-    """What one worker takes of a node: CPUs for itself and for each of its loader processes, and perhaps a GPU."""
+    """What one worker takes of a node: CPUs for itself and for each of its loader processes, and perhaps a GPU, or a
+    part of one."""
 
     cpus: int
     use_gpu: bool
+    gpus: float = 1.0  # of one GPU, where it takes one
 
     @property
     def resources(self) -> dict[str, float]:
-        return {"CPU": self.cpus, **({"GPU": 1} if self.use_gpu else {})}
+        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.use_gpu else {})}
 
     def fitting(self, nodes: Nodes) -> int:
         """How many workers have room on `nodes` together."""
@@ -66,12 +68,14 @@ def plan_workers(
     "auto" is one a GPU, or two on CPUs, as far as there is room, and never none. Where the number is ours to choose,
     each worker gets a sample of the global batch.
     """
-    share = Share(config.cpus_per_worker + loader_processes, use_gpu)
+    share = Share(config.cpus_per_worker + loader_processes, use_gpu, config.gpus_per_worker)
     wanted = config.num_workers
     if isinstance(wanted, WorkerRange):
         return Plan(share, wanted.min, max(wanted.min, min(wanted.max, batch_size)))
     if wanted == "auto":
-        room = share.fitting(nodes) if use_gpu else min(_AUTO_CPU_WORKERS, share.fitting(nodes))
+        # NCCL wants a GPU a rank: who shares one trains alone.
+        most = (1 if share.gpus < 1 else batch_size) if use_gpu else _AUTO_CPU_WORKERS
+        room = min(most, share.fitting(nodes))
         wanted = max(1, min(room, batch_size))
     return Plan(share, wanted, wanted)
 
@@ -80,7 +84,7 @@ def too_small(plan: Plan, nodes: Nodes, config: ClusterConfig, *, loader_process
     """What is asked for beside what there is."""
     share, fitting = plan.share, plan.share.fitting(nodes)
     parts = f"cluster.cpus_per_worker {config.cpus_per_worker} + loader.num_workers {loader_processes}"
-    each = f"{share.cpus} CPUs ({parts})" + (" and 1 GPU" if share.use_gpu else "")
+    each = f"{share.cpus} CPUs ({parts})" + (f" and {share.gpus:g} GPU" if share.use_gpu else "")
     return ConfigError(
         "the cluster is smaller than what is asked for",
         value=f"{plan.least} worker{'s' * (plan.least > 1)}, each of {each}",

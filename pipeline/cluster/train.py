@@ -22,8 +22,10 @@ from pipeline.settings import own
 from pipeline.settings.sections import ClusterConfig
 from pipeline.shards.stores import PATIENCE_S
 from pipeline.system.removal import remove_tree
+from pipeline.training.node_load import append_line
 
 T = TypeVar("T")
+NOTE_TAG = "mlflow.note.content"  # a run's description on MLflow's page
 _TELL_AFTER_S = 5.0
 
 
@@ -34,27 +36,34 @@ def _train_worker(arguments: dict[str, Any]) -> None:
 
     from pipeline.training.fit import Placement, fit
     from pipeline.training.history import spending
+    from pipeline.training.node_load import node_load
 
     context = ray.train.get_context()
     world, rank = context.get_world_size(), context.get_world_rank()
     use_gpu, still_s = arguments.pop("use_gpu"), arguments.pop("still_s")
+    load_every_s, is_joined = arguments.pop("load_every_s"), arguments.pop("is_joined")
+    node = f"node-{context.get_node_rank()}" if is_joined else None
     if world == 1:
         placement = Placement(use_gpu=use_gpu, still_s=still_s)  # DDP with one process costs 8-11 % for nothing
     else:
         # A backbone's stage that this model does not tap, or a mask head in a batch without objects, has no gradient.
         strategy = RayDDPStrategy(find_unused_parameters=True)
         placement = Placement(world, rank, strategy, (RayLightningEnvironment(),), use_gpu, still_s)
-    with spending(Path(arguments["state"]), rank):
+    state, is_first = Path(arguments["state"]), context.get_local_rank() == 0
+    with spending(state, rank), node_load(state, node, load_every_s if is_first else None):
         fit(**arguments, placement=placement)
 
 
-def run_training(arguments: dict[str, Any], config: ClusterConfig, root: Path) -> None:
+def run_training(
+    arguments: dict[str, Any], config: ClusterConfig, root: Path, load_every_s: float | None = None
+) -> None:
     """Train on the configured engine; lost workers are replaced up to `cluster.max_failures` times without progress.
 
     Whether workers take GPUs is decided when the run begins, and kept in the state folder.
 
     Args:
         arguments: keyword arguments of `pipeline.training.fit.fit`, absolute paths.
+        load_every_s: seconds between two lines of each node's load (`node_load.py`); None: no lines.
 
     Raises:
         ConfigError: there is no room for the workers, also not within `cluster.wait_s` on a cluster that may grow.
@@ -64,7 +73,7 @@ def run_training(arguments: dict[str, Any], config: ClusterConfig, root: Path) -
     failure = folder / "failure.json"
     failure.unlink(missing_ok=True)
     if config.engine == "local":
-        _train_here(arguments, config, folder)
+        _train_here(arguments, config, folder, load_every_s)
         return
     from pipeline.training.resume import decide, decided  # imports torch, which data stages do without
 
@@ -73,6 +82,9 @@ def run_training(arguments: dict[str, Any], config: ClusterConfig, root: Path) -
         environment({"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(config.collective_timeout_s)}),
         session(config, root, own_code=_own_code(arguments, root)) as private,
     ):
+        arguments = {**arguments, "load_every_s": load_every_s, "is_joined": private is None}
+        if private is None:
+            _tell_dashboard(folder)
         use_gpu = decide_gpu(config.use_gpu, cluster_nodes(), decided(folder).get("use_gpu"))
         failures, reached = 0, _newest(folder)
         for attempt in itertools.count():
@@ -100,15 +112,25 @@ def run_training(arguments: dict[str, Any], config: ClusterConfig, root: Path) -
                 )
 
 
+def _tell_dashboard(folder: Path) -> None:
+    """Of a joined cluster: a tag and the description of the MLflow run, until it is measured."""
+    from ray._private.worker import get_dashboard_url
+
+    if url := get_dashboard_url():
+        url = url if url.startswith("http") else f"http://{url}"
+        append_line(folder, "cluster", {"kind": "tags", "values": {"ray.dashboard": url, NOTE_TAG: f"On Ray: {url}"}})
+
+
 def _own_code(arguments: Mapping[str, Any], root: Path) -> list[Path]:
     return own.packages(own.OwnStages(**arguments["run"]["loader"]["stages"]), root)
 
 
-def _train_here(arguments: dict[str, Any], config: ClusterConfig, folder: Path) -> None:
+def _train_here(arguments: dict[str, Any], config: ClusterConfig, folder: Path, load_every_s: float | None) -> None:
     import torch
 
     from pipeline.training.fit import Placement, fit
     from pipeline.training.history import spending
+    from pipeline.training.node_load import node_load
     from pipeline.training.resume import decide, decided
 
     here = [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}]
@@ -116,7 +138,7 @@ def _train_here(arguments: dict[str, Any], config: ClusterConfig, folder: Path) 
     if use_gpu and not here[0]["GPU"]:
         raise no_gpu("this machine")
     decide(folder, use_gpu=use_gpu)
-    with spending(folder, 0):
+    with spending(folder, 0), node_load(folder, None, load_every_s):
         fit(**arguments, placement=Placement(use_gpu=use_gpu))
 
 
@@ -151,26 +173,26 @@ def _room(
 def _ask(plan: Plan, wait_s: float) -> bool:
     """Reserve what `plan` takes at least and give it back, so that a cluster that can grow does so.
 
-    Only what is asked for starts nodes, and only Ray itself knows which of them are really alive and free.
+    Only what is asked for starts nodes, and only Ray itself knows which of them are really alive and free. While the
+    cluster as it is has the room, others use it, and this waits for its turn as long as that takes.
     """
     from ray.util.placement_group import placement_group, remove_placement_group
 
     watch, start = Watch(TrainingError), time.monotonic()
+    lacking_since = start
     group = placement_group([plan.share.resources] * plan.least, strategy="PACK")
     try:
-        told = False
+        told: set[bool] = set()
         while not group.wait(1):
             watch.check()
-            waited = time.monotonic() - start
-            if waited > wait_s:
+            now, is_busy = time.monotonic(), plan.fits(cluster_nodes())
+            lacking_since = now if is_busy else lacking_since
+            if now - lacking_since > wait_s:
                 return False
-            if not told and waited > _TELL_AFTER_S:
-                told = True
-                print(
-                    f"waiting up to {wait_s:g} s (cluster.wait_s) for room for {plan.least} worker(s) of "
-                    f"{plan.share.resources}",
-                    flush=True,
-                )
+            if is_busy not in told and now - start > _TELL_AFTER_S:
+                told.add(is_busy)
+                why = "until others are done with" if is_busy else f"up to {wait_s:g} s (cluster.wait_s) for"
+                print(f"waiting {why} room for {plan.least} worker(s) of {plan.share.resources}", flush=True)
         return True
     finally:
         remove_placement_group(group)

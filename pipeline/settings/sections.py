@@ -201,7 +201,8 @@ class ClusterConfig:
     one GPU each where `use_gpu` says so ("auto": if the cluster has any when the run begins; it then stays so). "auto":
     one worker a GPU, else min(2, CPUs), counted anew at each try. `{min: 1, max: 8}` takes what there is, goes on with
     fewer when workers are lost, and looks for room for more every `resize_every_s`. The global batch always stays. A
-    joined cluster is given `wait_s` to find room for the workers: some start nodes when they are asked for.
+    joined cluster is given `wait_s` to grow to the room that the workers need: some start nodes when they are asked
+    for. Room that others use is waited for until they are done.
 
     `engine: local` runs everything in this process, without Ray. `state_store` is the url of a folder that training
     states are copied to, and fetched from when the state folder is gone. A worker that does not answer for
@@ -212,6 +213,8 @@ class ClusterConfig:
             takes what there is and goes on with fewer when workers are lost.
         cpus_per_worker: CPUs of each training worker, beside one for each of its loader processes.
         use_gpu: a GPU for each worker; `auto`: if the cluster has any when the run begins, and it then stays so.
+        gpus_per_worker: 0.25 lets four small runs of one worker each share a GPU of a joined cluster; its memory is not
+            divided: see that they fit together.
         max_failures: tries without a new state after which training is given up.
     """
 
@@ -223,6 +226,7 @@ class ClusterConfig:
     state_store: str | None = None
     cpus_per_worker: int = 1
     use_gpu: Literal["auto", "yes", "no"] = "auto"
+    gpus_per_worker: float = 1.0
     max_failures: int = 2
     collective_timeout_s: int = 90
 
@@ -238,10 +242,17 @@ class ClusterConfig:
             wait_s=AMOUNT,
             resize_every_s=POSITIVE,
             cpus_per_worker=COUNT,
+            gpus_per_worker=Range(0, 1, open_low=True),
             max_failures=AMOUNT,
             collective_timeout_s=COUNT,
         )
         check_folder_url("state_store", self.state_store)
+        if self.gpus_per_worker < 1 and self.num_workers not in (1, "auto"):
+            raise ConfigError(
+                "a part of a GPU is for runs of one worker: NCCL wants a whole one for each",
+                value={"gpus_per_worker": self.gpus_per_worker, "num_workers": self.num_workers},
+                allowed="num_workers: 1 or auto; or gpus_per_worker: 1",
+            )
         if self.address is not None and not self.address.strip():
             raise ConfigError("address is empty", value=self.address, allowed="HOST:6379, ray://HOST:10001, or null")
 

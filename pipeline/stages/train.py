@@ -20,12 +20,14 @@ from pipeline.system.progress import steps_shown
 from pipeline.system.project import Project, write_json
 from pipeline.system.removal import remove_tree
 from pipeline.tracking import mlflow_run as tracking
+from pipeline.tracking.event_tail import tails_below
 from pipeline.tracking.lineage import Lineage, lineage
 from pipeline.tracking.naming import parameters, settings_of
 from pipeline.tracking.start import lay_start
 from pipeline.training.checkpoints import BEST, file_sha256, load_best, newest_state, read_note
 from pipeline.training.history import copy_events, goodput, speed, spent
 from pipeline.training.ledger import FOLDER as LEDGER
+from pipeline.training.node_load import FOLDER as NODES
 from pipeline.training.run_files import BEGUN, DONE, EVENTS
 from pipeline.training.runs import RunData, load_run
 from pipeline.training.starting import for_fit, keep_state, train_first
@@ -55,7 +57,7 @@ def _train(project: Project, params: Params, data: RunData, state: Path) -> None
     if "store" in data.manifest:  # a rank waits for its shards while the others wait for it
         cluster = cluster.waiting_for(stores.PATIENCE_S + _STORE_MARGIN_S)
     config = params.section(TrackingConfig, "tracking")
-    code = lineage(project.root)
+    watched, code = config.system_metrics, lineage(project.root)
     settings = settings_of(data.run, params.section(ClusterConfig, "cluster"))
     with (
         tracking.open_run(
@@ -78,6 +80,7 @@ def _train(project: Project, params: Params, data: RunData, state: Path) -> None
             run_id_file=state / "run_id",
         ) as run,
         tracking.EventTail(run, state / EVENTS),
+        tails_below(run, state / NODES),
     ):
         if not read_note(state / DONE):
             arguments = {
@@ -88,7 +91,7 @@ def _train(project: Project, params: Params, data: RunData, state: Path) -> None
                 "state_store": None if mirror is None else mirror.url,
             }
             with steps_shown():
-                run_training(arguments, cluster, project.root)
+                run_training(arguments, cluster, project.root, config.system_metrics_every_s if watched else None)
     keeps = data.run.train.keep_state or params.is_extended(name)
     export(project, data, state, run.run_id, code, keeps=keeps)
     remove_tree(state, inside=state.parent)

@@ -11,7 +11,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -150,6 +150,36 @@ class EventTail:
             if note["run_id"] == self.run.run_id and note["offset"] <= self.file.stat().st_size:
                 return int(note["offset"])
         return 0
+
+
+@contextlib.contextmanager
+def tails_below(run: Receiver, folder: Path, every_s: float = 2.0) -> Iterator[None]:
+    """An `EventTail` for every `*.jsonl` in `folder`, also for those that come while the block lasts.
+
+    Raises (on leaving the block): as `EventTail`.
+    """
+    stop = threading.Event()
+    with contextlib.ExitStack() as stack:
+        known: set[Path] = set()
+
+        def look() -> None:
+            for path in sorted(folder.glob("*.jsonl")):
+                if path not in known:
+                    known.add(path)
+                    stack.enter_context(EventTail(run, path))
+
+        def work() -> None:
+            while not stop.wait(every_s):
+                look()
+
+        thread = threading.Thread(target=work, name="EventTails", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            look()
 
 
 def read_events(file: Path, offset: int) -> tuple[list[Event], int]:

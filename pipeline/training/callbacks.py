@@ -24,6 +24,7 @@ from pipeline.loading.requests import encoding
 from pipeline.training.checkpoints import BEST, publish_state, save_best, weights_digest
 from pipeline.training.events import EventLogger
 from pipeline.training.ledger import LedgerFile
+from pipeline.training.node_load import LOADER_WAIT
 from pipeline.training.reports import build_report
 from pipeline.training.state_copier import StateCopier
 from pipeline.training.stopping import Stopped, StopRequest, Wish
@@ -126,6 +127,9 @@ class StateWriter(pl.Callback):
         self._step = trainer.global_step
         self._saved_s = time.monotonic()
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        LOADER_WAIT.begin()
+
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_info": self.best_info}
 
@@ -135,11 +139,18 @@ class StateWriter(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        LOADER_WAIT.end()
         if batch_idx % trainer.accumulate_grad_batches == 0:
             old = self.every_s is not None and time.monotonic() - self._saved_s > self.every_s
             self.stop.send(trainer.strategy.root_device, state=old and trainer.is_global_zero)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        try:
+            self._end_step(trainer)
+        finally:
+            LOADER_WAIT.begin()
+
+    def _end_step(self, trainer: pl.Trainer) -> None:
         # The last batch is followed by validation: a state in between would make a resumed run skip it.
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or trainer.global_step == self._step:
             return

@@ -24,7 +24,7 @@ class EventLogger(Logger):
     def __init__(self, path: Path):
         super().__init__()
         self.path = path
-        self._last: tuple[int | None, frozenset[str]] | None = None
+        self._last: tuple[int | None, dict[str, float]] | None = None
 
     @property
     def name(self) -> str:
@@ -46,9 +46,9 @@ class EventLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Write a line; what was said of this step in the line before is not said again."""
-        if (step, frozenset(metrics)) == self._last:
+        if (step, metrics) == self._last:
             return
-        self._last = (step, frozenset(metrics))
+        self._last = (step, dict(metrics))
         values = dict(metrics)
         epoch = int(values.pop("epoch", -1))
         self._write({"kind": "metrics", "step": step, "epoch": epoch, "values": values})

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.system.disk import write_lines
 from pipeline.system.project import write_json
-from pipeline.system.spending import counted
+from pipeline.system.spending import Cost, counted
 
 SPENT = "spent"  # folder of the state folder: a file a process
 Curve = list[tuple[int, float]]
@@ -57,7 +57,8 @@ def read_event(line: bytes) -> dict[str, Any] | None:
 @contextmanager
 def spending(state: Path, rank: int) -> Iterator[None]:
     """Note what this process spends in the block, in a file of its own. One that is killed notes nothing."""
-    name, cost = f"{time.time_ns():020d}-rank{rank}.json", {}
+    name = f"{time.time_ns():020d}-rank{rank}.json"
+    cost: Cost = {}
     try:
         with counted(cost):
             yield

@@ -98,7 +98,7 @@ def lay_state(project: Project, data: RunData, state: Path) -> None:
     """The state that the extended run ended with, its best checkpoint as this run's, its curves and its ledger.
 
     Raises:
-        DataError: it kept no state, or another one than its weights are of.
+        DataError: it kept no state, or a damaged one.
     """
     run = data.run.to_dict()
     other = project.artifacts(str(run["init"]["from"]))

@@ -55,6 +55,7 @@ BESIDE_TRAINING = {
     "pipeline/tracking/start.py",
     "pipeline/training/beginning.py",  # of runs with `init` alone (code.starting_digest)
     "pipeline/training/callbacks.py",
+    "pipeline/training/node_load.py",
     "pipeline/training/progress.py",
     "pipeline/training/reports.py",
     "pipeline/shards/manifest.py",

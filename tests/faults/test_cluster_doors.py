@@ -168,7 +168,7 @@ def test_no_door_is_open_while_a_training_runs(stage, tmp_path, monkeypatch):
 
 def test_a_cluster_is_joined_with_its_token_alone(root, tmp_path, monkeypatch):
     with ExitStack() as stack:
-        cluster = Cluster(stack, num_nodes=1)
+        cluster = Cluster(stack, num_nodes=1, dashboard=True)
         host, port = cluster.address.split(":")
         tree = psutil.Process(cluster.nodes[0].pid).children(recursive=True)
         for _, open_port in listeners(tree):

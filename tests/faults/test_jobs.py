@@ -36,7 +36,7 @@ PARAMS: dict[str, Any] = {
 def cluster() -> Iterator[Cluster]:
     """A node of one CPU, which asks for a token."""
     with ExitStack() as stack:
-        yield Cluster(stack, num_nodes=1)
+        yield Cluster(stack, num_nodes=1, dashboard=True)
 
 
 @pytest.fixture(scope="module")

@@ -27,16 +27,23 @@ TRAIN = {"max_epochs": 12, "validate_every_epochs": 4, "checkpoint_every_steps":
 
 
 class Cluster:
-    """`ray start` nodes of one CPU each, the first one the head; only these are stopped afterwards."""
+    """`ray start` nodes of one CPU each, the first one the head; only these are stopped afterwards.
 
-    def __init__(self, stack: ExitStack, num_nodes: int, authentication: str = "token"):
+    Args:
+        dashboard: its page, which jobs are sent to: eight processes more.
+    """
+
+    def __init__(
+        self, stack: ExitStack, num_nodes: int, authentication: str = "token", *, dashboard: bool = False
+    ):  # fmt: skip
         self._stack, self._authentication = stack, authentication
         self.folder = stack.enter_context(private_folder())
         port = free_port()
         self.address = f"127.0.0.1:{port}"
         self.dashboard = f"http://127.0.0.1:{(shown := free_port())}"
         self.nodes: list[subprocess.Popen] = []
-        self._start("--head", f"--port={port}", f"--dashboard-port={shown}", f"--temp-dir={self.folder / 'ray'}")
+        page = f"--include-dashboard={str(dashboard).lower()}"
+        self._start("--head", f"--port={port}", page, f"--dashboard-port={shown}", f"--temp-dir={self.folder / 'ray'}")
         while len(self.nodes) < num_nodes:
             self._start(f"--address={self.address}")
 

@@ -1,4 +1,4 @@
-"""Fixtures that start Ray: shared by all tests of a session, since each start costs."""
+"""Fixtures that start Ray: shared by all tests of a file. Left running for the others, a cluster takes processors."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from pipeline.system.project import Project
 from tests.integration.cluster import TRAIN, Cluster, training
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A Ray cluster of two nodes of one CPU each."""
     with ExitStack() as stack:
-        yield Cluster(stack, num_nodes=2).address
+        yield Cluster(stack, num_nodes=2, dashboard=True).address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def unbroken(address: str, root: Path, tiny_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """State folder of a training of two workers that nothing happened to. Each node has one CPU and each worker takes
     one, so they can only run on two nodes."""
     state = tmp_path_factory.mktemp("unbroken") / "state"
-    run_training(training(tiny_project, state, **TRAIN), ClusterConfig(address=address, num_workers=2), root)
+    config = ClusterConfig(address=address, num_workers=2)
+    run_training(training(tiny_project, state, **TRAIN), config, root, load_every_s=0.5)
     return state

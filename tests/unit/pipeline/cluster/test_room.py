@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from contracts.errors import ConfigError
 from pipeline.cluster.room import Plan, Share, decide_gpu, plan_workers, too_small
 from pipeline.settings.params import load_params
 from pipeline.settings.sections import ClusterConfig, WorkerRange
@@ -57,6 +58,16 @@ def test_loader_processes_take_cpus_too():
     text = str(too_small(crowded, [node(4, 1)], ClusterConfig(), loader_processes=4))
     assert "1 worker, each of 5 CPUs (cluster.cpus_per_worker 1 + loader.num_workers 4) and 1 GPU" in text
     assert "0 of them fit where nothing else runs: 1 node of 4 CPUs and 1 GPUs" in text
+
+
+def test_small_runs_share_a_gpu():
+    nodes = [node(8, 1)]
+    plan = planned(ClusterConfig(gpus_per_worker=0.25), nodes)
+    assert (plan.least, plan.most) == (1, 1) and plan.share.resources == {"CPU": 1, "GPU": 0.25}
+    assert plan.share.fitting(nodes) == 4, "so many such runs at once"
+    assert planned(ClusterConfig(gpus_per_worker=0.25), [node(8)]).most == 2, "on CPUs it says nothing"
+    with pytest.raises(ConfigError, match="a part of a GPU is for runs of one worker"):
+        ClusterConfig(gpus_per_worker=0.5, num_workers=2)
 
 
 def test_no_worker_goes_without_a_sample():

@@ -59,6 +59,7 @@ def repro_(
     from pipeline.settings.check import run
     from pipeline.settings.code import CODE, PACKAGES
     from pipeline.settings.outline import with_outlines
+    from pipeline.settings.params import read_params
     from pipeline.system.git import tell_dvc
     from pipeline.system.repro import repro
     from pipeline.tracking.lineage import VARIABLES, commit_of
@@ -69,7 +70,7 @@ def repro_(
     os.environ |= {} if told else commit_of(CODE)
     # The environment and the umask go with it, so that DVC's cache is the user's, too.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return repro(context.args, jobs)
+    return repro(context.args, jobs, read_params(Path.cwd()).starts())
 
 
 @command("submit", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -206,6 +206,12 @@ class Params:
             problems += self._no_extension(run, self.read_run(init.source, []))
         return run if len(problems) == before else None
 
+    def starts(self) -> dict[str, str]:
+        """Run -> the run that it starts from, of those that do; of a file without mistakes."""
+        named = {name: entry.get("init") for name, entry in self.document["runs"].items() if isinstance(entry, Mapping)}
+        given = {name: init["from"] for name, init in named.items() if isinstance(init, Mapping) and "from" in init}
+        return {name: source for name, source in given.items() if source in self.document["runs"]}
+
     def is_extended(self, name: str) -> bool:
         """Whether another run goes on from the last state of run `name`."""
         inits = (entry.get("init") for entry in self.document["runs"].values() if isinstance(entry, Mapping))

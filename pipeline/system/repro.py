@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import FrameType
@@ -35,12 +35,13 @@ _SLOW = {"train", "evaluate", "register"}  # to import
 _BEFORE = {"fetch", "shard", "vocab"}  # where one of those follows, the libraries can be imported meanwhile
 
 
-def repro(arguments: Sequence[str], jobs: int = 1) -> int:
+def repro(arguments: Sequence[str], jobs: int = 1, starts: Mapping[str, str] | None = None) -> int:
     """Run what changed.
 
     Args:
         arguments: those of `dvc repro`.
         jobs: so many stages at once.
+        starts: run -> the run that its training starts from, of which DVC's graph knows nothing.
 
     Returns:
         DVC's exit code, or 130 where a stage was interrupted.
@@ -63,7 +64,7 @@ def repro(arguments: Sequence[str], jobs: int = 1) -> int:
         for logger in loggers:
             logger.addFilter(steps)
         try:
-            with side_by_side(jobs) if jobs > 1 else contextlib.nullcontext():
+            with side_by_side(jobs, starts or {}, steps.plan) if jobs > 1 else contextlib.nullcontext():
                 code = int(main(["repro", *arguments]))
             return _INTERRUPTED if steps.interrupted else code
         finally:
@@ -74,18 +75,29 @@ def repro(arguments: Sequence[str], jobs: int = 1) -> int:
 
 
 @contextlib.contextmanager
-def side_by_side(jobs: int) -> Iterator[None]:
-    """Let DVC reproduce `jobs` stages at once in this block; their output comes line by line, each with its stage."""
+def side_by_side(jobs: int, starts: Mapping[str, str], plan: Callable[[list[str]], None]) -> Iterator[None]:
+    """Let DVC reproduce `jobs` stages at once in this block; their output comes line by line, each with its stage.
+
+    Args:
+        starts: as for `repro`. plan: told the stages where there are more than DVC planned.
+    """
     from dvc.repo import reproduce
     from dvc.stage import run
 
     turn = threading.Lock()  # whoever has it is inside DVC; where nobody has it, DVC's own lock is free
-    one_by_one, command = reproduce._reproduce, run._run
+    one_by_one, command, planned = reproduce._reproduce, run._run, reproduce.plan_repro
 
     def all_of_them(stages: list[Any], graph: Any = None, **options: Any) -> list[Any]:
         if graph is None or not stages:  # --single-item, or nothing to do
             return one_by_one(stages, graph, **options)
-        return _Branches(stages, graph, turn, options).run(jobs)
+        trainings = {name: stage for stage in graph for kind, name in [_parts(stage.addressing)] if kind == "train"}
+        before = {trainings[a]: trainings[b] for a, b in starts.items() if a in trainings and b in trainings}
+        todo = list(stages)
+        while missing := [before[s] for s in todo if s in before and before[s] not in todo]:
+            todo = list(dict.fromkeys([*planned(graph, missing), *todo]))
+        if len(todo) > len(stages):
+            plan([stage.addressing for stage in todo])
+        return _Branches(todo, graph, before, turn, options).run(jobs)
 
     def shown(executable: str | None, line: str, *, env: dict[str, str], **options: Any) -> None:
         turn.release()
@@ -116,11 +128,14 @@ class _Branches:
     """Stages in an order that follows from what they depend on, as many at once as there are threads.
 
     As DVC's own loop, whose options these are: after a failure nothing new begins (`on_error: fail`), or nothing that
-    depends on it.
+    depends on it. `before`: stage -> one more that it waits for.
     """
 
-    def __init__(self, stages: list[Any], graph: Any, turn: threading.Lock, options: dict[str, Any]):
+    def __init__(
+        self, stages: list[Any], graph: Any, before: Mapping[Any, Any], turn: threading.Lock, options: dict[str, Any]
+    ):
         self._all, self._waiting, self._graph, self._turn = set(stages), list(stages), graph, turn
+        self._before = before
         self._on_error: str = options.pop("on_error", "fail")
         self._force_downstream: bool = options.pop("force_downstream", False)
         self._forced = set(stages) if options.pop("force", False) else set()
@@ -168,7 +183,11 @@ class _Branches:
     def _ready(self) -> list[Any]:
         """What depends on nothing that waits or is under way."""
         left = self._all - self._done
-        return [stage for stage in self._waiting if not left.intersection(self._graph.successors(stage))]
+        return [
+            stage
+            for stage in self._waiting
+            if not left.intersection([*self._graph.successors(stage), self._before.get(stage)])
+        ]
 
     def _reproduce(self, stage: Any) -> Any:
         from dvc.repo import reproduce
@@ -215,7 +234,7 @@ class _Steps(logging.Filter):
         self._is_slow = False
         self._ran = self._skipped = 0
 
-    def plan(self, addresses: Sequence[str]) -> None:
+    def plan(self, addresses: list[str]) -> None:
         """What DVC will look at, as it calls its stages."""
         self.total = len(addresses)
         self._is_slow = any(_parts(address)[0] in _SLOW for address in addresses)

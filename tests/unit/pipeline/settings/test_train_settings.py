@@ -82,6 +82,7 @@ def test_runs_that_start_from_others(document):
     runs["tuned"] = {**runs[RUN], "init": {"from": RUN, "parts": ["backbone"]}}
     runs["twice"] = {**runs[RUN], "init": {"from": "tuned"}}
     check(Params(document))
+    assert Params(document).starts() == {"tuned": RUN, "twice": "tuned"}
     settings = copy.deepcopy(Params(document).train_settings("twice"))
     assert settings["init"] == {"from": "tuned", "parts": [], "strict": True, "extend": False}
     before = settings["starts_from"]["run"]["starts_from"]

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-REPRO = "import sys; from pipeline.system.repro import repro; sys.exit(repro(sys.argv[2:], int(sys.argv[1])))"
+REPRO = (
+    "import sys; from pipeline.system.repro import repro; sys.exit(repro(sys.argv[2:], int(sys.argv[1]), {'a': 'b'}))"
+)
 
 
 @pytest.fixture
@@ -140,3 +142,15 @@ def test_of_what_fails_side_by_side_the_others_are_kept(root: Path, branches: Pa
     assert subprocess.run([sys.executable, "-m", "dvc", "status"], cwd=branches, check=False).returncode == 0, (
         "unlocked"
     )
+
+
+def test_a_run_waits_for_the_one_that_it_starts_from(root: Path, project: Path):
+    """DVC knows nothing of it: named alone, it would run without, and beside the other, before it is done."""
+    train = {"foreach": ["a", "b"], "do": {"cmd": "sh ${item}.sh", "deps": ["one"], "outs": ["${item}"]}}
+    check = {"cmd": "echo checked > one", "outs": ["one"]}
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"check": check, "train": train}}))
+    (project / "a.sh").write_text("cat b > a")
+    (project / "b.sh").write_text("sleep 1; echo weights > b")
+    code, told = repro(root, project, "train@a", jobs=2)
+    assert code == 0, told
+    assert (project / "a").read_text() == "weights\n" and "[1/3] check" in told and "[3/3] train a" in told

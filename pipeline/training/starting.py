@@ -49,7 +49,13 @@ def train_first(project: Project, params: Params, name: str) -> None:
     dataset = params.run_dataset(init.run)
     # What this stage reads, nobody may write meanwhile: its own data is there already.
     data = () if dataset == params.run_dataset(name) else ("fetch", "shard", "vocab")
-    command = ["repro", "--single-item", *(f"{stage}@{dataset}" for stage in data), f"train@{init.run}"]
+    command = [
+        "--wait-for-lock",
+        "repro",
+        "--single-item",
+        *(f"{stage}@{dataset}" for stage in data),
+        f"train@{init.run}",
+    ]
     subprocess.run([sys.executable, "-m", "dvc", *command], cwd=project.root, check=False)
     if not is_current(project, params, init.run):
         raise DataError(
@@ -111,6 +117,7 @@ def lay_state(project: Project, data: RunData, state: Path) -> None:
             f"extend out: that starts a new training from its best weights",
         )
     best = load_best(other / BEST)
+    run["train"]["precision"] = best["run"]["train"]["precision"]  # as it was decided when that run began
     save_best(state / BEST, run=run, data=data.spec, weights=best["state_dict"], info=best["info"])
     for source in (other / EVENTS, other / LAST / DECIDED):
         if source.is_file():

@@ -99,6 +99,10 @@ def test_training_starts_there_and_a_resumed_one_does_not_start_again(tiny_proje
     assert weights_digest(weights[0]) == weights_digest(weights[1])
 
 
+def _is_resolved(checkpoint: Path) -> bool:
+    return torch.load(checkpoint, weights_only=True)["run"]["train"]["precision"] != "auto"
+
+
 def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
@@ -239,8 +243,9 @@ def test_what_was_loaded_is_told_in_one_line():
 def test_an_extended_training_goes_on_where_the_other_ended(tiny_project, trained_run, tmp_path):
     """Optimizer, steps and curves go on, the schedule is that of all epochs, and a longer training is no worse."""
     run = load_params(tiny_project.root).document["runs"]["segmentation"]
-    longer = {**run, "init": {"from": "segmentation", "extend": True}, "train": {"max_epochs": 4, "log_every_steps": 1}}
-    short = {**run, "train": {"keep_state": True, "log_every_steps": 1}}
+    usual = {"log_every_steps": 1, "precision": "auto"}
+    longer = {**run, "init": {"from": "segmentation", "extend": True}, "train": {"max_epochs": 4, **usual}}
+    short = {**run, "train": {"keep_state": True, **usual}}
     params = with_runs(tiny_project, segmentation=short, longer=longer)
     first = load_run(tiny_project, params, "segmentation")
     given = arguments(tiny_project, tmp_path / "first") | {"run": first.run.to_dict()}
@@ -255,9 +260,11 @@ def test_an_extended_training_goes_on_where_the_other_ended(tiny_project, traine
     lay_start(tiny_project, data, state)
     begun = _json(state / BEGUN)
     assert begun["step"] == _json(tmp_path / "first" / "done.json")["step"]
+    assert _is_resolved(state / BEST), "also where no later epoch is better"
     fit(**given | {"run": for_fit(data.run.to_dict()), "state": str(state)})
     assert _json(state / "done.json") == {"step": 2 * begun["step"], "epochs": 4}
     assert torch.load(state / BEST, weights_only=True)["run"]["name"] == "longer"
+    assert _is_resolved(state / BEST)
 
     found, before = curves(state / EVENTS), curves(tmp_path / "first" / EVENTS)
     assert found["train/loss"][: len(before["train/loss"])] == before["train/loss"], "its curve begins with the other's"

@@ -9,7 +9,7 @@ import json
 import os
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -94,18 +94,24 @@ def show(project: Project) -> int:
     return 0
 
 
-# heading -> key, unit in it, digits
-_COLUMNS = {
-    "time": ("time_s", 60, "{:.1f} min"),
-    "processors": ("cpu_s", 3600, "{:.3f} h"),
-    "GPUs": ("gpu_s", 3600, "{:.3f} h"),
-    "memory": ("memory_gib", 1, "{:.1f} GiB"),
-    "energy": ("energy_j", 3600, "{:.1f} Wh"),
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+# heading -> key, and how it is written
+_COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "time": ("time_s", _time),
+    "processors": ("cpu_s", _time),
+    "GPUs": ("gpu_s", _time),
+    "memory": ("memory_gib", "{:.1f} GiB".format),
+    "energy": ("energy_j", lambda joules: f"{joules / 3600:.2f} Wh"),
 }
 
 
 def _cells(cost: Mapping[str, Any]) -> list[str]:
-    return ["" if cost.get(k) is None else text.format(cost[k] / unit) for k, unit, text in _COLUMNS.values()]
+    return ["" if cost.get(key) is None else written(cost[key]) for key, written in _COLUMNS.values()]
 
 
 def _cpu_s() -> float:

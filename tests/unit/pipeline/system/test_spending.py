@@ -44,7 +44,7 @@ def test_each_stage_leaves_a_line_and_the_last_one_counts(tmp_path: Path, capsys
     assert train["cpu_s"] == 3600 and shard["memory_gib"] > 0
     assert show(project) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert "train" in shown[2] and "2.0 min" in shown[2] and "1.000 h" in shown[2] and shown[3].split()[0] == "all"
+    assert "train" in shown[2] and "2.0 min" in shown[2] and "60.0 min" in shown[2] and shown[3].split()[0] == "all"
 
 
 def test_a_project_that_did_nothing_has_no_costs(tmp_path: Path) -> None:

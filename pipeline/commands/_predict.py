@@ -33,6 +33,9 @@ Batch = Annotated[int | None, Option(min=1, metavar="N", help="inputs at a time;
 JsonFile = Annotated[
     str | None, Option("--json", metavar="FILE", help="JSON lines, one an input, as they are made; - is stdout")
 ]
+Track = Annotated[
+    bool, Option("--track", help="number the objects of videos through their frames; draws each video anew")
+]
 Resume = Annotated[bool, Option("--resume", help="go on after the lines that --json FILE has")]
 Out = Annotated[str, Option(metavar="FOLDER", help="of the pictures; with --cluster of the answers")]
 NoPictures = Annotated[bool, Option("--no-pictures", help="answers alone")]

@@ -31,6 +31,7 @@ def predict(
     out: asked.Out = "predictions",
     no_pictures: asked.NoPictures = False,
     cluster: asked.OnCluster = False,
+    track: asked.Track = False,
     trust: Trust = False,
     label: Label = None,
 ) -> int:
@@ -51,7 +52,7 @@ def predict(
         Request(
             model=model, images=images or (), texts=texts, out=out, trust=trust, label=label, fps=fps, every=every,
             paths=paths, json=json_file, resume=resume, score=score, batch=batch, pictures=not no_pictures,
-            cluster=cluster,
+            cluster=cluster, track=track,
         )
     )  # fmt: skip
 

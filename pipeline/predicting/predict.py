@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.errors import ConfigError, DataError
 from contracts.inputs import Clip, check_inputs
+from pipeline.ingest.tree import VIDEOS
 from pipeline.predicting import output
 from pipeline.predicting.given import STDIN, Item, Kind, check_names, names, read
 from pipeline.predicting.request import Request, arguments_of, check_options
@@ -37,6 +38,7 @@ from pipeline.tracking.names import Named, named, shipped
 
 if TYPE_CHECKING:
     from pipeline.predicting.batches import Answered
+    from pipeline.predicting.following import Following
     from pipeline.training.predictor import Predictor
 
 _NUM_TOLD = 20  # of the inputs that failed
@@ -169,17 +171,31 @@ class Answers:
             raise _no_use(f"--every {request.every}", "this model takes a clip with all its frames", "--fps")
         if STDIN in request.images and self.kind == "clip":
             raise _no_use(STDIN, "a clip cannot be read from standard input", "a file or a folder")
+        for item in request.images if request.track else ():
+            if Path(item).suffix.lower() not in VIDEOS:
+                allowed = f"videos: {', '.join(VIDEOS)}"
+                raise ConfigError("no video to follow objects through", value=item, where="--track", allowed=allowed)
         self._label = re.sub(r"[^\w.-]+", "-", self.label.removeprefix("models:/").removeprefix("runs:/"))
         self._taken = {picture.name for picture in self.done.pictures}
         self._drawn: Counter[str] = Counter()
+        self._following: Following | None = None
+        if request.track:
+            from pipeline.predicting.following import Following
+
+            out = Path(request.out) if request.pictures else None
+            self._following = Following(self.predictor, out, self._label, request.every)
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """JSON values of each input; pictures are drawn meanwhile."""
         from pipeline.predicting.batches import answered, default_size
 
         size = self.request.batch or default_size()
-        for one in answered(self.predictor, self._items(), self.kind, self.request.texts, size):
-            yield self._entry(one)
+        try:
+            for one in answered(self.predictor, self._items(), self.kind, self.request.texts, size):
+                yield self._entry(one)
+        finally:
+            if self._following is not None:
+                self._following.close()
 
     def _items(self) -> Iterable[Item]:
         request = self.request
@@ -203,6 +219,9 @@ class Answers:
         if one.error is not None:
             return {**entry, "error": described(one.error)}
         assert one.record is not None and one.predictions is not None
+        if self._following is not None and item.frame is not None:
+            answer, picture = self._following.answer(item, one.predictions[0])
+            return {**entry, "answers": [answer], **({} if picture is None else {"picture": str(picture)})}
         entry["answers"] = self.predictor.answers(one.predictions)
         if self.request.pictures:
             entry["picture"] = str(self._draw(item, self.predictor.picture(one.record, one.predictions)))

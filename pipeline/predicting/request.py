@@ -28,6 +28,7 @@ class Request:
         score: least score of what is answered and drawn; None: the task's.
         batch: inputs at a time; None: as many as suit the machine.
         cluster: each tar by a Ray task.
+        track: follow objects through the frames of videos.
     """
 
     model: str
@@ -45,6 +46,7 @@ class Request:
     batch: int | None = None
     pictures: bool = True
     cluster: bool = False
+    track: bool = False
 
 
 def check_options(request: Request) -> None:
@@ -57,11 +59,14 @@ def check_options(request: Request) -> None:
         raise ConfigError("standard input can be read once", value=STDIN, fix="name it once, as an image or as --list")
     if request.resume and request.json in (None, STDIN):
         raise ConfigError("there is no file to go on with", value="--resume", fix="--json FILE --resume")
+    if request.track and request.resume:
+        raise ConfigError("a track is not gone on with", value="--track --resume", fix="leave one out")
     if not request.cluster:
         return
     alone = {
         "--list": request.paths, "--json": request.json, "--fps": request.fps, "--resume": request.resume,
         "--every": request.every != 1, STDIN: STDIN in request.images,
+        "--track": request.track,
     }  # fmt: skip
     for name, value in alone.items():
         if value:
@@ -84,5 +89,6 @@ def arguments_of(request: Request, *, label: str) -> list[str]:
     for name, value in valued.items():
         arguments += [] if value is None else [f"--{name}", str(value)]
     flags = {"--resume": request.resume, "--no-pictures": not request.pictures, "--cluster": request.cluster}
+    flags |= {"--track": request.track}
     arguments += [flag for flag, is_set in flags.items() if is_set]
     return arguments + [f"--{name}={text}" for name, text in request.texts.items()]

@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -116,7 +117,10 @@ def _tell_dashboard(folder: Path) -> None:
     """Of a joined cluster: a tag and the description of the MLflow run, until it is measured."""
     from ray._private.worker import get_dashboard_url
 
-    if url := get_dashboard_url():
+    url = None
+    with suppress(Exception):  # a client of a cluster (`ray://`) knows none
+        url = get_dashboard_url()
+    if url:
         url = url if url.startswith("http") else f"http://{url}"
         append_line(folder, "cluster", {"kind": "tags", "values": {"ray.dashboard": url, NOTE_TAG: f"On Ray: {url}"}})
 

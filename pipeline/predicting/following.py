@@ -41,14 +41,16 @@ class Following:
         self._task, self._out, self._label, self._every = task, out, label, every
         self._sure: float = task.config.picture_score
         task.config = replace(task.config, picture_score=0.0)  # what is in a track is answered, however unsure
-        self._video = ""
+        self._video, self._last = "", -1
+        self._taken: set[Path] = set()
         self._writer: cv2.VideoWriter | None = None
 
     def answer(self, item: Item, prediction: Mapping[str, Any]) -> tuple[dict[str, Any], Path | None]:
         """The objects of a frame that are in a track, each with `track`, a number from 1; and where they are drawn."""
         assert item.frame is not None
-        if item.name != self._video:
+        if item.name != self._video or item.frame <= self._last:  # the same film once more
             self._begin(item.name)
+        self._last = item.frame
         arrays = (np.asarray(prediction[name]) for name in ("boxes", "scores", "labels"))
         numbers = self._tracker.follow(item.frame, *arrays)
         chosen = np.flatnonzero(numbers)
@@ -70,12 +72,18 @@ class Following:
         said = capture.get(cv2.CAP_PROP_FPS)
         capture.release()
         self._video, self._fps = name, said if 0 < said < 1000 else float(FPS)
+        stem, number = f"{Path(name).stem}.{self._label}", 1
+        while (target := Path(f"{stem}{'' if number == 1 else f'-{number}'}{ENDING}")) in self._taken:
+            number += 1
+        self._taken.add(target)
+        self._target = target
         self._tracker = Tracker(self._sure, max(self._every, round(KEPT_S * self._fps)))
 
     def _draw(self, item: Item, objects: list[dict[str, Any]]) -> Path:
         assert self._out is not None and isinstance(item.data, bytes)
         frame = cv2.imdecode(np.frombuffer(item.data, np.uint8), cv2.IMREAD_COLOR)
-        target = self._out / f"{Path(item.name).stem}.{self._label}{ENDING}"
+        assert frame is not None  # it was an image a moment ago
+        target = self._out / self._target
         if self._writer is None:
             self._out.mkdir(parents=True, exist_ok=True)
             size = (frame.shape[1], frame.shape[0])

@@ -219,7 +219,9 @@ class Answers:
         if one.error is not None:
             return {**entry, "error": described(one.error)}
         assert one.record is not None and one.predictions is not None
-        if self._following is not None and item.frame is not None:
+        if self._following is not None and item.frame is None:
+            return {**entry, "error": described(DataError("no video to follow objects through", where=item.name))}
+        if self._following is not None:
             answer, picture = self._following.answer(item, one.predictions[0])
             return {**entry, "answers": [answer], **({} if picture is None else {"picture": str(picture)})}
         entry["answers"] = self.predictor.answers(one.predictions)

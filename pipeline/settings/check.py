@@ -18,7 +18,7 @@ from pipeline.settings.parse import Problems, indented, nearest, parse, raise_if
 from pipeline.settings.sections import ClusterConfig, LoaderConfig, RegistryConfig, ShardsConfig, TrackingConfig
 from pipeline.settings.train_config import TrainConfig
 from pipeline.settings.uris import check_tracking_uri
-from pipeline.system.disk import file_sha256, renewed
+from pipeline.system.disk import renewed
 from pipeline.system.project import Project, write_json
 
 _READ_BY_DVC = ("shards", "registry")  # beside `datasets` and `runs`: DVC stops where one is not there
@@ -89,8 +89,6 @@ def write_settings(params: Params, folder: Path) -> None:
             run = params.run(name)
             stages = own.digests(run.loader.stages, Project.here().root)
             settings = params.train_settings(name) | ({"own_code": stages} if stages else {})
-            if run.init is not None and run.init.kind == "file":
-                settings["starts_from"] = {"sha256": file_sha256(Path(run.init.source))}
             write_json(new / name / "train.json", settings)
             write_json(new / name / "evaluate.json", {"num_pictures": run.train.num_pictures})
 

@@ -20,6 +20,7 @@ from pipeline.settings.document import read_document, shown
 from pipeline.settings.parse import Problems, merged, nearest, parse, raise_if
 from pipeline.settings.sections import DatasetConfig, LoaderConfig
 from pipeline.settings.train_config import SOURCES, InitConfig, TrainConfig, train_section
+from pipeline.system.disk import file_sha256
 
 # Of `train`: what happens beside the steps.
 BESIDE = {
@@ -34,7 +35,6 @@ BESIDE = {
 # Of `train`, what a run that extends another may have otherwise: the others are in the state that it goes on from.
 _REPLANNED = {
     "max_epochs",
-    "early_stopping_patience",
     "gradient_clip_norm",
     "validate_every_epochs",
     "micro_batch_size",
@@ -238,6 +238,8 @@ class Params:
         settings = run.weight_settings()
         if run.init is not None:
             settings["starting_code"] = starting_digest()
+        if run.init is not None and run.init.kind == "file" and (path := Path(run.init.source)).is_file():
+            settings["starts_from"] = {"sha256": file_sha256(path)}
         if run.init is not None and run.init.run is not None:
             other = self.run(run.init.run)
             settings["starts_from"] = {
@@ -337,7 +339,9 @@ def _extended_alike(run: Run) -> dict[str, Any]:
     train = {f"train.{k}": v for k, v in dataclasses.asdict(run.train).items() if k not in BESIDE | _REPLANNED}
     optimizer = train.pop("train.optimizer")
     train |= {f"train.optimizer.{k}": v for k, v in optimizer.items() if k not in _SCHEDULE}
-    train["train.optimizer.schedule"] = optimizer["schedule"] == "plateau"  # it has a state that no other has
+    is_plateau = optimizer["schedule"] == "plateau"  # it has a state that no other has, its settings in it
+    train["train.optimizer.schedule"] = is_plateau
+    train |= {f"train.optimizer.{k}": optimizer[k] for k in ("factor", "patience") if is_plateau}
     parts = {"dataset": run.dataset, "task": (run.task_name, run.task), "model": (run.model_name, run.model)}
     return parts | train | {"loader.window": run.loader.window, "loader.stages": run.loader.stages}
 

@@ -37,6 +37,16 @@ _LISTS = ("kept", "unused")  # of names, in run.json
 _STORE_MARGIN_S = 60.0  # one request's repetitions, and the work itself
 
 
+class _Beside:
+    """A run for tails beside that of its events, which alone tells that the server is back."""
+
+    def __init__(self, run: tracking.Run):
+        self.run_id, self.place, self.send = run.run_id, run.place, run.send
+        self.flush_s, self.patience_s = run.flush_s, run.patience_s
+
+    def is_back(self) -> None: ...
+
+
 def train(project: Project, params: Params, name: str) -> None:
     train_first(project, params, name)
     data = load_run(project, params, name)
@@ -80,7 +90,7 @@ def _train(project: Project, params: Params, data: RunData, state: Path) -> None
             run_id_file=state / "run_id",
         ) as run,
         tracking.EventTail(run, state / EVENTS),
-        tails_below(run, state / NODES),
+        tails_below(_Beside(run), state / NODES),
     ):
         if not read_note(state / DONE):
             arguments = {

@@ -85,21 +85,25 @@ def side_by_side(jobs: int, starts: Mapping[str, str], plan: Callable[[list[str]
     from dvc.stage import run
 
     turn = threading.Lock()  # whoever has it is inside DVC; where nobody has it, DVC's own lock is free
+    stopped = threading.Event()  # no command begins any more
     one_by_one, command, planned = reproduce._reproduce, run._run, reproduce.plan_repro
 
     def all_of_them(stages: list[Any], graph: Any = None, **options: Any) -> list[Any]:
         if graph is None or not stages:  # --single-item, or nothing to do
             return one_by_one(stages, graph, **options)
-        trainings = {name: stage for stage in graph for kind, name in [_parts(stage.addressing)] if kind == "train"}
+        here = [stage for stage in graph if Path(stage.path).resolve() == Path("dvc.yaml").resolve()]
+        trainings = {name: stage for stage in here for kind, name in [_parts(stage.addressing)] if kind == "train"}
         before = {trainings[a]: trainings[b] for a, b in starts.items() if a in trainings and b in trainings}
         todo = list(stages)
         while missing := [before[s] for s in todo if s in before and before[s] not in todo]:
             todo = list(dict.fromkeys([*planned(graph, missing), *todo]))
         if len(todo) > len(stages):
             plan([stage.addressing for stage in todo])
-        return _Branches(todo, graph, before, turn, options).run(jobs)
+        return _Branches(todo, graph, before, turn, stopped, options).run(jobs)
 
     def shown(executable: str | None, line: str, *, env: dict[str, str], **options: Any) -> None:
+        if stopped.is_set():
+            raise _NotBegun
         turn.release()
         try:
             _run_shown(run._make_cmd(executable, line), " ".join(_parts(env["DVC_STAGE"])).rstrip(), env, **options)
@@ -124,6 +128,10 @@ def _run_shown(command: str | list[str], stage: str, env: dict[str, str], **opti
         raise subprocess.CalledProcessError(process.returncode, command)
 
 
+class _NotBegun(Exception):
+    """Of a stage whose turn came after the end was decided: it did not fail."""
+
+
 class _Branches:
     """Stages in an order that follows from what they depend on, as many at once as there are threads.
 
@@ -132,9 +140,16 @@ class _Branches:
     """
 
     def __init__(
-        self, stages: list[Any], graph: Any, before: Mapping[Any, Any], turn: threading.Lock, options: dict[str, Any]
+        self,
+        stages: list[Any],
+        graph: Any,
+        before: Mapping[Any, Any],
+        turn: threading.Lock,
+        stopped: threading.Event,
+        options: dict[str, Any],
     ):
         self._all, self._waiting, self._graph, self._turn = set(stages), list(stages), graph, turn
+        self._stopped = stopped
         self._before = before
         self._on_error: str = options.pop("on_error", "fail")
         self._force_downstream: bool = options.pop("force_downstream", False)
@@ -152,6 +167,7 @@ class _Branches:
         from dvc.repo import reproduce
 
         lock, ran = next(iter(self._all)).repo.lock, []
+        lock._wait = True  # it is taken often: another DVC that has it for a while is no reason to lose a result
         running: dict[Future[Any], Any] = {}
         interrupted = False
         lock.unlock()
@@ -166,13 +182,15 @@ class _Branches:
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         stage = running.pop(future)
                         self._done.add(stage)
-                        if error := future.exception():
+                        error = future.exception()
+                        if error is not None and not isinstance(error, _NotBegun):
                             self._failed[stage] = error
                             self._leave_out(stage, error)
-                        elif future.result():
+                        elif error is None and future.result():
                             ran.append(stage)
                 except KeyboardInterrupt:  # the stages have it, too, and end in their own way
                     interrupted = True
+                    self._stopped.set()
         lock.lock()
         if self._failed and self._on_error != "ignore":
             reproduce._raise_error(next(iter(self._failed.values())), *self._failed)
@@ -194,6 +212,8 @@ class _Branches:
 
         upstream, downstream = reproduce._get_upstream_downstream_nodes(self._graph, stage)
         with self._turn, stage.repo.lock:
+            if self._stopped.is_set():
+                raise _NotBegun
             forced = stage in self._forced
             ran = reproduce._reproduce_stage(stage, upstream=upstream, force=forced, **self._options)
             if self._force_downstream and (ran or forced):
@@ -204,10 +224,16 @@ class _Branches:
         from dvc.repo import reproduce
 
         if self._on_error == "fail":
+            self._stopped.set()
             self._waiting.clear()
-        elif isinstance(error, Exception):
-            skipped = reproduce.handle_error(self._graph, self._on_error, error, stage)
-            self._waiting = [s for s in self._waiting if s not in skipped]
+        elif isinstance(error, Exception) and self._on_error != "ignore":
+            reproduce.handle_error(self._graph, self._on_error, error, stage)  # it tells which of DVC's it skips
+            todo = [stage]
+            while todo:
+                one = todo.pop()
+                after = [s for s in self._waiting if one in {*self._graph.successors(s), self._before.get(s)}]
+                self._waiting = [s for s in self._waiting if s not in after]
+                todo += after
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:

@@ -62,6 +62,23 @@ def test_objects_have_numbers_and_the_video_is_drawn_anew(folder: Path, capsys: 
     assert shapes == [(64, 96, 3)] * FRAMES
 
 
+def test_films_of_one_name_are_kept_apart_and_an_image_of_a_list_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "b").mkdir()
+    (folder / "b/film.avi").write_bytes((folder / "film.avi").read_bytes())
+    entries = predicted(capsys, "b/film.avi", "film.avi", "film.avi", "--track", "--every", "6")
+    assert [entry["frame"] for entry in entries] == [0, 6] * 4
+    names = [Path(entry["picture"]).name for entry in entries[::2]]
+    assert names == ["film.m.mp4", "film.m-2.mp4", "film.m-3.mp4", "film.m-4.mp4"]
+    assert all((folder / "predictions" / name).is_file() for name in names)
+    cv2.imwrite("photo.png", np.zeros((64, 64, 3), np.uint8))
+    Path("list").write_text("photo.png\n")
+    assert sightline("predict", ["det.ckpt", "--list", "list", "--track", "--label", "m"]) == 1
+    (entry,) = json.loads(capsys.readouterr().out)["predictions"]
+    assert "no video" in entry["error"]["message"] and "answers" not in entry
+
+
 def test_each_third_frame_and_no_pictures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     entries = predicted(capsys, "--track", "--every", "3", "--no-pictures")
     assert [entry["frame"] for entry in entries] == [0, 3, 6, 9] and "picture" not in entries[0]

@@ -151,13 +151,14 @@ def test_what_a_start_names(document, source, kind):
 
 def test_other_weights_in_the_same_file_are_other_settings(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    document["runs"] = {"tuned": {**document["runs"][RUN], "init": {"from": "w.pt"}}}
+    run = document["runs"][RUN]
+    document["runs"] = {"tuned": {**run, "init": {"from": "w.pt"}}, "twice": {**run, "init": {"from": "tuned"}}}
     found = []
     for text in ("a", "b"):
         Path("w.pt").write_text(text)
         write_settings(Params(document), tmp_path / "settings")
-        found.append((tmp_path / "settings/tuned/train.json").read_text())
-    assert found[0] != found[1]
+        found.append([(tmp_path / f"settings/{name}/train.json").read_text() for name in document["runs"]])
+    assert all(before != after for before, after in zip(*found, strict=True)), "also of the run after that one"
 
 
 @pytest.mark.parametrize(
@@ -166,6 +167,10 @@ def test_other_weights_in_the_same_file_are_other_settings(document, tmp_path, m
         ({"max_epochs": 7}, "train.max_epochs: must be more than the 7 of run first (is 7)"),
         ({"max_epochs": 9, "batch_size": 3}, "train.batch_size: must be as that of run first, which it extends"),
         ({"max_epochs": 9, "optimizer": {"lr": 0.5}}, "train.optimizer.lr: must be as that of run first"),
+        (
+            {"max_epochs": 9, "early_stopping_patience": 3},
+            "train.early_stopping_patience: must be as that of run",
+        ),
         ({"stages": [{"epochs": 9}]}, "train.stages: a training with stages cannot be extended"),
     ],
 )

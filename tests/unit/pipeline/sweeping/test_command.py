@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -53,21 +54,23 @@ def trials(project: Project) -> list[dict[str, Any]]:
     return json.loads(path.read_text())["trials"] if path.is_file() else []
 
 
-def interrupt_in_the_second_trial(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C, once, when a state of it is written."""
+def interrupt_in_the_second_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C, once, when its second state is written; the training waits until the command has had it."""
     original = StateWriter._save
+    states: dict[Path, int] = {}
 
     def save(self: StateWriter, trainer: Any) -> None:
         original(self, trainer)
-        if any(trial["number"] == 1 and trial["history"] for trial in trials(project)):
-            monkeypatch.setattr(StateWriter, "_save", original)
+        states[self.folder] = states.get(self.folder, 0) + 1
+        if list(states.values()) == [EPOCHS, 2]:
             os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(2)
 
     monkeypatch.setattr(StateWriter, "_save", save)
 
 
 def test_a_sweep_goes_on_after_an_interruption_and_its_best_needs_no_training(project, capsys, monkeypatch):
-    interrupt_in_the_second_trial(project, monkeypatch)
+    interrupt_in_the_second_trial(monkeypatch)
     assert sightline("sweep", ["lr.yaml"]) == 130
     first, second = trials(project)
     assert (first["state"], second["state"]) == ("complete", "running")

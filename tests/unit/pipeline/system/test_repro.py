@@ -154,3 +154,15 @@ def test_a_run_waits_for_the_one_that_it_starts_from(root: Path, project: Path):
     code, told = repro(root, project, "train@a", jobs=2)
     assert code == 0, told
     assert (project / "a").read_text() == "weights\n" and "[1/3] check" in told and "[3/3] train a" in told
+
+
+def test_a_run_does_not_begin_where_the_one_that_it_starts_from_failed(root: Path, project: Path):
+    train = {"foreach": ["a", "b"], "do": {"cmd": "sh ${item}.sh", "deps": ["one"], "outs": ["${item}"]}}
+    check = {"cmd": "echo checked > one", "outs": ["one"]}
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"check": check, "train": train}}))
+    (project / "a.sh").write_text("touch begun; echo > a")
+    (project / "b.sh").write_text("exit 7")
+    for options in ((), ("--keep-going",)):
+        code, told = repro(root, project, *options, jobs=2)
+        assert code not in (0, 130) and "exited with 7" in told
+        assert not (project / "begun").exists(), "it starts from b"

@@ -42,19 +42,16 @@ def counted(cost: Cost) -> Iterator[None]:
 
 @contextmanager
 def stage_counted(project: Project, stage: str, name: str) -> Iterator[None]:
-    """Add a line to the project's costs, of a stage that fails, too. One that is killed leaves none."""
-    cost: Cost = {"stage": stage, "name": name, "begun": time.time(), "done": False}
-    try:
-        with counted(cost):
-            yield
-            cost["done"] = True
-    finally:
-        line = json.dumps({key: round(v, 3) if isinstance(v, float) else v for key, v in cost.items()})
-        path = project.store_root / "state" / FILE
-        with suppress(OSError):  # a full disk is told by what matters
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(f"{line}\n")
+    """Add a line to the project's costs once the stage is done; one that is refused leaves everything as it is."""
+    cost: Cost = {"stage": stage, "name": name, "begun": time.time()}
+    with counted(cost):
+        yield
+    line = json.dumps({key: round(v, 3) if isinstance(v, float) else v for key, v in cost.items()})
+    path = project.store_root / "state" / FILE
+    with suppress(OSError):  # a full disk is told by what matters
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
 
 
 def costs(project: Project) -> list[Cost]:
@@ -65,8 +62,7 @@ def costs(project: Project) -> list[Cost]:
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         with suppress(ValueError, KeyError):  # half a line, of a process that died
             cost = json.loads(line)
-            if cost["done"]:
-                last[cost["stage"], cost["name"]] = cost
+            last[cost["stage"], cost["name"]] = cost
     for record in sorted((project.root / "artifacts").glob("*/run.json")):
         own = read_json(record, "the record of the training", "", dict[str, Any]).get("cost", {})
         last["train", record.parent.name] = {"stage": "train", "name": record.parent.name, **own}

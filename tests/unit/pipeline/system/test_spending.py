@@ -35,7 +35,7 @@ def test_each_stage_leaves_a_line_and_the_last_one_counts(tmp_path: Path, capsys
     with pytest.raises(ValueError, match="x"), stage_counted(project, "shard", "coco"):
         raise ValueError("x")
     lines = [json.loads(line) for line in (tmp_path / "state" / FILE).read_text().splitlines()]
-    assert [(line["name"], line["done"]) for line in lines] == [("voc", True), ("voc", True), ("coco", False)]
+    assert [line["name"] for line in lines] == ["voc", "voc"], "what fails leaves none"
     with open(tmp_path / "state" / FILE, "a") as file:
         file.write('{"stage": "eval')
     write_json(tmp_path / "artifacts/seg/run.json", {"cost": {"time_s": 120.0, "cpu_s": 3600.0, "gpu_s": None}})

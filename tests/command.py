@@ -14,6 +14,7 @@ def sightline(command: str, arguments: Iterable[str] = ()) -> int:
     """The exit code of `sightline <command> <arguments>`. A command may leave its own handlers of signals behind, since
     its process ends with it; this one does not."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a background shell starts is deaf to it
     try:
         with pytest.raises(SystemExit) as ended:
             app([command, *arguments])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,26 +11,29 @@ import cv2
 import numpy as np
 
 from contracts.errors import ConfigError, DataError
-from contracts.inputs import FPS
 from lightning_modules.base.object_task import ObjectTask
-from pipeline.predicting.given import Item
+from pipeline.predicting.given import Item, frame_rate
 from pipeline.predicting.tracks import KEPT_S, Tracker
 
 if TYPE_CHECKING:
     from pipeline.training.predictor import Predictor
 
 _PER_OBJECT = ("boxes", "labels", "masks", "scores")  # of a prediction
-_CODEC, ENDING = "mp4v", ".mp4"  # OpenCV's wheels have no encoder of H.264
+_CODEC = "mp4v"  # OpenCV's wheels have no encoder of H.264
 
 
 class Following:
     """Tracks of one video after the other, as their frames come.
 
+    Args:
+        out: folder of the films; None: none are drawn. every: of their frames each so-many-th comes. named: a video's
+            name -> that of its film, an `.mp4`.
+
     Raises:
         ConfigError: this model finds no objects.
     """
 
-    def __init__(self, predictor: Predictor, out: Path | None, label: str, every: int):
+    def __init__(self, predictor: Predictor, out: Path | None, every: int, named: Callable[[str], str]):
         task = predictor.module.task
         if not isinstance(task, ObjectTask):
             raise ConfigError(
@@ -38,11 +41,10 @@ class Following:
                 where=f"run {predictor.run['name']} ({predictor.run['task_name']})",
                 allowed="tasks that find objects: detection, instances, region_detection", fix="leave it out",
             )  # fmt: skip
-        self._task, self._out, self._label, self._every = task, out, label, every
+        self._task, self._out, self._every, self._named = task, out, every, named
         self._sure: float = task.config.picture_score
         task.config = replace(task.config, picture_score=0.0)  # what is in a track is answered, however unsure
         self._video, self._last = "", -1
-        self._taken: set[Path] = set()
         self._writer: cv2.VideoWriter | None = None
 
     def answer(self, item: Item, prediction: Mapping[str, Any]) -> tuple[dict[str, Any], Path | None]:
@@ -69,14 +71,9 @@ class Following:
     def _begin(self, name: str) -> None:
         self.close()
         capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
-        said = capture.get(cv2.CAP_PROP_FPS)
+        self._video, self._fps = name, frame_rate(capture)
         capture.release()
-        self._video, self._fps = name, said if 0 < said < 1000 else float(FPS)
-        stem, number = f"{Path(name).stem}.{self._label}", 1
-        while (target := Path(f"{stem}{'' if number == 1 else f'-{number}'}{ENDING}")) in self._taken:
-            number += 1
-        self._taken.add(target)
-        self._target = target
+        self._target = self._named(name)
         self._tracker = Tracker(self._sure, max(self._every, round(KEPT_S * self._fps)))
 
     def _draw(self, item: Item, objects: list[dict[str, Any]]) -> Path:

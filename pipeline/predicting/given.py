@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from contracts.errors import DataError
 from contracts.inputs import FPS, Given
@@ -155,6 +155,14 @@ def _data(name: str, path: Path, kind: Kind, fps: float | None) -> Given:
         raise DataError("this file cannot be read", value=error.strerror or str(error), where=name) from error
 
 
+def frame_rate(capture: Any) -> float:
+    """Frames a second of a `cv2.VideoCapture`, by its file, or `FPS` where that says none that could be."""
+    import cv2
+
+    said = float(capture.get(cv2.CAP_PROP_FPS))
+    return said if 0 < said < 1000 else float(FPS)
+
+
 def _frames(path: Path, every: int, skipped: Callable[[str, int | None], bool]) -> Iterator[Item]:
     """Frame i is at i / fps seconds, as the door has it (`ingest/door/videos.py`), and goes on as its lossless PNG."""
     import cv2
@@ -163,8 +171,7 @@ def _frames(path: Path, every: int, skipped: Callable[[str, int | None], bool]) 
         raise DataError("no such video file", value=str(path))
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)  # others take a file's name for a pattern of images
     try:
-        said = capture.get(cv2.CAP_PROP_FPS)
-        fps, number = (said if 0 < said < 1000 else FPS), 0
+        fps, number = frame_rate(capture), 0
         while capture.grab():
             if number % every == 0 and not skipped(str(path), number):
                 there, pixels = capture.retrieve()

@@ -13,7 +13,6 @@ project registered it, or with --trust.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from pipeline.ingest.tree import VIDEOS
 from pipeline.predicting import output
 from pipeline.predicting.given import STDIN, Item, Kind, check_names, names, read
 from pipeline.predicting.request import Request, arguments_of, check_options
+from pipeline.system.disk import file_sha256
 from pipeline.system.progress import note, progress_bar
 from pipeline.system.project import Project
 from pipeline.tracking.names import Named, named, shipped
@@ -112,8 +112,7 @@ def _tell_failed(entry: Mapping[str, Any], number: int) -> None:
 
 def digest_of(checkpoint: Path) -> str:
     """What tells one checkpoint's answers from another's: 16 digits of its sha256."""
-    with open(checkpoint, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return file_sha256(checkpoint)[:16]
 
 
 def predict(
@@ -183,7 +182,7 @@ class Answers:
             from pipeline.predicting.following import Following
 
             out = Path(request.out) if request.pictures else None
-            self._following = Following(self.predictor, out, self._label, request.every)
+            self._following = Following(self.predictor, out, request.every, self._film_name)
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """JSON values of each input; pictures are drawn meanwhile."""
@@ -234,15 +233,18 @@ class Answers:
 
         out = Path(self.request.out)
         out.mkdir(parents=True, exist_ok=True)
-        target = out / self._free_name(f"{item.stem}.{self._label}")
+        target = out / self._free_name(f"{item.stem}.{self._label}", ".png")
         if not cv2.imwrite(str(target), picture[..., ::-1]):
             raise DataError("the picture cannot be written", where=str(target))
         return target
 
-    def _free_name(self, stem: str) -> str:
-        """Two images of one call may share a stem; pictures of an earlier call are replaced."""
+    def _film_name(self, video: str) -> str:
+        return self._free_name(f"{Path(video).stem}.{self._label}", ".mp4")
+
+    def _free_name(self, stem: str, ending: str) -> str:
+        """Two inputs of one call may share a stem; pictures of an earlier call are replaced."""
         number = self._drawn[stem] + 1
-        while (name := f"{stem}{'' if number == 1 else f'-{number}'}.png") in self._taken:
+        while (name := f"{stem}{'' if number == 1 else f'-{number}'}{ending}") in self._taken:
             number += 1
         self._drawn[stem] = number
         return name

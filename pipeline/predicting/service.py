@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -30,6 +29,7 @@ from contracts.redact import redact
 from pipeline.predicting.batching import Answers, Batcher
 from pipeline.predicting.bodies import Asked, Body, Refusal, complete, discard, how, read_body
 from pipeline.predicting.openapi import PREDICT, RESPONSES
+from pipeline.system.disk import file_sha256
 
 if TYPE_CHECKING:
     from contracts.records import Record
@@ -80,8 +80,7 @@ class Service:
         """Read the checkpoint; from then on the service is ready."""
         from pipeline.training.predictor import load_predictor
 
-        with open(self.checkpoint, "rb") as file:
-            self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        self.sha256 = file_sha256(self.checkpoint)
         predictor = (self._load or load_predictor)(self.checkpoint)
         self.batcher = Batcher(lambda records: _answers(predictor, records), self.limits.batch, self.limits.wait_s)
         self.predictor = predictor

@@ -172,9 +172,9 @@ class _Branches:
         interrupted = False
         lock.unlock()
         with ThreadPoolExecutor(jobs, "stage") as pool:
-            while running or (self._waiting and not interrupted):
+            while running or self._waiting:
                 try:
-                    for stage in [] if interrupted else self._ready()[: jobs - len(running)]:
+                    for stage in self._ready()[: jobs - len(running)]:
                         self._waiting.remove(stage)
                         running[pool.submit(self._reproduce, stage)] = stage
                     if not running:
@@ -190,7 +190,7 @@ class _Branches:
                             ran.append(stage)
                 except KeyboardInterrupt:  # the stages have it, too, and end in their own way
                     interrupted = True
-                    self._stopped.set()
+                    self._begin_no_more()
         lock.lock()
         if self._failed and self._on_error != "ignore":
             reproduce._raise_error(next(iter(self._failed.values())), *self._failed)
@@ -220,12 +220,15 @@ class _Branches:
                 self._forced.update(downstream)
             return ran
 
+    def _begin_no_more(self) -> None:
+        self._stopped.set()
+        self._waiting.clear()
+
     def _leave_out(self, stage: Any, error: BaseException) -> None:
         from dvc.repo import reproduce
 
         if self._on_error == "fail":
-            self._stopped.set()
-            self._waiting.clear()
+            self._begin_no_more()
         elif isinstance(error, Exception) and self._on_error != "ignore":
             reproduce.handle_error(self._graph, self._on_error, error, stage)  # it tells which of DVC's it skips
             todo = [stage]

@@ -144,11 +144,18 @@ def test_of_what_fails_side_by_side_the_others_are_kept(root: Path, branches: Pa
     )
 
 
-def test_a_run_waits_for_the_one_that_it_starts_from(root: Path, project: Path):
-    """DVC knows nothing of it: named alone, it would run without, and beside the other, before it is done."""
+@pytest.fixture
+def trainings(project: Path) -> Path:
+    """Two runs that `a.sh` and `b.sh` train; `a` starts from `b`."""
     train = {"foreach": ["a", "b"], "do": {"cmd": "sh ${item}.sh", "deps": ["one"], "outs": ["${item}"]}}
     check = {"cmd": "echo checked > one", "outs": ["one"]}
     (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"check": check, "train": train}}))
+    return project
+
+
+def test_a_run_waits_for_the_one_that_it_starts_from(root: Path, trainings: Path):
+    """DVC knows nothing of it: named alone, it would run without, and beside the other, before it is done."""
+    project = trainings
     (project / "a.sh").write_text("cat b > a")
     (project / "b.sh").write_text("sleep 1; echo weights > b")
     code, told = repro(root, project, "train@a", jobs=2)
@@ -156,10 +163,8 @@ def test_a_run_waits_for_the_one_that_it_starts_from(root: Path, project: Path):
     assert (project / "a").read_text() == "weights\n" and "[1/3] check" in told and "[3/3] train a" in told
 
 
-def test_a_run_does_not_begin_where_the_one_that_it_starts_from_failed(root: Path, project: Path):
-    train = {"foreach": ["a", "b"], "do": {"cmd": "sh ${item}.sh", "deps": ["one"], "outs": ["${item}"]}}
-    check = {"cmd": "echo checked > one", "outs": ["one"]}
-    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"check": check, "train": train}}))
+def test_a_run_does_not_begin_where_the_one_that_it_starts_from_failed(root: Path, trainings: Path):
+    project = trainings
     (project / "a.sh").write_text("touch begun; echo > a")
     (project / "b.sh").write_text("exit 7")
     for options in ((), ("--keep-going",)):

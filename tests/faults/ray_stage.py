@@ -18,6 +18,7 @@ import yaml
 from pipeline.system.project import Project
 from pipeline.training.ledger import FOLDER as LEDGER
 from tests.integration.cluster import SOON_LEFT, TRAIN
+from tests.waiting import until
 
 
 class RayStage:
@@ -26,7 +27,7 @@ class RayStage:
     def __init__(self, project: Project, folder: Path, root: Path, *, num_workers: int, **train: Any):
         shutil.copytree(project.root, folder)
         document = yaml.safe_load((folder / "params.yaml").read_text())
-        document["cluster"] = {"engine": "ray", "num_workers": num_workers, "collective_timeout_s": 8}
+        document["cluster"] = {"engine": "ray", "num_workers": num_workers, "collective_timeout_s": 12}
         document["runs"]["segmentation"]["train"] = TRAIN | train
         (folder / "params.yaml").write_text(yaml.safe_dump(document))
         self.folder, self.root, self.num_workers = folder, root, num_workers
@@ -47,27 +48,27 @@ class RayStage:
     def log(self) -> str:
         return (self.folder / "log.txt").read_text()
 
-    def end(self, seconds: float = 300) -> int:
+    def end(self) -> int:
         """Wait for its exit code."""
         assert self.process is not None
-        return self.process.wait(seconds)
+        return self.process.wait()
 
-    def stop(self) -> None:
+    def __enter__(self) -> RayStage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self.process is not None and self.process.poll() is None:
             for process in self.tree():
                 process.kill()
-            self.process.wait(30)
+            self.process.wait()
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 300) -> Any:
+    def wait(self, condition: Callable[[], Any]) -> Any:
         """Until `condition` gives something, while the stage runs."""
-        assert self.process is not None
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if found := condition():
-                return found
-            assert self.process.poll() is None, f"training ended too early:\n{self.log[-3000:]}"
-            time.sleep(0.02)
-        raise AssertionError(f"nothing happened:\n{self.log[-3000:]}")
+        process = self.process
+        assert process is not None
+        found = until(lambda: condition() or process.poll() is not None, lambda: self.log[-3000:])
+        assert process.poll() is None, f"training ended too early:\n{self.log[-3000:]}"
+        return found
 
     def worker(self, *, rank: int = 0, session: int, steps: int) -> int:
         """Process id of a worker as soon as the `session`-th start of training has made `steps` steps on all ranks."""
@@ -100,7 +101,6 @@ def task_that_sleeps() -> Callable[[float], float]:
     """A function for `map_ordered`: nested, so that it travels whole, and workers need not import its file."""
 
     def doze(seconds: float) -> float:
-        import time
 
         time.sleep(seconds)
         return seconds

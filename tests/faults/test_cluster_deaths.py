@@ -24,15 +24,15 @@ from pipeline.training.fit import fit
 from tests.faults.ray_stage import RayStage, task_that_sleeps
 from tests.integration.cluster import TRAIN, training
 from tests.local_training import mlflow_statuses
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.filterwarnings("default")
 
 
 @pytest.fixture
 def stage(tiny_project, tmp_path, root) -> Iterator[RayStage]:
-    stage = RayStage(tiny_project, tmp_path / "project", root, num_workers=1)
-    yield stage
-    stage.stop()
+    with RayStage(tiny_project, tmp_path / "project", root, num_workers=1) as stage:
+        yield stage
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ for model in (BoringModel(), Hanging()):
 
 def test_training_that_stands_still_ends_its_process(root):
     """The one before it, which did not, is left alone, and so is what comes after training."""
-    out = subprocess.run([sys.executable, "-c", HANG], cwd=root, capture_output=True, text=True, timeout=100)
+    out = subprocess.run([sys.executable, "-c", HANG], cwd=root, capture_output=True, text=True, timeout=PATIENCE_S)
     assert out.returncode == 1 and out.stdout == "done\n"
     assert "Timeout (0:00:02)!" in out.stderr and "in training_step" in out.stderr
 

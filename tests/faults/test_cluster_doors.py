@@ -30,6 +30,7 @@ from pipeline.settings.sections import ClusterConfig
 from tests.faults.ray_stage import RayStage, task_that_sleeps
 from tests.integration.cluster import Cluster, kill_node
 from tests.local_training import mlflow_statuses
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -98,7 +99,7 @@ def stranger(address: str, home: Path) -> str:
         env=environment | {"HOME": str(home), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},  # so that it asks at loopback
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert out.returncode != 0
     return out.stdout + out.stderr
@@ -117,9 +118,8 @@ def files_with(secret: str, folder: Path) -> list[Path]:
 
 @pytest.fixture
 def stage(tiny_project, tmp_path, root) -> Iterator[RayStage]:
-    stage = RayStage(tiny_project, tmp_path / "project", root, num_workers=2, max_epochs=24)
-    yield stage
-    stage.stop()
+    with RayStage(tiny_project, tmp_path / "project", root, num_workers=2, max_epochs=24) as stage:
+        yield stage
 
 
 def test_no_door_is_open_while_a_training_runs(stage, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -30,9 +31,14 @@ def unbroken(tiny_project: Project, folder: Path) -> Path:
     return folder / "unbroken"
 
 
-def test_killed_stopped_and_frozen_processes_change_nothing(tiny_project, root, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def stage(tiny_project: Project, tmp_path: Path, root: Path) -> Iterator[RayStage]:
+    with RayStage(tiny_project, tmp_path / "project", root, num_workers=2) as stage:
+        yield stage
+
+
+def test_killed_stopped_and_frozen_processes_change_nothing(stage, tiny_project, tmp_path, monkeypatch, capsys):
     """One training that all of it happens to, beside one that nothing happens to."""
-    stage = RayStage(tiny_project, tmp_path / "project", root, num_workers=2)
     stage.start()
     os.kill(stage.worker(rank=0, session=1, steps=3), signal.SIGKILL)
     # Within two seconds after a state: the second session has just gone on from one.
@@ -43,7 +49,7 @@ def test_killed_stopped_and_frozen_processes_change_nothing(tiny_project, root, 
     assert "asked to stop: the state of step" in stage.log
     assert stage.process is not None
     stage.process.send_signal(signal.SIGTERM)  # the driver
-    assert stage.end(60) == 130
+    assert stage.end() == 130
     assert mlflow_statuses(stage.folder) == ["KILLED"]
 
     stage.start()
@@ -53,8 +59,8 @@ def test_killed_stopped_and_frozen_processes_change_nothing(tiny_project, root, 
 
     stage.start()
     frozen = stage.worker(rank=1, session=6, steps=2)
-    os.kill(frozen, signal.SIGSTOP)  # given up when it has not answered for 8 s
-    assert stage.end(240) == 0, stage.log[-3000:]
+    os.kill(frozen, signal.SIGSTOP)  # given up when it has not answered for 12 s
+    assert stage.end() == 0, stage.log[-3000:]
     assert not psutil.pid_exists(frozen), "nothing is left behind"
     assert mlflow_statuses(stage.folder) == ["FINISHED"]
 

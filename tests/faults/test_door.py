@@ -25,6 +25,7 @@ from contracts.raw import RawRecord
 from pipeline.ingest.door import DoorConfig, admit
 from pipeline.shards.writing import write_shard
 from pipeline.system.project import Project
+from tests.waiting import PATIENCE_S
 
 # The first SHIM_TIMES calls that open (or read) a file whose path ends in SHIM_PATH fail with SHIM_ERRNO, over all
 # processes; SHIM_COUNT is a file with one byte for each.
@@ -119,7 +120,7 @@ class Stage:
 
     def end(self) -> tuple[int, str]:
         """Exit code and stderr."""
-        _, errors = self._process.communicate(timeout=180)
+        _, errors = self._process.communicate(timeout=PATIENCE_S)
         return self._process.returncode, errors
 
     @property

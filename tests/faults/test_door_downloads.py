@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.waiting import PATIENCE_S
+
 # Files may grow to a megabyte here: the kernel refuses the rest of a write, as it does on a full disk.
 FULL = """
 import contextlib, pathlib, resource, sys
@@ -48,7 +50,7 @@ def test_a_full_disk_is_named(root: Path, tmp_path: Path) -> None:
 
         def run(url: str, limit: int) -> str:
             command = [sys.executable, "-c", FULL, url, str(cache), str(limit)]
-            done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=60)
+            done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
             assert done.returncode == 0, done.stderr
             return done.stdout
 

@@ -20,6 +20,7 @@ from pipeline.cluster.jobs import jobs
 from tests import dvc_project
 from tests.integration.cluster import Cluster
 from tests.local_training import drawn_voc, mlflow_statuses
+from tests.waiting import until
 
 PARAMS: dict[str, Any] = {
     "datasets": drawn_voc(train=24, val=8),
@@ -53,34 +54,43 @@ def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def sightline(project: Path, cluster: Cluster, *arguments: str) -> subprocess.Popen[str]:
-    """It hears Ctrl-C, also where a shell runs these tests in its background, which makes its processes deaf to it."""
-    command = [sys.executable, "-m", "pipeline.cli", *arguments, "--address", cluster.dashboard]
-    return subprocess.Popen(
-        command,
-        cwd=project,
-        env=dvc_project.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+Sightline = Callable[..., subprocess.Popen[str]]
 
 
-def said(process: subprocess.Popen[str], seconds: float = 240) -> tuple[int, str]:
-    text, _ = process.communicate(timeout=seconds)
+@pytest.fixture
+def sightline(project: Path, cluster: Cluster) -> Iterator[Sightline]:
+    """Starts a command that hears Ctrl-C, also where a shell runs these tests in its background, which makes its
+    processes deaf to it. None is left afterwards."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "pipeline.cli", *arguments, "--address", cluster.dashboard]
+        started.append(
+            subprocess.Popen(
+                command,
+                cwd=project,
+                env=dvc_project.environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def said(process: subprocess.Popen[str]) -> tuple[int, str]:
+    text, _ = process.communicate()
     return process.returncode, text
 
 
-def wait(condition: Callable[[], Any], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)
-
-
-def test_a_project_is_trained_on_the_cluster_and_its_results_come_back(project, cluster):
-    code, text = said(sightline(project, cluster, "submit", "evaluate@seg"))
+def test_a_project_is_trained_on_the_cluster_and_its_results_come_back(project, cluster, sightline):
+    code, text = said(sightline("submit", "evaluate@seg"))
     assert code == 0, text
     assert "train seg: best at epoch 1" in text
     assert "MLflow runs go with its folder" in text, "a warning: nothing names a server"
@@ -101,18 +111,18 @@ def test_a_project_is_trained_on_the_cluster_and_its_results_come_back(project, 
     assert record["git_commit"] == commit
 
 
-def test_a_job_that_fails_says_so_and_its_exit_code_comes_back(project, cluster):
-    code, text = said(sightline(project, cluster, "submit", "evaluate@nobody"))
+def test_a_job_that_fails_says_so_and_its_exit_code_comes_back(project, cluster, sightline):
+    code, text = said(sightline("submit", "evaluate@nobody"))
     assert code != 0
     assert "nobody" in text
 
 
-def test_a_left_job_goes_on_and_a_stopped_one_writes_its_state(project, cluster, tmp_path):
+def test_a_left_job_goes_on_and_a_stopped_one_writes_its_state(project, cluster, sightline, tmp_path):
     longer = PARAMS | {"train": PARAMS["train"] | {"max_epochs": 400}}
     (project / "params.yaml").write_text(yaml.safe_dump({"registry": {}} | longer))
     folder = tmp_path / "work"
-    sent = sightline(project, cluster, "submit", "--folder", str(folder), "train@seg")
-    wait(lambda: list(folder.glob("state/seg-*/state-*.json")) or sent.poll() is not None)
+    sent = sightline("submit", "--folder", str(folder), "train@seg")
+    until(lambda: list(folder.glob("state/seg-*/state-*.json")) or sent.poll() is not None)
     assert sent.poll() is None, said(sent)[1]
     assert not (folder / ".env").exists()
     sent.send_signal(signal.SIGINT)
@@ -121,17 +131,17 @@ def test_a_left_job_goes_on_and_a_stopped_one_writes_its_state(project, cluster,
     job = text.split("follow-job ")[1].split("`")[0]
     states = len(list(folder.glob("state/seg-*/state-*.json")))
     assert states, "it went on"
-    following = sightline(project, cluster, "follow-job", job)
+    following = sightline("follow-job", job)
     time.sleep(3)
-    assert said(sightline(project, cluster, "stop-job", job))[0] == 0
+    assert said(sightline("stop-job", job))[0] == 0
     code, text = said(following)
     assert code == 130, text
     assert mlflow_statuses(folder) == ["KILLED"]
     assert not (folder / "artifacts/seg").exists()
 
 
-def test_mistakes_are_told_before_anything_travels(project, cluster, monkeypatch):
-    code, text = said(sightline(project, cluster, "stop-job", "nobody"))
+def test_mistakes_are_told_before_anything_travels(project, cluster, sightline, monkeypatch):
+    code, text = said(sightline("stop-job", "nobody"))
     assert (code, "no such job" in text) == (2, True), text
     for address in ("127.0.0.1:8265", "http://127.0.0.1:1"):
         command = [sys.executable, "-m", "pipeline.cli", "submit", "--address", address]
@@ -139,6 +149,6 @@ def test_mistakes_are_told_before_anything_travels(project, cluster, monkeypatch
         assert done.returncode == 2, done.stderr
         assert address in done.stderr
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
-    code, text = said(sightline(project, cluster, "follow-job", "any"))
+    code, text = said(sightline("follow-job", "any"))
     assert (code, "refuses this token" in text) == (2, True), text
     assert os.environ["RAY_AUTH_TOKEN"] not in text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -21,6 +20,7 @@ from pipeline.training.ledger import FOLDER as LEDGER
 from pipeline.training.ledger import check, merge
 from pipeline.training.run_files import DONE
 from tests.integration.cluster import Cluster, kill_node, training
+from tests.waiting import until
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -40,15 +40,10 @@ def test_a_lost_node_leaves_fewer_workers_and_the_same_samples(three_nodes, root
     )
 
     def take_away() -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            lines = [path.read_text().count("\n") for path in (state / LEDGER).glob("*-rank0002.jsonl")]
-            if lines and max(lines) > 6:
-                break
-            time.sleep(0.05)
+        until(lambda: any(path.read_text().count("\n") > 6 for path in (state / LEDGER).glob("*-rank0002.jsonl")))
         kill_node(three_nodes.nodes[-1])
 
-    killer = threading.Thread(target=take_away)
+    killer = threading.Thread(target=take_away, daemon=True)
     killer.start()
     config = ClusterConfig(
         address=three_nodes.address, num_workers=WorkerRange(min=1, max=3), collective_timeout_s=10, max_failures=5
@@ -76,13 +71,11 @@ def test_a_fixed_number_of_workers_waits_for_the_node_that_replaces_a_lost_one(r
         lost = threading.Event()
 
         def take_away() -> None:
-            deadline = time.monotonic() + 120
-            while time.monotonic() < deadline and newest_state(state) is None:
-                time.sleep(0.05)
+            until(lambda: newest_state(state))
             kill_node(cluster.nodes.pop())
             lost.set()
 
-        killer = threading.Thread(target=take_away)
+        killer = threading.Thread(target=take_away, daemon=True)
         killer.start()
         without = ClusterConfig(
             address=cluster.address, num_workers=2, collective_timeout_s=10, max_failures=1, wait_s=3

@@ -19,6 +19,7 @@ from pipeline.settings.sections import TrackingConfig
 from pipeline.tracking import connection
 from tests.faults.test_secrets import project as project
 from tests.mlflow_server import free_port, server
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -71,7 +72,7 @@ def run(project: Path, root: Path, environment: dict[str, str]) -> subprocess.Co
     command = [sys.executable, "-c", TRAINING]
     environment = os.environ | {"PYTHONPATH": str(root)} | environment
     return subprocess.run(
-        command, cwd=project, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
 
 

@@ -19,6 +19,7 @@ from pipeline.settings.check import check
 from pipeline.settings.params import load_params, read_params
 from pipeline.stages.fetch import fetch
 from pipeline.system.project import Project
+from tests.waiting import PATIENCE_S
 
 BIN = Path(sys.executable).parent
 # MARK is replaced by the path of a file that must not appear.
@@ -80,7 +81,7 @@ def copy(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
 
 def untouched(folder: Path) -> None:

@@ -30,6 +30,7 @@ from pipeline.training.ledger import FOLDER as LEDGER
 from pipeline.training.ledger import check, merge
 from tests import dvc_project
 from tests.local_training import arguments, drawn_voc, mlflow_statuses
+from tests.waiting import until
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -94,16 +95,9 @@ def of_session(session: int) -> list[psutil.Process]:
     return found
 
 
-def wait(condition: Callable[[], Any], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
-
-
 def stage_of(dvc: subprocess.Popen, folder: Path, condition: Callable[[], Any]) -> psutil.Process:
     """The running stage, as soon as `condition` holds; suspended, so that it goes no further meanwhile."""
-    wait(lambda: condition() or dvc.poll() is not None)
+    until(lambda: condition() or dvc.poll() is not None)
     assert dvc.poll() is None, (folder / "log.txt").read_text()[-3000:]
     modules = {process: process.cmdline()[2] for process in of_session(dvc.pid) if process.cmdline()[1:2] == ["-m"]}
     forks = [process for process in modules if modules.get(process.parent()) == "pipeline.system.warm"]
@@ -119,9 +113,9 @@ def kill_dvc(dvc: subprocess.Popen, stage: psutil.Process, folder: Path) -> None
     dvc.send_signal(signal.SIGKILL)
     dvc.wait()
     if is_warm:  # it notices first; the stage would train on for a moment
-        wait(lambda: not orphan.is_alive(parent), 40)
+        until(lambda: not orphan.is_alive(parent))
     stage.resume()
-    wait(lambda: not of_session(dvc.pid), 40)
+    until(lambda: not of_session(dvc.pid))
     assert "the DVC that started this stage is gone" in (folder / "log.txt").read_text()
 
 
@@ -209,14 +203,14 @@ def test_a_stage_that_does_not_listen_is_killed_with_its_children_and_one_starte
     (tmp_path / "Makefile").write_text(f"repro:\n\t{shlex.join(parent)}\n")
     command = ["make"] if killed == "make" else parent
     with started(tmp_path, *command, path=root) as process:
-        wait(lambda: (tmp_path / "out").is_file() and (tmp_path / "out").read_text())
+        until(lambda: (tmp_path / "out").is_file() and (tmp_path / "out").read_text())
         process.kill()
         process.wait()
         if killed == "by hand":
             time.sleep(3)  # longer than it takes to notice, and the grace
             assert len(of_session(process.pid)) == 3, "shell, stage and its child"
         else:
-            wait(lambda: not of_session(process.pid), 30)
+            until(lambda: not of_session(process.pid))
 
 
 def test_no_process_of_ray_outlives_a_stage_that_was_killed(tiny_project, root, tmp_path):
@@ -227,7 +221,7 @@ def test_no_process_of_ray_outlives_a_stage_that_was_killed(tiny_project, root, 
     document["train"] |= {"max_epochs": 200, "checkpoint_every_steps": 2}
     (folder / "params.yaml").write_text(yaml.safe_dump(document))
     with started(folder, sys.executable, "-m", "pipeline.stages", "train", "segmentation", path=root) as process:
-        wait(lambda: list(folder.glob("state/seg*/state-*.json")) or process.poll() is not None)
+        until(lambda: list(folder.glob("state/seg*/state-*.json")) or process.poll() is not None)
         assert process.poll() is None, (folder / "log.txt").read_text()[-3000:]
         # Ray's two agents look for their GCS for a minute before they leave; what works and what holds memory does not.
         family = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from pipeline.tracking.connection import connect
 from pipeline.tracking.mlflow_run import fetch_model
 from tests import dvc_project
 from tests.local_training import drawn_voc, mlflow_statuses
+from tests.waiting import until
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -56,11 +56,12 @@ def test_temporary_and_queued_experiments_end_in_the_projects_own_store(root, tm
         project, "dvc", "exp", "run", "--queue", "--name", "queued", "-S", "train.batch_size=8", "train@seg"
     )
     dvc_project.run(project, "dvc", "queue", "start")
-    deadline = time.monotonic() + 240
-    while "Queued" in (status := dvc_project.run(project, "dvc", "queue", "status")) or "Running" in status:
-        assert time.monotonic() < deadline, status
-        time.sleep(1)
-    assert "Success" in status, dvc_project.run(project, "dvc", "queue", "logs", "queued")
+
+    def status() -> str:
+        return dvc_project.run(project, "dvc", "queue", "status")
+
+    until(lambda: not {"Queued", "Running"} & set(status().split()), status)
+    assert "Success" in status(), dvc_project.run(project, "dvc", "queue", "logs", "queued")
     assert mlflow_statuses(project) == ["FINISHED"] * 2
     assert not list((project / "state").glob("seg-*")), "a finished training leaves no state"
 

@@ -17,6 +17,7 @@ from pipeline.settings.sections import TrackingConfig
 from pipeline.tracking import connection
 from pipeline.tracking.delivery import NOTE
 from tests.mlflow_server import free_port, gate, server
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -89,7 +90,7 @@ def test_the_password_of_the_server_is_nowhere(
             env=os.environ | {"PYTHONPATH": str(root), "MLFLOW_TRACKING_URI": uri},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE_S,
             check=False,
         )
     said = result.stdout + result.stderr
@@ -123,7 +124,11 @@ with open_run(config, root=Path("."), run_name="r", experiment="e", params={}, t
 """
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment | {"PYTHONPATH": str(root)}, timeout=120, check=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(root)},
+        timeout=PATIENCE_S,
+        check=True,
     )
     made = list(tmp_path.rglob("*"))
     assert {"mlflow.db", "mlartifacts", "file"} <= {path.name for path in made}

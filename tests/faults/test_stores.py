@@ -24,6 +24,7 @@ from pipeline.shards.manifest import load_manifest, stored_files
 from pipeline.shards.reader import SplitReader, verify_shards
 from pipeline.system.project import Project
 from tests.s3_server import Proxy
+from tests.waiting import PATIENCE_S
 
 STORE = "s3://shop/worlds/voc"
 BIN = Path(sys.executable).parent
@@ -157,7 +158,7 @@ def test_an_object_that_goes_before_the_manifest_is_written_leaves_no_manifest(p
         time.sleep(0.01)
     victim = min(stores.listing(STORE))
     stores.delete(f"{STORE}/{victim}")
-    _, told = running.communicate(timeout=60)
+    _, told = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 2 and "a shard file is missing in the store" in told and victim in told
     assert not project.shards("voc").exists()
     assert not [name for name in stores.listing(STORE) if name.endswith("manifest.json")]

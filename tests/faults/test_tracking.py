@@ -10,12 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -34,6 +32,7 @@ from pipeline.training.checkpoints import BEST, build_module, file_sha256, save_
 from pipeline.training.runs import load_run
 from tests.command import sightline
 from tests.mlflow_server import free_port, server
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -103,7 +102,7 @@ def test_a_server_that_hangs_costs_an_evaluation_nothing(
             env=os.environ | {"PYTHONPATH": str(root)},
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert evaluation.returncode == 0, evaluation.stderr
@@ -272,13 +271,6 @@ def answers(port: int) -> bool:
     return False
 
 
-def until(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
-
-
 @pytest.mark.parametrize(
     ("number", "early"),
     [(signal.SIGTERM, False), (signal.SIGKILL, False), (signal.SIGHUP, True)],
@@ -290,9 +282,9 @@ def test_the_ui_leaves_no_process_behind(
     process = ui_process()
     me = psutil.Process(process.pid)
     if early:
-        until(lambda: len(me.children(recursive=True)) >= 2, "the server never started")
+        until(lambda: len(me.children(recursive=True)) >= 2)
     else:
-        until(lambda: answers(process.port), (tmp_path / "log").read_text())  # type: ignore[attr-defined]
+        until(lambda: answers(process.port), (tmp_path / "log").read_text)  # type: ignore[attr-defined]
     family = me.children(recursive=True)
     assert 2 <= len(family) <= 3, family
     for member in [me, *family]:
@@ -300,8 +292,8 @@ def test_the_ui_leaves_no_process_behind(
     listening = {c.laddr.ip for member in family for c in member.net_connections() if c.status == psutil.CONN_LISTEN}
     assert listening == (set() if early else {"127.0.0.1"})
     process.send_signal(number)
-    process.wait(60)
-    _gone, alive = psutil.wait_procs(family, timeout=20)
+    process.wait()
+    _gone, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
     if not early:
         assert not (tmp_path / "S3cret.db").stat().st_mode & 0o077

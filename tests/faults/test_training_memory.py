@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from tests.local_training import mlflow_statuses
+from tests.waiting import PATIENCE_S
 
 LIMIT = 12 << 30  # of addresses: torch and MLflow take some 6 GiB of them, one batch of these images more than the rest
 
@@ -44,5 +45,5 @@ def train(folder: Path, root: Path, *, image_size: int) -> subprocess.CompletedP
             stdout=log,
             stderr=log,
             check=False,
-            timeout=120,
+            timeout=PATIENCE_S,
         )

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from contracts.errors import TrainingError
 from pipeline.tracking.event_tail import MAX_METRICS, Event, EventTail, Refused, read_events
+from tests.waiting import until
 
 
 class FakeRun:
@@ -38,13 +38,6 @@ def line(step: int, **values: float) -> str:
     return json.dumps(event) + "\n"
 
 
-def wait_for(condition, timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-
-
 def append(file: Path, text: str) -> None:
     with open(file, "a") as out:
         out.write(text)
@@ -56,7 +49,7 @@ def test_lines_appended_while_it_runs_arrive_once_and_in_order(tmp_path: Path) -
         for step in range(50):
             append(file, line(step))
             if step == 25:
-                wait_for(lambda: len(run.sent) > 10)
+                until(lambda: len(run.sent) > 10)
     assert run.sent == list(range(50))
 
 
@@ -65,9 +58,9 @@ def test_a_torn_last_line_waits_for_its_end(tmp_path: Path) -> None:
     whole = line(2)
     append(file, line(1) + whole[:20])
     with EventTail(run, file):
-        wait_for(lambda: run.sent == [1])
+        until(lambda: run.sent == [1])
         append(file, whole[20:])
-        wait_for(lambda: run.sent == [1, 2])
+        until(lambda: run.sent == [1, 2])
 
 
 def test_a_half_line_of_a_dead_writer_costs_only_itself(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
@@ -104,10 +97,10 @@ def test_an_outage_is_told_once_and_loses_nothing(tmp_path: Path, capfd: pytest.
     file, run = tmp_path / "events.jsonl", FakeRun()
     with EventTail(run, file) as tail:
         append(file, line(1))
-        wait_for(lambda: run.sent == [1])
+        until(lambda: run.sent == [1])
         run.away.set()
         append(file, line(2))
-        wait_for(lambda: tail._pause_s > 1.5)  # tried twice at least
+        until(lambda: tail._pause_s > 1.5)  # tried twice at least
         append(file, line(3))
         run.away.clear()
     said = capfd.readouterr().err

@@ -20,6 +20,7 @@ from pipeline.settings.sections import TrackingConfig
 from pipeline.tracking import connection
 from pipeline.tracking import mlflow_run as tracking
 from tests.mlflow_server import free_port, server
+from tests.waiting import until
 
 QUIET = TrackingConfig(system_metrics=False, flush_s=0.05, patience_s=60)
 DATASET = ("coco", "d" * 64, "/data/shards/coco")
@@ -227,10 +228,7 @@ def test_results_are_added_to_a_run_that_has_ended(root: Path, capfd: pytest.Cap
 def test_system_metrics_are_logged(root: Path) -> None:
     config = TrackingConfig(system_metrics_every_s=0.2)
     with open_run(root, config) as run:
-        deadline = time.monotonic() + 20
-        while not history(root, run.run_id, "system/cpu_utilization_percentage"):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until(lambda: history(root, run.run_id, "system/cpu_utilization_percentage"))
 
 
 def test_the_environment_goes_before_params(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -273,13 +271,9 @@ def test_a_server_that_dies_and_comes_back_loses_and_doubles_nothing(
         tail.__enter__()
         append(file, *(metrics(next(steps), loss=0.5) for _ in range(50)))
         append(file, {"kind": "image", "step": 1, "time": 1.0, "name": "a", "file": "p.png"})
-        while tail._offset < file.stat().st_size:
-            time.sleep(0.05)
+        until(lambda: tail._offset >= file.stat().st_size)
     append(file, *(metrics(next(steps), loss=0.5) for _ in range(50)))
-    deadline = time.monotonic() + 60
-    while not tail._down:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: tail._down)
     append(file, {"kind": "image", "step": 2, "time": 1.0, "name": "a", "file": "p.png"})
     with server(root, port):
         tail.__exit__(None, None, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,12 @@ import pytest
 
 from pipeline.tracking.event_tail import Event, tails_below
 from pipeline.training.node_load import FOLDER, LoaderWait, append_line, node_load
+from tests.waiting import until
 
 
 def lines(state: Path, name: str) -> list[dict[str, Any]]:
     path = state / FOLDER / f"{name}.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_node_tells_its_load_and_goes_on_counting_in_the_next_session(tmp_path: Path) -> None:

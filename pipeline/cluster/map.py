@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -44,6 +45,8 @@ def map_ordered(
         return
     import ray
 
+    if config.storage_url is not None:  # other machines may not see the files that are read here
+        config = dataclasses.replace(config, address="local")
     with session(config, root):
         gpus = 1 if use_gpu and ray.cluster_resources().get("GPU") else 0
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD")(function)

@@ -12,6 +12,7 @@ import fcntl
 import itertools
 import logging
 import os
+import re
 import secrets
 import signal
 import socket
@@ -55,7 +56,9 @@ _PRIVATE_ENV = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that asks whether a cloud takes this machine away
     "RAY_prestart_worker_first_driver": "0",  # processes without our runtime environment, which nothing would use
 }
-_NO_NEWS = "Setting up process group"  # what Ray Train's workers say at each start
+# What Ray Train says at each start, and each second where a cluster has no dashboard.
+_NO_NEWS = ("Setting up process group", "Failed to query Ray Train Controller actor state")
+_NAMED, _STDERR = re.compile(r"\x1b\[36m\([^)]*\)\x1b\[0m "), -2  # of lines as Ray's client gets them
 _FOLDER = "slray-"
 _LONGEST_BASE = 20  # characters: a socket's path may have 107, and Ray puts some 68 below its folder
 _PORTS = range(20_000, 32_000)
@@ -90,13 +93,17 @@ def prepare_worker() -> None:
 
 
 def cluster_address(config: ClusterConfig) -> str | None:
-    """The running cluster to join, or None for one of our own on this machine."""
-    return config.address or os.environ.get("RAY_ADDRESS") or None
+    """The running cluster to join, or None for one of our own on this machine. RAY_ADDRESS goes before
+    `cluster.address`, but for `local`."""
+    if config.address == "local":
+        return None
+    address = os.environ.get("RAY_ADDRESS") or config.address
+    return None if address == "local" else address
 
 
 @contextmanager
 def session(config: ClusterConfig, root: Path, *, own_code: Sequence[Path] = ()) -> Iterator[Path | None]:
-    """A Ray session: on `cluster.address` / RAY_ADDRESS, else on a fresh cluster of this machine's resources.
+    """A Ray session: on RAY_ADDRESS / `cluster.address`, else on a fresh cluster of this machine's resources.
 
     Args:
         own_code: files and folders of the user's own that workers import, besides the project's packages.
@@ -158,17 +165,27 @@ def _workers_lines_plain() -> Iterator[None]:
     controller: it tells tracebacks where it only waits, and its failures reach the driver as exceptions."""
     from ray._private.ray_logging import global_worker_stdstream_dispatcher as dispatcher
     from ray._private.worker import print_to_stdstream
+    from ray.util.client.logsclient import LogstreamClient
 
     def show(data: dict[str, Any]) -> None:
         if data.get("actor_name") != "TrainController":
             lines = [line for line in data["lines"] if not line.startswith(_NO_NEWS)]
             print_to_stdstream({**data, "lines": lines}, ignore_prefix=True)
 
+    def show_client(_: Any, level: int, msg: str) -> None:
+        for line in msg.split("\n"):  # not at the mark of `system/progress.py`
+            line = _NAMED.sub("", line)
+            if line.strip() and not line.startswith(_NO_NEWS):
+                print(line, file=sys.stderr if level == _STDERR else sys.stdout, flush=True)
+
     dispatcher.remove_handler("ray_print_logs")  # Ray's own
     dispatcher.add_handler(__name__, show)
+    of_client = LogstreamClient.stdstream
+    LogstreamClient.stdstream = show_client  # type: ignore[method-assign, assignment]  # behind a proxy (`ray://`)
     try:
         yield
     finally:
+        LogstreamClient.stdstream = of_client  # type: ignore[method-assign]
         dispatcher.remove_handler(__name__)
 
 

@@ -8,25 +8,27 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from contracts.errors import ConfigError, TrainingError
+from pipeline.cluster.apart import Apart, Follower, Shared, own_folder
 from pipeline.cluster.join import environment
 from pipeline.cluster.room import Nodes, Plan, decide_gpu, no_gpu, plan_workers, too_small
-from pipeline.cluster.session import WORKER_ENV, session
+from pipeline.cluster.session import WORKER_ENV, cluster_address, session
 from pipeline.cluster.watch import Watch, reason, watched
 from pipeline.settings import own
 from pipeline.settings.sections import ClusterConfig
 from pipeline.shards.stores import PATIENCE_S
 from pipeline.system.removal import remove_tree
 from pipeline.training.node_load import append_line
+from pipeline.training.run_files import NOTE_TAG
 
 T = TypeVar("T")
-NOTE_TAG = "mlflow.note.content"  # a run's description on MLflow's page
 _TELL_AFTER_S = 5.0
 
 
@@ -50,13 +52,24 @@ def _train_worker(arguments: dict[str, Any]) -> None:
         # A backbone's stage that this model does not tap, or a mask head in a batch without objects, has no gradient.
         strategy = RayDDPStrategy(find_unused_parameters=True)
         placement = Placement(world, rank, strategy, (RayLightningEnvironment(),), use_gpu, still_s)
-    state, is_first = Path(arguments["state"]), context.get_local_rank() == 0
-    with spending(state, rank), node_load(state, node, load_every_s if is_first else None):
+    is_first, apart = context.get_local_rank() == 0, arguments.pop("apart")
+    with ExitStack() as stack:
+        if apart is not None:
+            has_ledger, own = arguments["run"]["train"]["ledger"], (node or "") if is_first else ""
+            state, shards = stack.enter_context(own_folder(apart, rank, world, own, has_ledger))
+            arguments |= {"state": str(state), "shards": str(shards), "state_store": None}
+        state = Path(arguments["state"])
+        stack.enter_context(spending(state, rank))
+        stack.enter_context(node_load(state, node, load_every_s if is_first else None))
         fit(**arguments, placement=placement)
 
 
 def run_training(
-    arguments: dict[str, Any], config: ClusterConfig, root: Path, load_every_s: float | None = None
+    arguments: dict[str, Any],
+    config: ClusterConfig,
+    root: Path,
+    load_every_s: float | None = None,
+    apart: Apart | None = None,
 ) -> None:
     """Train on the configured engine; lost workers are replaced up to `cluster.max_failures` times without progress.
 
@@ -65,6 +78,7 @@ def run_training(
     Args:
         arguments: keyword arguments of `pipeline.training.fit.fit`, absolute paths.
         load_every_s: seconds between two lines of each node's load (`node_load.py`); None: no lines.
+        apart: where workers share no folder with this process.
 
     Raises:
         ConfigError: there is no room for the workers, also not within `cluster.wait_s` on a cluster that may grow.
@@ -82,35 +96,42 @@ def run_training(
     with (
         environment({"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(config.collective_timeout_s)}),
         session(config, root, own_code=_own_code(arguments, root)) as private,
+        Shared(folder) if apart is None else Follower(apart, folder) as place,
     ):
         arguments = {**arguments, "load_every_s": load_every_s, "is_joined": private is None}
         if private is None:
             _tell_dashboard(folder)
         use_gpu = decide_gpu(config.use_gpu, cluster_nodes(), decided(folder).get("use_gpu"))
-        failures, reached = 0, _newest(folder)
+        failures, reached = 0, place.newest()
         for attempt in itertools.count():
             plan, refusal = _room(arguments["run"], config, use_gpu, can_grow=private is None)
             if refusal is not None and attempt == 0:
                 raise refusal  # nothing was lost: it was never there
             decide(folder, use_gpu=use_gpu)  # for all later tries and calls
-            error = (
-                _train_once(arguments, config, plan, folder, private, attempt)
-                if refusal is None
-                else f"{refusal.what}: {refusal.allowed}"
-            )
+            if refusal is None:
+                arguments["apart"] = place.begin()
+                error = _train_once(arguments, config, plan, folder, private, attempt)
+            else:
+                error = f"{refusal.what}: {refusal.allowed}"
+            place.ended(error)
             if error is None:
                 return
             if failure.is_file():
                 raise TrainingError(json.loads(failure.read_text())["text"]) from None
-            failures, reached = (failures + 1 if _newest(folder) == reached else 1), _newest(folder)
-            print(f"training workers failed (try {failures} of {config.max_failures + 1}): {error}", flush=True)
-            if failures > config.max_failures:
-                raise TrainingError(
-                    "training workers kept failing",
-                    value=error,
-                    where=f"{failures} tries without a new state; cluster.max_failures",
-                    fix="what the workers printed last is above; the same command goes on from the last state",
-                )
+            failures, reached = (failures + 1 if place.newest() == reached else 1), place.newest()
+            _failed(error, failures, config.max_failures)
+
+
+def _failed(error: str, failures: int, allowed: int) -> None:
+    """Tell a failure, and give up after so many without progress."""
+    print(f"training workers failed (try {failures} of {allowed + 1}): {error}", flush=True)
+    if failures > allowed:
+        raise TrainingError(
+            "training workers kept failing",
+            value=error,
+            where=f"{failures} tries without a new state; cluster.max_failures",
+            fix="what the workers printed last is above; the same command goes on from the last state",
+        )
 
 
 def _tell_dashboard(folder: Path) -> None:
@@ -202,9 +223,12 @@ def _ask(plan: Plan, wait_s: float) -> bool:
         remove_placement_group(group)
 
 
-def _newest(folder: Path) -> str:
-    """Name of the newest state: a failure after progress starts the count anew."""
-    return max((path.name for path in folder.glob("state-*.json")), default="")
+def _rays_own(folder: Path, apart: Apart | None, attempt: int) -> tuple[Path, str]:
+    """Where Ray Train keeps its own state, which we do not use, and a name: one found there would be gone on with."""
+    if apart is not None:  # its controller may be on any machine
+        return Path(tempfile.gettempdir()) / "sightline-ray", apart.session
+    remove_tree(folder / "ray", inside=folder)
+    return folder / "ray", f"attempt-{attempt}"
 
 
 def _train_once(
@@ -235,8 +259,7 @@ def _train_once(
     use_gpu, timeout_s = plan.share.use_gpu, config.collective_timeout_s
     threads = str(config.cpus_per_worker)
     variables = {**WORKER_ENV, "OMP_NUM_THREADS": threads, "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(timeout_s)}
-    storage = folder / "ray"
-    remove_tree(storage, inside=folder)  # a run name found in its storage would be resumed by Ray
+    storage, name = _rays_own(folder, arguments["apart"], attempt)
     if private is not None:
         clear_room()
     trainer = Trainer(
@@ -251,7 +274,7 @@ def _train_once(
         ),
         torch_config=torch_config(private, timeout_s),
         run_config=RunConfig(  # type: ignore[call-arg]  # typed as of Train V1
-            name=f"attempt-{attempt}",
+            name=name,
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),  # type: ignore[call-arg]
             worker_runtime_env={"env_vars": variables},
@@ -262,6 +285,8 @@ def _train_once(
     if isinstance(error, (TrainingFailedError, ray.exceptions.RayError)):  # the latter: the controller's own process
         watch.check()
         return reason(error)
+    if isinstance(error, ConnectionError):  # of Ray's client
+        raise watch.lost(f"the head behind {cluster_address(config)}") from error
     if error is not None:
         raise error
     return None

@@ -30,11 +30,11 @@ class Watch:
         import ray._private.worker as worker
 
         node = worker._global_node
-        if node is None:  # through a proxy, which tells it itself
+        if node is None:  # through a proxy (`ray://`): the work itself is told (`lost`)
             return
         dead = [name for name, _ in node.dead_processes() if name in ("gcs_server", "raylet")]
         if dead:
-            raise self._lost(f"{' and '.join(dead)} on this machine")
+            raise self.lost(f"{' and '.join(dead)} on this machine")
         if node.all_processes or time.monotonic() - self._asked < _KNOCK_EVERY_S:
             return
         self._asked = time.monotonic()
@@ -42,11 +42,11 @@ class Watch:
             knock(node.gcs_address)
         except ConfigError:
             if time.monotonic() - self._answered > _GONE_AFTER_S:
-                raise self._lost(f"the head at {node.gcs_address}") from None
+                raise self.lost(f"the head at {node.gcs_address}") from None
         else:
             self._answered = time.monotonic()
 
-    def _lost(self, what: str) -> SightlineError:
+    def lost(self, what: str) -> SightlineError:
         return self._error(
             "Ray died in the middle of the work",
             value=what,

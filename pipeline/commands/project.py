@@ -50,10 +50,19 @@ def repro_(
     jobs: Annotated[
         int, Option(min=1, help="so many stages at once, where they do not depend on each other", show_default=True)
     ] = 1,
+    on: Annotated[
+        str | None,
+        Option(metavar="ADDRESS", help="train on this Ray cluster: HOST:6379, or ray://HOST:10001 from anywhere"),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        Option(metavar="URL", help="training states are copied there: s3://bucket/prefix; no folder need be shared"),
+    ] = None,
 ) -> int:
     """Check params.yaml, then run what changed: data, shards, training, evaluation, registration.
 
-    Other arguments are those of `dvc repro`, such as `register@my_run`.
+    Other arguments are those of `dvc repro`, such as `register@my_run`. `--on` and `--storage` go before
+    `cluster.address` and `cluster.storage`.
     """
     from pipeline.ingest.folders import hints
     from pipeline.settings.check import run
@@ -64,6 +73,8 @@ def repro_(
     from pipeline.system.repro import repro
     from pipeline.tracking.lineage import VARIABLES, commit_of
 
+    given = {"RAY_ADDRESS": on, "SIGHTLINE_STORAGE": storage}  # the stages' processes read them there
+    os.environ |= {name: value for name, value in given.items() if value is not None}
     with_outlines(lambda: run(None, None, hints=hints))
     tell_dvc(Path.cwd())
     told = any(os.environ.get(name) for name in VARIABLES) or any(Path(package).is_dir() for package in PACKAGES)

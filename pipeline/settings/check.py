@@ -15,7 +15,14 @@ from pipeline.settings.code import CODE, STAGES, WHOLE, Code
 from pipeline.settings.document import shown
 from pipeline.settings.params import Params, read_params
 from pipeline.settings.parse import Problems, indented, nearest, parse, raise_if
-from pipeline.settings.sections import ClusterConfig, LoaderConfig, RegistryConfig, ShardsConfig, TrackingConfig
+from pipeline.settings.sections import (
+    ClusterConfig,
+    LoaderConfig,
+    RegistryConfig,
+    ShardsConfig,
+    TrackingConfig,
+    check_folder_url,
+)
 from pipeline.settings.train_config import TrainConfig
 from pipeline.settings.uris import check_tracking_uri
 from pipeline.system.disk import renewed
@@ -59,6 +66,10 @@ def check(params: Params) -> None:
             check_tracking_uri(uri, where="environment variable MLFLOW_TRACKING_URI")
         except ConfigError as error:
             found.append(indented(error))
+    try:
+        check_folder_url("SIGHTLINE_STORAGE", os.environ.get("SIGHTLINE_STORAGE") or None)
+    except ConfigError as error:
+        found.append(indented(error))
     told = {mistake.partition(": ")[0] for mistake in params.mistakes}
     raise_if([*params.mistakes, *(one for one in found if one.partition(": ")[0] not in told)], params.file)
 

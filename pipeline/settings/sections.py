@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -195,18 +196,20 @@ class WorkerRange:
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
-    """Where work runs. `address` or RAY_ADDRESS joins a running Ray cluster; neither starts one on this machine.
+    """Where work runs. RAY_ADDRESS or `address` joins a running Ray cluster; neither starts one on this machine.
 
     `num_workers` training workers of `cpus_per_worker` CPUs each, one more CPU for each of its loader processes, and
     one GPU each where `use_gpu` says so ("auto": if the cluster has any when the run begins; it then stays so). "auto":
     one worker a GPU, else min(2, CPUs), counted anew at each try. `{min: 1, max: 8}` takes what there is, goes on with
     fewer when workers are lost, and looks for room for more every `resize_every_s`. The global batch always stays. A
     joined cluster is given `wait_s` to grow to the room that the workers need: some start nodes when they are asked
-    for. Room that others use is waited for until they are done.
+    for. Room that others use is waited for until they are done. `address: local` starts one whatever RAY_ADDRESS says.
 
-    `engine: local` runs everything in this process, without Ray. `state_store` is the url of a folder that training
-    states are copied to, and fetched from when the state folder is gone. A worker that does not answer for
-    `collective_timeout_s` is given up; the longest scoring of a validation on one worker must fit into it.
+    `engine: local` runs everything in this process, without Ray. `storage`, or SIGHTLINE_STORAGE, is the url of a
+    folder that training states are copied to, and fetched from when the state folder is gone. With shards in a store,
+    too, the workers of a joined cluster use nothing else: no folder need be seen by all machines. A worker that does
+    not answer for `collective_timeout_s` is given up; the longest scoring of a validation on one worker must fit into
+    it.
 
     Attributes:
         num_workers: training workers. `auto`: one a GPU, else min(2, CPUs), anew at each try. `{min: 1, max: 8}`
@@ -223,12 +226,19 @@ class ClusterConfig:
     num_workers: int | Literal["auto"] | WorkerRange = "auto"
     wait_s: float = 300.0
     resize_every_s: float = 60.0
-    state_store: str | None = None
+    storage: str | None = None
     cpus_per_worker: int = 1
     use_gpu: Literal["auto", "yes", "no"] = "auto"
     gpus_per_worker: float = 1.0
     max_failures: int = 2
     collective_timeout_s: int = 90
+
+    @property
+    def storage_url(self) -> str | None:
+        """SIGHTLINE_STORAGE, which goes before `storage`."""
+        url = os.environ.get("SIGHTLINE_STORAGE") or self.storage
+        check_folder_url("SIGHTLINE_STORAGE", url)
+        return url.rstrip("/") if url else None
 
     def waiting_for(self, seconds: float) -> ClusterConfig:
         """For a training in which one worker may wait so long for something that the others need not wait for."""
@@ -246,7 +256,7 @@ class ClusterConfig:
             max_failures=AMOUNT,
             collective_timeout_s=COUNT,
         )
-        check_folder_url("state_store", self.state_store)
+        check_folder_url("storage", self.storage)
         if self.gpus_per_worker < 1 and self.num_workers not in (1, "auto"):
             raise ConfigError(
                 "a part of a GPU is for runs of one worker: NCCL wants a whole one for each",
@@ -254,7 +264,9 @@ class ClusterConfig:
                 allowed="num_workers: 1 or auto; or gpus_per_worker: 1",
             )
         if self.address is not None and not self.address.strip():
-            raise ConfigError("address is empty", value=self.address, allowed="HOST:6379, ray://HOST:10001, or null")
+            raise ConfigError(
+                "address is empty", value=self.address, allowed="HOST:6379, ray://HOST:10001, local, or null"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from contracts.errors import DataError
 from contracts.redact import redact
+from pipeline.cluster.apart import Apart, fetch_begun, is_apart
 from pipeline.cluster.train import run_training
 from pipeline.settings import discover
 from pipeline.settings.params import Params
@@ -57,16 +58,16 @@ def train(project: Project, params: Params, name: str) -> None:
 
 def _train(project: Project, params: Params, data: RunData, state: Path) -> None:
     name = data.run.name
-    cluster = params.section(ClusterConfig, "cluster")
+    cluster, config = params.section(ClusterConfig, "cluster"), params.section(TrackingConfig, "tracking")
     verify_shards(project.shards(data.run.dataset), data.manifest)
     state.mkdir(parents=True, exist_ok=True)
-    lay_start(project, data, state)
-    mirror = StateMirror(f"{cluster.state_store.rstrip('/')}/{state.name}", state) if cluster.state_store else None
+    mirror = StateMirror(f"{cluster.storage_url}/{state.name}", state) if cluster.storage_url else None
+    apart = Apart(mirror.url, data.manifest, config.flush_s) if mirror and is_apart(cluster, data.manifest) else None
     if mirror is not None:
-        fetch_state(mirror, name)
+        fetch_begun(mirror) if apart else fetch_state(mirror, name)
+    lay_start(project, data, state)
     if "store" in data.manifest:  # a rank waits for its shards while the others wait for it
         cluster = cluster.waiting_for(stores.PATIENCE_S + _STORE_MARGIN_S)
-    config = params.section(TrackingConfig, "tracking")
     watched, code = config.system_metrics, lineage(project.root)
     settings = settings_of(data.run, params.section(ClusterConfig, "cluster"))
     with (
@@ -101,8 +102,11 @@ def _train(project: Project, params: Params, data: RunData, state: Path) -> None
                 "state_store": None if mirror is None else mirror.url,
             }
             with steps_shown():
-                run_training(arguments, cluster, project.root, config.system_metrics_every_s if watched else None)
+                every_s = config.system_metrics_every_s if watched else None
+                run_training(arguments, cluster, project.root, every_s, apart)
     keeps = data.run.train.keep_state or params.is_extended(name)
+    if keeps and mirror is not None and apart is not None:
+        mirror.pull()  # the last state, which workers alone have had
     export(project, data, state, run.run_id, code, keeps=keeps)
     remove_tree(state, inside=state.parent)
     if mirror is not None:

@@ -10,8 +10,9 @@ from mlflow.tracking import MlflowClient
 
 from pipeline.tracking.connection import MAX_TAG, find_run
 from pipeline.tracking.naming import ALIAS
-from pipeline.tracking.notes import NOTE_TAG, decided_note, result
+from pipeline.tracking.notes import decided_note, result
 from pipeline.tracking.views import CHAMPION, refresh_view
+from pipeline.training.run_files import NOTE_TAG
 
 MAX_DESCRIPTION = 5000  # characters of a version's, MLflow's limit
 

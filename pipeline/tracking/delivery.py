@@ -39,8 +39,9 @@ from pipeline.tracking.connection import (
     upload_s,
 )
 from pipeline.tracking.event_tail import LONGEST_PAUSE_S, MAX_METRICS, first_line, say
-from pipeline.tracking.notes import NOTE_TAG, interval, run_note
+from pipeline.tracking.notes import interval, run_note
 from pipeline.tracking.views import INTERVAL, METRIC, MODE, refresh_view
+from pipeline.training.run_files import NOTE_TAG
 
 PATIENCE_S = 60.0  # at most, of a stage that has done its work
 NOTE, FILES = "results.json", "files"

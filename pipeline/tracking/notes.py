@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-NOTE_TAG = "mlflow.note.content"  # of a run: its description
 _DECISION = "\n\n**Decision:** "
 
 

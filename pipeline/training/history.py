@@ -18,6 +18,7 @@ from typing import Any
 from pipeline.system.disk import write_lines
 from pipeline.system.project import write_json
 from pipeline.system.spending import Cost, counted
+from pipeline.training.run_files import BEGUN
 
 SPENT = "spent"  # folder of the state folder: a file a process
 Curve = list[tuple[int, float]]
@@ -56,9 +57,11 @@ def read_event(line: bytes) -> dict[str, Any] | None:
 
 @contextmanager
 def spending(state: Path, rank: int) -> Iterator[None]:
-    """Note what this process spends in the block, in a file of its own. One that is killed notes nothing."""
+    """Note what this process spends in the block, in a file of its own; of one that is killed, that it began."""
     name = f"{time.time_ns():020d}-rank{rank}.json"
     cost: Cost = {}
+    with suppress(OSError):
+        write_json(state / SPENT / name, {"rank": rank, "time_s": 0.0, "cpu_s": 0.0})
     try:
         with counted(cost):
             yield
@@ -112,14 +115,14 @@ def goodput(events: Path, state: Path) -> float | None:
                 if "train/loss" in event.get("values", ()):
                     told.append((int(event["step"]), float(event["time"])))
     starts = [int(path.name.partition("-")[0]) / 1e9 for path in (state / SPENT).glob("*-rank*.json")]
-    before = [step for step, time_s in told if starts and time_s < min(starts)]  # of the run that this one extends
-    told = told[len(before) :]
+    begun = json.loads((state / BEGUN).read_bytes()).get("step", -1) if (state / BEGUN).is_file() else -1
+    told = [(step, time_s) for step, time_s in told if step > begun]  # the others are of the run that this one extends
     pairs = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(told)]
     paces = sorted(time_s / steps for steps, time_s in pairs if steps > 0 and time_s > 0)
     if not paces:
         return None
     whole_s = told[-1][1] - min([told[0][1], *starts])
-    steps = max(step for step, _ in told) - max(before, default=-1)
+    steps = max(step for step, _ in told) - begun
     return round(min(1.0, steps * paces[len(paces) // 2] / whole_s), 4) if whole_s > 0 else None
 
 

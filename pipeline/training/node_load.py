@@ -26,8 +26,14 @@ class LoaderWait:
     """How long this process's steps have waited for their batches. `StateWriter` tells it, the node's load reads it."""
 
     def __init__(self) -> None:
-        self.waited_s = 0.0
+        self._waited_s = 0.0
         self._since: float | None = None
+
+    @property
+    def waited_s(self) -> float:
+        """The wait that still lasts counts up to now."""
+        since = self._since
+        return self._waited_s + (time.monotonic() - since if since is not None else 0.0)
 
     def begin(self) -> None:
         """A step has ended, or an epoch begins: from now on training waits for the next batch."""
@@ -36,8 +42,8 @@ class LoaderWait:
     def end(self) -> None:
         """The batch is there."""
         if self._since is not None:
-            self.waited_s += time.monotonic() - self._since
-            self._since = None
+            waited_s, self._since = time.monotonic() - self._since, None  # never counted twice by another thread
+            self._waited_s += waited_s
 
 
 LOADER_WAIT = LoaderWait()  # a process trains one thing at a time
@@ -75,7 +81,7 @@ def _tell(state: Path, node: str | None, every_s: float, stop: threading.Event) 
         psutil.cpu_percent()  # the first answer is of no time
         while not stop.wait(every_s):
             now_s, now_waited_s = time.monotonic(), LOADER_WAIT.waited_s
-            values = {"loader_wait_percentage": 100 * (now_waited_s - waited_s) / (now_s - last_s)}
+            values = {"loader_wait_percentage": 100 * max(0.0, now_waited_s - waited_s) / (now_s - last_s)}
             values |= _load() if node is not None else {}
             before = f"system/{node}/" if node is not None else "system/"
             step, last_s, waited_s = step + 1, now_s, now_waited_s

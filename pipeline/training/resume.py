@@ -28,6 +28,7 @@ from pipeline.training.checkpoints import file_sha256, newest_state, read_note
 PROBE_S, VISIBLE_S = 15.0, 45.0
 MEET_S = 180.0
 DECIDED = "decided.json"
+APART = "apart.json"  # here where each rank has a folder of its own, and all that it needs came from a store
 _CAUTION = ("32-true", "16-mixed", "bf16-mixed")  # what every machine can do first
 
 
@@ -59,7 +60,8 @@ def agree_on_precision(folder: Path, wanted: str, fastest: str) -> str:
 
 
 def check_shared(folder: Path) -> None:
-    """Prove that every rank sees the same `folder`: rank 0 writes a file that nobody can guess, all read it.
+    """Prove that every rank sees the same `folder`: rank 0 writes a file that nobody can guess, all read it. Where each
+    has its own (`APART`), all but meet.
 
     Raises (on all ranks):
         ConfigError: on some node the folder is not there, is another one, or cannot be read; names node and folder.
@@ -67,6 +69,8 @@ def check_shared(folder: Path) -> None:
     if not _together():
         return
     _meet()
+    if (folder / APART).is_file():
+        return
     rank, error = dist.get_rank(), None
     token, problem = "", None
     if rank == 0:
@@ -88,7 +92,8 @@ def check_shared(folder: Path) -> None:
             "the state folder is not the same one for all workers",
             value="; ".join(problems) or error,
             where=str(folder),
-            fix="put the project on a file system that all nodes mount at this path, and see that it is mounted there",
+            fix="put the project on a file system that all nodes mount at this path, and see that it is mounted there; "
+            "or let them share nothing, with `shards.store` and `cluster.storage`",
         )
 
 

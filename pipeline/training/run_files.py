@@ -23,6 +23,7 @@ BEST, RECORD = "best.ckpt", "run.json"
 FAILURE, DONE, EVENTS = "failure.json", "done.json", "events.jsonl"  # of the state folder
 START = "start.ckpt"  # there, too: the weights that the training begins with, where others are there already
 BEGUN = "begun.json"  # there, too, and in run.json as `init`: where they are from, and what of them was taken
+NOTE_TAG = "mlflow.note.content"  # the tag that is a run's description on MLflow's page
 LAST = "last"  # folder of a run's artifacts: the state that it ended with, for a run that extends it
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
 from contracts.redact import redact
 from pipeline.shards import stores
-from pipeline.training.state_mirror import StateMirror
+from pipeline.training.state_mirror import AnotherSession, StateMirror
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 60.0  # between two tries while the store is away
 CLOSE_S = 30.0  # how long the end of an unfinished training waits for the last copy
@@ -56,6 +57,9 @@ class StateCopier:
             try:
                 with stores.patience(0.0):
                     self.mirror.push(enough=self._is_late)
+            except AnotherSession:
+                self._say("others train this run by now; this process ends")
+                os._exit(1)  # what it holds nobody wants any more
             except Exception as error:  # whatever a store, a proxy or a disk raises: training must not feel it
                 self._failed(error)
             else:

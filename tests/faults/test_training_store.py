@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
@@ -35,6 +34,7 @@ from pipeline.training.runs import load_run
 from pipeline.training.state_copier import StateCopier
 from pipeline.training.state_mirror import StateMirror
 from tests.local_training import arguments, final_weights, mlflow_statuses
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -99,10 +99,7 @@ def store(tmp_path, monkeypatch) -> Iterator[Store]:
 
 
 def wait_for(name: str, url: str) -> None:
-    deadline = time.monotonic() + 30
-    while name not in stores.listing(url):
-        assert time.monotonic() < deadline, stores.listing(url)
-        time.sleep(0.05)
+    until(lambda: name in stores.listing(url), lambda: stores.listing(url))
 
 
 class Gone(Exception):
@@ -212,7 +209,7 @@ def test_a_store_that_stays_away_costs_the_copy_and_not_the_result(tiny_project,
     folder = tmp_path / "project"
     shutil.copytree(tiny_project.root, folder)
     document = yaml.safe_load((folder / "params.yaml").read_text())
-    document["cluster"] = {"engine": "local", "state_store": "s3://shop/states"}
+    document["cluster"] = {"engine": "local", "storage": "s3://shop/states"}
     document["runs"]["segmentation"]["train"] = {"max_epochs": 2, "checkpoint_every_steps": 2}
     (folder / "params.yaml").write_text(yaml.safe_dump(document))
     project = Project(folder)
@@ -238,7 +235,7 @@ def test_a_store_that_stays_away_costs_the_copy_and_not_the_result(tiny_project,
         env=os.environ | {"PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "training goes on from state-00000002.ckpt, which is here" in done.stdout

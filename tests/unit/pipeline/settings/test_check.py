@@ -58,8 +58,8 @@ def test_what_goes_together_is_each_runs_matter_unless_there_is_none(document):
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("cluster.state_store", "", "state_store must be the url of a folder: ''"),
-        ("cluster.state_store", "/mnt/states", "state_store must be the url of a folder"),
+        ("cluster.storage", "", "storage must be the url of a folder: ''"),
+        ("cluster.storage", "/mnt/states", "storage must be the url of a folder"),
         ("shards.store", "s3://key@host/x", "store must be the url of a folder"),
         ("cluster.address", " ", "address is empty"),
         ("tracking.artifacts", "", "artifacts is empty"),

@@ -75,6 +75,17 @@ def test_goodput_is_the_share_of_steps_that_count(tmp_path: Path) -> None:
     assert goodput(path, tmp_path) == pytest.approx(100 / (clock - 1000), abs=1e-4)
     assert clock - 1000 == 178.0
     assert goodput(tmp_path / "none", tmp_path) is None
+    (tmp_path / "begun.json").write_text(json.dumps({"from": "other", "step": 39}))
+    (tmp_path / "spent" / f"{1000 * 10**9:020d}-rank0.json").unlink()
+    (tmp_path / "spent" / f"{1050 * 10**9:020d}-rank0.json").write_text("{}")
+    assert goodput(path, tmp_path) == pytest.approx(60 / (clock - 1050), abs=1e-4), "of an extended run: its own steps"
+
+
+def test_a_process_that_is_killed_leaves_its_start(tmp_path: Path) -> None:
+    with spending(tmp_path, 0):
+        (note,) = (tmp_path / "spent").iterdir()
+        assert spent(tmp_path)["time_s"] == 0.0
+    assert [note] == list((tmp_path / "spent").iterdir())
 
 
 def test_cost_is_summed_over_sessions_and_ranks(tmp_path: Path) -> None:

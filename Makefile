@@ -39,9 +39,9 @@ lock-check: setup  ## fail where dvc.lock and metrics/ are not of this code and 
 	$(BIN)/python -m pytest tests/reference
 
 faults: setup  ## kill, cut, forge and starve it: every fault is survived or refused clearly (tests/faults/README.md)
-	$(call beside,2,--timeout 1800 $(LONG_FAULTS) $(filter-out $(LONG_FAULTS),$(wildcard tests/faults/test_*.py)))
+	$(call beside,3,--timeout 1800 $(LONG_FAULTS) $(filter-out $(LONG_FAULTS),$(wildcard tests/faults/test_*.py)))
 
-LONG_FAULTS := $(wildcard tests/faults/test_cluster_kills.py tests/faults/test_lost_nodes.py tests/faults/test_cluster_deaths.py tests/faults/test_jobs.py tests/faults/test_sweeps.py tests/faults/test_process*.py tests/faults/test_shards.py)
+LONG_FAULTS := $(wildcard tests/faults/test_machines.py tests/faults/test_cluster_kills.py tests/faults/test_lost_nodes.py tests/faults/test_cluster_deaths.py tests/faults/test_jobs.py tests/faults/test_sweeps.py tests/faults/test_process*.py tests/faults/test_shards.py)
 
 # Files spread over some processes, in the order given: many tests mostly wait. Tiny models gain nothing from more
 # threads, which take a third more of the processors, and more where processes share them; faults run with as many as

@@ -36,22 +36,27 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 
 
-# In folders of tests that mostly wait, for clusters and DVC: one file after so many that compute, so that processors
-# are neither idle nor shared by many clusters.
-WAITING, BETWEEN = ("integration", "browser"), 20
+# Folders, and files of the faults, whose tests mostly wait, for clusters and DVC: one file after so many that compute,
+# so that processors are neither idle nor shared by many clusters.
+WAITING = ("integration", "browser", "machines", "cluster_kills", "lost_nodes", "cluster_deaths", "jobs", "sweeps")
+BETWEEN = {"faults": 4}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The order in which files are given to the processes of `make test`; the longest of those that wait come first."""
+    """The order in which files are given to several processes; the longest of those that wait come first."""
     if not hasattr(config, "workerinput"):
         return
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
-    waiting = [path for path in files if path.parent.name in WAITING]
-    others = [path for path in files if path.parent.name not in WAITING]
+
+    def kind(path: Path) -> str:
+        return path.stem.removeprefix("test_") if path.parent.name in BETWEEN else path.parent.name
+
+    waiting = [path for path in files if kind(path) in WAITING]
+    others = [path for path in files if path not in waiting]
     for i, path in enumerate(waiting):
-        others.insert(min(i * (BETWEEN + 1), len(others)), path)
+        others.insert(min(i * (BETWEEN.get(path.parent.name, 20) + 1), len(others)), path)
     items[:] = [item for path in others for item in files[path]]
 
 

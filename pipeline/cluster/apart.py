@@ -203,7 +203,7 @@ class Follower:
         self.apart, self.folder = apart, folder
         self._mirror = StateMirror(apart.url, folder, ("run_id", "events.sent.json", "nodes/*.sent.json"))
         self._seen: dict[str, stores.Stored] = {}
-        self._stop, self._is_away = threading.Event(), False
+        self._stop, self._is_away, self._one = threading.Event(), False, threading.Lock()
         self._thread = threading.Thread(target=self._work, name="Follower", daemon=True)
 
     def __enter__(self) -> Follower:
@@ -234,15 +234,16 @@ class Follower:
     def follow(self) -> None:
         """Fetch what is new, and leave word of what was delivered."""
         part = self.folder / f".{EVENTS}"
-        changed = self._changed()
-        if EVENTS in changed:  # before what they name is looked for, and not to be read before that is here
-            stores.download(f"{self.apart.url}/{EVENTS}", part)
-            changed = self._changed() | {EVENTS: changed[EVENTS]}
-        self._mirror.fetch(_TOLD, changed)
-        if EVENTS in changed:
-            publish(part, self.folder / EVENTS)
-        self._seen |= changed
-        self._mirror.push()
+        with self._one:
+            changed = self._changed()
+            if EVENTS in changed:  # before what they name is looked for, and not to be read before that is here
+                stores.download(f"{self.apart.url}/{EVENTS}", part)
+                changed = self._changed() | {EVENTS: changed[EVENTS]}
+            self._mirror.fetch(_TOLD, changed)
+            if EVENTS in changed:
+                publish(part, self.folder / EVENTS)
+            self._seen |= changed
+            self._mirror.push()
 
     def _changed(self) -> dict[str, stores.Stored]:
         there = stores.contents(self.apart.url)
@@ -254,9 +255,10 @@ class Follower:
         Raises:
             TrainingError: it is not there.
         """
-        self.follow()
         if error is not None:
+            self._try()
             return
+        self.follow()
         self._mirror.fetch((BEST, DONE))
         if not (self.folder / DONE).is_file() or not (self.folder / BEST).is_file():
             raise TrainingError("training has ended, and its result is not in the store", where=redact(self.apart.url))

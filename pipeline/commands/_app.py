@@ -8,6 +8,8 @@ interrupted.
 from __future__ import annotations
 
 import functools
+import gc
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,10 @@ from typer import Option
 
 from pipeline.system.guard import UMASK_HELP, ended_plainly, guard_process
 
+# What a start makes stays: to look through it for garbage, each 700 new objects, takes a seventh of `check`.
+gc.set_threshold(50_000)
+# pydantic would read the metadata of every installed package, to find plugins that look on.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 _PIPELINE = Path(__file__).resolve().parents[1]
 
 

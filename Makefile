@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro lecture check heal test lock-check faults chaos bench lint type docs picture ui lock clean clean-state
+.PHONY: help setup repro lecture check heal test lock-check faults machines chaos bench lint type docs picture ui lock clean clean-state
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -39,9 +39,12 @@ lock-check: setup  ## fail where dvc.lock and metrics/ are not of this code and 
 	$(BIN)/python -m pytest tests/reference
 
 faults: setup  ## kill, cut, forge and starve it: every fault is survived or refused clearly (tests/faults/README.md)
-	$(call beside,3,--timeout 1800 $(LONG_FAULTS) $(filter-out $(LONG_FAULTS),$(wildcard tests/faults/test_*.py)))
+	$(call beside,2,--timeout 1800 $(LONG_FAULTS) $(filter-out $(LONG_FAULTS),$(wildcard tests/faults/test_*.py)))
 
-LONG_FAULTS := $(wildcard tests/faults/test_machines.py tests/faults/test_cluster_kills.py tests/faults/test_lost_nodes.py tests/faults/test_cluster_deaths.py tests/faults/test_jobs.py tests/faults/test_sweeps.py tests/faults/test_process*.py tests/faults/test_shards.py)
+LONG_FAULTS := $(wildcard tests/faults/test_cluster_kills.py tests/faults/test_lost_nodes.py tests/faults/test_cluster_deaths.py tests/faults/test_jobs.py tests/faults/test_sweeps.py tests/faults/test_process*.py tests/faults/test_shards.py)
+
+machines: setup  ## five runs on machines made of namespaces, some of which go away: root, a quarter of an hour
+	$(BIN)/python -m pytest --timeout 1800 tests/machines
 
 # Files spread over some processes, in the order given: many tests mostly wait. Tiny models gain nothing from more
 # threads, which take a third more of the processors, and more where processes share them; faults run with as many as

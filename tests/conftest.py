@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Folders, and files of the faults, whose tests mostly wait, for clusters and DVC: one file after so many that compute,
 # so that processors are neither idle nor shared by many clusters.
-WAITING = ("integration", "browser", "machines", "cluster_kills", "lost_nodes", "cluster_deaths", "jobs", "sweeps")
+WAITING = ("integration", "browser", "cluster_kills", "lost_nodes", "cluster_deaths", "jobs", "sweeps")
 BETWEEN = {"faults": 4}
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 # How long things take is the machine's affair, and other tests run beside: this ends only what would hang for ever.
-PATIENCE_S = 600.0
+PATIENCE_S = 1200.0
 
 
 def until(condition: Callable[[], T], told: Callable[[], Any] = str) -> T:

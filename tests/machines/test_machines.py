@@ -20,7 +20,7 @@ from pipeline.training.ledger import FOLDER as LEDGER
 from pipeline.training.ledger import merge
 from tests import dvc_project
 from tests.conftest import TINY
-from tests.integration.cluster import SOON_LEFT, TRAIN, training
+from tests.integration.cluster import SOON_LEFT, SOON_MISSED, TRAIN, training
 from tests.local_training import mlflow_statuses
 from tests.namespaces import Machine, Machines, machines
 from tests.ranks import run
@@ -111,6 +111,7 @@ def world(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worl
         "SIGHTLINE_CACHE": "/tmp/shards-of-this-machine",
         "PYTHONPATH": str(root),
         "TMPDIR": "/tmp",
+        **SOON_MISSED,
         **SOON_LEFT,
     }
     with machines(folder) as net:

@@ -81,7 +81,9 @@ def sightline(project: Path, cluster: Cluster) -> Iterator[Sightline]:
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def said(process: subprocess.Popen[str]) -> tuple[int, str]:

@@ -48,7 +48,8 @@ from pipeline.training.state_mirror import (
 
 _LAST_COPY_S = 15.0
 _REACHED = "reached"  # folder of the copy: a file a rank, with the step up to which its ledger is there
-_TOLD = (*EACHS, DECIDED, "pictures/*.png")  # what the driver wants meanwhile, beside the events
+_PICTURES = "pictures/*.png"
+_TOLD = (*EACHS, DECIDED, _PICTURES)  # what the driver wants meanwhile, beside the events
 
 
 def is_apart(config: ClusterConfig, manifest: Mapping[str, Any]) -> bool:
@@ -59,7 +60,7 @@ def is_apart(config: ClusterConfig, manifest: Mapping[str, Any]) -> bool:
 
 def fetch_begun(mirror: StateMirror) -> None:
     """What a driver must know of a training that others began: its MLflow run, what it started from, its decisions."""
-    mirror.fetch((*DRIVERS, *_TOLD, EVENTS))
+    mirror.fetch((*DRIVERS, DECIDED, _PICTURES, EVENTS))
 
 
 @dataclass(frozen=True)

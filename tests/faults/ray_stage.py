@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,6 +100,7 @@ def task_that_sleeps() -> Callable[[float], float]:
     """A function for `map_ordered`: nested, so that it travels whole, and workers need not import its file."""
 
     def doze(seconds: float) -> float:
+        import time
 
         time.sleep(seconds)
         return seconds

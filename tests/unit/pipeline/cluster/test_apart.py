@@ -41,6 +41,10 @@ def stored(apart: Apart) -> set[str]:
     return set(stores.listing(apart.url))
 
 
+def states(apart: Apart) -> set[str]:
+    return {name for name in stored(apart) if name.startswith("state-")}
+
+
 def state(folder: Path, step: int) -> None:
     (folder / f"state-{step:08d}.ckpt").write_bytes(b"weights")
     write_json(folder / f"state-{step:08d}.json", {"step": step})
@@ -103,17 +107,16 @@ def test_a_state_waits_for_the_ledgers_of_all_ranks(apart: Apart, tmp_path: Path
     first, second = (of_apart._RankMirror(apart, tmp_path / f"rank{rank}", rank, 2, True) for rank in (0, 1))
     for mirror in (first, second):
         mirror.folder.mkdir()
-    first.folder.joinpath(SESSION).write_text("me")
     StateMirror(apart.url, first.folder, session="me").claim()
     for step in (2, 4):
         state(first.folder, step)
         ledger(first.folder, 0, 4)
         first.push()
-        assert not any(name.startswith("state-") for name in stored(apart))
+        assert not states(apart)
     ledger(second.folder, 1, 2)
     second.push()
     first.push()
-    assert {name for name in stored(apart) if name.startswith("state-")} == {
+    assert states(apart) == {
         "state-00000002.ckpt",
         "state-00000002.json",
     }
@@ -124,7 +127,7 @@ def test_a_state_waits_for_the_ledgers_of_all_ranks(apart: Apart, tmp_path: Path
     ledger(second.folder, 1, 4)
     second.push()
     first.push()
-    assert {name for name in stored(apart) if name.startswith("state-")} == {
+    assert states(apart) == {
         "state-00000004.ckpt",
         "state-00000004.json",
     }

@@ -9,6 +9,7 @@ inside DVC, with that lock, and commands run side by side.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import re
 import signal
@@ -23,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from pipeline.system import warm
+from pipeline.system import lock_blocks, warm
 
 _RUNS, _SKIPPED = re.compile(r"Running stage '(.+)':"), re.compile(r"(?:Stage )?'(.+)' (?:didn't change|is cached)")
 _INTERRUPTED = 130
@@ -46,13 +47,15 @@ def repro(arguments: Sequence[str], jobs: int = 1, starts: Mapping[str, str] | N
     Returns:
         DVC's exit code, or 130 where a stage was interrupted.
     """
+    from dvc import dvcfile
     from dvc.cli import main
     from dvc.repo import reproduce
+    from dvc.utils.serialize import parse_yaml_for_update
 
     signal.signal(signal.SIGTERM, _pass_on)
     with tempfile.TemporaryDirectory(prefix="slwarm-") as folder, warm.started(Path(folder)) as start:
         steps = _Steps(start)
-        planned = reproduce.plan_repro
+        planned, modify = reproduce.plan_repro, dvcfile.modify_yaml
 
         def counted(*given: Any, **named: Any) -> Any:
             plan = planned(*given, **named)
@@ -60,6 +63,7 @@ def repro(arguments: Sequence[str], jobs: int = 1, starts: Mapping[str, str] | N
             return plan
 
         reproduce.plan_repro = counted  # the only place where DVC knows how many there will be
+        dvcfile.modify_yaml = lock_blocks.by_stage(modify, parse_yaml_for_update, _dumped)
         loggers = [logging.getLogger(name) for name in _TOLD_BY]
         for logger in loggers:
             logger.addFilter(steps)
@@ -68,10 +72,20 @@ def repro(arguments: Sequence[str], jobs: int = 1, starts: Mapping[str, str] | N
                 code = int(main(["repro", *arguments]))
             return _INTERRUPTED if steps.interrupted else code
         finally:
-            reproduce.plan_repro = planned
+            reproduce.plan_repro, dvcfile.modify_yaml = planned, modify
             for logger in loggers:
                 logger.removeFilter(steps)
             steps.tell_end()
+
+
+def _dumped(document: dict[str, Any]) -> str:
+    """As DVC writes it, but for aliases."""
+    from dvc.utils.serialize._yaml import _get_yaml
+
+    yaml, text = _get_yaml(), io.StringIO()
+    yaml.representer.ignore_aliases = lambda _: True
+    yaml.dump(document, text)
+    return text.getvalue()
 
 
 @contextlib.contextmanager

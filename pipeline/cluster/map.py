@@ -26,6 +26,7 @@ def map_ordered(
     cpus: int = 1,
     shared: tuple = (),
     use_gpu: bool = False,
+    travels: bool = False,
 ) -> Iterator[T]:
     """`function(*shared, *job)` for every job, in parallel Ray tasks, results in the order of the jobs.
 
@@ -34,6 +35,7 @@ def map_ordered(
     Args:
         shared: what is the same for all jobs and large; each node gets it once.
         use_gpu: a GPU for each task, where the cluster has any when the work begins.
+        travels: no job reads a file of this machine's, so that machines that share none with it can do it as well.
 
     Raises:
         SightlineError: what `function` raises of that kind, as it is.
@@ -45,7 +47,7 @@ def map_ordered(
         return
     import ray
 
-    if config.storage_url is not None:  # other machines may not see the files that are read here
+    if config.storage_url is not None and not travels:  # other machines may not see the files that are read here
         config = dataclasses.replace(config, address="local")
     with session(config, root):
         gpus = 1 if use_gpu and ray.cluster_resources().get("GPU") else 0

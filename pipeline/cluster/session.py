@@ -28,6 +28,7 @@ from typing import Any
 import psutil
 
 from pipeline.cluster.join import authentication, environment, joined, no_cluster, wrong_token
+from pipeline.settings.code import CODE, PACKAGES
 from pipeline.settings.sections import ClusterConfig
 from pipeline.system.guard import end_with_parent, guard_process
 from pipeline.system.removal import remove_tree
@@ -106,7 +107,7 @@ def session(config: ClusterConfig, root: Path, *, own_code: Sequence[Path] = ())
     """A Ray session: on RAY_ADDRESS / `cluster.address`, else on a fresh cluster of this machine's resources.
 
     Args:
-        own_code: files and folders of the user's own that workers import, besides the project's packages.
+        root: of the project, below which its own code lies. own_code: files and folders of that which workers import.
 
     Yields:
         The private folder of a cluster of our own, which all its workers see; None on a joined one.
@@ -123,13 +124,12 @@ def session(config: ClusterConfig, root: Path, *, own_code: Sequence[Path] = ())
         hook = {"worker_process_setup_hook": f"{__name__}.prepare_worker"}
         if address:
             variables = WORKER_ENV | told(stack.enter_context(joined(address)))
-            # Other nodes may not have the project installed: its packages travel with the job.
-            packages = [root / name for name in ("contracts", "lightning_modules", "pipeline")]
-            modules = [str(path) for path in (*packages, *own_code)]
+            # Other nodes may not have this package installed: it travels with the job.
+            modules = [str(path) for path in (*(CODE / name for name in PACKAGES), *own_code)]
             stack.enter_context(_started(address, {"env_vars": variables, "py_modules": modules, **hook}, {}))
             yield None
             return
-        path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+        path = os.pathsep.join(filter(None, (str(root), str(CODE), os.environ.get("PYTHONPATH"))))
         folder, head = stack.enter_context(_private())
         runtime_env = {"env_vars": {**WORKER_ENV, **told(head), "PYTHONPATH": path}, **hook}
         # ray.data is unused: the object store only carries annotations and results.

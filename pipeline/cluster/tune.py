@@ -22,10 +22,10 @@ from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from contracts.errors import SightlineError, TrainingError
+from pipeline.cluster.group import cluster_nodes
 from pipeline.cluster.join import environment
 from pipeline.cluster.room import Plan, Share, decide_gpu, too_small
 from pipeline.cluster.session import session
-from pipeline.cluster.train import cluster_nodes
 from pipeline.cluster.trial import Director, Training
 from pipeline.cluster.watch import Watch, reason, watched
 from pipeline.settings.sections import ClusterConfig

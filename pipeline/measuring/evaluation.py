@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 
 from lightning_modules.base.module import TaskModule
 from lightning_modules.base.task import BaseTask
@@ -28,12 +27,13 @@ from pipeline.shards.manifest import load_manifest, split_digest
 from pipeline.system.disk import renewed, write_lines
 from pipeline.system.project import write_json
 from pipeline.training.checkpoints import file_sha256, load_module
-from pipeline.training.fit import quiet_lightning
+from pipeline.training.fit import Placement, quiet_lightning
 from pipeline.training.reports import build_report
 
 
 class Evaluation:
-    """One pass over `split` with the checkpoint's weights, in this process.
+    """One pass over `split` with the checkpoint's weights, in this process or in each of several, where the first one
+    has what was predicted and true, and alone can be asked for the numbers.
 
     Attributes:
         metrics: of the model, by name. constant: of the best predictor that ignores the input. losses: means.
@@ -42,10 +42,21 @@ class Evaluation:
 
     Args:
         now: the run as params.yaml has it, which says how data is read and in which batches; None: as it was trained.
+        placement: where this process stands.
     """
 
-    def __init__(self, checkpoint: Path, shards: Path, split: str = "val", *, now: Run | None = None):
+    def __init__(
+        self,
+        checkpoint: Path,
+        shards: Path,
+        split: str = "val",
+        *,
+        now: Run | None = None,
+        placement: Placement | None = None,
+    ):
         quiet_lightning()
+        place = placement or Placement()
+        self.is_first = place.rank == 0
         module, document = load_module(checkpoint)
         self.checkpoint_sha256 = file_sha256(checkpoint)
         self.run: dict[str, Any] = document["run"]
@@ -64,30 +75,38 @@ class Evaluation:
             micro_batch_size=None,
             eval_batch_size=(train if now is None else now.train).eval_batch_size,
             seed=train.seed,
+            world=place.world,
+            rank=place.rank,
         )
         self.split = split
         module.split_name = split
-        use_gpu = torch.cuda.is_available()
         trainer = pl.Trainer(
-            accelerator="gpu" if use_gpu else "cpu",
+            accelerator="gpu" if place.use_gpu else "cpu",
             devices=1,
+            strategy=place.strategy,
+            plugins=list(place.plugins),
             precision=train.precision,  # type: ignore[arg-type]  # the one it was trained with
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            use_distributed_sampler=False,
         )
         module.trainer = trainer
         trainer.datamodule = self.data  # type: ignore[attr-defined]
         trainer.validate(module, dataloaders=self.data.eval_dataloader(split), verbose=False)
         self.data.close()
-        prefix = f"{split}/"
+        if self.is_first:
+            self._score(trainer)
+
+    def _score(self, trainer: pl.Trainer) -> None:
+        module, prefix = self.module, f"{self.split}/"
         self.losses = {
             name.removeprefix(prefix): float(value)
             for name, value in trainer.callback_metrics.items()
             if name.removeprefix(prefix) in module.loss_names
         }
-        self.report = build_report(run, module.task)
+        self.report = build_report(self.run, module.task)
         task, truths, groups = module.task, module.truths, module.groups
         self.measured = task.measure(module.predictions, truths, groups, thorough=True)
         self.measured_constant = task.measure(self.report.constant(truths), truths, groups)
@@ -183,11 +202,6 @@ class Evaluation:
         named = [m for m in self.measured if self.module.task.metric in m.values]
         return any(m.num_items > 0 for m in named)
 
-    def logged(self) -> dict[str, float]:
-        """What a chart of MLflow shows of it, by the names that training gives the same metrics. Intervals and the
-        constant predictor's are in the run's description; losses have their curves."""
-        return {f"{self.split}/{name}": value for name, value in self.metrics.items()}
-
     def summary(self) -> str:
         """The task's metric in one line; a model that finds nothing has no interval."""
         metric = self.module.task.metric
@@ -248,7 +262,9 @@ def lacking(manifest: Mapping[str, Any], split: str, task: BaseTask) -> list[str
     return [name for name in task.requires if not totals.get(name)]
 
 
-def on_test(checkpoint: Path, shards: Path, task: BaseTask, *, now: Run) -> Evaluation | None:
+def on_test(
+    checkpoint: Path, shards: Path, task: BaseTask, *, now: Run, placement: Placement | None = None
+) -> Evaluation | None:
     """What is reported of a run, of whose task this is, beside the split that it was chosen on; None where there is no
     test split, or one without the truth, which is told."""
     manifest = load_manifest(shards)
@@ -256,7 +272,9 @@ def on_test(checkpoint: Path, shards: Path, task: BaseTask, *, now: Run) -> Eval
         return None
     evaluation = None
     if not (missing := lacking(manifest, "test", task)):
-        evaluation = Evaluation(checkpoint, shards, "test", now=now)
+        evaluation = Evaluation(checkpoint, shards, "test", now=now, placement=placement)
+    if evaluation is not None and not evaluation.is_first:
+        return None
     if evaluation is None or not evaluation.has_truth:
         what = f"none of its samples has {', '.join(missing)}" if missing else "no truth is known of its items"
         print(f"evaluate {now.name}: the test split is not measured, as {what}", flush=True)

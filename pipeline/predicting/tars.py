@@ -87,7 +87,10 @@ def predict_tars(request: Request, checkpoint: Path, model: str, project: Projec
     start_s = time.monotonic()
     with progress_bar("predict, tars", len(todo)) as advance:
         shared = (checkpoint.read_bytes(),)
-        results = map_ordered(predict_tar, jobs, config, _CODE, shared=shared, use_gpu=config.use_gpu is not False)
+        results = map_ordered(
+            predict_tar, jobs, config, _CODE, shared=shared, use_gpu=config.use_gpu is not False,
+            travels=all(_is_url(tar) for tar, _ in todo),
+        )  # fmt: skip
         for (_, target), result in zip(todo, results, strict=True):
             advance(1)
             if result.error is not None:

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from contracts.errors import ConfigError, DataError, SightlineError
 from contracts.inputs import inputs_of
+from pipeline.cluster.once import files_below, is_joined, on_workers
 from pipeline.settings.params import FILE, Params, Run
-from pipeline.settings.sections import RegistryConfig, TrackingConfig
-from pipeline.shards.manifest import load_manifest, split_digest
+from pipeline.settings.sections import ClusterConfig, RegistryConfig, TrackingConfig
+from pipeline.shards.manifest import MANIFEST, load_manifest, split_digest
 from pipeline.shards.reader import open_splits
 from pipeline.system.project import Project, write_json
 from pipeline.tracking import probe
 from pipeline.tracking.lineage import Lineage, lineage
 from pipeline.training.run_files import BEST, Measured, Trained, measured, trained
 from pipeline.training.scores import Scores, read_scores
+
+if TYPE_CHECKING:
+    from pipeline.training.fit import Placement
 
 
 def register(project: Project, params: Params, name: str) -> None:
@@ -78,7 +83,7 @@ def _register(
         ),
         root=project.tracking_root,
         inputs=inputs,
-        measure=lambda other: measure_again(other, folder, score["split"], run),
+        measure=lambda other: measure_again(project, params, run, other, score["split"]),
         further=lambda: unmet(checkpoint, inputs, conditions, shards=folder, split=score["split"]),
         evaluation=project.evaluation(name),
     )
@@ -108,12 +113,27 @@ def check_slices(slices: Mapping[str, float], score: Measured, where: str) -> No
             raise ConfigError("no metric is called so", value=pattern, where=f"{FILE}: {where}", allowed=names)
 
 
-def measure_again(checkpoint: Path, shards: Path, split: str, run: Run) -> Scores:
-    """How an older version's weights do on the data that is here now.
+def measure_again(project: Project, params: Params, run: Run, checkpoint: Path, split: str) -> Scores:
+    """How an older version's weights do on the data that is here now; on a joined cluster its workers find out.
 
     Raises:
         DataError: it was trained for other classes, or the code of today cannot load it.
     """
+    cluster, shards = params.section(ClusterConfig, "cluster"), project.shards(run.dataset)
+    if not is_joined(cluster):
+        return _scores(checkpoint, shards, split, run)
+    has_store = "store" in load_manifest(shards)
+    files = {BEST: checkpoint.read_bytes()} | (files_below(shards, MANIFEST) if has_store else {})
+    given = (split, run, None if has_store else shards)
+    return on_workers(_scores_there, given, files, (), run.to_dict(), cluster, project.root)[1]
+
+
+def _scores_there(folder: Path, placement: Placement, given: tuple[str, Run, Path | None]) -> Scores:
+    split, run, shards = given
+    return _scores(folder / BEST, shards or folder, split, run, placement)
+
+
+def _scores(checkpoint: Path, shards: Path, split: str, run: Run, placement: Placement | None = None) -> Scores:
     from pipeline.measuring.evaluation import Evaluation
     from pipeline.training.checkpoints import load_module
 
@@ -123,5 +143,5 @@ def measure_again(checkpoint: Path, shards: Path, split: str, run: Run) -> Score
         raise DataError("its weights cannot be loaded by this code", value=str(error)[:300]) from error
     if document["data"]["classes"] != list(load_manifest(shards)["classes"]):
         raise DataError("its classes are others than this data's")
-    evaluation = Evaluation(checkpoint, shards, split, now=run)
-    return Scores(values=evaluation.metrics, drawn=evaluation.drawn)
+    evaluation = Evaluation(checkpoint, shards, split, now=run, placement=placement)
+    return Scores(values=evaluation.metrics, drawn=evaluation.drawn) if evaluation.is_first else Scores(values={})

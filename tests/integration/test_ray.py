@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from contracts.errors import ConfigError, TrainingError
+from contracts.errors import ConfigError, DataError, TrainingError
 from pipeline.cluster.map import map_ordered
+from pipeline.cluster.once import on_workers
 from pipeline.cluster.session import session
 from pipeline.cluster.train import run_training
-from pipeline.settings.params import load_params
+from pipeline.settings.params import Params, load_params
 from pipeline.settings.sections import ClusterConfig, ShardsConfig
 from pipeline.shards.manifest import load_manifest
 from pipeline.shards.writing import shard_dataset
+from pipeline.stages.evaluate import measure, measure_there
+from pipeline.stages.register import measure_again
 from pipeline.stages.shard import open_sources
-from pipeline.system.project import Project
+from pipeline.system.project import Project, write_json
 from pipeline.training.checkpoints import BEST, load_best
-from pipeline.training.run_files import DONE, EVENTS
+from pipeline.training.run_files import DONE, EVENTS, RECORD
 from tests.integration.cluster import training
 from tests.mlflow_server import free_port
 
@@ -69,6 +76,46 @@ def test_a_node_tells_its_load_and_where_rays_page_is(unbroken):
     assert 0 <= values["system/node-0/cpu_utilization_percentage"] <= 100
     assert 0 <= values["system/node-0/loader_wait_percentage"] <= 100
     assert told["cluster"][0]["values"]["ray.dashboard"].startswith("http://127.0.0.1:")
+
+
+def test_what_both_nodes_measure_together_is_what_one_process_measures(address, unbroken, root, tiny_project, tmp_path):
+    params = load_params(tiny_project.root)
+    run, here, there = params.run("segmentation"), Project(tmp_path / "here"), Project(tmp_path / "there")
+    for project in (here, there):
+        artifacts, shards = project.artifacts(run.name), project.shards(run.dataset)
+        artifacts.mkdir(parents=True)
+        shutil.copy(unbroken / BEST, artifacts / BEST)
+        write_json(artifacts / RECORD, {"training": {"step": 60}})
+        shards.parent.mkdir(parents=True)
+        shards.symlink_to(tiny_project.shards(run.dataset), target_is_directory=True)
+    lines = measure(here, run)
+    assert measure_there(there, run, ClusterConfig(address=address, num_workers=2), has_store=False) == lines
+    alone, together = (
+        {path.relative_to(p.root): path.read_bytes() for path in p.root.rglob("*") if path.is_file()}
+        for p in (here, there)
+    )
+    assert alone.keys() == together.keys() and len(alone) > 10
+    differing = [str(path) for path in alone if alone[path] != together[path]]
+    assert not differing, "the same digits, whoever measured"
+    joined = Params(params.document | {"cluster": {"address": address, "num_workers": 2}})
+    again = [measure_again(there, p, run, there.artifacts(run.name) / BEST, "val") for p in (params, joined)]
+    assert again[0].values == again[1].values and again[0].drawn.keys() == again[1].drawn.keys()
+
+
+def test_workers_that_die_are_replaced_and_what_they_refuse_is_raised_as_it_is(address, root, tiny_project, tmp_path):
+    def work(folder: Path, placement: Any, given: Path) -> list[str]:
+        assert (folder / "a/b").read_bytes() == b"sent"
+        if not given.exists():
+            given.touch()
+            os._exit(1)
+        raise DataError("refused", value=placement.world)
+
+    run = training(tiny_project, tmp_path / "state")["run"]
+    with pytest.raises(DataError, match="refused: 1"):
+        on_workers(
+            work, tmp_path / "died", {"a/b": b"sent"}, (), run, ClusterConfig(address=address, num_workers=1), root
+        )
+    assert (tmp_path / "died").exists()
 
 
 def test_an_error_that_retrying_cannot_mend_stops_at_once(address, root, tiny_project, tmp_path):

@@ -154,11 +154,6 @@ def test_numbers_are_those_of_the_checkpoints_predictions_in_float64(tiny_projec
     assert evaluation.metrics["pixel_accuracy"] == pytest.approx(np.mean(truth == predicted), rel=1e-12)
 
 
-def test_mlflow_gets_the_same_numbers_by_the_names_that_training_gives_them(evaluation):
-    logged, document = evaluation.logged(), evaluation.document("seg")
-    assert logged == {f"val/{name}": value for name, value in document["metrics"].items()} and "val/mean_iou" in logged
-
-
 def test_a_model_that_finds_nothing_is_told_without_an_interval(evaluation, monkeypatch):
     assert f"mean_iou {evaluation.metrics['mean_iou']:.4f} (95 % interval" in evaluation.summary()
     monkeypatch.setattr(evaluation, "intervals", {})

@@ -23,8 +23,8 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 repro: setup  ## run the whole pipeline: data, shards, training, evaluation, registration
 	$(BIN)/sightline repro
 
-lecture: setup  ## run the second project, lecture/: its systems, its claims and their page, lecture/page.html
-	cd lecture && PATH="$(CURDIR)/$(BIN):$$PATH" sightline repro
+lecture: setup  ## run the second project, lecture/: its systems, its claims and their page, lecture/page.html (JOBS=... at once, else 2)
+	cd lecture && PATH="$(CURDIR)/$(BIN):$$PATH" sightline repro --jobs $(or $(JOBS),2)
 
 check: setup  ## check params.yaml, every section, without running anything
 	$(BIN)/sightline check

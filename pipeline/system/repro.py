@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -53,6 +54,8 @@ def repro(arguments: Sequence[str], jobs: int = 1, starts: Mapping[str, str] | N
     from dvc.utils.serialize import parse_yaml_for_update
 
     signal.signal(signal.SIGTERM, _pass_on)
+    if jobs > 1:  # stages that each take all processors would wait for each other at every step
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     with tempfile.TemporaryDirectory(prefix="slwarm-") as folder, warm.started(Path(folder)) as start:
         steps = _Steps(start)
         planned, modify = reproduce.plan_repro, dvcfile.modify_yaml

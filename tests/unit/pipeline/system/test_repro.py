@@ -122,6 +122,21 @@ def test_stages_that_do_not_depend_on_each_other_run_at_once(root: Path, branche
     assert (branches / "a2").read_text() == "a\n"
 
 
+@pytest.mark.parametrize(("jobs", "given", "expected"), [(1, None, "all"), (1000, None, "1"), (1000, "3", "3")])
+def test_stages_at_once_share_the_processors(
+    root: Path, project: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, given: str | None, expected: str
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    text = (project / "dvc.yaml").read_text()
+    (project / "dvc.yaml").write_text(
+        text.replace("echo checked > one", "printenv OMP_NUM_THREADS > one || echo all > one")
+    )
+    repro(root, project, "check", jobs=jobs)
+    assert (project / "one").read_text() == f"{expected}\n"
+
+
 def test_lines_of_stages_side_by_side_are_told_apart(root: Path, branches: Path):
     text = (branches / "dvc.yaml").read_text()
     (branches / "dvc.yaml").write_text(text.replace("cp a a2", "echo one step; echo two >&2; cp a a2"))

@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro lecture check heal test lock-check faults machines chaos bench lint type docs picture ui lock clean clean-state
+.PHONY: help setup repro lecture check heal test lock-check faults machines chaos bench gpu-check lint type docs picture ui lock clean clean-state
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -56,6 +56,9 @@ chaos: setup  ## random faults on a small training for ten minutes (MINUTES=...,
 
 bench: setup  ## how fast it is, beside other libraries (NAME=... for one benchmark)
 	$(BIN)/python -m benchmarks $(NAME)
+
+gpu-check: setup  ## on a machine with a GPU: step and memory beside torchvision's plain loop, the loader beside the step
+	$(BIN)/python -m benchmarks gpu
 
 lint: setup  ## style and unused code
 	$(BIN)/ruff check .

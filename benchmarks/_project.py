@@ -14,9 +14,9 @@ from pipeline.stages.vocab import vocab
 from pipeline.system.project import Project
 
 
-def make_project(root: Path, num_images: int, **sections: Any) -> tuple[Project, Params]:
-    """A data set `voc` of `num_images` scenes of 128 pixels and a run `fcn` on it, ready to be trained."""
-    world = {"name": "voc_scenes", "image_size": 128, "num_records": {"train": num_images, "val": 4}}
+def make_project(root: Path, num_images: int, image_size: int = 128, **sections: Any) -> tuple[Project, Params]:
+    """A data set `voc` of `num_images` scenes of `image_size` pixels and a run `fcn` on it, ready to be trained."""
+    world = {"name": "voc_scenes", "image_size": image_size, "num_records": {"train": num_images, "val": 4}}
     document = {
         "datasets": {
             "voc": {"origin": "generated", "input": "pipeline/ingest/worlds", "world": world, "sources": {"voc": {}}}

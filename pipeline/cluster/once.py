@@ -10,7 +10,7 @@ import dataclasses
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from contracts.errors import DataError, SightlineError
@@ -19,6 +19,7 @@ from pipeline.cluster.room import decide_gpu
 from pipeline.cluster.session import cluster_address, private_folder, session
 from pipeline.settings import own
 from pipeline.settings.sections import ClusterConfig
+from pipeline.shards.manifest import MANIFEST, load_manifest
 
 if TYPE_CHECKING:
     from pipeline.training.fit import Placement
@@ -43,6 +44,14 @@ def write_below(folder: Path, files: Files) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+
+
+def shards_sent(shards: Path, folder: str = "") -> tuple[dict[str, bytes], Path | None]:
+    """What workers need of a data set's shards: of those in a store the manifest, below `folder`; of others the place,
+    which they must see."""
+    if "store" not in load_manifest(shards):
+        return {}, shards
+    return {str(PurePosixPath(folder, MANIFEST)): (shards / MANIFEST).read_bytes()}, None
 
 
 def on_workers(

@@ -145,7 +145,7 @@ def _started(address: str | None, runtime_env: dict[str, Any], options: dict[str
 
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address or "local", runtime_env=runtime_env, logging_level=logging.ERROR, **options)
+        _init(address=address or "local", runtime_env=runtime_env, logging_level=logging.ERROR, **options)
     except ray.exceptions.AuthenticationError:
         raise wrong_token(str(address), "the Ray cluster refuses this token, or there is none") from None
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -157,6 +157,23 @@ def _started(address: str | None, runtime_env: dict[str, Any], options: dict[str
             yield
     finally:
         _shut_down()
+
+
+def _init(**options: Any) -> None:
+    """`ray.init`. A busy head (`ray://`) may take longer than Ray waits for the process that serves a client."""
+    import ray
+
+    for last in (False, False, True):
+        try:
+            ray.init(**options)
+        except ConnectionAbortedError as error:
+            if last:
+                raise
+            print(
+                f"{options['address']} is slow to let us in ({str(error).splitlines()[-1]}); trying again", flush=True
+            )
+        else:
+            return
 
 
 @contextmanager

@@ -9,7 +9,10 @@ metrics/other, which git does not see and no stage knows: `dvc repro` has nothin
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,18 +21,22 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.errors import DataError, SightlineError
 from contracts.records import DataSpec
+from pipeline.cluster import once
 from pipeline.settings.params import Params, Run, load_params
+from pipeline.settings.sections import ClusterConfig
 from pipeline.shards.manifest import MANIFEST, load_manifest
 from pipeline.system import lock
-from pipeline.system.disk import write_text
+from pipeline.system.disk import publish, renewed, write_text
 from pipeline.system.project import Project, read_json, write_json
 from pipeline.tracking.names import Named, checkpoint_of, exact, named
 
 if TYPE_CHECKING:
-    from pipeline.measuring.evaluation import Evaluation
+    from pipeline.training.fit import Placement
 
 FOLDER = "other"  # below metrics
 NUM_PICTURES = 8  # with --out
+PREDICTIONS, PLOTS = "predictions.jsonl", "plots"
+_DOCUMENT, _WEIGHTS = "measured.json", "weights.ckpt"
 _SHOWN = 5
 
 
@@ -43,6 +50,22 @@ class Request:
     dataset: str | None
     out: Path | None
     trust: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """
+    Attributes:
+        run_name: of the checkpoint. now: the run as params.yaml has it, or None (`Evaluation`).
+        shards: where they are seen; None where they come from a store.
+        details: whether predictions and plots are wanted, too.
+    """
+
+    run_name: str
+    split: str
+    now: Run | None
+    shards: Path | None
+    details: bool
 
 
 def run(request: Request) -> int:
@@ -61,9 +84,15 @@ def run(request: Request) -> int:
         held.enter_context(lock.hold(project.locks, f"shards-{dataset}", what, shared=True))
         for note in check_fit(document, project, dataset):
             print(f"note: {note}")
-        evaluation = measure(checkpoint, project.shards(dataset), split, _as_now(params, chosen))
-    path = _write(project, request, evaluation, label_of(chosen), str(document["run"]["name"]), chosen)
-    show(evaluation, request.model, dataset)
+        asked = Asked(
+            run_name=str(document["run"]["name"]), split=split, now=_as_now(params, chosen),
+            shards=project.shards(dataset), details=request.out is not None,
+        )  # fmt: skip
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
+        measure(folder, checkpoint, asked, document["run"], params.section(ClusterConfig, "cluster"), project.root)
+        measured: dict[str, Any] = json.loads((folder / _DOCUMENT).read_text(encoding="utf-8"))
+        path = _write(project, request, folder, measured, label_of(chosen), chosen)
+    show(measured, request.model, dataset)
     print(f"written to {path.relative_to(project.root)}")
     return 0
 
@@ -168,13 +197,37 @@ def _as_now(params: Params, chosen: Named) -> Run | None:
     return params.run(chosen.run)
 
 
-def measure(checkpoint: Path, shards: Path, split: str, now: Run | None = None) -> Evaluation:
+def measure(
+    folder: Path, checkpoint: Path, asked: Asked, run: Mapping[str, Any], cluster: ClusterConfig, root: Path
+) -> None:
+    """Write what is asked into `folder`; on a joined cluster its workers find it out.
+
+    Args:
+        run: as the checkpoint has it: what measuring it takes.
+    """
+    if not once.is_joined(cluster):
+        write_measured(folder, checkpoint, asked)
+        return
+    assert asked.shards is not None
+    files, place = once.shards_sent(asked.shards)
+    files[_WEIGHTS], given = checkpoint.read_bytes(), replace(asked, shards=place)
+    run = run if asked.now is None else asked.now.to_dict()
+    wanted = (_DOCUMENT, PREDICTIONS, PLOTS)
+    once.write_below(folder, once.on_workers(_measure_there, given, files, wanted, run, cluster, root)[0])
+
+
+def _measure_there(folder: Path, placement: Placement, asked: Asked) -> None:
+    write_measured(folder, folder / _WEIGHTS, replace(asked, shards=asked.shards or folder), placement)
+
+
+def write_measured(folder: Path, checkpoint: Path, asked: Asked, placement: Placement | None = None) -> None:
     """Raises:
     DataError: the code of this project cannot load the weights, or nothing of the split can be measured.
     """
     from pipeline.measuring.evaluation import Evaluation, lacking
     from pipeline.training.checkpoints import load_module
 
+    assert asked.shards is not None
     try:
         module, document = load_module(checkpoint)
     except (SightlineError, RuntimeError, TypeError, KeyError) as error:
@@ -182,16 +235,22 @@ def measure(checkpoint: Path, shards: Path, split: str, now: Run | None = None) 
             "the code of this project cannot load these weights", value=str(error)[:300], where=str(checkpoint),
             fix="check out the commit that trained it, or train it anew",
         ) from error  # fmt: skip
-    missing = lacking(load_manifest(shards), split, module.task)
-    evaluation = None if missing else Evaluation(checkpoint, shards, split, now=now)
+    missing = lacking(load_manifest(asked.shards), asked.split, module.task)
+    evaluation = None
+    if not missing:
+        evaluation = Evaluation(checkpoint, asked.shards, asked.split, now=asked.now, placement=placement)
+        if not evaluation.is_first:
+            return
     if evaluation is None or not evaluation.has_truth:
         raise DataError(
-            f"nothing of split {split!r} can be measured: "
+            f"nothing of split {asked.split!r} can be measured: "
             + (f"no sample has {', '.join(missing)}" if missing else "no truth is known of its items"),
-            where=str(shards),
+            where=str(asked.shards),
             fix=f"name a split, or a data set, that has what the task {document['run']['task_name']} is measured by",
         )
-    return evaluation
+    write_json(folder / _DOCUMENT, evaluation.document(asked.run_name))
+    if asked.details:
+        evaluation.write_details(folder / PREDICTIONS, folder / PLOTS, evaluation.pictures(NUM_PICTURES))
 
 
 def label_of(chosen: Named) -> str:
@@ -206,22 +265,24 @@ def label_of(chosen: Named) -> str:
 
 
 def _write(
-    project: Project, request: Request, evaluation: Evaluation, label: str, run_name: str, chosen: Named
+    project: Project, request: Request, measured: Path, document: Mapping[str, Any], label: str, chosen: Named
 ) -> Path:
-    dataset = evaluation.data.manifest["dataset"]
     folder = project.root / "metrics" / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / ".gitignore", "*\n")  # or every measurement would make the work tree dirty
-    path = folder / f"{label}-{dataset}-{evaluation.split}.json"
+    path = folder / f"{label}-{document['dataset']}-{document['split']}.json"
     if request.out is not None:
         request.out.mkdir(parents=True, exist_ok=True)
         out = request.out.resolve()
-        evaluation.write_details(out / "predictions.jsonl", out / "plots", evaluation.pictures(NUM_PICTURES))
-    write_json(path, {"model": chosen.uri or chosen.given, **evaluation.document(run_name)})
+        shutil.copyfile(measured / PREDICTIONS, out / f".{PREDICTIONS}.part")
+        publish(out / f".{PREDICTIONS}.part", out / PREDICTIONS)
+        with renewed(out / PLOTS, inside=out) as plots:
+            shutil.copytree(measured / PLOTS, plots, dirs_exist_ok=True)
+    write_json(path, {"model": chosen.uri or chosen.given, **document})
     return path
 
 
-def show(evaluation: Evaluation, model: str, dataset: str) -> None:
+def show(document: Mapping[str, Any], model: str, dataset: str) -> None:
     """Print every metric with its interval and the constant predictor's, the one that models are chosen by first."""
     from rich.console import Console
     from rich.table import Table
@@ -233,11 +294,11 @@ def show(evaluation: Evaluation, model: str, dataset: str) -> None:
     table.add_column("metric", no_wrap=True)
     for column in ("value", "low", "high", "constant"):
         table.add_column(column, justify="right", no_wrap=True)
-    chosen_by = evaluation.module.task.metric
-    for name in sorted(evaluation.metrics, key=lambda name: name != chosen_by):
-        low, high = evaluation.intervals.get(name, (None, None))
-        numbers = (evaluation.metrics[name], low, high, evaluation.constant.get(name))
+    chosen_by, intervals = document["metric"], {m["name"]: m["interval_95"] for m in document["measured"]}
+    for name in sorted(document["metrics"], key=lambda name: name != chosen_by):
+        low, high = intervals.get(name) or (None, None)
+        numbers = (document["metrics"][name], low, high, document["constant"].get(name))
         table.add_row(name, *map(number, numbers), style="bold" if name == chosen_by else None)
-    samples = f"{len(evaluation.module.items)} samples, {len(evaluation.module.truths)} items"
-    print(f"{model} on {evaluation.split} of {dataset}: {samples}; low and high: 95 % interval")
+    samples = f"{document['num_samples']} samples, {document['num_items']} items"
+    print(f"{model} on {document['split']} of {dataset}: {samples}; low and high: 95 % interval")
     Console(highlight=False, width=None if Console().is_terminal else 120).print(table)

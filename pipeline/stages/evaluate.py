@@ -10,10 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cluster.once import Files, files_below, is_joined, on_workers
+from pipeline.cluster.once import Files, files_below, is_joined, on_workers, shards_sent
 from pipeline.settings.params import Params, Run
 from pipeline.settings.sections import ClusterConfig, TrackingConfig
-from pipeline.shards.manifest import MANIFEST, load_manifest
+from pipeline.shards.manifest import load_manifest
 from pipeline.system.disk import publish, renewed
 from pipeline.system.project import Project, read_json
 from pipeline.training.run_files import BEST, EVENTS, RECORD, trained
@@ -31,10 +31,7 @@ def evaluate(project: Project, params: Params, name: str) -> None:
     from pipeline.tracking import mlflow_run as tracking  # takes seconds to import: not for a refusal
 
     run, cluster = params.run(name), params.section(ClusterConfig, "cluster")
-    if is_joined(cluster):
-        lines = measure_there(project, run, cluster, has_store="store" in manifest)
-    else:
-        lines = measure(project, run)
+    lines = measure_there(project, run, cluster) if is_joined(cluster) else measure(project, run)
     document: dict[str, Any] = read_json(project.measured(name), "what was measured", f"`dvc repro evaluate@{name}`")
     tracking.log_results(
         params.section(TrackingConfig, "tracking"),
@@ -81,17 +78,15 @@ def measure(project: Project, run: Run, placement: Placement | None = None) -> l
     return [measured.summary() for measured in (evaluation, test) if measured is not None]
 
 
-def measure_there(project: Project, run: Run, cluster: ClusterConfig, *, has_store: bool) -> list[str]:
+def measure_there(project: Project, run: Run, cluster: ClusterConfig) -> list[str]:
     """As `measure`, by the workers of the joined cluster."""
     shards, artifacts = project.shards(run.dataset), project.artifacts(run.name).relative_to(project.root)
     files = files_below(project.root, *(str(artifacts / name) for name in (BEST, EVENTS, RECORD)))
-    if has_store:
-        files |= files_below(project.root, str(shards.relative_to(project.root) / MANIFEST))
+    sent, place = shards_sent(shards, str(shards.relative_to(project.root)))
     folders = [project.plots(run.name), project.evaluation(run.name), project.curves(run.name)]
     outputs = [*folders, project.predictions(run.name), project.metrics(run.name)]
-    given = (run, None if has_store else shards)
     wanted = tuple(str(path.relative_to(project.root)) for path in outputs)
-    found, lines = on_workers(_measure_here, given, files, wanted, run.to_dict(), cluster, project.root)
+    found, lines = on_workers(_measure_here, (run, place), files | sent, wanted, run.to_dict(), cluster, project.root)
     for output in outputs:
         _lay(project.root, output, found)
     return lines

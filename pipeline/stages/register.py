@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from contracts.errors import ConfigError, DataError, SightlineError
 from contracts.inputs import inputs_of
-from pipeline.cluster.once import files_below, is_joined, on_workers
+from pipeline.cluster.once import is_joined, on_workers, shards_sent
 from pipeline.settings.params import FILE, Params, Run
 from pipeline.settings.sections import ClusterConfig, RegistryConfig, TrackingConfig
-from pipeline.shards.manifest import MANIFEST, load_manifest, split_digest
+from pipeline.shards.manifest import load_manifest, split_digest
 from pipeline.shards.reader import open_splits
 from pipeline.system.project import Project, write_json
 from pipeline.tracking import probe
@@ -122,9 +122,8 @@ def measure_again(project: Project, params: Params, run: Run, checkpoint: Path, 
     cluster, shards = params.section(ClusterConfig, "cluster"), project.shards(run.dataset)
     if not is_joined(cluster):
         return _scores(checkpoint, shards, split, run)
-    has_store = "store" in load_manifest(shards)
-    files = {BEST: checkpoint.read_bytes()} | (files_below(shards, MANIFEST) if has_store else {})
-    given = (split, run, None if has_store else shards)
+    files, place = shards_sent(shards)
+    files[BEST], given = checkpoint.read_bytes(), (split, run, place)
     return on_workers(_scores_there, given, files, (), run.to_dict(), cluster, project.root)[1]
 
 

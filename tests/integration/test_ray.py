@@ -17,6 +17,7 @@ from pipeline.cluster.map import map_ordered
 from pipeline.cluster.once import on_workers
 from pipeline.cluster.session import session
 from pipeline.cluster.train import run_training
+from pipeline.measuring import other_splits
 from pipeline.settings.params import Params, load_params
 from pipeline.settings.sections import ClusterConfig, ShardsConfig
 from pipeline.shards.manifest import load_manifest
@@ -89,7 +90,7 @@ def test_what_both_nodes_measure_together_is_what_one_process_measures(address, 
         shards.parent.mkdir(parents=True)
         shards.symlink_to(tiny_project.shards(run.dataset), target_is_directory=True)
     lines = measure(here, run)
-    assert measure_there(there, run, ClusterConfig(address=address, num_workers=2), has_store=False) == lines
+    assert measure_there(there, run, ClusterConfig(address=address, num_workers=2)) == lines
     alone, together = (
         {path.relative_to(p.root): path.read_bytes() for path in p.root.rglob("*") if path.is_file()}
         for p in (here, there)
@@ -100,6 +101,19 @@ def test_what_both_nodes_measure_together_is_what_one_process_measures(address, 
     joined = Params(params.document | {"cluster": {"address": address, "num_workers": 2}})
     again = [measure_again(there, p, run, there.artifacts(run.name) / BEST, "val") for p in (params, joined)]
     assert again[0].values == again[1].values and again[0].drawn.keys() == again[1].drawn.keys()
+
+    asked = other_splits.Asked(
+        run_name="segmentation", split="val", now=run, shards=tiny_project.shards("voc"), details=True
+    )
+    cluster = joined.section(ClusterConfig, "cluster")
+    for folder, config in ((tmp_path / "a", ClusterConfig(engine="local")), (tmp_path / "b", cluster)):
+        folder.mkdir()
+        other_splits.measure(folder, unbroken / BEST, asked, run.to_dict(), config, root)
+    written = [
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
+        for name in ("a", "b")
+    ]
+    assert written[0] == written[1] and Path("measured.json") in written[0] and len(written[0]) > 5
 
 
 def test_workers_that_die_are_replaced_and_what_they_refuse_is_raised_as_it_is(address, root, tiny_project, tmp_path):

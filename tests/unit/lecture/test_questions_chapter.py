@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -13,7 +14,11 @@ import yaml
 from pipeline.measuring.claims import Results, chapters
 from pipeline.system.project import Project
 
-GOOD = {
+OPEN = {"overall": 80.0, "is there": 90.0, "what color": 85.0, "what shape": 85.0, "what is": 75.0}
+GOOD: dict[str, Any] = {
+    "vqa_mean": {**OPEN, "what is": 40.0, "is there": 88.0},
+    "vqa_one": {**OPEN, "what is": 70.0},
+    "vqa_two": OPEN,
     "telling": 0.9,
     "telling_no_picture": 0.27,
     "telling_no_question": 0.35,
@@ -33,7 +38,10 @@ def decided(root: Path, folder: Path, numbers: dict) -> dict[str, bool]:
     shutil.rmtree(folder / "evaluations", ignore_errors=True)
     project = Project(folder)
     for run, value in numbers.items():
-        named = dict.fromkeys(("overall", "overall, ties wrong", "what", "where", "who", "how", "which"), value)
+        if isinstance(value, dict):
+            named = {n if n == "overall" else f"perQuestionType/{n}": v for n, v in value.items()}
+        else:
+            named = dict.fromkeys(("overall", "overall, ties wrong", "what", "where", "who", "how", "which"), value)
         measured = [{"name": n, "value": v, "interval_95": [v - 0.01, v + 0.01]} for n, v in named.items()]
         for seed in "abc":
             path = project.measured(f"{run}_{seed}")
@@ -45,12 +53,14 @@ def decided(root: Path, folder: Path, numbers: dict) -> dict[str, bool]:
 
 
 def test_claims_hold_where_the_numbers_bear_them_out(root: Path, tmp_path: Path) -> None:
-    assert decided(root, tmp_path, GOOD) == {"telling": True, "pointing": True}
+    assert decided(root, tmp_path, GOOD) == {"two-looks": True, "telling": True, "pointing": True}
 
 
 @pytest.mark.parametrize(
     ("claim", "changed"),
     [
+        ("two-looks", {"vqa_mean": OPEN}),
+        ("two-looks", {"vqa_mean": {**OPEN, "what is": 40.0, "is there": 60.0}}),
         ("telling", {"telling": 0.6}),
         ("telling", {"telling_no_picture": 0.5}),
         ("telling", {"telling_no_question": 0.8}),
@@ -64,17 +74,17 @@ def test_each_fails_alone_where_they_do_not(root: Path, tmp_path: Path, claim: s
 
 
 def test_runs_differ_in_what_is_compared_and_their_seed(root: Path) -> None:
-    seeds = chapter(root).SEEDS
+    seeds, one_seed = chapter(root).SEEDS, chapter(root).ONE
     runs = yaml.safe_load((root / "lecture/params.yaml").read_text())["runs"]
     for name, base in {
-        "vqa_one": "vqa_two", "telling_no_picture": "telling",
+        "vqa_one": "vqa_two", "vqa_mean": "vqa_two", "telling_no_picture": "telling",
         "telling_no_question": "telling", "pointing_no_picture": "pointing", "pointing_no_question": "pointing",
     }.items():  # fmt: skip
-        for seed in seeds:
+        for seed in seeds if name.startswith("vqa") else one_seed:
             one, other = runs[f"{name}_{seed}"], runs[f"{base}_{seed}"]
             assert {**one, "model": 0} == {**other, "model": 0}
             assert len(one["model"].items() ^ other["model"].items()) in (1, 2)
     for name in GOOD:
-        own = [runs[f"{name}_{seed}"] for seed in seeds]
-        assert [run["train"]["seed"] for run in own] == list(range(len(seeds)))
+        own = [runs[f"{name}_{seed}"] for seed in (seeds if name.startswith("vqa") else one_seed)]
+        assert [run["train"]["seed"] for run in own] == list(range(len(own)))
         assert len({json.dumps({**run, "train": {**run["train"], "seed": 0}}) for run in own}) == 1

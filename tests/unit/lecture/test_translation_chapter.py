@@ -30,9 +30,9 @@ def test_from_pairs_to_page_and_a_sentence_of_ones_own(
         root, tmp_path, "translation", [LOOKS, VECTOR], prefix="translate_", num_records={"train": 64, "val": 24},
         change=small, like=lambda run: VECTOR if run.startswith(("translate_vector", "translate_reversed")) else LOOKS,
     )  # fmt: skip
-    assert len(claims) == 3 and not claims["one-vector-is-a-bottleneck"].holds, "a step teaches nothing, and it is said"
+    assert len(claims) == 4 and not claims["one-vector-is-a-bottleneck"].holds, "a step teaches nothing, and it is said"
     assert not claims["reversing-the-source-helps"].holds and not claims["attention-is-alignment"].holds
-    assert (tmp_path / PAGE).read_text().count("data:image/svg+xml;base64,") == 3
+    assert (tmp_path / PAGE).read_text().count("data:image/svg+xml;base64,") == 4
     cells = claims["attention-is-alignment"].figure.rows
     assert cells[0][:2] == ("1 L", "1 The") and cells[-1][:2] == ("16 <eos>", "14 <eos>"), "the lecture's sentence"
     measured = json.loads(project.measured(VECTOR).read_text())

@@ -14,7 +14,7 @@ INTRODUCTION = (
     "A network is trained on near sentences and on far ones of one gap, the words from the country to the end."
 )
 GAPS = (10, 20)
-SEEDS = ("a",)  # one each as yet
+SEEDS = ("a", "b", "c")
 CELLS = {"elman": "Elman", "lstm": "LSTM, forget bias 1"}
 CHANCE = 1 / 8  # of the words that can stand there
 _NEAR_GAP = 3
@@ -53,7 +53,8 @@ def _by_gap(results: Results) -> Claim:
         f"{rows['elman', 10].value:.0%}. Guessing one of the eight words gives 12.5 %.",
         figure=Plot(
             name="near_and_far", kind="curve", columns=("cell", "gap in words", "share that is right"), rows=points,
-            x="gap in words", y="share that is right", series="cell", title="The last word (one seed); gap 3: near",
+            x="gap in words", y="share that is right", series="cell",
+            title="The last word (median of 3 seeds); gap 3: near",
         ),
         rows=list(rows.values()),
         note="Ten words are in reach of the Elman network here and not in the chapter before: what stands between is "
@@ -84,7 +85,7 @@ def _gates(results: Results) -> Claim:
             name="gates", kind="curve", columns=("gate", "word", "how far open"),
             rows=[(name, place + 1, value) for name in shown for place, value in enumerate(mean[name])],
             x="word", y="how far open", series="gate",
-            title="Gates of the LSTM at each word, gap 20: the country is word 5 (one seed)",
+            title="Gates of the LSTM at each word, gap 20: the country is word 5 (median of 3 seeds)",
         ),
         rows=[results.row("LSTM, far, gap 20", _runs("lstm", 20), _far(20), "chance 0.125")],
         note="A unit weighs what it says for the chosen word: what it adds to that word's score above the others'.",

@@ -17,6 +17,7 @@ from contracts.errors import DataError, SightlineError
 from pipeline.cluster.group import Group, cluster_nodes, placement, room_for
 from pipeline.cluster.room import decide_gpu
 from pipeline.cluster.session import cluster_address, private_folder, session
+from pipeline.cluster.watch import reason
 from pipeline.settings import own
 from pipeline.settings.sections import ClusterConfig
 from pipeline.shards.manifest import MANIFEST, load_manifest
@@ -92,11 +93,16 @@ def on_workers(
             post: Any = ray.remote(num_cpus=0)(_Post).options(name=name).remote(function, given, files, wanted)
             group = Group(_work, config, plan, private, Path(tempfile.gettempdir()) / "sightline-ray", name, DataError)
             error = group.run({"post": name, "use_gpu": plan.share.use_gpu})
-            result, raised = ray.get(post.result.remote())
+            result = raised = None
+            try:
+                result, raised = ray.get(post.result.remote())
+            except ray.exceptions.RayError as lost:  # with the node that it was on
+                error = error or reason(lost)
             ray.kill(post)
             if raised is not None:
                 raise raised
             if error is None:
+                assert result is not None
                 return result
             failures += 1
             print(f"workers failed (try {failures} of {config.max_failures + 1}): {error}", flush=True)

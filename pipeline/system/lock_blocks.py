@@ -51,14 +51,14 @@ def blocks_of(text: str) -> dict[str, str] | None:
         return None
     blocks: dict[str, str] = {}
     name = ""
-    for line in text[len(_HEAD) :].splitlines(keepends=True):
-        if found := _NAME.fullmatch(line.rstrip("\n")):
+    for line in text[len(_HEAD) :].rstrip("\n").split("\n"):
+        if found := _NAME.fullmatch(line):
             name = found[1]
             if name in blocks:
                 return None
-            blocks[name] = line
+            blocks[name] = f"{line}\n"
         elif name and line.startswith("    "):
-            blocks[name] += line
+            blocks[name] += f"{line}\n"
         else:
             return None
     alone = all(set(_ALIAS.findall(block)) <= set(_ANCHOR.findall(block)) for block in blocks.values())

@@ -9,7 +9,6 @@ inside DVC, with that lock, and commands run side by side.
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import re
@@ -82,13 +81,15 @@ def repro(arguments: Sequence[str], jobs: int = 1, starts: Mapping[str, str] | N
 
 
 def _dumped(document: dict[str, Any]) -> str:
-    """As DVC writes it, but for aliases."""
-    from dvc.utils.serialize._yaml import _get_yaml
+    """As DVC writes it, but for aliases: of what is in several places each gets its own."""
+    from dvc.utils.serialize._yaml import dumps_yaml
 
-    yaml, text = _get_yaml(), io.StringIO()
-    yaml.representer.ignore_aliases = lambda _: True
-    yaml.dump(document, text)
-    return text.getvalue()
+    def own(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: own(inner) for key, inner in value.items()}
+        return [own(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+    return str(dumps_yaml(own(document)))
 
 
 @contextlib.contextmanager

@@ -106,8 +106,13 @@ def extend(
     """
     from pipeline.settings.extend import extend as write
     from pipeline.system.project import Project
+    from pipeline.training.run_files import BEST, LAST
 
-    write(Project.here(), run, epochs, name or f"{run}_longer")
+    project = Project.here()
+    write(project, run, epochs, name or f"{run}_longer")
+    trained = project.artifacts(run)
+    if (trained / BEST).is_file() and not (trained / LAST).is_dir():
+        print(f"note: {run} kept no state to go on from; before that: dvc repro --force --single-item train@{run}")
 
 
 @command("evaluate")

@@ -16,6 +16,7 @@ from pipeline.settings.extend import extend
 from pipeline.settings.params import Params
 from pipeline.settings.train_config import InitConfig
 from pipeline.system.project import Project
+from tests.command import sightline
 
 RUN = "segmentation_fcn"
 
@@ -206,3 +207,15 @@ def test_a_run_more_in_params_yaml(root, tmp_path, capsys):
         extend(Project(tmp_path), RUN, 3, "longer")
     with pytest.raises(ConfigError, match="no such run"):
         extend(Project(tmp_path), "away", 3, "other")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_command_tells_where_no_state_was_kept(root, tmp_path, monkeypatch, capsys, kept):
+    (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text())
+    artifacts = Project(tmp_path).artifacts(RUN)
+    (artifacts / "last").mkdir(parents=True) if kept else artifacts.mkdir(parents=True)
+    (artifacts / "best.ckpt").touch()
+    monkeypatch.chdir(tmp_path)
+    assert sightline("extend", [RUN, "--epochs", "3"]) == 0
+    told = capsys.readouterr().out
+    assert (f"dvc repro --force --single-item train@{RUN}" in told) is not kept

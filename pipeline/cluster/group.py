@@ -3,6 +3,7 @@ other."""
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pipeline.settings.sections import ClusterConfig
 if TYPE_CHECKING:
     from pipeline.training.fit import Placement
 
+ANYWHERE = Path(tempfile.gettempdir()) / "sightline-ray"  # storage of a group whose controller may be on any machine
 _TELL_AFTER_S = 5.0
 
 

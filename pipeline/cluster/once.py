@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from contracts.errors import DataError, SightlineError
-from pipeline.cluster.group import Group, cluster_nodes, placement, room_for
+from pipeline.cluster.group import ANYWHERE, Group, cluster_nodes, placement, room_for
 from pipeline.cluster.room import decide_gpu
 from pipeline.cluster.session import cluster_address, private_folder, session
 from pipeline.cluster.watch import reason
@@ -91,7 +90,7 @@ def on_workers(
         while True:
             name = f"once-{secrets.token_hex(8)}"
             post: Any = ray.remote(num_cpus=0)(_Post).options(name=name).remote(function, given, files, wanted)
-            group = Group(_work, config, plan, private, Path(tempfile.gettempdir()) / "sightline-ray", name, DataError)
+            group = Group(_work, config, plan, private, ANYWHERE, name, DataError)
             error = group.run({"post": name, "use_gpu": plan.share.use_gpu})
             result = raised = None
             try:

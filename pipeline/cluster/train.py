@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from contracts.errors import TrainingError
 from pipeline.cluster.apart import Apart, Follower, Shared, own_folder
-from pipeline.cluster.group import Group, cluster_nodes, placement, room_for
+from pipeline.cluster.group import ANYWHERE, Group, cluster_nodes, placement, room_for
 from pipeline.cluster.join import environment
 from pipeline.cluster.room import decide_gpu, no_gpu
 from pipeline.cluster.session import session
@@ -157,7 +156,7 @@ def _train_here(arguments: dict[str, Any], config: ClusterConfig, folder: Path, 
 
 def _rays_own(folder: Path, apart: Apart | None, attempt: int) -> tuple[Path, str]:
     """Storage and name of a `Group`."""
-    if apart is not None:  # its controller may be on any machine
-        return Path(tempfile.gettempdir()) / "sightline-ray", apart.session
+    if apart is not None:
+        return ANYWHERE, apart.session
     remove_tree(folder / "ray", inside=folder)
     return folder / "ray", f"attempt-{attempt}"

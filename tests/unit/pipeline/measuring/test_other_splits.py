@@ -242,6 +242,8 @@ def test_the_stage_reports_test_beside_val(
     assert document["test"]["metrics"] == test.metrics and document["test"]["num_samples"] == 12
     assert document["test"]["measured"][0]["interval_95"] == list(test.intervals["top1"])
     assert logged["val/top1"] == val.metrics["top1"] and logged["test/top1"] == test.metrics["top1"]
+    named = {f"{one.split}/{name}": value for one in (val, test) for name, value in one.metrics.items()}
+    assert logged == named, "MLflow gets all numbers, by the names that training gives them"
     assert (headline["value"], headline["test"]["value"]) == (val.metrics["top1"], test.metrics["top1"])
     assert headline["test"]["low"] == test.intervals["top1"][0]
     said = capsys.readouterr().out

@@ -20,6 +20,7 @@ from pipeline.cluster.watch import reason
 from pipeline.settings import own
 from pipeline.settings.sections import ClusterConfig
 from pipeline.shards.manifest import MANIFEST, load_manifest
+from pipeline.system.disk import publish, renewed
 
 if TYPE_CHECKING:
     from pipeline.training.fit import Placement
@@ -44,6 +45,23 @@ def write_below(folder: Path, files: Files) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+
+
+def lay(output: Path, files: Files, *, inside: Path) -> None:
+    """Put a file or a folder of `files` where it belongs below `inside`, whole. None is written over: DVC's cache may
+    hold it as well."""
+    name = output.relative_to(inside).as_posix()
+    if name in files:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        part = output.with_name(f".{output.name}.part")
+        part.write_bytes(files[name])
+        publish(part, output)
+        return
+    with renewed(output, inside=inside) as new:
+        write_below(
+            new,
+            {path.removeprefix(f"{name}/"): content for path, content in files.items() if path.startswith(f"{name}/")},
+        )
 
 
 def shards_sent(shards: Path, folder: str = "") -> tuple[dict[str, bytes], Path | None]:

@@ -206,11 +206,29 @@ def _workers_lines_plain() -> Iterator[None]:
         dispatcher.remove_handler(__name__)
 
 
+class _KeepsHandler:
+    """Ray's core worker, which leaves SIGTERM to the system when it ends, whatever handler Python knows: the second one
+    (`stop-job` sends one to each process, and those pass theirs on) would end a stage before its run is closed."""
+
+    def __init__(self, core_worker: Any):
+        self._core_worker = core_worker
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core_worker, name)
+
+    def shutdown_driver(self) -> None:
+        self._core_worker.shutdown_driver()
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
 def _shut_down() -> None:
     """Also what a head that was killed leaves behind: agents that go on asking it."""
     import ray
     import ray._private.worker as worker
 
+    here = worker.global_worker
+    if hasattr(here, "core_worker") and threading.current_thread() is threading.main_thread():
+        here.core_worker = _KeepsHandler(here.core_worker)
     started: Iterable[list[Any]] = worker._global_node.all_processes.values() if worker._global_node else ()
     family: list[psutil.Process] = []
     for info in itertools.chain.from_iterable(started):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -26,7 +25,7 @@ from pipeline.settings.params import Params, Run, load_params
 from pipeline.settings.sections import ClusterConfig
 from pipeline.shards.manifest import MANIFEST, load_manifest
 from pipeline.system import lock
-from pipeline.system.disk import publish, renewed, write_text
+from pipeline.system.disk import write_text
 from pipeline.system.project import Project, read_json, write_json
 from pipeline.tracking.names import Named, checkpoint_of, exact, named
 
@@ -272,12 +271,9 @@ def _write(
     write_text(folder / ".gitignore", "*\n")  # or every measurement would make the work tree dirty
     path = folder / f"{label}-{document['dataset']}-{document['split']}.json"
     if request.out is not None:
-        request.out.mkdir(parents=True, exist_ok=True)
-        out = request.out.resolve()
-        shutil.copyfile(measured / PREDICTIONS, out / f".{PREDICTIONS}.part")
-        publish(out / f".{PREDICTIONS}.part", out / PREDICTIONS)
-        with renewed(out / PLOTS, inside=out) as plots:
-            shutil.copytree(measured / PLOTS, plots, dirs_exist_ok=True)
+        out, files = request.out.resolve(), once.files_below(measured, PREDICTIONS, PLOTS)
+        for name in (PREDICTIONS, PLOTS):
+            once.lay(out / name, files, inside=out)
     write_json(path, {"model": chosen.uri or chosen.given, **document})
     return path
 

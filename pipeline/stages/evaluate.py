@@ -10,11 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cluster.once import Files, files_below, is_joined, on_workers, shards_sent
+from pipeline.cluster.once import files_below, is_joined, lay, on_workers, shards_sent
 from pipeline.settings.params import Params, Run
 from pipeline.settings.sections import ClusterConfig, TrackingConfig
 from pipeline.shards.manifest import load_manifest
-from pipeline.system.disk import publish, renewed
 from pipeline.system.project import Project, read_json
 from pipeline.training.run_files import BEST, EVENTS, RECORD, trained
 
@@ -88,7 +87,7 @@ def measure_there(project: Project, run: Run, cluster: ClusterConfig) -> list[st
     wanted = tuple(str(path.relative_to(project.root)) for path in outputs)
     found, lines = on_workers(_measure_here, (run, place), files | sent, wanted, run.to_dict(), cluster, project.root)
     for output in outputs:
-        _lay(project.root, output, found)
+        lay(output, found, inside=project.root)
     return lines
 
 
@@ -99,20 +98,3 @@ def _measure_here(folder: Path, placement: Placement, given: tuple[Run, Path | N
         project.shards(run.dataset).parent.mkdir(parents=True)
         project.shards(run.dataset).symlink_to(shards, target_is_directory=True)
     return measure(project, run, placement)
-
-
-def _lay(root: Path, output: Path, files: Files) -> None:
-    """Put a file or a folder where it belongs, whole. No file is written over: DVC's cache may hold it as well."""
-    name = output.relative_to(root).as_posix()
-    if name in files:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        part = output.with_name(f".{output.name}.part")
-        part.write_bytes(files[name])
-        publish(part, output)
-        return
-    with renewed(output, inside=root) as new:
-        for path, content in files.items():
-            if path.startswith(f"{name}/"):
-                target = new / path.removeprefix(f"{name}/")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(content)

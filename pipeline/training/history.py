@@ -33,8 +33,7 @@ def copy_events(events: Path, target: Path) -> None:
 
 
 def curves(events: Path) -> dict[str, Curve]:
-    """Metric -> (optimizer step, value), by rising step; what a training repeated after a failure counts once, as it
-    went the last time. Values that are not finite are left out. No file: no curves."""
+    """Metric -> (optimizer step, value), by rising step, of finite values. No file: no curves."""
     found: dict[str, dict[int, float]] = {}
     if events.is_file():
         with open(events, "rb") as lines:

@@ -138,7 +138,7 @@ def test_a_left_job_goes_on_and_a_stopped_one_writes_its_state(project, cluster,
     assert said(sightline("stop-job", job))[0] == 0
     code, text = said(following)
     assert code == 130, text
-    assert mlflow_statuses(folder) == ["KILLED"]
+    assert mlflow_statuses(folder) == ["KILLED"], text
     assert not (folder / "artifacts/seg").exists()
 
 

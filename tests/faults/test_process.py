@@ -47,7 +47,7 @@ PARAMS: dict[str, Any] = {
         "ledger": True,
     },
     "loader": {"num_workers": 0},
-    "shards": {"samples": 8},
+    "shards": {"samples": 2},
     "cluster": {"engine": "local"},
     "tracking": {"system_metrics": False, "flush_s": 0.2},
 }
@@ -95,13 +95,30 @@ def of_session(session: int) -> list[psutil.Process]:
     return found
 
 
-def stage_of(dvc: subprocess.Popen, folder: Path, condition: Callable[[], Any]) -> psutil.Process:
-    """The running stage, as soon as `condition` holds; suspended, so that it goes no further meanwhile."""
-    until(lambda: condition() or dvc.poll() is not None)
-    assert dvc.poll() is None, (folder / "log.txt").read_text()[-3000:]
-    modules = {process: process.cmdline()[2] for process in of_session(dvc.pid) if process.cmdline()[1:2] == ["-m"]}
-    forks = [process for process in modules if modules.get(process.parent()) == "pipeline.system.warm"]
-    (found,) = forks or modules
+def stage_of(dvc: subprocess.Popen, folder: Path, name: str, condition: Callable[[], Any]) -> psutil.Process:
+    """The stage that runs, as soon as `condition` holds, when it is suspended, so that it goes no further meanwhile.
+
+    It is looked for beforehand, which takes longer than a short stage.
+    """
+
+    def running() -> psutil.Process | None:
+        with contextlib.suppress(psutil.Error):  # another process ended meanwhile
+            return look()
+        return None
+
+    def look() -> psutil.Process | None:
+        commands = {process: process.cmdline() for process in of_session(dvc.pid)}
+        warm = [process for process, command in commands.items() if "pipeline.system.warm" in command]
+        forks = [process for process in commands if process.parent() in warm]
+        stages = [process for process, command in commands.items() if command[1:4] == ["-m", "pipeline.stages", name]]
+        return next(iter(forks or ([] if warm else stages)), None)
+
+    def ended() -> bool:
+        return dvc.poll() is not None
+
+    found = until(lambda: running() or ended())
+    until(lambda: condition() or ended())
+    assert isinstance(found, psutil.Process) and not ended(), (folder / "log.txt").read_text()[-3000:]
     found.suspend()
     return found
 
@@ -130,13 +147,20 @@ def bytes_of(folder: Path) -> dict[str, str]:
 def test_dvc_killed_while_it_shards(project):
     shards = project / "data/shards/voc"
     with started(project, "dvc", "repro", "shard@voc") as process:
-        kill_dvc(process, stage_of(process, project, lambda: list(shards.parent.glob(".voc.new/*.tar"))), project)
+        unfinished = shards.parent / ".voc.new"
+        kill_dvc(process, stage_of(process, project, "shard", lambda: list(unfinished.glob("*.tar"))), project)
     assert not (shards / "manifest.json").exists(), "the stage was ended, it did not finish"
     dvc_project.run(project, "dvc", "repro", "shard@voc")
     healed = bytes_of(shards)
     dvc_project.run(project, "dvc", "repro", "--force", "vocab@voc")
-    assert len(healed) == 2 * (240 // 8 + 1) + 1
+    assert len(healed) == 2 * (240 // 2 + 8 // 2) + 1
     assert healed == bytes_of(shards), "as from a run that nothing happened to"
+
+
+def told(folder: Path) -> int:
+    """The last step in the training's own lines, once it has a state."""
+    lines = [line for path in folder.glob("state/seg-*/events.jsonl") for line in path.read_text().splitlines()]
+    return len(lines) if list(folder.glob("state/seg-*/state-*.json")) else 0
 
 
 def steps_logged(folder: Path) -> list[int]:
@@ -147,7 +171,9 @@ def steps_logged(folder: Path) -> list[int]:
 def test_dvc_killed_while_it_trains_and_others_that_want_the_same(project, tmp_path, one_thread):
     # `sightline repro` is DVC in its own process, and its stages are forks of another.
     with started(project, sys.executable, "-m", "pipeline.cli", "repro", "train@seg") as process:
-        training = stage_of(process, project, lambda: list(project.glob("state/seg-*/state-*.json")))
+        # Two steps past the state that it will go on from, and so repeat.
+        training = stage_of(process, project, "train", lambda: told(project) >= 6)
+        assert told(project) < 20, "in the middle"
         for name, of, what in (
             ("train", "seg", "the results of run seg"),
             ("shard", "voc", "the shards of data set voc"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,18 @@ def test_tasks_run_on_both_nodes_and_results_keep_their_order(address, root):
     results = list(map_ordered(where, ((i,) for i in range(8)), ClusterConfig(address=address), root))
     assert [number for number, _ in results] == list(range(8))
     assert len({node for _, node in results}) == 2
+
+
+def test_sigterm_is_still_heard_when_ray_has_ended(address, root):
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with session(ClusterConfig(address=address), root):
+            pass
+        status = Path("/proc/self/status").read_text()  # Python's own word is about what it has set, not what is so
+        caught = int(status.split("SigCgt:")[1].split()[0], 16)
+        assert caught >> (signal.SIGTERM - 1) & 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_shards_from_the_cluster_equal_those_made_here(address, root, tiny_project, tmp_path):

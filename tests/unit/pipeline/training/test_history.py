@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.training.events import EventLogger
-from pipeline.training.history import copy_events, curves, goodput, speed, spending, spent
+from pipeline.training.history import copy_events, curves, goodput, read_event, speed, spending, spent
 
 
 def test_curves_are_what_was_logged_by_rising_step(tmp_path: Path) -> None:
@@ -23,17 +23,22 @@ def test_curves_are_what_was_logged_by_rising_step(tmp_path: Path) -> None:
     assert curves(tmp_path / "none.jsonl") == {}
 
 
-def test_what_a_training_repeated_counts_as_it_went_the_last_time(tmp_path: Path) -> None:
+def test_what_a_training_repeats_is_told_once_as_it_went_first(tmp_path: Path) -> None:
     """Killed in the middle of a line, and gone on from a state of before."""
     events = EventLogger(tmp_path / "events.jsonl")
     for step, value in ((10, 1.0), (20, 2.0)):
         events.log_metrics({"train/loss": value}, step)
+    events.image("val/a", np.zeros((2, 2, 3), np.uint8), 20)
     with open(tmp_path / "events.jsonl", "a") as file:
         file.write('{"kind": "metrics", "st')
     events = EventLogger(tmp_path / "events.jsonl")  # of another process
     for step, value in ((20, 2.5), (30, 3.0)):
-        events.log_metrics({"train/loss": value}, step)
-    assert curves(tmp_path / "events.jsonl") == {"train/loss": [(10, 1.0), (20, 2.5), (30, 3.0)]}
+        events.log_metrics({"train/loss": value, "val/loss": 1.0, "epoch": 1}, step)
+        events.image("val/a", np.zeros((2, 2, 3), np.uint8), step)
+    both = [(20, 1.0), (30, 1.0)]
+    assert curves(tmp_path / "events.jsonl") == {"train/loss": [(10, 1.0), (20, 2.0), (30, 3.0)], "val/loss": both}
+    lines = (tmp_path / "events.jsonl").read_bytes().splitlines()
+    assert [event["step"] for event in map(read_event, lines) if event] == [*(10, 20, 20), *(20, 30, 30)]
 
 
 def test_the_copy_has_the_curves_and_not_the_pictures(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ def hints(params: Params, root: Path) -> list[str]:
         if isinstance(entry, Mapping) and entry.get("origin") == "local":
             try:
                 config = params.dataset(name)
+                if "://" in config.input:  # in a store: stages ask it
+                    continue
                 told += [f"datasets.{name}: {text}" for text in _of_dataset(params, name, config, root / config.input)]
             except (SightlineError, OSError):  # told by check itself; or a folder that may not be read
                 continue

@@ -52,7 +52,9 @@ COVERED = {
             "pipeline/ingest/worlds",
             "pipeline/ingest/download.py",
             "pipeline/ingest/extract.py",
+            "pipeline/ingest/tree.py",
             "pipeline/settings/archives.py",
+            "pipeline/shards/raw_listing.py",
         ),
     ),
     "shard": Covered(
@@ -63,6 +65,7 @@ COVERED = {
             "lightning_modules/ops",  # Selective Search, where a data set asks for it
             "pipeline/ingest/door",
             "pipeline/ingest/sources",
+            "pipeline/ingest/tree.py",
             "pipeline/shards",
         ),
     ),

@@ -65,7 +65,7 @@ class DatasetConfig:
     """Where a data set comes from and who reads it.
 
     `input` is what its content depends on, and a DVC dependency: the generator's file, pipeline/ingest/download.py, or,
-    for `origin: local`, the user's folder, which is read where it lies. `sources` maps a file of ingest/sources to its
+    for `origin: local`, a folder or `s3://...`, which is read where it lies. `sources` maps a file of ingest/sources to its
     settings. `max_quarantined` is the largest share of records, and of annotations, that may be unusable.
     `follow_links` allows images and masks that are links to files outside the data set's folder. `max_shared` is how
     many images (or clips, texts, groups) two splits may share; null: any number, which is told.
@@ -75,7 +75,7 @@ class DatasetConfig:
     the annotation's size.
 
     Attributes:
-        origin: made by a generator, fetched from the publishers, or a folder of yours.
+        origin: made by a generator, fetched from the publishers, or a folder of yours, here or in a store.
         world: of `origin: generated`: the name of a file of ingest/worlds, and its settings.
         download: of `origin: download`.
         splits: how the files call a split, such as `{val: valid}`; a list is read as one.

@@ -66,10 +66,22 @@ def size_of(url: str) -> int:
     Raises:
         DataError: it is not there, or the store cannot be asked. So do all functions here.
     """
-    info = _info(url)
-    if info is None:
+    size = size_if_there(url)
+    if size is None:
         raise DataError("no such object or bucket", where=url, fix=_ABSENT)
-    return int(info["size"])
+    return size
+
+
+def size_if_there(url: str) -> int | None:
+    """Bytes of an object; None where there is none."""
+    info = _info(url)
+    return None if info is None else int(info["size"])
+
+
+def is_folder(url: str) -> bool:
+    """Whether any object lies below."""
+    fs, path = _open(url)
+    return _retried("find", url, lambda: bool(fs.isdir(path)))
 
 
 def read(url: str) -> bytes:

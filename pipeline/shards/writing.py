@@ -23,7 +23,7 @@ from contracts.records import COUNTS
 from pipeline.ingest import sources
 from pipeline.ingest.door import DEFAULT_DOOR, DoorConfig, Shrink, admit, in_words
 from pipeline.settings.sections import DatasetConfig, ShardsConfig
-from pipeline.shards import bookkeeping, learnable, stores
+from pipeline.shards import bookkeeping, learnable, raw_store, stores
 from pipeline.shards.learnable import Labels
 from pipeline.shards.manifest import END_BYTES, MANIFEST, index_name, shard_name, stored_name, write_manifest
 from pipeline.shards.reader import open_splits, verify_shards
@@ -84,9 +84,9 @@ def write_shard(
     digest, offset, part = hashlib.sha256(), 0, folder / f".{name}.part"
     with writing(part, fix=other_folder):
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    with os.fdopen(descriptor, "wb", buffering=0) as file:
-        for raw in raws:
-            admission = admit(raw, classes, door)
+    with os.fdopen(descriptor, "wb", buffering=0) as file, raw_store.opened(door, raws) as (here, coming):
+        for raw in coming:
+            admission = admit(raw, classes, here)
             result.problems += admission.problems
             result.fixes += admission.fixes
             result.labels += admission.labels
@@ -252,7 +252,7 @@ def shard_dataset(
             `max_quarantined`; the quarantine list is written in the last case all the same.
     """
     store = f"{shards.store.rstrip('/')}/{name}" if shards.store else None
-    door = _door(config, shards, opened[0].root)
+    door = _door(config, shards, opened[0])
     chunks = _chunks(config, opened, shards.samples)
     classes = sources.joined_classes(opened)
     results: dict[str, list[ShardResult]] = {split: [] for split in chunks}
@@ -306,9 +306,10 @@ def _verify(folder: Path, manifest: dict[str, Any], store: str | None) -> None:
     stores.upload(folder / MANIFEST, f"{store}/{manifest['digest']}/{MANIFEST}")
 
 
-def _door(config: DatasetConfig, shards: ShardsConfig, root: Path) -> DoorConfig:
+def _door(config: DatasetConfig, shards: ShardsConfig, source: sources.OpenSource) -> DoorConfig:
     return DoorConfig(
-        root=root,
+        root=source.root,
+        store=source.store,
         follow_links=config.follow_links,
         max_pixels=int(shards.max_megapixels * 1e6),
         shrink=Shrink(short_side=shards.short_side, quality=shards.quality) if shards.short_side else None,

@@ -1,4 +1,4 @@
-"""Bring a data set's raw files to data/raw/<dataset>: generate, download, or point to a local folder."""
+"""Bring a data set's raw files to data/raw/<dataset>: generate, download, or point to a folder, here or in a store."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from contracts.errors import ConfigError, DataError
 from pipeline.settings import discover
 from pipeline.settings.params import Params
+from pipeline.shards import raw_listing
 from pipeline.system.disk import renewed, writing
 from pipeline.system.progress import progress_bar
 from pipeline.system.project import POINTER, Project, write_json
@@ -35,6 +36,9 @@ def _fill(project: Project, params: Params, dataset: str, target: Path) -> None:
         with writing(target):
             keep_extracted(project.raw(dataset), target, archives)
         download(archives, target, project.root / "state" / "downloads", mirrors)
+    elif raw_listing.is_url(config.input):
+        digest = raw_listing.lay(config.input, project.raw_names(dataset), inside=project.root)
+        write_json(target / POINTER, {"store": config.input, "listing_sha256": digest})
     else:
         point(target, _local_folder(project, config.input, f"datasets.{dataset}.input"))
 

@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from contracts.errors import DataError
+from contracts.redact import redact
 from pipeline.settings import discover
 from pipeline.settings.params import Params
 from pipeline.settings.sections import ClusterConfig, ShardsConfig
+from pipeline.shards import raw_listing
 from pipeline.system.progress import note
 from pipeline.system.project import Project
+from pipeline.system.removal import remove_tree
 
 if TYPE_CHECKING:
     from pipeline.ingest.sources import OpenSource
@@ -21,31 +25,47 @@ def open_sources(project: Project, params: Params, dataset: str) -> list[OpenSou
     """The sources of a data set, each with its settings, over its raw folder."""
     from pipeline.ingest.sources import OpenSource  # numpy and Pillow wait until the arguments are known to be right
 
+    store = _store(project, dataset)
     return [
         OpenSource(
             name=name,
             module=discover.load("source", name, where=f"datasets.{dataset}.sources"),
             root=project.raw_root(dataset),
             config=params.part_config("source", {"name": name, **section}, f"datasets.{dataset}.sources.{name}"),
+            store=store,
         )
         for name, section in params.dataset(dataset).sources.items()
     ]
 
 
+def _store(project: Project, dataset: str) -> str | None:
+    """Url of raw data that lies in a store. What stands in for it is made again where it is gone: on another machine,
+    or after state/ was cleared."""
+    pointer = project.raw_pointer(dataset)
+    if pointer is None or "store" not in pointer:
+        return None
+    url, names = pointer["store"], project.raw_names(dataset)
+    if not names.is_dir() and raw_listing.lay(url, names, inside=project.root) != pointer["listing_sha256"]:
+        remove_tree(names, inside=project.root)
+        raise DataError(
+            "the raw data in the store is not what was fetched", value=redact(url), fix=f"dvc repro fetch@{dataset}"
+        )
+    return url
+
+
 def shard(project: Project, params: Params, dataset: str) -> None:
     from pipeline.cluster.map import map_ordered
     from pipeline.ingest.sources import joined_notes
+    from pipeline.shards.raw_store import readable
     from pipeline.shards.writing import shard_dataset
 
     config, opened = params.dataset(dataset), open_sources(project, params, dataset)
-    manifest = shard_dataset(
-        dataset,
-        config,
-        opened,
-        project,
-        params.section(ShardsConfig, "shards"),
-        partial(map_ordered, config=params.section(ClusterConfig, "cluster"), root=project.root),
-    )
+    shards, cluster = params.section(ShardsConfig, "shards"), params.section(ClusterConfig, "cluster")
+    store = opened[0].store
+    travels = store is not None and shards.store is not None
+    run_all = partial(map_ordered, config=cluster, root=project.root, travels=travels)
+    with readable(store, opened[0].root):
+        manifest = shard_dataset(dataset, config, opened, project, shards, run_all)
     for split, entry in manifest["splits"].items():
         print(
             f"shard {dataset} {split}: {entry['num_samples']} of {entry['num_source']} records, "

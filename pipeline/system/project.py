@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
@@ -19,10 +19,12 @@ POINTER = "source.json"
 
 
 class Pointer(TypedDict):
-    """Where the raw data of a data set of the user's own lies, absolute, and what was there when it was fetched."""
+    """Where the raw data of a data set of the user's own lies, an absolute folder or a url, and what was there when it
+    was fetched."""
 
-    folder: Annotated[str, StringConstraints(pattern="^/")]
     listing_sha256: str
+    folder: NotRequired[Annotated[str, StringConstraints(pattern="^/")]]
+    store: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -68,15 +70,26 @@ class Project:
         return self.root / "data" / "raw" / dataset
 
     def raw_root(self, dataset: str) -> Path:
-        """The folder that sources read: data/raw/<dataset>, or the user's own that it points to."""
-        folder = self.raw(dataset)
-        pointer = folder / POINTER
-        if pointer.is_file():
-            fix = f"dvc repro --force fetch@{dataset}"
-            folder = Path(read_json(pointer, "the pointer to the raw data", fix, Pointer)["folder"])
+        """The folder that sources read: data/raw/<dataset>, the user's own that it points to, or what stands in for one
+        in a store."""
+        pointer = self.raw_pointer(dataset)
+        folder = self.raw(dataset) if pointer is None else Path(pointer.get("folder") or self.raw_names(dataset))
         if not folder.is_dir():
             raise DataError("the raw data is not there", where=str(folder), fix=f"dvc repro fetch@{dataset}")
         return folder
+
+    def raw_pointer(self, dataset: str) -> Pointer | None:
+        """Where raw data lies that is not below data/raw/<dataset>."""
+        path = self.raw(dataset) / POINTER
+        if not path.is_file():
+            return None
+        fix = f"dvc repro --force fetch@{dataset}"
+        pointer: Pointer = read_json(path, "the pointer to the raw data", fix, Pointer)
+        return pointer
+
+    def raw_names(self, dataset: str) -> Path:
+        """Stands in for raw data that lies in a store: what annotates, and the names of pictures."""
+        return self.root / "state" / "raw" / dataset
 
     def shards(self, dataset: str) -> Path:
         return self.root / "data" / "shards" / dataset

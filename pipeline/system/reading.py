@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -17,6 +18,7 @@ from contracts.errors import DataError
 from pipeline.system.backoff import Backoff, GaveUp
 
 T = TypeVar("T")
+_elsewhere: tuple[Path, Callable[[Path], bytes | None]] | None = None
 
 ATTEMPTS = 5
 _BACKOFF = Backoff(first_s=0.5, attempts=ATTEMPTS)
@@ -50,7 +52,21 @@ def _may_pass(error: Exception) -> bool:
 
 def read_bytes(path: Path) -> bytes:
     """The whole file; errors as `patiently` has them."""
-    return patiently(path.read_bytes, path)
+    data = patiently(path.read_bytes, path)
+    if not data and _elsewhere is not None and path.is_relative_to(_elsewhere[0]):
+        return _elsewhere[1](path) or b""
+    return data
+
+
+@contextmanager
+def elsewhere(folder: Path, bytes_of: Callable[[Path], bytes | None]) -> Iterator[None]:
+    """In this block, what is empty below `folder` is only a name, and `bytes_of` has its content."""
+    global _elsewhere
+    before, _elsewhere = _elsewhere, (folder, bytes_of)
+    try:
+        yield
+    finally:
+        _elsewhere = before
 
 
 def read_text(path: Path) -> str:

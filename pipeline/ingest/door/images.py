@@ -97,9 +97,14 @@ def _absent(path: Path, missing: str, root: Path | None) -> Refused:
 
 def _other_form(path: Path) -> Path | None:
     """The file of the same name in Unicode's other form: macOS takes letters and their accents apart, others do not."""
+    return next((form for form in other_forms(path) if os.path.exists(form)), None)
+
+
+def other_forms(path: Path) -> list[Path]:
+    """The same name as Unicode writes it otherwise."""
     name = str(path)
     forms = () if name.isascii() else (unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
-    return next((Path(form) for form in forms if form != name and os.path.exists(form)), None)
+    return [Path(form) for form in forms if form != name]
 
 
 def _read_plain(path: Path, missing: str, part: ImagePart | None) -> bytes:
@@ -113,10 +118,11 @@ def _read_plain(path: Path, missing: str, part: ImagePart | None) -> bytes:
         if part is None:
             return file.read()
         data = os.pread(file.fileno(), size, part.offset)  # shorter where the file was cut: the decoder says so
-    return _from_base64(data) if part.is_base64 else data
+    return from_base64(data) if part.is_base64 else data
 
 
-def _from_base64(data: bytes) -> bytes:
+def from_base64(data: bytes) -> bytes:
+    """What stands between the quotes of a JSON text."""
     try:
         return base64.b64decode(json.loads(b'"' + data + b'"'))  # tools write line ends and slashes as escapes
     except ValueError as error:

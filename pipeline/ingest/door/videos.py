@@ -51,7 +51,7 @@ def decode_video(video: RawVideo, door: DoorConfig, max_frames: int) -> Clip:
     door.read(video.file, "missing_video", _HEAD)  # what the machine cannot read is its own error, none of the data
     frames: list[bytes] = []
     times_s: list[float] = []
-    with _opened(video.file) as capture:
+    with door.local(video.file) as file, _opened(file) as capture:
         width, height, fps, announced = _header(capture)
         if width * height > door.max_pixels:
             raise Refused("too_many_pixels", f"{width} x {height}, the limit is {door.max_pixels / 1e6:g} million")

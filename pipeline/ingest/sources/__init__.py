@@ -37,12 +37,13 @@ class SourceModule(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class OpenSource:
-    """A source with its settings, over one folder."""
+    """A source with its settings, over one folder. `store`: url of what the folder stands in for, if it does."""
 
     name: str
     module: SourceModule
     root: Path
     config: Any
+    store: str | None = None
 
 
 def joined_splits(opened: Sequence[OpenSource], draw: Draw | None = None) -> tuple[str, ...]:

@@ -65,8 +65,8 @@ class DatasetConfig:
     """Where a data set comes from and who reads it.
 
     `input` is what its content depends on, and a DVC dependency: the generator's file, pipeline/ingest/download.py, or,
-    for `origin: local`, a folder or `s3://...`, which is read where it lies. `sources` maps a file of ingest/sources to its
-    settings. `max_quarantined` is the largest share of records, and of annotations, that may be unusable.
+    for `origin: local`, a folder or `s3://...`, which is read where it lies. `sources` maps a file of ingest/sources to
+    its settings. `max_quarantined` is the largest share of records, and of annotations, that may be unusable.
     `follow_links` allows images and masks that are links to files outside the data set's folder. `max_shared` is how
     many images (or clips, texts, groups) two splits may share; null: any number, which is told.
     `splits` says how the files call a split (`{val: valid}`; a list is read as one), `split` draws val and test from

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
+
+from tests.waiting import until
 
 BIN = Path(sys.executable).parent
 
@@ -37,6 +40,32 @@ def stages_run(folder: Path, *targets: str) -> list[str]:
     """What `dvc repro` of these runs: `check` in any case."""
     output = run(folder, "dvc", "repro", *targets)
     return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+def run_queue(folder: Path) -> None:
+    """`dvc exp run --run-all`.
+
+    DVC's worker looks in files whether the queue is empty, and reads one half written now and then: that ends the
+    thread which looks, and the worker waits for ever with all its work done. It is ended then.
+    """
+    queue = folder / ".dvc/tmp/exps/celery"
+    waiting = len(list(queue.glob("broker/in/*.celery.msg")))
+    with open(folder / "queue.log", "w") as log:
+        process = subprocess.Popen(
+            ["dvc", "exp", "run", "--run-all"], cwd=folder, env=environment(), stdout=log, stderr=log, umask=0o022
+        )
+    with process:
+        until(lambda: process.poll() is not None or _succeeded(queue) == waiting)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            for left in (*psutil.Process(process.pid).children(recursive=True), process):
+                left.kill()
+    assert _succeeded(queue) == waiting, (folder / "queue.log").read_text()[-3000:]
+
+
+def _succeeded(queue: Path) -> int:
+    return sum('"SUCCESS"' in path.read_text() for path in queue.glob("result/celery-task-meta-*"))
 
 
 def make(root: Path, folder: Path, params: Mapping[str, Any]) -> Path:

@@ -80,7 +80,7 @@ def test_a_killed_sweep_goes_on_and_dvcs_queue_takes_its_best_without_training(p
     before = (project / "params.yaml").read_bytes()
     text = dvc_project.run(project, *SWEEP, "--queue-best", "1")
     name = text.split("queued: ")[1].split()[0]
-    dvc_project.run(project, "dvc", "exp", "run", "--run-all")
+    dvc_project.run_queue(project)
     (found,) = (line.split()[-1] for line in dvc_project.run(project, "dvc", "exp", "list", "--name-only").splitlines())
     assert found == name
     assert (project / "params.yaml").read_bytes() == before, "the queue works in folders of its own"

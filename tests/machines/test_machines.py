@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.shards.manifest import load_manifest
 from pipeline.training.checkpoints import BEST, load_best
 from pipeline.training.ledger import FOLDER as LEDGER
 from pipeline.training.ledger import merge
@@ -46,6 +47,7 @@ for left in reversed(range(300)):
             raise
         time.sleep(0.2)
 """
+PUT = "import sys; from s3fs import S3FileSystem; S3FileSystem().put(sys.argv[1], sys.argv[2], recursive=True)"
 LISTING = "import sys; from pipeline.shards import stores; print(*stores.listing(sys.argv[1]), sep='\\n')"
 
 
@@ -227,3 +229,24 @@ def test_the_store_is_away_for_a_minute(world, root, unbroken):
     assert "training workers failed" not in (project / "log.txt").read_text()
     assert_unbroken(project, unbroken)
     assert mlflow_statuses(project) == ["FINISHED"]
+
+
+def test_raw_data_in_the_store_is_sharded_by_the_cluster(world, root, tiny_project):
+    """The command's machine reads what annotates, and no picture: it never has a Ray of its own."""
+    shutil.copytree(tiny_project.raw("voc"), world.folder / "pictures")
+    world.driver.run(sys.executable, "-c", PUT, f"{world.folder}/pictures/", "shop/raw/voc/", folder=world.folder)
+    there = document()
+    sources = there["datasets"]["voc"]["sources"]
+    there["datasets"] = {"voc": {"origin": "local", "input": "s3://shop/raw/voc", "sources": sources}}
+    there["runs"] = {"segmentation": there["runs"]["segmentation"]}
+    project, nodes = world.project(root, "raw", there), world.cluster(2)
+    process, seen = world.repro(project, nodes[0], "shard@voc"), set()
+    while process.poll() is None:
+        assert "raylet" not in world.driver.run("ps", "-eo", "args")
+        seen |= {node.name for node in nodes if "ray::upload_shard" in node.run("ps", "-eo", "args")}
+        time.sleep(0.05)
+    assert process.returncode == 0, (project / "log.txt").read_text()[-4000:]
+    assert seen, "the cluster's machines did it"
+    made, expected = (load_manifest(folder / "data/shards/voc") for folder in (project, tiny_project.root))
+    assert made["digest"] == expected["digest"]
+    assert not [path for path in (project / "state/raw/voc").rglob("*.jpg") if path.stat().st_size]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,7 +65,10 @@ def write_project(folder: Path, data: Path, task: str, source: str | None) -> No
         if name is not None and name not in known:
             raise ConfigError(f"unknown {kind}", value=name, where=f"--{kind}", fix=nearest(name, known))
     if not data.is_dir():
-        raise DataError("no such folder", value=str(data), where="--data", fix="name the folder of your data")
+        fix = "name the folder of your data"
+        if re.match(r"\w+:/", str(data)):  # a path has one slash of a url's two
+            fix = "name a folder with some of it; then set datasets: input to the url in params.yaml"
+        raise DataError("no such folder", value=str(data), where="--data", fix=fix)
     found = find(data, task, source)
     document = _document(data, task, found)
     raise_if(_mistakes(plain(document)), FILE)

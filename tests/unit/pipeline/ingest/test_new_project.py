@@ -15,6 +15,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from contracts.errors import DataError
+from pipeline.ingest.new_project import write_project
 from pipeline.ingest.worlds import motion, question_scenes, words
 from pipeline.ingest.worlds._output import SplitSizes
 from pipeline.settings import discover
@@ -158,6 +160,11 @@ def test_what_cannot_become_a_project_is_told_and_writes_nothing(init, tmp_path,
     err = capsys.readouterr().err
     assert all(text in err for text in said), err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_store_cannot_be_looked_into(tmp_path):
+    with pytest.raises(DataError, match="then set datasets: input to the url"):
+        write_project(tmp_path / "new", Path("s3://shop/raw"), "detection", None)
 
 
 def test_a_folder_with_something_in_it_is_left_alone(init, tmp_path, capsys):

@@ -55,6 +55,11 @@ def write_project(folder: Path, data: Path, task: str, source: str | None) -> No
         ConfigError: the folder holds something; no such task or source.
         DataError: no such data, no source reads it, or it has not what the task requires.
     """
+    if re.match(r"\w+:/", str(data)):  # a path has one slash of a url's two
+        raise DataError(
+            "only a folder can be looked into", value=str(data), where="--data",
+            fix="name a folder with some of the data; then set datasets: input to the url in params.yaml",
+        )  # fmt: skip
     folder, data = folder.expanduser().absolute(), data.expanduser().absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError("this folder is not empty", value=str(folder), fix="name a new one")
@@ -65,10 +70,7 @@ def write_project(folder: Path, data: Path, task: str, source: str | None) -> No
         if name is not None and name not in known:
             raise ConfigError(f"unknown {kind}", value=name, where=f"--{kind}", fix=nearest(name, known))
     if not data.is_dir():
-        fix = "name the folder of your data"
-        if re.match(r"\w+:/", str(data)):  # a path has one slash of a url's two
-            fix = "name a folder with some of it; then set datasets: input to the url in params.yaml"
-        raise DataError("no such folder", value=str(data), where="--data", fix=fix)
+        raise DataError("no such folder", value=str(data), where="--data", fix="name the folder of your data")
     found = find(data, task, source)
     document = _document(data, task, found)
     raise_if(_mistakes(plain(document)), FILE)

@@ -40,6 +40,17 @@ ROOT = Path(__file__).resolve().parent.parent
 # so that processors are neither idle nor shared by many clusters.
 WAITING = ("integration", "browser", "cluster_kills", "lost_nodes", "cluster_deaths", "jobs", "sweeps")
 BETWEEN = {"faults": 4}
+# Files of minutes that compute: begun late, one of them would be all that still runs.
+LONG = (
+    "registry",
+    "fit",
+    "torchvision_detector",
+    "new_project",
+    "training_faults",
+    "export",
+    "vision_chapters",
+    "phases",
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -50,11 +61,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         files.setdefault(item.path, []).append(item)
 
+    def name(path: Path) -> str:
+        return path.stem.removeprefix("test_")
+
     def kind(path: Path) -> str:
-        return path.stem.removeprefix("test_") if path.parent.name in BETWEEN else path.parent.name
+        return name(path) if path.parent.name in BETWEEN else path.parent.name
 
     waiting = [path for path in files if kind(path) in WAITING]
-    others = [path for path in files if path not in waiting]
+    others = sorted((path for path in files if path not in waiting), key=lambda path: name(path) not in LONG)
     for i, path in enumerate(waiting):
         others.insert(min(i * (BETWEEN.get(path.parent.name, 20) + 1), len(others)), path)
     items[:] = [item for path in others for item in files[path]]

@@ -109,7 +109,7 @@ def stage_of(dvc: subprocess.Popen, folder: Path, name: str, condition: Callable
     def look() -> psutil.Process | None:
         commands = {process: process.cmdline() for process in of_session(dvc.pid)}
         warm = [process for process, command in commands.items() if "pipeline.system.warm" in command]
-        forks = [process for process in commands if process.parent() in warm]
+        forks = [process for process in warm if process.parent() in warm]  # not what libraries start as they load
         stages = [process for process, command in commands.items() if command[1:4] == ["-m", "pipeline.stages", name]]
         return next(iter(forks or ([] if warm else stages)), None)
 
@@ -118,6 +118,8 @@ def stage_of(dvc: subprocess.Popen, folder: Path, name: str, condition: Callable
 
     found = until(lambda: running() or ended())
     until(lambda: condition() or ended())
+    if isinstance(found, psutil.Process) and not found.is_running():  # a library's own fork, of a moment
+        found = running()
     assert isinstance(found, psutil.Process) and not ended(), (folder / "log.txt").read_text()[-3000:]
     found.suspend()
     return found

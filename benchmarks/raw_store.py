@@ -39,7 +39,6 @@ def measure() -> list[Figure]:
             server.delay_s = DELAY_S
             there, found = timed(lambda: write_shard(away, CLASSES, base, "here.tar", door).shard, repeats=ROUNDS)
             assert found == expected
-            server.delay_s = 0.0
     what = f"one process shards {len(raws)} photographs, {size:.0f} MiB"
     return [
         Figure(what=f"{what}, from a store, 50 ms a request", value=there, beside="from a folder", other=here),

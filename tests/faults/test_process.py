@@ -102,16 +102,14 @@ def stage_of(dvc: subprocess.Popen, folder: Path, name: str, condition: Callable
     """
 
     def running() -> psutil.Process | None:
-        with contextlib.suppress(psutil.Error):  # another process ended meanwhile
-            return look()
-        return None
-
-    def look() -> psutil.Process | None:
-        commands = {process: process.cmdline() for process in of_session(dvc.pid)}
-        warm = [process for process, command in commands.items() if "pipeline.system.warm" in command]
-        forks = [process for process in warm if process.parent() in warm]  # not what libraries start as they load
+        try:
+            commands = {process: process.cmdline() for process in of_session(dvc.pid)}
+            warm = [process for process, command in commands.items() if "pipeline.system.warm" in command]
+            forks = [process for process in warm if process.parent() in warm]  # not what libraries start as they load
+        except psutil.Error:  # another process ended meanwhile
+            return None
         stages = [process for process, command in commands.items() if command[1:4] == ["-m", "pipeline.stages", name]]
-        return next(iter(forks or ([] if warm else stages)), None)
+        return next(iter(forks if warm else stages), None)
 
     def ended() -> bool:
         return dvc.poll() is not None
@@ -160,7 +158,7 @@ def test_dvc_killed_while_it_shards(project):
 
 
 def told(folder: Path) -> int:
-    """The last step in the training's own lines, once it has a state."""
+    """How many lines of steps the training has written, once it has a state; 0 before."""
     lines = [line for path in folder.glob("state/seg-*/events.jsonl") for line in path.read_text().splitlines()]
     return len(lines) if list(folder.glob("state/seg-*/state-*.json")) else 0
 

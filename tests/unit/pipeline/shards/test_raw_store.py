@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from contracts.errors import DataError
+from contracts.errors import ConfigError, DataError
 from pipeline.ingest import sources
 from pipeline.settings.params import load_params
 from pipeline.shards import raw_listing, stores, writing
@@ -25,7 +25,7 @@ from tests.s3_server import Proxy
 from tests.shipped import tiny_datasets
 
 
-def project_of(folder: Path, datasets: dict[str, Any], **shards: Any) -> Project:
+def project_of(folder: Path, datasets: dict[str, Any]) -> Project:
     folder.mkdir(parents=True, exist_ok=True)
     document = {
         "datasets": datasets,
@@ -34,7 +34,7 @@ def project_of(folder: Path, datasets: dict[str, Any], **shards: Any) -> Project
         "loader": {},
         "tracking": {},
         "registry": {},
-        "shards": {"samples": 16, **shards},
+        "shards": {"samples": 16},
         "cluster": {"engine": "local"},
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(document))
@@ -174,7 +174,7 @@ def test_masks_are_compared_with_their_xml_where_they_lie(tmp_path, s3: Proxy, w
         cv2.imwrite(str(mask), pixels)
     here, there = both(tmp_path, raw, {"sources": {"voc": section}})
     for project in (here, there):
-        with pytest.raises(Exception, match="the label masks do not follow the sorted class names"):
+        with pytest.raises(ConfigError, match="the label masks do not follow the sorted class names"):
             sharded(project)
 
 

@@ -16,6 +16,7 @@ from pipeline.ingest.tree import Tree, joined
 from pipeline.settings.params import Params
 from pipeline.settings.parse import one_line
 from pipeline.settings.sections import DatasetConfig, ShardsConfig
+from pipeline.settings.uris import is_url
 
 _MOST_S = 0.3  # for one data set
 _NUM_OPENED = 8
@@ -33,7 +34,7 @@ def hints(params: Params, root: Path) -> list[str]:
         if isinstance(entry, Mapping) and entry.get("origin") == "local":
             try:
                 config = params.dataset(name)
-                if "://" in config.input:  # in a store: stages ask it
+                if is_url(config.input):  # in a store: stages ask it
                     continue
                 told += [f"datasets.{name}: {text}" for text in _of_dataset(params, name, config, root / config.input)]
             except (SightlineError, OSError):  # told by check itself; or a folder that may not be read

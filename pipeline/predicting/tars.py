@@ -25,6 +25,7 @@ from pipeline.predicting.output import line_of
 from pipeline.predicting.request import Request
 from pipeline.settings.params import FILE, load_params
 from pipeline.settings.sections import ClusterConfig
+from pipeline.settings.uris import is_url
 from pipeline.shards import stores
 from pipeline.system.disk import write_lines
 from pipeline.system.progress import progress_bar
@@ -89,7 +90,7 @@ def predict_tars(request: Request, checkpoint: Path, model: str, project: Projec
         shared = (checkpoint.read_bytes(),)
         results = map_ordered(
             predict_tar, jobs, config, _CODE, shared=shared, use_gpu=config.use_gpu is not False,
-            travels=all(_is_url(tar) for tar, _ in todo),
+            travels=all(is_url(tar) for tar, _ in todo),
         )  # fmt: skip
         for (_, target), result in zip(todo, results, strict=True):
             advance(1)
@@ -116,7 +117,7 @@ def predict_tar(checkpoint: bytes, tar: str, task: Task) -> Result:
     try:
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(tar)
-            if _is_url(tar):
+            if is_url(tar):
                 path = Path(temporary) / "images.tar"
                 stores.save(tar, path)
             for one in answered(predictor, _items(path, tar), "image", task.texts, task.batch or default_size()):
@@ -182,7 +183,7 @@ def _item(sample: dict[str, Any]) -> Item:
 def _tars(given: Sequence[str]) -> Iterator[str]:
     for name in given:
         found = [name]
-        if _is_url(name):
+        if is_url(name):
             if not name.endswith(".tar"):
                 below = stores.listing(name.rstrip("/"))
                 found = sorted(f"{name.rstrip('/')}/{inner}" for inner in below if inner.endswith(".tar"))
@@ -214,7 +215,7 @@ def _claim(out: str, task: Task) -> None:
     """Note whose answers a folder holds, or refuse one that holds others'."""
     path, about = f"{out.rstrip('/')}/{ABOUT}", task.about()
     if _exists(path):
-        text = stores.read(path).decode() if _is_url(path) else Path(path).read_text(encoding="utf-8")
+        text = stores.read(path).decode() if is_url(path) else Path(path).read_text(encoding="utf-8")
         if text.strip() != json.dumps(about):
             raise ConfigError(
                 "this folder has answers of another model, or asked otherwise", value=text.strip(), where=path,
@@ -225,7 +226,7 @@ def _claim(out: str, task: Task) -> None:
 
 
 def _write(target: str, lines: list[str]) -> None:
-    if not _is_url(target):
+    if not is_url(target):
         write_lines(Path(target), lines)
         return
     with tempfile.TemporaryDirectory() as temporary:
@@ -235,18 +236,14 @@ def _write(target: str, lines: list[str]) -> None:
 
 
 def _exists(target: str) -> bool:
-    return stores.exists(target) if _is_url(target) else Path(target).is_file()
+    return stores.exists(target) if is_url(target) else Path(target).is_file()
 
 
 def _check_there(tar: str) -> None:
-    if not _is_url(tar) and not Path(tar).is_file():
+    if not is_url(tar) and not Path(tar).is_file():
         raise DataError(
             "no such tar", value=tar, allowed="a file, a folder, a pattern in quotes, or s3://bucket/prefix/"
         )
-
-
-def _is_url(name: str) -> bool:
-    return "://" in name
 
 
 def _tell(error: DataError) -> None:

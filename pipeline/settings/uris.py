@@ -1,4 +1,4 @@
-"""Which urls of a tracking store can be used here, told before MLflow fails on them."""
+"""What is a url, and which urls of a tracking store can be used here, told before MLflow fails on them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from contracts.errors import ConfigError
 # What SQLAlchemy imports for a database whose url names no driver.
 _DRIVERS = {"postgresql": "psycopg2", "mysql": "MySQLdb", "mssql": "pyodbc"}
 _ALLOWED = "sqlite:///FILE, http://..., https://..., postgresql+pg8000://USER:PASSWORD@HOST/DATABASE"
+
+
+def is_url(text: str) -> bool:
+    """Whether a text names a place in a store, not on this machine."""
+    return "://" in text
 
 
 def check_tracking_uri(uri: str, *, where: str) -> None:

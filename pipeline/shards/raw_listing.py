@@ -21,11 +21,6 @@ from pipeline.system.progress import note, progress_bar
 STREAMS = 16  # requests at once: small objects cost a store's delay, not its bandwidth
 
 
-def is_url(text: str) -> bool:
-    """Whether `input` names a place in a store."""
-    return "://" in text
-
-
 def lay(url: str, folder: Path, *, inside: Path) -> str:
     """Make `folder`, named as its data set, a stand-in for the store's: what annotates, and an empty file for each
     picture and video.

@@ -71,22 +71,29 @@ class FromStore:
     @contextmanager
     def local(self, path: Path) -> Iterator[Path]:
         """A copy, for what can read no bytes; of a file that `read` has found."""
+        if (found := self._found(path)) is None:
+            raise Refused("missing_video", str(path))
         with tempfile.TemporaryDirectory(prefix="sightline-") as folder:
             copy = Path(folder) / f"file{path.suffix}"
             with writing(copy):
-                stores.save(self._url_of(path), copy)
+                stores.save(found[0], copy)
             yield copy
 
     def bytes_of(self, path: Path, part: ImagePart | None = None) -> bytes | None:
         """A file's bytes, or those of a part of it; None: there is no such object."""
+        if (found := self._found(path)) is None:
+            return None
+        url, size = found
+        start, end = (0, size) if part is None else (min(size, part.offset), min(size, part.offset + part.size))
+        if end - start > MAX_FILE_BYTES:
+            raise Refused("file_too_large", f"{end - start} bytes")
+        return stores.read_range(url, start, end) if end > start else b""
+
+    def _found(self, path: Path) -> tuple[str, int] | None:
+        """Url and size of the object that a file is, in whichever of Unicode's forms the store has its name."""
         for form in (path, *other_forms(path)):
-            url = self._url_of(form)
-            if (size := stores.size_if_there(url)) is None:
-                continue
-            start, end = (0, size) if part is None else (min(size, part.offset), min(size, part.offset + part.size))
-            if end - start > MAX_FILE_BYTES:
-                raise Refused("file_too_large", f"{end - start} bytes")
-            return stores.read_range(url, start, end) if end > start else b""
+            if (size := stores.size_if_there(url := self._url_of(form))) is not None:
+                return url, size
         return None
 
     def _url_of(self, path: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from contracts.errors import ConfigError, DataError
 from pipeline.settings import discover
 from pipeline.settings.params import Params
+from pipeline.settings.uris import is_url
 from pipeline.shards import raw_listing
 from pipeline.system.disk import renewed, writing
 from pipeline.system.progress import progress_bar
@@ -36,7 +37,7 @@ def _fill(project: Project, params: Params, dataset: str, target: Path) -> None:
         with writing(target):
             keep_extracted(project.raw(dataset), target, archives)
         download(archives, target, project.root / "state" / "downloads", mirrors)
-    elif raw_listing.is_url(config.input):
+    elif is_url(config.input):
         digest = raw_listing.lay(config.input, project.raw_names(dataset), inside=project.root)
         write_json(target / POINTER, {"store": config.input, "listing_sha256": digest})
     else:

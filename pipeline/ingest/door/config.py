@@ -9,7 +9,7 @@ from typing import Protocol
 
 from contracts.raw import ImagePart
 from contracts.searching import Search
-from pipeline.ingest.door.images import MAX_PIXELS, Exif, read_bytes
+from pipeline.ingest.door.images import MAX_PIXELS, Exif, other_form, read_bytes
 from pipeline.ingest.door.shrink import Shrink
 from pipeline.system.reading import check_folder
 
@@ -59,7 +59,9 @@ class DoorConfig:
 
     def local(self, path: Path) -> AbstractContextManager[Path]:
         """A file that `read` has found, on this machine."""
-        return nullcontext(path) if self.elsewhere is None else self.elsewhere.local(path)
+        if self.elsewhere is not None:
+            return self.elsewhere.local(path)
+        return nullcontext(path if path.exists() else other_form(path) or path)
 
 
 DEFAULT_DOOR = DoorConfig()

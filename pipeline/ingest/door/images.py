@@ -80,7 +80,7 @@ def read_bytes(
             raise Refused("outside_folder", f"{path} is {os.path.realpath(path)}")
         return patiently(lambda: _read_plain(path, missing, part), path)
     except FileNotFoundError as error:
-        if (other := _other_form(path)) is not None:
+        if (other := other_form(path)) is not None:
             return read_bytes(other, missing, root, follow_links=follow_links, part=part)
         raise _absent(path, missing, root) from error
     except ValueError as error:  # a NUL byte in the name, or a character that no file name has
@@ -95,7 +95,7 @@ def _absent(path: Path, missing: str, root: Path | None) -> Refused:
     return Refused(missing, str(path))
 
 
-def _other_form(path: Path) -> Path | None:
+def other_form(path: Path) -> Path | None:
     """The file of the same name in Unicode's other form: macOS takes letters and their accents apart, others do not."""
     return next((form for form in other_forms(path) if os.path.exists(form)), None)
 

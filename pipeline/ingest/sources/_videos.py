@@ -13,11 +13,8 @@ from contracts.raw import Problem, RawVideo
 from pipeline.ingest.sources._files import image_key
 from pipeline.ingest.sources._images import files_below
 from pipeline.ingest.sources._splits import SplitNames, split_names
+from pipeline.ingest.tree import VIDEOS
 from pipeline.system.reading import is_folder
-
-VIDEO_SUFFIXES = (
-    ".avi", ".mp4", ".mkv", ".webm", ".mov", ".mpg", ".mpeg", ".m4v", ".flv", ".wmv", ".3gp", ".ogv", ".ts",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +54,13 @@ class Videos:
         self._root = root
         base = root / folder
         self._by_name: dict[str, list[Path]] = {}
-        for path in files_below(base, VIDEO_SUFFIXES) if is_folder(base) else ():
+        for path in files_below(base, VIDEOS) if is_folder(base) else ():
             self._by_name.setdefault(path.stem.casefold(), []).append(path)
 
     def find(self, name: str) -> Video | None:
         """The file of `name`, which may have folders in front and an ending behind."""
         path = Path(name)
-        stem = path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
+        stem = path.stem if path.suffix.lower() in VIDEOS else path.name
         found = self._by_name.get(stem.casefold(), [])
         wanted = os.path.splitext(name)[0].casefold() if stem != path.name else name.casefold()
         exact = [file for file in found if file.with_suffix("").as_posix().casefold().endswith(wanted)]

@@ -127,6 +127,21 @@ def test_shards_are_those_of_a_folder(name, tmp_path, s3: Proxy, worlds, labelme
     assert all(not path.stat().st_size for path in pictures) and (pictures or name == "labelme")
 
 
+def test_a_video_is_opened_by_the_name_that_it_has(tmp_path, s3: Proxy, videos):
+    """macOS writes a letter and its accent apart, and a list that was made elsewhere does not."""
+    raw = tmp_path / "raw"
+    shutil.copytree(videos, raw)
+    (raw / "UCF-101/A").rename(raw / "UCF-101/A\u0308")
+    for path in (raw / "UCF-101/A\u0308").iterdir():
+        path.rename(path.with_name(path.name.replace("_A_", "_A\u0308_")))
+    for path in (raw / "ucfTrainTestlist").iterdir():
+        path.write_text(path.read_text().replace("A", "\u00c4"))
+    here, there = both(tmp_path, raw, {"sources": {"ucf101": {}}, "splits": {"val": "test"}})
+    manifest = sharded(here)
+    assert not here.quarantine("data").read_text()
+    assert sharded(there) == manifest
+
+
 def test_what_writes_a_shard_needs_no_file_of_this_machine(tmp_path, s3: Proxy, worlds):
     """As on a node that shares no folder with the command."""
     entry = {"sources": load_params(worlds.root).document["datasets"]["coco"]["sources"]}

@@ -17,7 +17,7 @@ def measure() -> list[Figure]:
     data = f"{NUM_SHARDS} shards of {SHARD_SAMPLES} in the order of {NUM_CLASSES} classes"
     figures = []
     for window in (1, 4, 16, NUM_SHARDS):
-        orders = [epoch_order(SIZES, seed=0, epoch=epoch, window=window) for epoch in range(EPOCHS)]
+        orders = [epoch_order(SIZES, seed=0, epoch=epoch, window=window, batch_size=BATCH) for epoch in range(EPOCHS)]
         figures += [
             Figure(
                 what=f"{name}, {data}, window {window}",

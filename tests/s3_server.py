@@ -24,6 +24,22 @@ from pipeline.shards import stores
 DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 
 
+class Line:
+    """Carries so many bytes a second of all answers together, and counts them."""
+
+    def __init__(self, bytes_per_s: float):
+        self.carried = 0
+        self._bytes_per_s, self._lock, self._free = bytes_per_s, threading.Lock(), 0.0
+
+    def carry(self, size: int) -> None:
+        """Returns when so many bytes are through, after all that came before."""
+        with self._lock:
+            self.carried += size
+            self._free = max(self._free, time.monotonic()) + size / self._bytes_per_s
+            wait_s = self._free - time.monotonic()
+        time.sleep(max(0.0, wait_s))
+
+
 @dataclass
 class Proxy:
     """Stands between s3fs and the server. `faults` befall the next GET and PUT requests, one each, "" being none; until
@@ -34,6 +50,7 @@ class Proxy:
     faults: list[str] = field(default_factory=list)
     down_until: float = 0.0
     delay_s: float = 0.0
+    line: Line | None = None  # what answers come through
     denied: str = "/nobody"  # beginning of the paths that are answered with 403
     asked: list[str] = field(default_factory=list)
 
@@ -76,6 +93,8 @@ class Proxy:
         if fault == "cut" and not data:  # the server did what was asked, and its answer is lost
             request.close_connection = True
             return None
+        if self.line is not None and request.command == "GET":
+            self.line.carry(len(data))
         cut = len(data) // 2 if fault == "cut" else None
         return self.reply(request, answer.status, data, answer.getheaders(), cut)
 

@@ -6,6 +6,7 @@ The loaders follow `pipeline.loading.sampling`: every rank and any number of loa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -22,11 +23,11 @@ from contracts.records import Record
 from lightning_modules.base.task import BaseTask, Batch
 from pipeline.loading.batch_memory import BatchMemory, ahead
 from pipeline.loading.loader_process import init_worker, start_fork_server
+from pipeline.loading.prefetch import fetched_ahead, reach_of
 from pipeline.loading.requests import Ask, RequestDataset
 from pipeline.loading.sampling import (
     epoch_order,
     eval_requests,
-    like_lengths,
     micro_batches,
     num_batches,
     train_requests,
@@ -88,6 +89,10 @@ class BatchLoader:
         self._config, self._pin_memory = config, pin_memory
         self._asks = _Asks()
         self._turn = 0
+
+    @property
+    def window(self) -> int:
+        return self._config.window
 
     @cached_property
     def _loader(self) -> wds.WebLoader:
@@ -183,13 +188,26 @@ class PlannedLoader:
         self._delivered = state["batches"] * self._per_batch % max(1, self._length)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in with_step_counts(
-            self._loader.batches(self._plan(self._epoch)[self._delivered :]), self._per_batch
-        ):
-            self._delivered += 1
-            if self._delivered >= self._length:
-                self._delivered = 0  # the next iteration starts the epoch anew, unless set_epoch moves on
-            yield batch
+        asks = self._plan(self._epoch)[self._delivered :]
+        with self._fetched_ahead(asks) as advance:
+            for done, batch in enumerate(with_step_counts(self._loader.batches(asks), self._per_batch), start=1):
+                advance(done)
+                self._delivered += 1
+                if self._delivered >= self._length:
+                    self._delivered = 0  # the next iteration starts the epoch anew, unless set_epoch moves on
+                yield batch
+
+    @contextmanager
+    def _fetched_ahead(self, asks: list[Ask]) -> Iterator[Callable[[int], None]]:
+        """Where shards lie in a store, those of the next asks come meanwhile, of the next epoch's, too."""
+        reader, window = self.dataset.readers[asks[0].split], self._loader.window
+        if not reader.is_remote:
+            yield lambda done: None
+            return
+        reach = reach_of(reader, self._length, window)
+        later = self._plan(self._epoch + 1)[:reach] if asks[0].training else []
+        with fetched_ahead(reader, [ask.request for ask in (*asks, *later)], reach) as advance:
+            yield advance
 
 
 class TarDataModule(pl.LightningDataModule):
@@ -283,11 +301,17 @@ class TarDataModule(pl.LightningDataModule):
         """What this rank asks for in an epoch."""
         reader, usable = self.reader("train"), self._usable("train", self.task.requires)
         sizes = np.bincount(reader.columns["shard"][usable], minlength=len(reader.shards))
-        order = usable[epoch_order(sizes.tolist(), seed=self.seed, epoch=epoch, window=self.config.window)]
-        if (lengths := self._train_lengths) is not None:
-            order = like_lengths(order, lengths[order], batch_size=self.batch_size, seed=self.seed, epoch=epoch)
+        order = epoch_order(
+            sizes.tolist(),
+            seed=self.seed,
+            epoch=epoch,
+            window=self.config.window,
+            batch_size=self.batch_size,
+            nodes=self.config.canonical_nodes,
+            lengths=None if self._train_lengths is None else self._train_lengths[usable],
+        )
         requests = train_requests(
-            order,
+            usable[order],
             epoch=epoch,
             batch_size=self.batch_size,
             world=self.world,

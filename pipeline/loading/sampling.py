@@ -1,13 +1,18 @@
 """Which sample is read by whom and when: pure functions of numbers.
 
-The order of an epoch depends on (seed, epoch, shard sizes) alone, and, where a task asks for batches of like length, on
-lengths and batch size. Global batch b takes samples [bB, (b+1)B) of it.
+The order of an epoch depends on (seed, epoch, shard sizes, batch size) and the number of canonical nodes alone, and,
+where a task asks for batches of like length, on lengths. Global batch b takes samples [bB, (b+1)B) of it.
 World size, rank, accumulation and loader workers only decide who reads which part, so any number of them sees
 the same batches, and a position is one number.
+
+Canonical nodes (MosaicML Streaming's word): the shards are cut into so many parts once and for all, and each global
+batch takes its share of each part. Ranks follow each other in a global batch, so that where their machines divide the
+canonical nodes, a machine reads the shards of its own parts and no others.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,25 +28,79 @@ def split_range(length: int, parts: int, index: int) -> tuple[int, int]:
     return length * index // parts, length * (index + 1) // parts
 
 
-def epoch_order(shard_sizes: Sequence[int], *, seed: int, epoch: int, window: int) -> np.ndarray:
+def shares(length: int, parts: int) -> list[int]:
+    """The sizes of the parts that `split_range` cuts."""
+    return [hi - lo for lo, hi in (split_range(length, parts, index) for index in range(parts))]
+
+
+def epoch_order(
+    shard_sizes: Sequence[int],
+    *,
+    seed: int,
+    epoch: int,
+    window: int,
+    batch_size: int,
+    nodes: int = 1,
+    lengths: np.ndarray | None = None,
+) -> np.ndarray:
     """The order in which an epoch reads samples, as positions in the concatenation of all shards.
 
-    Shards are shuffled, then samples inside each window of `window` consecutive shards, so a reader has at most
-    `window` shards open and reading stays nearly sequential.
+    In each canonical node's part shards are shuffled, then samples inside each window of consecutive shards, so a
+    reader has at most `window` shards open and reading stays nearly sequential.
+
+    Args:
+        window: shards that are mixed, those of all parts together; at least one of each.
+        batch_size: samples of a global batch, which takes its share of each part.
+        nodes: canonical nodes.
+        lengths: (N,) int64, of each sample, where global batches are to be of like length.
 
     Returns:
         (N,) int64 permutation of `range(sum(shard_sizes))`.
     """
+    nodes = min(nodes, batch_size)  # a batch has something of each
     rng = np.random.default_rng(derive_seed("epoch_order", seed, epoch))
-    starts = np.concatenate([[0], np.cumsum(shard_sizes)]).astype(np.int64)
-    shards = rng.permutation(len(shard_sizes))
     parts = []
-    for first in range(0, len(shards), max(1, window)):
-        positions = np.concatenate(
-            [np.arange(starts[s], starts[s + 1]) for s in shards[first : first + max(1, window)]]
-        )
-        parts.append(rng.permutation(positions))
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    for share, pieces in zip(shares(batch_size, nodes), _pieces(shard_sizes, seed, batch_size, nodes), strict=True):
+        part = _mixed(pieces, rng, max(1, window // nodes))
+        if lengths is not None:
+            part = like_lengths(part, lengths[part], batch_size=share, seed=seed, epoch=epoch)
+        parts.append(part)
+    return _in_batches(parts, batch_size)
+
+
+def _pieces(shard_sizes: Sequence[int], seed: int, batch_size: int, nodes: int) -> list[list[np.ndarray]]:
+    """For each canonical node the shards of its part, each as its positions: the same ones in every epoch. A shard
+    between two parts is cut, so that each part has just what all global batches take of it."""
+    sizes = np.asarray(shard_sizes, np.int64)
+    starts, shards = np.cumsum(sizes) - sizes, np.flatnonzero(sizes)
+    if nodes > 1:  # else the epoch's own shuffling does it
+        shards = np.random.default_rng(derive_seed("canonical_nodes", seed)).permutation(shards)
+    order = np.concatenate([np.arange(starts[s], starts[s] + sizes[s]) for s in shards])
+    full, last = divmod(len(order), batch_size)
+    of_each = zip(shares(batch_size, nodes), shares(last, nodes), strict=True)
+    borders = np.cumsum([0, *(full * of_full + of_last for of_full, of_last in of_each)])
+    ends = np.cumsum(sizes[shards])
+    return [
+        np.split(order[lo:hi], ends[(lo < ends) & (ends < hi)] - lo) for lo, hi in itertools.pairwise(borders.tolist())
+    ]
+
+
+def _mixed(pieces: Sequence[np.ndarray], rng: np.random.Generator, window: int) -> np.ndarray:
+    """The pieces shuffled, and the positions inside each window of so many."""
+    order = rng.permutation(len(pieces))
+    windows = [[pieces[i] for i in order[first : first + window]] for first in range(0, len(order), window)]
+    return np.concatenate([rng.permutation(np.concatenate(together)) for together in windows])
+
+
+def _in_batches(parts: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
+    """Global batches one after another, in each the shares of the parts, in their order."""
+    full, last = divmod(sum(len(part) for part in parts), batch_size)
+    owners = [np.repeat(np.arange(len(parts)), shares(size, len(parts))) for size in (batch_size, last)]
+    owner = np.concatenate([np.tile(owners[0], full), owners[1]])
+    order = np.empty(len(owner), np.int64)
+    for number, part in enumerate(parts):
+        order[owner == number] = part
+    return order
 
 
 def like_lengths(order: np.ndarray, lengths: np.ndarray, *, batch_size: int, seed: int, epoch: int) -> np.ndarray:
@@ -101,14 +160,15 @@ def train_requests(
 ) -> Iterator[Request]:
     """The micro-batches of one rank from global batch `start` on, `accumulate` for each global batch.
 
-    A global batch is cut into `world * accumulate` parts; part `a * world + rank` is the a-th micro-batch of `rank`.
+    A global batch is cut into `world * accumulate` parts; part `rank * accumulate + a` is the a-th micro-batch of
+    `rank`.
     """
     parts = world * accumulate
     for b in range(start, num_batches(len(order), batch_size)):
         batch = order[b * batch_size : (b + 1) * batch_size]
         for a in range(accumulate):
-            lo, hi = split_range(len(batch), parts, a * world + rank)
-            chosen = batch[lo:hi] if hi > lo else batch[:1]
+            lo, hi = split_range(len(batch), parts, rank * accumulate + a)
+            chosen = batch[lo:hi] if hi > lo else batch[min(lo, len(batch) - 1) :][:1]  # what neighbors read, too
             yield Request(tuple(chosen.tolist()), epoch, len(batch), is_stand_in=hi == lo)
 
 

@@ -18,7 +18,7 @@ from pipeline.settings import discover
 from pipeline.settings.code import starting_digest
 from pipeline.settings.document import read_document, shown
 from pipeline.settings.parse import Problems, merged, nearest, parse, raise_if
-from pipeline.settings.sections import DatasetConfig, LoaderConfig
+from pipeline.settings.sections import ORDER, DatasetConfig, LoaderConfig
 from pipeline.settings.train_config import SOURCES, InitConfig, TrainConfig, train_section
 from pipeline.system.disk import file_sha256
 
@@ -70,8 +70,7 @@ class Run:
         plain = self.to_dict()
         loader = plain.pop("loader")
         plain["train"] = {key: value for key, value in plain["train"].items() if key not in BESIDE}
-        stages = {"stages": loader["stages"]} if self.loader.stages.names else {}
-        return {**plain, "window": loader["window"], **stages}
+        return {**plain, **{key: loader[key] for key in ORDER}}
 
 
 class Params:
@@ -343,7 +342,7 @@ def _extended_alike(run: Run) -> dict[str, Any]:
     train["train.optimizer.schedule"] = is_plateau
     train |= {f"train.optimizer.{k}": optimizer[k] for k in ("factor", "patience") if is_plateau}
     parts = {"dataset": run.dataset, "task": (run.task_name, run.task), "model": (run.model_name, run.model)}
-    return parts | train | {"loader.window": run.loader.window, "loader.stages": run.loader.stages}
+    return parts | train | {f"loader.{key}": getattr(run.loader, key) for key in ORDER}
 
 
 def unfit(task: str, model: str, where: str) -> Problems:

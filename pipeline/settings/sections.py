@@ -151,12 +151,17 @@ class ShardsConfig:
         check_folder_url("store", self.store)
 
 
+ORDER = ("window", "canonical_nodes", "stages")  # of `loader`: what weights depend on
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
     """How a training worker reads. `window`: shards that are shuffled together; memory and open files grow with it.
 
-    `cache_gib` limits the shards of an object store that a machine keeps; it should hold two windows. `stages` are of
-    the user's own.
+    `cache_gib` limits the shards of an object store that a machine keeps; it should hold two windows, since the next
+    one comes while one is read. `canonical_nodes` says into how many parts shards are cut for the order of samples:
+    where the number of machines divides it, each reads its own parts of a store alone. Weights depend on it, and do not
+    on the number of machines. `stages` are of the user's own.
 
     Attributes:
         num_workers: loader processes of each training worker, a CPU each; 0: the worker itself reads. With GPUs, about
@@ -169,11 +174,13 @@ class LoaderConfig:
     prefetch: int = 2
     start_method: Literal["fork", "forkserver", "spawn"] = "forkserver"
     window: int = 16
+    canonical_nodes: int = 1
     cache_gib: float = 50.0
     stages: OwnStages = field(default_factory=OwnStages)
 
     def __post_init__(self) -> None:
-        check_ranges(self, num_workers=AMOUNT, prefetch=COUNT, window=COUNT, cache_gib=POSITIVE)
+        check_ranges(self, num_workers=AMOUNT, prefetch=COUNT, window=COUNT, canonical_nodes=COUNT,
+                     cache_gib=POSITIVE)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

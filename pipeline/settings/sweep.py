@@ -22,9 +22,9 @@ from contracts.ranges import AMOUNT, COUNT, POSITIVE, SEED, Range, check_ranges
 from pipeline.settings.document import read_document, shown
 from pipeline.settings.params import BESIDE, Params, Run
 from pipeline.settings.parse import Problems, merged, nearest, parse, raise_if
+from pipeline.settings.sections import ORDER
 
 SECTIONS = ("task", "model", "train", "loader")  # of a run, whose settings may be tried
-_WINDOW = ("window", "stages")  # of `loader`: what weights depend on
 _NUMBERS = ("uniform", "loguniform", "int")
 _DIGITS = 4  # of a drawn number: as many as a person would write
 
@@ -241,7 +241,7 @@ def _strange(space: Mapping[str, Dimension], run: Run, params: Params) -> Proble
         if name not in known:
             problems.append(f"space.{name}: no such setting of run {run.name}; {_meant(name, known)}")
             continue
-        if (section == "train" and key in BESIDE) or (section == "loader" and key.partition(".")[0] not in _WINDOW):
+        if (section == "train" and key in BESIDE) or (section == "loader" and key.partition(".")[0] not in ORDER):
             problems.append(f"space.{name}: no weight depends on it: every trial would be the same")
             continue
         for value in dimension.ends:

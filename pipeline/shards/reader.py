@@ -206,6 +206,26 @@ class SplitReader:
             return _open_tar(self.shards[shard], entry, self._fix)
         return self._cache.open(self.shards[shard], entry["sha256"])
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether shards come from an object store."""
+        return self._cache is not None
+
+    def fetch(self, shard: int) -> None:
+        """Bring a store's shard to this machine, where it is not there yet, or is damaged.
+
+        Raises:
+            DataError: it cannot be had.
+        """
+        assert self._cache is not None
+        self._cache.fetch(self.shards[shard], self._entries[shard]["sha256"])
+
+    @property
+    def shards_held(self) -> float:
+        """How many shards of a store this machine's cache has room for."""
+        assert self._cache is not None
+        return self._cache.limit * len(self._entries) / sum(entry["bytes"] for entry in self._entries)
+
     def __len__(self) -> int:
         return len(self.columns["key"])
 

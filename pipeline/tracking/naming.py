@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from pipeline.settings import discover
 from pipeline.settings.params import BESIDE, Run
-from pipeline.settings.sections import ClusterConfig, LoaderConfig
+from pipeline.settings.sections import ORDER, ClusterConfig, LoaderConfig
 from pipeline.settings.train_config import TrainConfig
 from pipeline.tracking.connection import FAILURES
 
@@ -98,7 +98,7 @@ def _changes(settings: Mapping[str, Any], champion: Mapping[str, Any]) -> dict[s
 def _trains(name: str) -> bool:
     """Whether weights depend on a setting (`Run.weight_settings`)."""
     section, _, key = name.partition(".")
-    beside = {"train": key in BESIDE, "loader": not key.startswith(("window", "stages")), "cluster": True}
+    beside = {"train": key in BESIDE, "loader": not key.startswith(ORDER), "cluster": True}
     return not beside.get(section, False)
 
 

@@ -26,7 +26,7 @@ SHAPES = [(world, accumulate) for world in (1, 2, 3) for accumulate in (1, 2, 5)
 
 
 def plan(lengths: np.ndarray, batch_size: int, *, seed: int = 3, epoch: int = 0) -> np.ndarray:
-    order = epoch_order([len(lengths)], seed=seed, epoch=epoch, window=1)
+    order = epoch_order([len(lengths)], seed=seed, epoch=epoch, window=1, batch_size=batch_size)
     return like_lengths(order, lengths[order], batch_size=batch_size, seed=seed, epoch=epoch)
 
 
@@ -34,7 +34,7 @@ def plan(lengths: np.ndarray, batch_size: int, *, seed: int = 3, epoch: int = 0)
 @given(LENGTHS, st.integers(1, 9), st.integers(0, 3), st.integers(0, 3))
 def test_every_sample_once_near_its_place_and_the_same_each_time(lengths, batch_size, seed, epoch):
     lengths = np.array(lengths)
-    order = epoch_order([len(lengths)], seed=seed, epoch=epoch, window=1)
+    order = epoch_order([len(lengths)], seed=seed, epoch=epoch, window=1, batch_size=batch_size)
     found = plan(lengths, batch_size, seed=seed, epoch=epoch)
     np.testing.assert_array_equal(found, plan(lengths, batch_size, seed=seed, epoch=epoch))
     for first in range(0, len(order), POOL * batch_size):
@@ -91,7 +91,9 @@ def test_padding_of_multi30k(shared_dir: Path, batch_size: int, before: float, a
         batches = [lengths[order[i : i + batch_size]] for i in range(0, len(order), batch_size)]
         return 1 - lengths.sum() / sum(len(batch) * batch.max() for batch in batches)
 
-    assert padding(epoch_order([1000] * 29, seed=3, epoch=0, window=8)) == pytest.approx(before, abs=0.01)
+    assert padding(epoch_order([1000] * 29, seed=3, epoch=0, window=8, batch_size=batch_size)) == pytest.approx(
+        before, abs=0.01
+    )
     assert padding(plan(lengths, batch_size)) < after
 
 
@@ -137,7 +139,7 @@ def test_two_ranks_go_on_where_one_stopped(tiny_project):
         ranks.append([batch["keys"] for batch in loader])
     assert len(ranks[0]) == len(ranks[1]) == 2 * (len(whole) - 2)
     for b, keys in enumerate(whole[2:]):
-        assert list(chain.from_iterable(ranks[rank][2 * b + a] for a in range(2) for rank in range(2))) == keys
+        assert list(chain.from_iterable(ranks[rank][2 * b + a] for rank in range(2) for a in range(2))) == keys
 
 
 def test_a_length_that_no_record_tells_is_refused_by_name(tiny_project):

@@ -18,7 +18,9 @@ from pipeline.cluster.room import decide_gpu, no_gpu
 from pipeline.cluster.session import session
 from pipeline.settings import own
 from pipeline.settings.sections import ClusterConfig
+from pipeline.shards.manifest import load_manifest
 from pipeline.shards.stores import PATIENCE_S
+from pipeline.system.progress import note
 from pipeline.system.removal import remove_tree
 from pipeline.training.node_load import append_line
 from pipeline.training.run_files import NOTE_TAG
@@ -43,9 +45,21 @@ def _train_worker(arguments: dict[str, Any]) -> None:
             state, shards = stack.enter_context(own_folder(apart, place.rank, place.world, own, has_ledger))
             arguments |= {"state": str(state), "shards": str(shards), "state_store": None}
         state = Path(arguments["state"])
+        if place.rank == place.world - 1:  # on the last machine
+            _tell_fetched_twice(arguments, num_machines=context.get_node_rank() + 1)
         stack.enter_context(spending(state, place.rank))
         stack.enter_context(node_load(state, node, load_every_s if is_first else None))
         fit(**arguments, placement=place)
+
+
+def _tell_fetched_twice(arguments: Mapping[str, Any], *, num_machines: int) -> None:
+    """Where the order of samples has machines fetch what others fetch, too, say so."""
+    nodes = arguments["run"]["loader"]["canonical_nodes"]
+    if nodes % num_machines and "store" in load_manifest(Path(arguments["shards"])):
+        note(
+            f"some of the {num_machines} machines fetch the same shards from the store: loader.canonical_nodes {nodes} "
+            f"is no multiple of {num_machines}; {num_machines} would do, and train anew, in another order of samples"
+        )
 
 
 def run_training(

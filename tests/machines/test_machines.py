@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from pipeline.shards.manifest import load_manifest
+from pipeline.shards.reader import SplitReader
 from pipeline.training.checkpoints import BEST, load_best
 from pipeline.training.ledger import FOLDER as LEDGER
-from pipeline.training.ledger import merge
+from pipeline.training.ledger import check, merge
 from tests import dvc_project
 from tests.conftest import TINY
 from tests.integration.cluster import SOON_LEFT, SOON_MISSED, TRAIN, training
@@ -29,6 +30,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.filterwarnings("default")
 
+RAY = str(dvc_project.BIN / "ray")
 S3_PORT, RAY_PORT, CLIENT_PORT = 8333, 6379, 10001
 STORE = [
     "server", "-filer", "-s3", f"-s3.port={S3_PORT}", "-s3.port.iceberg=0", "-s3.port.lance=0",
@@ -69,19 +71,21 @@ class World:
 
     def cluster(self, size: int) -> list[Machine]:
         """The first one is the head."""
-        nodes: list[Machine] = []
+        nodes = [self.node()]
         while len(nodes) < size:
-            node = self.net.add(self.environment)
-            head = nodes[0].address if nodes else None
-            where = [f"--address={head}:{RAY_PORT}"] if head else ["--head", f"--port={RAY_PORT}"]
-            where += [] if head else ["--include-dashboard=false", f"--ray-client-server-port={CLIENT_PORT}"]
-            common = [f"--node-ip-address={node.address}", "--num-cpus=1", "--object-store-memory=100000000"]
-            ray = [str(dvc_project.BIN / "ray"), "start", *where, *common, "--block", "--disable-usage-stats"]
-            log = self.folder / f"{node.name}.log"
-            node.start(*ray, log=log)
-            until(lambda log=log: "Ray runtime started" in log.read_text(), log.read_text)
-            nodes.append(node)
+            nodes.append(self.node(nodes[0]))
         return nodes
+
+    def node(self, head: Machine | None = None) -> Machine:
+        """A machine that joins the cluster of `head`; without one, the head of a new cluster."""
+        node = self.net.add(self.environment)
+        where = [f"--address={head.address}:{RAY_PORT}"] if head else ["--head", f"--port={RAY_PORT}"]
+        where += [] if head else ["--include-dashboard=false", f"--ray-client-server-port={CLIENT_PORT}"]
+        common = [f"--node-ip-address={node.address}", "--num-cpus=1", "--object-store-memory=100000000"]
+        log = self.folder / f"{node.name}.log"
+        node.start(RAY, "start", *where, *common, "--block", "--disable-usage-stats", log=log)
+        until(lambda: "Ray runtime started" in log.read_text(), log.read_text)
+        return node
 
     def project(self, root: Path, name: str, document: dict[str, Any]) -> Path:
         shards = document["shards"] | {"store": "s3://shop/shards"}
@@ -215,6 +219,47 @@ def test_another_cluster_and_another_command_go_on_from_the_store_alone(world, r
     assert process.wait() == 0, (other / "log.txt").read_text()[-4000:]
     assert "segmentation  goes on from state-" in (other / "log.txt").read_text()
     assert_unbroken(other, unbroken)
+
+
+def test_a_machine_that_joins_takes_its_part(world, root, tiny_project):
+    """An elastic training of one machine goes on with two, and every sample still counts once an epoch."""
+    there = document()
+    there["cluster"] |= {"num_workers": {"min": 1, "max": 2}, "resize_every_s": 5}
+    there["runs"]["segmentation"]["train"] = TRAIN | {"max_epochs": 24}
+    project, nodes = world.project(root, "joined", there), world.cluster(1)
+    process = world.repro(project, nodes[0], "train@segmentation")
+    until(trains(project, process, 2), (project / "log.txt").read_text)
+    joined = world.node(nodes[0])
+    until(lambda: "RayTrainWorker" in joined.run("ps", "-eo", "args"), (project / "log.txt").read_text)
+    assert process.wait() == 0, (project / "log.txt").read_text()[-4000:]
+    steps = merge(project / f"artifacts/segmentation/{LEDGER}")
+    reader = SplitReader(tiny_project.shards("voc"), load_manifest(tiny_project.shards("voc")), "train")
+    found = check(steps, reader.keys())
+    assert len(found) == 24 and all(epoch.exact for epoch in found)
+    record = json.loads((project / "artifacts/segmentation/run.json").read_text())
+    assert record["cost"]["num_workers"] == 2, "it ended with both"
+    assert mlflow_statuses(project) == ["FINISHED"]
+
+
+def test_a_cluster_that_grows_a_minute_after_it_is_asked(world, root, unbroken):
+    """As an autoscaler does: it sees what is asked for, and a machine comes when it has booted."""
+    there = document()
+    there["cluster"] |= {"wait_s": 240}
+    project, nodes = world.project(root, "grown", there), world.cluster(1)
+    process = world.repro(project, nodes[0], "train@segmentation")
+    until(lambda: "{'CPU': 1.0} * 2" in asked(nodes[0]), lambda: asked(nodes[0]))
+    time.sleep(60)
+    assert process.poll() is None, (project / "log.txt").read_text()[-4000:]
+    world.node(nodes[0])
+    assert process.wait() == 0, (project / "log.txt").read_text()[-4000:]
+    assert "waiting up to 240 s (cluster.wait_s) for room for 2 worker(s)" in (project / "log.txt").read_text()
+    assert_unbroken(project, unbroken)
+    assert mlflow_statuses(project) == ["FINISHED"]
+
+
+def asked(head: Machine) -> str:
+    """What an autoscaler of this cluster is told that work waits for."""
+    return head.run(RAY, "status", f"--address={head.address}:{RAY_PORT}")
 
 
 def test_the_store_is_away_for_a_minute(world, root, unbroken):

@@ -27,16 +27,23 @@ TRAIN = {"max_epochs": 12, "validate_every_epochs": 4, "checkpoint_every_steps":
 
 
 class Cluster:
-    """`ray start` nodes of one CPU each, the first one the head; only these are stopped afterwards.
+    """`ray start` nodes, the first one the head; only these are stopped afterwards.
 
     Args:
         dashboard: its page, which jobs are sent to: eight processes more.
+        cpus: of each node, as it says.
     """
 
     def __init__(
-        self, stack: ExitStack, num_nodes: int, authentication: str = "token", *, dashboard: bool = False
-    ):  # fmt: skip
-        self._stack, self._authentication = stack, authentication
+        self,
+        stack: ExitStack,
+        num_nodes: int,
+        authentication: str = "token",
+        *,
+        dashboard: bool = False,
+        cpus: int = 1,
+    ):
+        self._stack, self._authentication, self._cpus = stack, authentication, cpus
         self.folder = stack.enter_context(private_folder())
         port = free_port()
         self.address = f"127.0.0.1:{port}"
@@ -55,7 +62,7 @@ class Cluster:
         """One more node, a process group of its own; returns when it takes part: two at once collide."""
         ray = str(Path(sys.executable).with_name("ray"))
         path = f"{Path(ray).parent}{os.pathsep}{os.environ['PATH']}"  # as where the environment is activated
-        common = ["--num-cpus=1", "--object-store-memory=100000000", "--block", "--disable-usage-stats"]
+        common = [f"--num-cpus={self._cpus}", "--object-store-memory=100000000", "--block", "--disable-usage-stats"]
         common += [f"--dashboard-agent-listen-port={free_port()}"]  # Ray's is the same for all clusters of a machine
         log = self._stack.enter_context((self.folder / f"node{len(self.nodes)}.log").open("w"))
         process = self._stack.enter_context(

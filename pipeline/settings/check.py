@@ -38,18 +38,20 @@ def check(params: Params) -> None:
     document = params.document
     for name in document["datasets"]:
         params.read_dataset(name, found)
-    shared = _shared_mistakes(params)
+    shards = parse(ShardsConfig, document.get("shards"), "shards", found)
+    store = None if shards is None else shards.store
+    shared = _shared_mistakes(params, store)
     found += [one for one in shared if not one.startswith(_TOGETHER) or not document["runs"]]
     for name in document["runs"]:
         mistakes: Problems = []
         run = params.read_run(name, mistakes)
         if run is not None:
-            _check_own(run.loader, f"runs.{name}.loader", mistakes)
+            _check_loader(run.loader, store, f"runs.{name}.loader", mistakes)
             if run.init is not None and run.init.kind == "file" and not Path(run.init.source).is_file():
                 mistakes.append(f"runs.{name}.init.from: no such file (is {shown(run.init.source)})")
         # What a run has from the shared section is told there, once for all runs that have it.
         found += [rest if (rest := one.removeprefix(f"runs.{name}.")) in shared else one for one in mistakes]
-    for cls, key in ((ShardsConfig, "shards"), (ClusterConfig, "cluster"), (TrackingConfig, "tracking")):
+    for cls, key in ((ClusterConfig, "cluster"), (TrackingConfig, "tracking")):
         parse(cls, document.get(key), key, found)
     missing = [key for key in _READ_BY_DVC if key not in document]
     found += [f"{key}: not there, and DVC's stages depend on it; `{key}: {{}}` takes the defaults" for key in missing]
@@ -74,18 +76,27 @@ def check(params: Params) -> None:
     raise_if([*params.mistakes, *(one for one in found if one.partition(": ")[0] not in told)], params.file)
 
 
-def _shared_mistakes(params: Params) -> Problems:
+def _shared_mistakes(params: Params, store: str | None) -> Problems:
     """Of the sections that every run lays its own over. Whether values go together (`_TOGETHER`) is each run's matter:
     one may give another value beside it."""
     mistakes: Problems = []
     parse(TrainConfig, params.document.get("train"), "train", mistakes)
     loader = parse(LoaderConfig, params.document.get("loader"), "loader", mistakes)
     if loader is not None:
-        _check_own(loader, "loader", mistakes)
+        _check_loader(loader, store, "loader", mistakes)
     return mistakes
 
 
-def _check_own(loader: LoaderConfig, where: str, problems: Problems) -> None:
+def _check_loader(loader: LoaderConfig, store: str | None, where: str, problems: Problems) -> None:
+    """
+    Args:
+        store: where shards lie, other than in data/shards.
+    """
+    if loader.start_method == "fork" and store is not None:
+        problems.append(
+            f"{where}.start_method: fork copies a process that fetches shards from shards.store, with the locks that it "
+            "holds, which nobody frees then; allowed: forkserver, spawn"
+        )
     try:
         own.check(loader.stages, Project.here().root)
     except ConfigError as error:

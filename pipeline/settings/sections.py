@@ -167,7 +167,8 @@ class LoaderConfig:
         num_workers: loader processes of each training worker, a CPU each; 0: the worker itself reads. With GPUs, about
             CPUs / GPUs - 1.
         prefetch: batches that each loader process has ready.
-        start_method: how loader processes begin; `fork` is quick and unsafe beside threads.
+        start_method: how loader processes begin; `fork` is quick and unsafe beside threads, such as those that fetch
+            shards from a store: refused there.
     """
 
     num_workers: int = 0

@@ -34,6 +34,18 @@ def test_what_runs_have_from_a_shared_section_is_told_once_and_there(document, p
     assert text.startswith("1 mistake in params.yaml") and f"  - {said}" in text, text
 
 
+def test_processes_that_are_copies_read_no_shards_of_a_store(document):
+    """A thread that fetches would leave them the lock that it holds."""
+    document["loader"]["start_method"] = "fork"
+    check(Params(document))
+    document["shards"] = document.get("shards", {}) | {"store": "s3://shop/shards"}
+    text = message(document)
+    assert text.startswith("1 mistake") and "  - loader.start_method: fork copies a process that fetches" in text, text
+    document["loader"]["start_method"] = "spawn"
+    document["runs"]["vqa_lstm"]["loader"] = {"start_method": "fork"}
+    assert "runs.vqa_lstm.loader.start_method: fork copies" in message(document)
+
+
 def test_a_bad_default_is_told_though_no_run_uses_it(document):
     for run in document["runs"].values():
         run["train"] = {"max_epochs": 3, "optimizer": {"name": "sgd", "lr": 0.1}}

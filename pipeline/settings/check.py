@@ -94,8 +94,8 @@ def _check_loader(loader: LoaderConfig, store: str | None, where: str, problems:
     """
     if loader.start_method == "fork" and store is not None:
         problems.append(
-            f"{where}.start_method: fork copies a process that fetches shards from shards.store, with the locks that it "
-            "holds, which nobody frees then; allowed: forkserver, spawn"
+            f"{where}.start_method: fork copies a process that fetches shards from shards.store, with the locks that "
+            "it holds, which nobody frees then; allowed: forkserver, spawn"
         )
     try:
         own.check(loader.stages, Project.here().root)

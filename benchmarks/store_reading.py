@@ -26,9 +26,8 @@ from lightning_modules.tasks.captioning import CaptioningConfig, Task
 from pipeline.loading import datamodule
 from pipeline.loading.datamodule import TarDataModule
 from pipeline.settings.sections import LoaderConfig
-from pipeline.shards import stores
-from pipeline.shards.manifest import index_name, load_manifest, shard_name, stored_name, write_manifest
-from pipeline.shards.writing import split_manifest, write_shard
+from pipeline.shards.manifest import load_manifest, shard_name, write_manifest
+from pipeline.shards.writing import split_manifest, upload_shard
 from tests.s3_server import Line, Proxy, running
 
 MACHINES, NUM_SHARDS, SHARD_SAMPLES, WINDOW, BATCH, EPOCHS = 2, 96, 64, 16, 64, 2
@@ -69,19 +68,12 @@ def measure() -> list[Figure]:
 
 def _shards(base: Path) -> Path:
     """A data set whose tars lie in the store alone, and of which a folder has the manifest."""
-    here, folder = base / "here", base / "manifest"
-    here.mkdir()
-    results = []
+    folder, results = base / "manifest", []
     for number in range(NUM_SHARDS):
         raws = [_raw(base, number * SHARD_SAMPLES + i) for i in range(SHARD_SAMPLES)]
-        written = write_shard(raws, (), here, shard_name("far", "train", number))
-        results.append(written)
+        results.append(upload_shard(raws, (), URL, shard_name("far", "train", number)))
     folder.mkdir()
-    entries = {"train": split_manifest(results, [])}
-    write_manifest(folder, "far", (), entries, store=URL)
-    for entry in entries["train"]["shards"]:
-        for name, sha256 in ((entry["name"], entry["sha256"]), (index_name(entry["name"]), entry["index_sha256"])):
-            stores.upload(here / name, f"{URL}/{stored_name(name, sha256)}")
+    write_manifest(folder, "far", (), {"train": split_manifest(results, [])}, store=URL)
     return folder
 
 

@@ -54,7 +54,7 @@ def train_twice(root: Path) -> None:
             stage(Project(root), params, RUN)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def store(tiny_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with two runs, moved since."""
     made = tmp_path_factory.mktemp("browser") / "made"
@@ -67,7 +67,7 @@ def store(tiny_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return Path(shutil.move(made, made.with_name("moved")))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(store: Path, root: Path) -> Iterator[Served]:
     port = free_port()
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | {"PYTHONPATH": str(root)}
@@ -87,8 +87,9 @@ def served(store: Path, root: Path) -> Iterator[Served]:
         process.wait(30)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """For the tests of one file: while it is open its event loop is the process's, and no other test's can run."""
     executable = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
     if executable is None:
         pytest.skip(f"no browser: none of {', '.join(CHROMIUM)} is installed")

@@ -19,6 +19,7 @@ from pipeline.cluster.once import on_workers
 from pipeline.cluster.session import session
 from pipeline.cluster.train import run_training
 from pipeline.measuring import other_splits
+from pipeline.measuring.comparison import MEASURED
 from pipeline.settings.params import Params, load_params
 from pipeline.settings.sections import ClusterConfig, ShardsConfig
 from pipeline.shards.manifest import load_manifest
@@ -92,6 +93,19 @@ def test_a_node_tells_its_load_and_where_rays_page_is(unbroken):
     assert told["cluster"][0]["values"]["ray.dashboard"].startswith("http://127.0.0.1:")
 
 
+def same(one: Path, other: Path) -> set[str]:
+    """The names of the files below both folders, which are the same bytes: but for a loss, which is a mean of the
+    workers' float32 means, and whose last digit is of their number."""
+    files = [{p.relative_to(top): p.read_bytes() for p in top.rglob("*.*") if p.is_file()} for top in (one, other)]
+    measured = next(path for path in files[0] if path.name == MEASURED)
+    documents = [json.loads(found.pop(measured)) for found in files]
+    losses = [document.pop("losses") for document in documents]
+    assert files[0].keys() == files[1].keys() and losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert documents[0] == documents[1], "the same digits, whoever measured"
+    assert [str(path) for path in files[0] if files[0][path] != files[1][path]] == []
+    return {path.name for path in files[0]} | {MEASURED}
+
+
 def test_what_both_nodes_measure_together_is_what_one_process_measures(address, unbroken, root, tiny_project, tmp_path):
     params = load_params(tiny_project.root)
     run, here, there = params.run("segmentation"), Project(tmp_path / "here"), Project(tmp_path / "there")
@@ -104,13 +118,7 @@ def test_what_both_nodes_measure_together_is_what_one_process_measures(address, 
         shards.symlink_to(tiny_project.shards(run.dataset), target_is_directory=True)
     lines = measure(here, run)
     assert measure_there(there, run, ClusterConfig(address=address, num_workers=2)) == lines
-    alone, together = (
-        {path.relative_to(p.root): path.read_bytes() for path in p.root.rglob("*") if path.is_file()}
-        for p in (here, there)
-    )
-    assert alone.keys() == together.keys() and len(alone) > 10
-    differing = [str(path) for path in alone if alone[path] != together[path]]
-    assert not differing, "the same digits, whoever measured"
+    assert len(same(here.root, there.root)) > 10
     joined = Params(params.document | {"cluster": {"address": address, "num_workers": 2}})
     again = [measure_again(there, p, run, there.artifacts(run.name) / BEST, "val") for p in (params, joined)]
     assert again[0].values == again[1].values and again[0].drawn.keys() == again[1].drawn.keys()
@@ -122,11 +130,7 @@ def test_what_both_nodes_measure_together_is_what_one_process_measures(address, 
     for folder, config in ((tmp_path / "a", ClusterConfig(engine="local")), (tmp_path / "b", cluster)):
         folder.mkdir()
         other_splits.measure(folder, unbroken / BEST, asked, run.to_dict(), config, root)
-    written = [
-        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
-        for name in ("a", "b")
-    ]
-    assert written[0] == written[1] and Path("measured.json") in written[0] and len(written[0]) > 5
+    assert len(same(tmp_path / "a", tmp_path / "b")) > 5
 
 
 def test_workers_that_die_are_replaced_and_what_they_refuse_is_raised_as_it_is(address, root, tiny_project, tmp_path):

@@ -208,6 +208,16 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def memory_full_of_nan() -> Iterator[None]:
+    """Tensors that nobody has written to hold NaN, in place of what was left there, which mostly are zeros."""
+    import torch
+
+    torch.use_deterministic_algorithms(True)  # fills them: torch.utils.deterministic
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
 def code(root, tmp_path) -> Path:
     """A copy of the code."""
     for package in PACKAGES:

@@ -184,7 +184,9 @@ class PaperEncoder(nn.Module):
         super().__init__()
         self.units = units
         self.word_gates = nn.Linear(channels, 6 * units)  # forward, then backward
-        self.weight_hh = nn.ParameterList([nn.Parameter(torch.empty(2 * units, units)) for _ in range(2)])
+        bound = units**-0.5  # as torch's GRU starts
+        hidden_gates = (torch.empty(2 * units, units).uniform_(-bound, bound) for _ in range(2))
+        self.weight_hh = nn.ParameterList([nn.Parameter(weight) for weight in hidden_gates])
         self.candidates = nn.ModuleList([nn.Linear(units, units, bias=False) for _ in range(2)])
 
     def forward(self, steps: Tensor, lengths: Sequence[int]) -> tuple[Tensor, State]:

@@ -212,6 +212,13 @@ def test_a_batch_goes_all_the_way(request, project, run):
 
 
 @pytest.mark.parametrize(("project", "run"), RUNS)
+def test_every_weight_starts_by_the_seed(request, project, run, memory_full_of_nan):
+    _, data = run_data(request, project, run)
+    module = build_module(data.run.to_dict(), data.spec)
+    assert [name for name, value in module.state_dict().items() if not value.isfinite().all()] == []
+
+
+@pytest.mark.parametrize(("project", "run"), RUNS)
 def test_groups_are_drawn_again_as_wholes(request, project, run):
     """Two groups of records: a resample that holds one of them twice has its items twice, and none of the other's."""
     project, data = run_data(request, project, run)

@@ -70,6 +70,11 @@ def test_the_papers_start() -> None:
 
 
 @pytest.mark.parametrize("settings", LOOKS, ids=lambda settings: "-".join(map(str, settings.values())))
+def test_every_weight_starts_by_the_seed(settings: dict[str, object], memory_full_of_nan: None) -> None:
+    assert all(parameter.isfinite().all() for parameter in looking(**settings).parameters())
+
+
+@pytest.mark.parametrize("settings", LOOKS, ids=lambda settings: "-".join(map(str, settings.values())))
 def test_where_it_looks(settings: dict[str, object]) -> None:
     model = looking(**settings)
     with torch.no_grad():

@@ -131,6 +131,11 @@ FLAGS = TINY | {
             "task": {"name": "region_detection", "image_size": 64},
             "model": {"name": "fast_rcnn", "head_channels": 64},
         },
+        "region_segmentation": {
+            "dataset": "voc_regions",
+            "task": {"name": "region_segmentation", "image_size": 32, "max_regions": 3},
+            "model": {"name": "deconvnet", "widths": [8, 16, 16], "convs": [1, 1, 1], "fc_channels": 16},
+        },
         "multilabel": {
             "dataset": "flags",
             "task": {"name": "multilabel_classification", "image_size": 64, "labels_from": "labels"},

@@ -5,8 +5,8 @@ followed by batch norm and ReLU; every pool keeps its switches, the places of it
 level puts values there and zeros elsewhere; transposed 3x3 convolutions of stride 1 fill the gaps. No dropout.
 
 It is fully convolutional: of an image larger than `Config.min_side` fc6 makes a map, and everything works as before.
-The authors train it on crops of objects, and add up proposals of an image; both need crops of one size around this
-model, and nothing else in it.
+The authors train it on crops of objects and of proposals, and answer a picture from its proposals' crops: that is the
+task `region_segmentation`; with `segmentation` it is handed whole pictures.
 
 Shapes: images (B, 3, H, W) uint8 -> logits (B, K, H, W) float32, K classes with background. Level i of L has C_i
 channels on (ceil(H / 2^i), ceil(W / 2^i)): pools round up as Caffe's do, so that sides may be odd and every pixel is

@@ -204,7 +204,8 @@ def _knows_classes(results: Results) -> Claim:
         because=f"{outputs:,} numbers an image, 7 x 7 x (5 x 3 + 7), give a mAP of {rows[0].value:.3f}.",
         figure=bar("grid_heads", ("head", "mAP_2010"), [(row.what, row.value) for row in rows], title="On one grid"),
         rows=rows,
-        note="The lecture calls it YOLO; YOLOv1 has neither base boxes nor a class for background.",
+        note="The lecture calls it YOLO; YOLOv1 has neither base boxes nor a class for background. Its training starts "
+        "from that of YOLO's network, all but the last layer, so that the two scores are no comparison.",
         pictures={
             "The grid on a scene, and the three base boxes of each cell in which an object is centred: that of the "
             "most similar shape is matched, and moved to the object": _grid_on_a_scene(results, network),

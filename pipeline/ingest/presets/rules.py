@@ -14,7 +14,10 @@ _VALIDATIONS = 8
 _FEW = 100
 _OFTEN = 25
 # What a picture costs to learn, of what it costs a detector; where it is not said, a quarter.
-_COSTS = {"detection": 1.0, "instances": 1.5, "region_detection": 1.0, "segmentation": 0.4, "text_recognition": 0.1}
+_COSTS = {
+    "detection": 1.0, "instances": 1.5, "region_detection": 1.0, "segmentation": 0.4, "region_segmentation": 4.0,
+    "text_recognition": 0.1,
+}  # fmt: skip
 # Their words, or classes, speak of left and right, and of colors: `mirror` exchanges both.
 _MIRRORED = ("action", "captioning", "frame_classification", "pointing", "telling", "video_captioning", "vqa")
 _COST_OF_A_TEXT = 0.02
@@ -28,6 +31,8 @@ def image_size(case: Case) -> Setting | None:
     pictures, objects, machine = case.found.pictures, case.found.objects, case.machine
     if pictures is None:
         return None
+    if case.task == "region_segmentation":
+        return Setting(224 if case.machine is GPU else 64, "px of a crop, of which a picture has many")
     whole = max(32, up(pictures.long_px.median, 32))
     if case.task in OF_OBJECTS and objects is not None:
         wanted = max(machine.usual_px, up(_SMALLEST_PX / objects.smallest_side, 32))
@@ -71,7 +76,7 @@ def image_width(case: Case) -> Setting | None:
 
 def short_side(case: Case) -> Setting | None:
     pictures = case.found.pictures
-    if pictures is None:
+    if pictures is None or case.task == "region_segmentation":  # what is cut out of it is small
         return None
     enough = next((px for px in _STORED if px >= 1.25 * case.size), _STORED[-1])
     if pictures.short_px.median < 1.5 * enough:

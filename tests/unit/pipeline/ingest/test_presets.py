@@ -25,6 +25,7 @@ MODELS = {
     "multilabel_classification": "image_classifier",
     "pointing": "region_pointer",
     "region_detection": "fast_rcnn",
+    "region_segmentation": "deconvnet",
     "segmentation": "fcn",
     "telling": "visual7w_lstm",
     "text_classification": "recurrent_classifier",
@@ -215,6 +216,14 @@ EXTREMES = [
         (300, 500, (96, 3000), (0.3, 0.3, 0.31), 3, (30, 40, 90), 60),
     )
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("machine", "side"), [(CPU, 64), (GPU, 224)], ids=["cpu", "gpu"])
+def test_crops_have_a_size_of_their_own_and_pictures_stay_as_large_as_they_are(machine, side):
+    found = Statistics(num_records=1000, pictures=pictures(4000, 3000), objects=objects(0.1, 0.1, 0.5))
+    chosen = settings(found, "region_segmentation", machine)
+    assert chosen["task.image_size"] == side and "shards.short_side" not in chosen
+    assert "shards.short_side" in settings(found, "segmentation", machine)
 
 
 @pytest.mark.parametrize("task", sorted(MODELS))

@@ -8,6 +8,7 @@ import numpy as np
 
 from contracts.records import IGNORE_INDEX, Record
 from lightning_modules.augment.images import decode_record, decode_semantic
+from lightning_modules.base.pixel_task import PixelTask, encode_label_map
 from lightning_modules.base.task import Prediction, Truth
 from lightning_modules.drawing.shapes import draw_label_map, enlarge, enlargement, legend, panels, text_scale
 from lightning_modules.metrics.segmentation import BOUNDARY_PX, ERROR_KINDS, class_ious, count_errors
@@ -15,10 +16,9 @@ from lightning_modules.metrics.segmentation_scores import confusion_matrix
 from lightning_modules.reports import _plots
 from lightning_modules.reports._plots import Plot
 from lightning_modules.reports._report import BaseReport
-from lightning_modules.tasks.segmentation import Task, encode_label_map
 
 
-class Report(BaseReport[Task]):
+class Report(BaseReport[PixelTask]):
     def constant(self, truths: Mapping[str, Truth]) -> dict[str, Prediction]:
         """Background everywhere."""
         shapes = {key: decode_semantic(truth["label_map"]).shape for key, truth in truths.items()}

@@ -11,8 +11,7 @@ one of the regions; each object, not each class, has as many training crops; no 
 Batch: of all records one after the other, `num_crops` (B ints) of each: `images` (N, 3, S, S) uint8 channels_last,
 warped to S x S; `labels` (N, S, S) uint8, 255 ignored (also outside of the picture), absent in prediction; `windows`
 (N, 4) float32, where they lie in the record, in its pixels; `counts`, the pixels not ignored; `original_sizes`
-B x (H, W). Model: images -> logits (N, K, S, S) float, K classes with background. Prediction and truth are those of
-`segmentation`.
+B x (H, W). Losses, predictions and truths: `lightning_modules/base/pixel_task.py`.
 """
 
 from __future__ import annotations
@@ -35,22 +34,21 @@ from lightning_modules.augment.augment import Augment, AugmentConfig
 from lightning_modules.augment.images import decode_image, decode_semantic
 from lightning_modules.augment.shown import given_annotations, under_view
 from lightning_modules.augment.view import Motion, View
+from lightning_modules.base.pixel_task import PixelConfig, PixelTask, encode_label_map
 from lightning_modules.base.task import Batch, Example, Prediction
 from lightning_modules.blocks.pixels import stack, stack_images
 from lightning_modules.ops.boxes import pairwise_ious
 from lightning_modules.ops.proposing import search_regions
-from lightning_modules.tasks import segmentation
-from lightning_modules.tasks.segmentation import encode_label_map
 
 _LEAST_IOU = 0.5  # of a proposal that an object is learnt from
 _NO_CROPS_OF_ITS_OWN = ("crop", "random_crop", "object_crop", "zoom_out")
 
 
-class Task(segmentation.Task):
+class Task(PixelTask):
     """Metrics as of `segmentation`."""
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(segmentation.Task.Config):
+    class Config(PixelConfig):
         """
         Attributes:
             image_size: side S in pixels of the square that a crop is warped to.
@@ -91,7 +89,7 @@ class Task(segmentation.Task):
                         fix="leave it out; `margin` and `cut` say how a region is cut out",
                     )  # fmt: skip
 
-    requires = ("has_semantic", "num_objects")  # type: ignore[assignment]  # the other task's length is not a promise
+    requires = ("has_semantic", "num_objects")
     config: Config
 
     def __init__(self, config: Config, data: DataSpec):
@@ -179,8 +177,7 @@ class Task(segmentation.Task):
 
     # tensors to predictions
 
-    @staticmethod
-    def _predictions(logits: Tensor, batch: Batch) -> list[Prediction]:
+    def _predictions(self, logits: Tensor, batch: Batch) -> list[Prediction]:
         """Of all crops that see a pixel the largest score of each class, or 0; background where all are 0."""
         out: list[Prediction] = []
         numbers = batch["num_crops"]

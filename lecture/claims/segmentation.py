@@ -102,6 +102,6 @@ def _unpooled(results: Results) -> Claim:
         figure=bar("deconvnet", ("system", "mean IoU"), [(row.what, row.value) for row in rows], title="Mean IoU"),
         rows=rows,
         note="As in the paper: crops of objects first, then of proposals, each picture answered from its proposals' "
-        "crops. The paper's starts from VGG-16; these small ones start from random weights. Two crops of 64 px a "
-        "picture and epoch, four epochs a stage; FCN-32s has four epochs of whole pictures.",
+        "crops. The paper's starts from VGG-16; these small ones start from random weights. Two crops of 32 px a "
+        "picture and epoch, eight epochs a stage; FCN-32s has four epochs of whole pictures.",
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import settings
 from PIL import Image
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from tests.s3_server import Proxy
 
 ROOT = Path(__file__).resolve().parent.parent
+settings.register_profile("any machine", deadline=None)  # how long a case takes decides nothing
+settings.load_profile("any machine")
 
 
 # Folders, and files of the faults, whose tests mostly wait, for clusters and DVC: one file after so many that compute,

@@ -38,7 +38,7 @@ from pipeline.shards.writing import problem_line
 
 SIZE = (16, 12)
 CASES = settings(
-    derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck), print_blob=False
+    derandomize=True, database=None, suppress_health_check=list(HealthCheck), print_blob=False
 )  # fmt: skip
 
 

@@ -83,9 +83,7 @@ values = st.recursive(
     max_leaves=6,
 )
 changes = st.tuples(st.sampled_from(PLACES), st.sampled_from(["put", "drop", "add", "rename", "wrap"]), keys, values)
-always = settings(
-    derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+always = settings(derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def change(document: Any, place: tuple, how: str, key: Any, value: Any) -> None:

@@ -32,7 +32,7 @@ from pipeline.shards.writing import split_manifest, write_shard
 
 def examples(number: int) -> Callable[[Any], Any]:
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
-    return settings(max_examples=number, derandomize=True, database=None, deadline=None, suppress_health_check=checks)
+    return settings(max_examples=number, derandomize=True, database=None, suppress_health_check=checks)
 
 
 # Text that stands for what Python cannot or would not write: put in after the JSON was made.

@@ -96,7 +96,7 @@ def test_a_node_tells_its_load_and_where_rays_page_is(unbroken):
 def same(one: Path, other: Path) -> set[str]:
     """The names of the files below both folders, which are the same bytes: but for a loss, which is a mean of the
     workers' float32 means, and whose last digit is of their number."""
-    files = [{p.relative_to(top): p.read_bytes() for p in top.rglob("*.*") if p.is_file()} for top in (one, other)]
+    files = [{p.relative_to(top): p.read_bytes() for p in top.rglob("*") if p.is_file()} for top in (one, other)]
     measured = next(path for path in files[0] if path.name == MEASURED)
     documents = [json.loads(found.pop(measured)) for found in files]
     losses = [document.pop("losses") for document in documents]

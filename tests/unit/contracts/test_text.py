@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.text import (
@@ -55,7 +55,6 @@ def test_words(text: str, expected: list[str]) -> None:
 ASCII = st.text(st.characters(max_codepoint=127), max_size=30) | st.text("ab1' _-.", max_size=12)
 
 
-@settings(deadline=None)
 @given(ASCII)
 def test_english_stays_as_it_is_beside_other_scripts_too(text: str) -> None:
     expected = re.findall(r"[a-z0-9]+(?:'[a-z]+)?", text.lower())
@@ -99,7 +98,6 @@ def test_pieces(text: str, expected: list[str]) -> None:
 ANY = st.text(max_size=40) | st.text("a1 _.,\t\u00a0\u2028▁é\u0301\u0308ع-", max_size=12)
 
 
-@settings(deadline=None)
 @given(ANY)
 def test_pieces_and_characters_lose_nothing_but_how_blanks_are_written(text: str) -> None:
     for name in ("pieces", "characters"):

@@ -6,7 +6,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont, features
 
@@ -58,14 +58,12 @@ def test_lines_are_in_the_order_of_the_bidirectional_algorithm(text, drawn):
     assert visual(text) == drawn
 
 
-@settings(deadline=None)
 @given(st.text("ab1 .%\u05d0\u05d1\u0628\u0644\u0627\u062f\u064e\u0662\u0640", max_size=12))
 def test_nothing_is_lost_or_made_up(text):
     found, given_ = (sorted(unicodedata.normalize("NFKD", line)) for line in (visual(text), text))
     assert found == given_
 
 
-@settings(deadline=None)
 @given(st.text(max_size=12))
 def test_any_text_can_be_drawn(text):
     assert letters.text_width(text) >= 0

@@ -117,7 +117,7 @@ def naive_rouge(hypothesis, references):
 
 
 @given(images)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_cider_equals_its_definition(data):
     hypotheses, references = zip(*data, strict=True)
     scores = CaptionMetrics(references).per_image(hypotheses)["CIDEr"]
@@ -125,14 +125,14 @@ def test_cider_equals_its_definition(data):
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=6), st.lists(st.lists(st.sampled_from("abc"), max_size=6), min_size=1))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_rouge_equals_its_definition(hypothesis, references):
     score = CaptionMetrics([references]).per_image([hypothesis])["ROUGE_L"][0]
     assert score == pytest.approx(naive_rouge(hypothesis, references), abs=1e-12)
 
 
 @given(images)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_bleu_equals_sacrebleu(data):
     data = [(hypothesis, [r for r in group if r]) for hypothesis, group in data]
     assume(all(group for _, group in data) and any(hypothesis for hypothesis, _ in data))
@@ -151,7 +151,7 @@ def test_bleu_equals_sacrebleu(data):
 
 
 @given(images, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_the_order_of_images_and_references_does_not_matter(data, random):
     def values(pairs):
         hypotheses, references = zip(*pairs, strict=True)
@@ -165,7 +165,7 @@ def test_the_order_of_images_and_references_does_not_matter(data, random):
 
 
 @given(images, st.data())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_resampling_is_scoring_the_drawn_images(data, draw):
     hypotheses, references = zip(*data, strict=True)
     weights = np.array(draw.draw(st.lists(st.integers(0, 3), min_size=len(data), max_size=len(data))))
@@ -184,7 +184,7 @@ def test_resampling_is_scoring_the_drawn_images(data, draw):
 
 
 @given(st.permutations("abcdefghijklmnop"), st.integers(4, 8))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_perfect_captions_have_full_marks(letters, length):
     texts = [list(letters[:length]), list(letters[-length:])]
     values = CaptionMetrics([[text] for text in texts]).measure(texts).values
@@ -194,7 +194,7 @@ def test_perfect_captions_have_full_marks(letters, length):
 
 
 @given(images)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_values_lie_in_their_range(data):
     hypotheses, references = zip(*data, strict=True)
     for name, scores in CaptionMetrics(references).per_image(hypotheses).items():

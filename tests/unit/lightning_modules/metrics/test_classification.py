@@ -30,7 +30,7 @@ def _sorted_hits(scores, labels, k):
 
 
 @given(scored())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_equals_a_stable_sort(case):
     scores, labels, _ = case
     measured = measure_classification(scores, labels)
@@ -40,7 +40,7 @@ def test_equals_a_stable_sort(case):
 
 
 @given(scored())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_videos_equal_items_of_mean_scores(case):
     scores, labels, videos = case
     measured = measure_classification(scores, labels, groups=videos)
@@ -55,7 +55,7 @@ def test_videos_equal_items_of_mean_scores(case):
 
 
 @given(scored(), st.booleans(), st.data())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_resample_is_the_accuracy_of_what_was_drawn(case, grouped, data):
     scores, labels, videos = case
     clusters = sorted(set(videos)) if grouped else list(range(len(labels)))
@@ -74,7 +74,7 @@ def test_resample_is_the_accuracy_of_what_was_drawn(case, grouped, data):
 
 
 @given(scored(), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_order_of_items_does_not_matter(case, random):
     scores, labels, videos = case
     order = random.sample(range(len(labels)), len(labels))

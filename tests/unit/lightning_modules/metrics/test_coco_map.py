@@ -210,7 +210,7 @@ def test_matches_are_taken_from_hotcoco_in_small_portions():
     assert peak < 60e3 * 200
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 1000), st.randoms(use_true_random=False))
 def test_neither_ids_nor_the_order_of_images_change_the_numbers(seed, random):
     images, annotations, results = random_case(seed, num_images=5)
@@ -224,7 +224,7 @@ def test_neither_ids_nor_the_order_of_images_change_the_numbers(seed, random):
     np.testing.assert_allclose(list(again.values()), list(base.values()), rtol=0, atol=1e-12)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 1000))
 def test_a_right_detection_never_lowers_recall_nor_a_wrong_last_one_raises_ap(seed):
     images, annotations, results = random_case(seed, num_images=4)

@@ -78,7 +78,7 @@ def _textbook_matching(ious):
 
 
 @given(SEEDS)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_coco_recall_equals_pycocotools(seed):
     proposals, objects, _ = _split(seed)
     if not any(map(len, objects.values())) or not any(map(len, proposals.values())):
@@ -89,7 +89,7 @@ def test_coco_recall_equals_pycocotools(seed):
 
 
 @given(SEEDS)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_recall_and_average_recall_equal_a_textbook_matching(seed):
     proposals, objects, labels = _split(seed)
     for k in (1, 4, 100):
@@ -110,7 +110,7 @@ def test_recall_and_average_recall_equal_a_textbook_matching(seed):
 
 
 @given(SEEDS, st.booleans())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_resample_is_the_recall_of_the_images_drawn(seed, labelled):
     proposals, objects, labels = _split(seed)
     measured = measure_proposals(proposals, objects, counts=(2, 10), labels=labels if labelled else None)
@@ -126,7 +126,7 @@ def test_resample_is_the_recall_of_the_images_drawn(seed, labelled):
 
 
 @given(SEEDS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_one_more_proposal_and_a_greater_count_never_lower_anything(seed):
     proposals, objects, labels = _split(seed)
     if not any(map(len, objects.values())):
@@ -144,7 +144,7 @@ def test_one_more_proposal_and_a_greater_count_never_lower_anything(seed):
 
 
 @given(SEEDS)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_order_of_images_does_not_change_a_digit(seed):
     proposals, objects, labels = _split(seed)
     turned = [dict(reversed(part.items())) for part in (proposals, objects, labels)]

@@ -87,7 +87,7 @@ def test_a_resample_is_the_measure_of_the_images_it_draws():
         assert {name: v[b] for name, v in measured.resample(weights).items()} == pytest.approx(expected, abs=1e-12)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.permutations(range(4)))
 def test_renaming_the_classes_changes_nothing(seed, order):
     truth, predicted = np.random.default_rng(seed).integers(0, 4, (2, 9, 11))

@@ -71,7 +71,7 @@ def test_translation_equals_the_published_scores(shared_dir, system):
 
 
 @given(PAIRS, st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_resampled_bleu_is_that_of_the_sentences_drawn(rows, data):
     weights = np.array(
         [[1] * len(rows), data.draw(st.lists(st.integers(0, 3), min_size=len(rows), max_size=len(rows)))]
@@ -89,7 +89,7 @@ def test_resampled_bleu_is_that_of_the_sentences_drawn(rows, data):
 
 
 @given(PAIRS, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_order_of_sentences_does_not_matter_to_translation(rows, random):
     shuffled = random.sample(rows, len(rows))
     for first, second in zip(_translate(rows), _translate(shuffled), strict=True):
@@ -163,7 +163,7 @@ def test_case_is_a_variant():
 
 
 @given(TEXTS, TEXTS)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_distances_are_the_textbook_ones(hypothesis, reference):
     hypothesis, reference = (unicodedata.normalize("NFC", text) for text in (hypothesis, reference))
     values = measure_recognition([hypothesis, ""], [reference, "a"]).values  # the second keeps the lengths above 0
@@ -174,7 +174,7 @@ def test_distances_are_the_textbook_ones(hypothesis, reference):
 
 
 @given(LINES, st.data(), st.sampled_from(["keep", "lower"]))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_resampled_recognition_is_that_of_the_items_drawn(rows, data, case):
     weights = np.array(
         [[1] * len(rows), data.draw(st.lists(st.integers(0, 3), min_size=len(rows), max_size=len(rows)))]
@@ -190,7 +190,7 @@ def test_resampled_recognition_is_that_of_the_items_drawn(rows, data, case):
 
 
 @given(LINES, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_order_of_items_does_not_change_a_digit_of_recognition(rows, random):
     np.testing.assert_equal(_recognise(rows).values, _recognise(random.sample(rows, len(rows))).values)
 

@@ -62,7 +62,7 @@ def test_no_question_is_nan():
 
 
 @given(QUESTIONS, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_order_does_not_matter_and_types_add_up(questions, random):
     values = _measure(questions).values
     assert values == _measure(random.sample(questions, len(questions))).values
@@ -72,7 +72,7 @@ def test_order_does_not_matter_and_types_add_up(questions, random):
 
 
 @given(QUESTIONS, st.booleans(), st.data())
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_resample_is_the_accuracy_of_the_questions_drawn(questions, by_image, data):
     images = {i: question[3] for i, question in enumerate(questions)} if by_image else None
     measured = _measure(questions, images=images)

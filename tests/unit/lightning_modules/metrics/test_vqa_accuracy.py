@@ -160,7 +160,7 @@ def test_an_image_is_drawn_with_all_its_questions():
     np.testing.assert_allclose(drawn["perAnswerType/y"], [0, 0, np.nan])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["yes", "2", "two"])), min_size=1), st.randoms())
 def test_order_does_not_change_the_digits(answers, random):
     items = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import ConfigError
@@ -30,7 +30,6 @@ def plan(lengths: np.ndarray, batch_size: int, *, seed: int = 3, epoch: int = 0)
     return like_lengths(order, lengths[order], batch_size=batch_size, seed=seed, epoch=epoch)
 
 
-@settings(deadline=None)
 @given(LENGTHS, st.integers(1, 9), st.integers(0, 3), st.integers(0, 3))
 def test_every_sample_once_near_its_place_and_the_same_each_time(lengths, batch_size, seed, epoch):
     lengths = np.array(lengths)
@@ -42,7 +41,6 @@ def test_every_sample_once_near_its_place_and_the_same_each_time(lengths, batch_
         assert sorted(found[pool]) == sorted(order[pool])
 
 
-@settings(deadline=None)
 @given(LENGTHS, st.integers(1, 9), st.integers(0, 3))
 def test_no_two_batches_of_a_pool_share_lengths_but_at_their_borders(lengths, batch_size, epoch):
     lengths = np.array(lengths)
@@ -55,7 +53,6 @@ def test_no_two_batches_of_a_pool_share_lengths_but_at_their_borders(lengths, ba
         assert all((np.diff(batch) >= 0).all() for batch in full)
 
 
-@settings(deadline=None)
 @given(LENGTHS, st.integers(1, 9), st.sampled_from(SHAPES), st.integers(0, 2))
 def test_global_batches_do_not_depend_on_world_size_or_micro_batches(lengths, batch_size, shape, epoch):
     order = plan(np.array(lengths), batch_size, epoch=epoch)

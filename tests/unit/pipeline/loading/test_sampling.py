@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.loading.sampling import (
@@ -101,7 +101,6 @@ def test_no_more_than_window_shards_are_mixed():
         assert len(set(shards[first : first + 30].tolist())) == 3
 
 
-@settings(deadline=None)
 @given(LAYOUTS, st.integers(1, 17), st.sampled_from(SHAPES), st.integers(0, 3), st.integers(1, 4))
 def test_global_batches_do_not_depend_on_world_size_or_accumulation(sizes, factor, shape, epoch, nodes):
     world, accumulate = shape

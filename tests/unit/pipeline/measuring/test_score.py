@@ -176,7 +176,7 @@ def test_scoring_starts_without_torch() -> None:
     assert out.strip() == "set()"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.recursive(
         st.none() | st.floats() | st.integers() | st.text(),

@@ -88,8 +88,8 @@ def test_single_mistakes(document, path, value, expected):
         (
             "detection_faster_rcnn",
             "mask_rcnn",
-            "models that fit detection: faster_rcnn, grid_boxes, retinanet, ssd, torchvision_detector, yolo; "
-            "tasks that fit mask_rcnn: instances",
+            "models that fit detection: alternating_rcnn, faster_rcnn, grid_boxes, retinanet, ssd, "
+            "torchvision_detector, yolo; tasks that fit mask_rcnn: instances",
         ),
         ("instances_mask_rcnn", "faster_rcnn", "task instances gives its model InstanceSegmenterSpec"),
         (

@@ -102,7 +102,7 @@ def test_bad_files(tmp_path, capsys, change_truth, change_results, said) -> None
     assert all(text in err for text in said), err
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.permutations(RESULTS), st.lists(st.text(max_size=10), min_size=3, max_size=3))
 def test_the_order_of_results_does_not_matter_and_any_text_is_scored(tmp_path_factory, shuffled, texts) -> None:
     folder = tmp_path_factory.getbasetemp()

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import DataError
@@ -99,7 +99,6 @@ def test_an_id_that_is_there_twice(file) -> None:
         read_entries(path, id_name="id").ids()
 
 
-@settings(deadline=None)
 @given(st.sets(st.integers() | st.text()), st.sets(st.integers() | st.text()))
 def test_ids_pass_only_if_they_are_the_same(truth, given_ids) -> None:
     def check() -> None:
@@ -120,7 +119,6 @@ def test_the_first_wrong_ids_are_named() -> None:
         check_same_ids(range(10), [0, 1], name="image_id", truth_file=Path("t.json"), given_file=Path("p.json"))
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"])), min_size=1))
 def test_lines_come_back_as_they_were_written(tmp_path_factory, lines) -> None:
     path = tmp_path_factory.getbasetemp() / "lines.txt"

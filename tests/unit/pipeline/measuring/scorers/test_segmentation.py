@@ -160,7 +160,7 @@ labels = arrays.arrays(np.uint8, (2, 3), elements=st.sampled_from([0, 1, 2, 7, 2
 numbers = itertools.count()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(labels, labels), min_size=1, max_size=4), st.integers(0, 3))
 def test_splitting_images_changes_nothing_but_their_number(tmp_path_factory, pairs, ignored) -> None:
     """One confusion matrix over the split: images laid side by side give the same numbers."""

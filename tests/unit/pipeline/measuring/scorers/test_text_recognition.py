@@ -82,7 +82,7 @@ def test_bad_files(tmp_path, capsys, truth, found, said) -> None:
 texts = st.text(st.characters(exclude_characters="\n\r\t\ufeff", exclude_categories=["Cs"]), max_size=8)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=6), st.randoms())
 def test_ids_and_any_order_give_what_plain_lines_give(tmp_path_factory, pairs, random) -> None:
     folder = tmp_path_factory.getbasetemp()

@@ -83,7 +83,7 @@ def test_an_empty_folder_of_references(tmp_path, capsys) -> None:
 sentences = st.lists(st.text("ab \u2028\x85.,", max_size=12), min_size=1, max_size=5)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(sentences)
 def test_files_are_scored_as_sacrebleu_scores_their_lines(tmp_path_factory, lines) -> None:
     """Whatever counts as a line end elsewhere stays inside a sentence."""

@@ -128,7 +128,7 @@ def test_a_truth_of_another_shape(tmp_path, capsys, truth, said) -> None:
     assert all(text in err for text in [*said, "truth.json"]), err
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.booleans(), min_size=1, max_size=9), st.randoms())
 def test_the_share_of_right_answers(tmp_path_factory, right, random) -> None:
     folder = tmp_path_factory.getbasetemp()

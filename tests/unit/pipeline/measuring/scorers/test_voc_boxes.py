@@ -241,7 +241,7 @@ boxes = st.tuples(st.integers(1, 30), st.integers(1, 30), st.integers(0, 30), st
 numbers = itertools.count()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["cat", "dog"]), boxes), min_size=1, max_size=8))
 def test_the_truth_itself_is_perfect(tmp_path_factory, rows) -> None:
     rows = list(dict.fromkeys(rows))

@@ -160,7 +160,7 @@ def test_swapped_files_are_told(tmp_path, capsys) -> None:
     assert "'questions' is missing: ['annotations']" in err and "annotations.json: top level" in err
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.permutations(range(4)), st.permutations(range(4)), st.permutations(range(4)))
 def test_the_order_of_the_files_does_not_matter(tmp_path_factory, first, second, third) -> None:
     items = [{**item, "answer": text} for item, text in zip(ITEMS, ["yes", "no", "maybe", "the yes"], strict=True)]

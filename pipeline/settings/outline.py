@@ -27,7 +27,13 @@ _CHEAP = ("annotated_types", "pydantic", "typing_extensions", "yaml")  # what se
 _KEPT = sys.stdlib_module_names | {*_OURS, *_CHEAP}
 # Of ours, what computes and takes long to import. A package that is not named here is only slower.
 _WORK = (
+    "contracts.inputs",
+    "contracts.raw",
     "contracts.records",
+    "lightning_modules.augment.draw",
+    "lightning_modules.augment.images",
+    "lightning_modules.augment.shown",
+    "lightning_modules.augment.view",
     "lightning_modules.blocks.feature_cache",
     "lightning_modules.drawing",
     "lightning_modules.metrics",
@@ -35,6 +41,11 @@ _WORK = (
     "lightning_modules.reports",
     "lightning_modules.solvers",
     "pipeline.ingest.door",
+    "pipeline.ingest.sources._coco_json",
+    "pipeline.ingest.sources._draw",
+    "pipeline.ingest.sources._recognise",
+    "pipeline.ingest.sources._voc_files",
+    "pipeline.ingest.worlds._language",
 )
 _WITHOUT = "SIGHTLINE_WITHOUT_OUTLINES"
 _import = builtins.__import__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,21 @@ def test_every_command_is_guarded_and_framed():
     for registered in cli.app.registered_commands:
         assert registered.callback.__qualname__ == registered.callback.__wrapped__.__qualname__
         assert registered.callback.__code__.co_name == "framed", registered.name
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "said"),
+    [("check", 0, "Tell every mistake in params.yaml"), ("chekc", 2, "Did you mean 'check'?")],
+)
+def test_only_the_command_that_is_asked_for_is_looked_at(monkeypatch, capsys, asked, code, said):
+    commands = cli.app.registered_commands
+    monkeypatch.setattr(cli.app, "registered_commands", commands)
+    monkeypatch.setattr(sys, "argv", ["sightline", asked, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == code
+    assert said in "".join(capsys.readouterr())
+    assert len(cli.app.registered_commands) == (1 if code == 0 else len(commands))
 
 
 @pytest.mark.parametrize(

@@ -147,20 +147,39 @@ def _stages(results: Results) -> Claim:
     )  # fmt: skip
 
 
+def _errors(results: Results, system: str) -> list[Row]:
+    """What AP50 would gain if one kind of its errors were mended (TIDE, 2008.08115)."""
+    run = RUNS[system]
+    return [
+        Row(what=f"{system}: {entry['error']} ({entry['kind']})",
+            measured=[Measured(run=run, name=f"tide/{entry['kind']}", value=float(entry["ap50_gain"]), low=None,
+                               high=None, constant=None)])
+        for entry in results.table(run, "errors") if entry["kind"] in ("Cls", "Loc", "Bkg", "Miss")
+    ]  # fmt: skip
+
+
 def _coarse(results: Results) -> Claim:
-    systems = (FASTER, SSD, RETINANET, YOLO)
-    rows = [row for name in ("AP50", "AP75") for row in _scores(results, name, systems)]
-    kept = {s: rows[len(systems) + i].value / max(rows[i].value, 1e-9) for i, s in enumerate(systems)}
+    errors = {system: _errors(results, system) for system in RUNS}
+    place = {system: row.value for system, rows in errors.items() for row in rows if row.measured[0].name == "tide/Loc"}
+    kept = {
+        system: results.measured(run, "AP75").value / max(results.measured(run, "AP50").value, 1e-9)
+        for system, run in RUNS.items()
+    }
     return Claim(
         name="a-grid-is-coarse",
         says="YOLO's boxes are less exact than those of a second look",
         slides=("S36",),
-        holds=kept[YOLO] < kept[FASTER],
-        because=f"Of its AP at IoU 0.5, YOLO keeps {kept[YOLO]:.0%} at IoU 0.75, Faster R-CNN {kept[FASTER]:.0%}.",
-        figure=bar("kept_at_75", ("detector", "AP75 / AP50"), list(kept.items()), title="What is left at IoU 0.75"),
-        rows=rows,
-        note="The paper counts it as errors of localisation: 19.0 % of YOLO's, 8.6 % of Fast R-CNN's.",
-    )
+        holds=place[YOLO] > max(place[system] for system in TWO_STAGES),
+        because=f"If all boxes in a poor place were mended, AP50 would gain {place[YOLO]:.3f} with YOLO, "
+        f"{place[FASTER]:.3f} with Faster R-CNN, {place[SSD]:.3f} with SSD and {place[RETINANET]:.3f} with RetinaNet. "
+        f"Of its AP at IoU 0.5, YOLO keeps {kept[YOLO]:.0%} at IoU 0.75, Faster R-CNN {kept[FASTER]:.0%}.",
+        figure=bar("poor_places", ("detector", "what AP50 would gain"), list(place.items()),
+                   title="Boxes of the right class in a poor place (IoU 0.1 to 0.5)"),
+        rows=[row for rows in errors.values() for row in rows],
+        note="The paper counts errors of localisation, IoU 0.1 to 0.5 with the right class: 19.0 % of YOLO's boxes, "
+        "8.6 % of Fast R-CNN's. TIDE counts the same boxes by what they cost. What is kept at IoU 0.75 is about "
+        "boxes that were found, and may say otherwise. No intervals, one seed.",
+    )  # fmt: skip
 
 
 def _grid_on_a_scene(results: Results, network: Any) -> np.ndarray:

@@ -64,6 +64,7 @@ def test_detectors(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     grid = claims["an-rpn-that-knows-classes"]
     assert "1,078 numbers an image" in grid.because and not grid.holds, "a step teaches nothing"
     assert not claims["rounding-costs-boxes"].holds, "both are the same run here"
+    assert len(claims["a-grid-is-coarse"].rows) == 4 * 8, "four kinds of errors of eight detectors"
     (picture,) = grid.pictures.values()
     assert isinstance(picture, np.ndarray) and picture.shape[1] > 2 * 300 and picture.std() > 30
 

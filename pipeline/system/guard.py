@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import os
 import re
 import signal
@@ -56,6 +58,8 @@ def guard_process() -> None:
         ConfigError: the environment asks torch to unpickle whatever a file holds, or the umask would shut out the user.
     """
     redact_tracebacks_and_logs()
+    # At its end Python looks for garbage among all that torch and MLflow made: two seconds of each stage.
+    atexit.register(gc.freeze)
     for name in _FORCED:
         if os.environ.get(name, "").lower() not in ("", "0", "false", "no"):
             raise ConfigError(

@@ -9,6 +9,7 @@ gone, a stage runs as it does without it.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -27,7 +28,10 @@ from types import FrameType
 from typing import Any
 
 VARIABLE = "SIGHTLINE_WARM"  # the socket
-_LIBRARIES = ("torch", "torchvision", "pytorch_lightning", "webdataset", "cv2", "mlflow.pyfunc", "albumentations")
+_LIBRARIES = (
+    *("torch", "torchvision", "pytorch_lightning", "webdataset", "cv2", "albumentations"),
+    *("mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store"),  # the store of who names no server
+)
 _LENGTH = struct.Struct("!I")
 _CODE = struct.Struct("!i")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -116,6 +120,7 @@ def serve(path: str) -> dict[str, Any] | None:
         for name in _LIBRARIES:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
+        gc.freeze()  # forks share it as long as none of them looks through it for garbage
         running: dict[socket.socket, int] = {}
         while os.getppid() == parent:
             ready = select.select([listener, *running], [], [], 0.05 if running else 0.5)[0]

@@ -23,7 +23,8 @@ NOT_SERVED_WITH = ("ray", "dvc", "webdataset", "ijson")
 _EARLY = ("torch", "torchvision", "pytorch_lightning", "cv2")
 
 _PROBE = """
-import importlib, json, sys
+import atexit, gc, importlib, json, sys
+atexit.register(gc.freeze)  # to look for garbage at the end takes as long as to answer
 for name in sys.argv[1].split(","):
     sys.modules[name] = None
 import mlflow.pyfunc, pandas
@@ -34,7 +35,8 @@ if asked:
     model, row, files = json.loads(asked)
     for name, parts in files.items():
         row[name] = [open(part, "rb").read() for part in parts] if isinstance(parts, list) else open(parts, "rb").read()
-    print(mlflow.pyfunc.load_model(model).predict(pandas.DataFrame([row]))[0], file=open("answer", "w"))
+    loaded = mlflow.pyfunc.load_model(model, suppress_warnings=True)  # else it reads what every package consists of
+    print(loaded.predict(pandas.DataFrame([row]))[0], file=open("answer", "w"))
 """
 
 _waiting: list[tuple[subprocess.Popen[str], Path]] = []

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import mlflow
 from mlflow.entities import LoggedModelOutput
@@ -237,7 +238,8 @@ def save_model(
     task = discover.load("task", load_best(checkpoint)["run"]["task_name"], where="task_name").Task
     inputs = Schema([column for name in task.inputs for column in columns_of(name)])
     outputs = Schema([ColSpec(DataType.string)])
-    with warnings.catch_warnings():
+    # What is pinned is what is installed: to compare them, MLflow would look at every file of every package.
+    with warnings.catch_warnings(), patch("mlflow.utils.environment.warn_dependency_requirement_mismatches"):
         warnings.filterwarnings("ignore", ".*An input example was not provided", UserWarning)  # the signature is given
         warnings.filterwarnings("ignore", ".*Any type hint is inferred", UserWarning)  # MLflow's own, when imported
         mlflow.pyfunc.save_model(
@@ -342,7 +344,8 @@ def _decide(
         FORCED: "no",
     }
     for key, value in tags.items():
-        client.set_model_version_tag(candidate.model, version.version, key, value[:MAX_VERSION_TAG])
+        if version.tags.get(key) != value:  # a new version was made with its facts, and each tag is two requests
+            client.set_model_version_tag(candidate.model, version.version, key, value[:MAX_VERSION_TAG])
     if verdict.accepted:
         client.set_registered_model_alias(candidate.model, ALIAS, version.version)
     elif standing is None and _champion(client, candidate.model) is not None:  # it reigned itself

@@ -53,7 +53,7 @@ from pipeline.tracking.event_tail import LONGEST_PAUSE_S, MAX_METRICS, Event, Re
 from pipeline.tracking.event_tail import EventTail as EventTail
 from pipeline.tracking.moved import ARTIFACTS
 from pipeline.tracking.naming import SETTINGS, new_name
-from pipeline.tracking.signing import Untrusted, verify
+from pipeline.tracking.signing import LISTING, Untrusted, verify
 
 MAX_PARAMS = 100  # params or tags in one call, MLflow's limit
 MAX_PARAM, MAX_DIGEST = 6000, 36  # characters, MLflow's limits
@@ -312,7 +312,8 @@ def _describe(
 
 
 def fetch_model(uri: str, client: MlflowClient, folder: Path) -> Path:
-    """Download a model's folder (`models:/name@alias`, `models:/name/version`, `runs:/id/model`) below `folder`.
+    """Download a model's folder (`models:/name@alias`, `models:/name/version`, `runs:/id/model`), or a file or folder
+    in it, below `folder`.
 
     Nothing in it may be imported before `signing.verify` has passed it, as `fetch_signed` does.
 
@@ -326,6 +327,18 @@ def fetch_model(uri: str, client: MlflowClient, folder: Path) -> Path:
             with answering(client.tracking_uri):
                 known = ", ".join(_registered_models(client)) or "none is registered yet"
             raise ConfigError("no such model", value=uri, where=first_line(error), allowed=known) from error
+
+
+def fetch_artifacts(uri: str, client: MlflowClient, folder: Path) -> Path:
+    """What a model that this project registered carries beside its code, which is some 500 files: weights and scores.
+
+    Raises: as `fetch_signed`.
+    """
+    listing = fetch_model(f"{uri}/{LISTING}", client, folder)
+    artifacts = fetch_model(f"{uri}/artifacts", client, folder)
+    if verify(listing.parent, "artifacts/") != _noted_signature(uri, client, ""):
+        raise Untrusted("the tag `signature` of this version is another model's", value=uri)
+    return artifacts
 
 
 def fetch_signed(uri: str, client: MlflowClient, folder: Path, *, trust: bool = False) -> Path:

@@ -48,7 +48,7 @@ from pipeline.tracking.connection import (
     upload_s,
 )
 from pipeline.tracking.delivery import deliver_pending
-from pipeline.tracking.mlflow_run import experiment_id, fetch_signed
+from pipeline.tracking.mlflow_run import experiment_id, fetch_artifacts, fetch_signed
 from pipeline.tracking.naming import ALIAS, FORCED
 from pipeline.tracking.probe import probe
 from pipeline.tracking.signing import Untrusted, sign
@@ -313,7 +313,7 @@ def _standing(client: MlflowClient, candidate: Candidate, reigning: ModelVersion
     version = str(reigning.version)
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            folder = fetch_signed(f"models:/{reigning.name}/{version}", client, Path(temporary)) / "artifacts"
+            folder = fetch_artifacts(f"models:/{reigning.name}/{version}", client, Path(temporary))
             shipped = read_scores(folder)
             if shipped is not None and shipped.asked_as(candidate.scores) and candidate.metric in shipped.values:
                 return Standing(version=version, scores=shipped)

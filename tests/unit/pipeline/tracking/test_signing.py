@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,24 @@ def test_a_changed_folder_is_refused_and_the_file_named(model: Path, name: str, 
     (model / name).unlink() if data is None else (model / name).write_bytes(data)
     with pytest.raises(DataError, match=f"{said}: '{name}'"):
         verify(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("artifacts/best.ckpt", b"x", "not the one signed"),
+        ("artifacts/best.ckpt", None, "missing"),
+        ("artifacts/more.json", b"{}", "one too many"),
+    ],
+)
+def test_a_part_is_compared_alone(model: Path, name: str, data: bytes | None, said: str) -> None:
+    signature = sign(model)
+    shutil.rmtree(model / "code")
+    (model / "MLmodel").unlink()
+    assert verify(model, "artifacts/") == signature
+    (model / name).unlink() if data is None else (model / name).write_bytes(data)
+    with pytest.raises(DataError, match=f"{said}: '{name}'"):
+        verify(model, "artifacts/")
 
 
 def test_a_link_is_refused(model: Path) -> None:

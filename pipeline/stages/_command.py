@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("name", help="a data set (fetch, shard, vocab) or a run of params.yaml")
     given = parser.parse_args()
     sys.argv[0] = f"python -m {PROGRAM}"  # as locks tell who holds them
-    if STAGES[given.stage].slow and (code := warm.hand_over(PROGRAM, (given.stage, given.name))) is not None:
+    if STAGES[given.stage].slow and (code := warm.hand_over(("-m", PROGRAM, given.stage, given.name))) is not None:
         if code < 0:
             with suppress(OSError):  # SIGKILL has no handler
                 signal.signal(-code, signal.SIG_DFL)

@@ -27,7 +27,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-VARIABLE = "SIGHTLINE_WARM"  # the socket
+VARIABLE = "SIGHTLINE_WARM"  # the socket, for stages
+SERVER = "SIGHTLINE_WARM_SERVER"  # the same, in a stage that is a fork itself: what it starts may be one, too
 _LIBRARIES = (
     *("torch", "torchvision", "pytorch_lightning", "webdataset", "cv2", "albumentations"),
     *("mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store"),  # the store of who names no server
@@ -59,8 +60,8 @@ def started(folder: Path) -> Iterator[Callable[[], None]]:
             server.wait()
 
 
-def hand_over(program: str, arguments: Sequence[str]) -> int | None:
-    """Run `python -m <program> <arguments>` in a fork of the warm process, as if it were this one.
+def hand_over(arguments: Sequence[str]) -> int | None:
+    """Run `python <arguments>`, which begin with `-m` or `-c`, in a fork of the warm process, as if it were this one.
 
     Returns:
         Its exit code, a signal's number as a negative one; None where no such process is.
@@ -74,10 +75,9 @@ def hand_over(program: str, arguments: Sequence[str]) -> int | None:
         except OSError:
             return None
         order = {
-            "program": program,
             "arguments": list(arguments),
             "folder": os.getcwd(),
-            "environment": {name: value for name, value in os.environ.items() if name != VARIABLE},
+            "environment": {name: value for name, value in os.environ.items() if name != VARIABLE} | {SERVER: path},
             "umask": _umask(),
         }
         body = json.dumps(order).encode()
@@ -99,6 +99,12 @@ def hand_over(program: str, arguments: Sequence[str]) -> int | None:
     return int(_CODE.unpack(answer)[0]) if len(answer) == _CODE.size else -signal.SIGKILL
 
 
+def _first_paths() -> list[str]:
+    """Where Python looks for modules before it looks among those installed."""
+    here = [] if os.environ.get("PYTHONSAFEPATH") else [os.getcwd()]
+    return [*here, *(path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path)]
+
+
 def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
@@ -112,6 +118,7 @@ def serve(path: str) -> dict[str, Any] | None:
         In each fork its order, with the caller's streams, folder and environment in place; None at the end.
     """
     parent = os.getppid()
+    installed = sys.path[len(_first_paths()) :]
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # the terminal's Ctrl-C is the callers' affair
     with socket.socket(socket.AF_UNIX) as listener:
@@ -128,6 +135,7 @@ def serve(path: str) -> dict[str, Any] | None:
                 if connection is not listener:
                     _pass_on(connection, running)
                 elif order := _accept(listener, running):
+                    _forget_own_modules(installed)
                     return order
             _reap(running)
     return None
@@ -173,6 +181,18 @@ def _become(order: dict[str, Any], streams: Sequence[int]) -> None:
         sys.modules["numpy"].random.seed()
 
 
+def _forget_own_modules(installed: Sequence[str]) -> None:
+    """Modules are found where a new process of this folder and environment would find them, this file's package, too.
+
+    Args:
+        installed: where the warm process finds those that are installed.
+    """
+    own = __package__.partition(".")[0]
+    for name in [name for name in sys.modules if name.partition(".")[0] == own]:
+        del sys.modules[name]
+    sys.path[:] = [*_first_paths(), *installed]
+
+
 def _pass_on(connection: socket.socket, running: dict[socket.socket, int]) -> None:
     """A signal of the caller's, or its end."""
     try:
@@ -208,5 +228,9 @@ def _reap(running: dict[socket.socket, int]) -> None:
 
 if __name__ == "__main__":
     if accepted := serve(sys.argv[1]):
-        sys.argv = [accepted["program"], *accepted["arguments"]]
-        runpy.run_module(accepted["program"], run_name="__main__")
+        how, what, *given = accepted["arguments"]
+        sys.argv = [what if how == "-m" else how, *given]
+        if how == "-m":
+            runpy.run_module(what, run_name="__main__")
+        else:
+            exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})

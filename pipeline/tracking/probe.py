@@ -39,6 +39,20 @@ if asked:
     print(loaded.predict(pandas.DataFrame([row]))[0], file=open("answer", "w"))
 """
 
+# Starts what follows its second argument: a fork of the process that has the libraries loaded, where there is one. A
+# fork has nothing of ours, either: it looks for modules as a new process does.
+_STARTER = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from pipeline.system import warm
+arguments = ["-c", *sys.argv[2:]]
+os.environ[warm.VARIABLE] = os.environ.get(warm.SERVER, "")
+code = warm.hand_over(arguments)
+if code is None:
+    os.execv(sys.executable, [sys.executable, *arguments])
+sys.exit(code if code >= 0 else 128 - code)
+"""
+_CODE = Path(__file__).resolve().parents[2]
 _waiting: list[tuple[subprocess.Popen[str], Path]] = []
 
 
@@ -59,7 +73,7 @@ def _process() -> Iterator[tuple[subprocess.Popen[str], Path]]:
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "PYTHONSAFEPATH": "1",  # the folder of the project must not stand in for the shipped code
     }
-    command = [sys.executable, "-c", _PROBE, ",".join(NOT_SERVED_WITH), ",".join(_EARLY)]
+    command = [sys.executable, "-c", _STARTER, str(_CODE), _PROBE, ",".join(NOT_SERVED_WITH), ",".join(_EARLY)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
     with (
         tempfile.TemporaryDirectory() as folder,

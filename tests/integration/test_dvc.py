@@ -16,18 +16,19 @@ from pipeline.system import warm
 from tests.dvc_project import make, run, stages_run
 from tests.local_training import drawn_voc
 
-RUNS = ("one", "other")
+
+def fcn(**own: Any) -> dict[str, Any]:
+    model = {"name": "fcn", "variant": "8s"}
+    return {"dataset": "voc", "task": {"name": "segmentation", "image_size": 64}, "model": model, **own}
+
+
+RUNS = {  # in the order of the alphabet, which is not that of the work
+    "one": fcn(init={"from": "other", "parts": ["backbone"]}, train={"max_epochs": 8}),
+    "other": fcn(),
+}
 PARAMS: dict[str, Any] = {
     "datasets": drawn_voc(train=48, val=12),
-    "runs": {
-        name: {
-            "dataset": "voc",
-            "task": {"name": "segmentation", "image_size": 64},
-            "model": {"name": "fcn", "variant": "8s"},
-            "train": {"seed": seed},
-        }
-        for seed, name in enumerate(RUNS)
-    },
+    "runs": RUNS,
     # Enough to be surely better than background everywhere, on twelve pictures: else there is no champion.
     "train": {"max_epochs": 16, "batch_size": 8, "eval_batch_size": 8, "num_pictures": 2, "optimizer": {"lr": 4.0e-3}},
     "loader": {},
@@ -36,6 +37,7 @@ PARAMS: dict[str, Any] = {
     "tracking": {"system_metrics": False},
     "registry": {"gates": {"one": 0.0}},
 }
+SAID = "said.txt"  # beside the project: what its first `sightline repro` printed
 
 
 def write_params(folder: Path, **changes: Any) -> None:
@@ -67,7 +69,7 @@ def restore(folder: Path) -> None:
 def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Reproduced once, from nothing. Its experiments find the libraries loaded, as stages of `sightline repro` do."""
     folder = make(root, tmp_path_factory.mktemp("dvc") / "project", PARAMS)
-    run(folder, sys.executable, "-m", "pipeline.cli", "repro")
+    (folder.parent / SAID).write_text(run(folder, sys.executable, "-m", "pipeline.cli", "repro"))
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "reproduced")
     with tempfile.TemporaryDirectory() as private, warm.started(Path(private)) as start:
@@ -98,21 +100,40 @@ def test_everything_is_there_and_both_models_are_champions(project):
     assert not list((project / "state").glob("o*-*")), "a finished run leaves no state behind"
 
 
+def test_what_a_run_starts_from_is_trained_first_and_once(project):
+    said = (project.parent / SAID).read_text()
+    assert "one starts from other, which is trained first" in said
+    assert said.count("train other: best at epoch") == said.count("train one: best at epoch") == 1
+    assert said.index("train other: best at epoch") < said.index("train one: best at epoch")
+
+
 def test_again_nothing_runs(project):
     assert stages_run(project) == ["check"]
 
 
 def test_an_experiment_with_one_runs_params_reruns_its_branch_only_and_is_compared(project, root):
     """And `sightline report` shows it beside the runs of the workspace, of DVC's cache alone."""
-    write_params(project, runs__other__train={"max_epochs": 2})
+    write_params(project, runs__one__train={"max_epochs": 2})
     told = run(project, "dvc", "exp", "run", "-n", "short")
-    assert ran(told) == {"check", "train@other", "evaluate@other", "register@other", "report"}
+    assert ran(told) == {"check", "train@one", "evaluate@one", "register@one", "report"}
     restore(project)
     said = run(project, sys.executable, "-m", "pipeline.cli", "report", "--experiments", "--out", "all.html")
     assert "report: 3 runs: all.html" in said
     text = (project / "all.html").read_text()
-    assert '"name":"other@short"' in text and '"name":"other"' in text and '"name":"one@short"' not in text
+    assert '"name":"one@short"' in text and '"name":"one"' in text and '"name":"other@short"' not in text
     (project / "all.html").unlink()
+
+
+def test_who_starts_from_a_changed_run_is_trained_again(project):
+    def fingerprints() -> dict[str, str]:
+        return {run: json.loads((project / f"artifacts/{run}/run.json").read_text())["fingerprint"] for run in RUNS}
+
+    before, short = fingerprints(), {"max_epochs": 1}
+    write_params(project, runs__other__train=short, runs__one__train=short)
+    said = run(project, "dvc", "repro", "train@one")
+    assert said.count("train other: best at epoch") == said.count("train one: best at epoch") == 1
+    assert all(fingerprint != before[name] for name, fingerprint in fingerprints().items())
+    restore(project)
 
 
 def test_where_work_runs_changes_nothing(project):

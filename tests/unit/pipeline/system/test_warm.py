@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from pipeline.system import warm
 CALLER = """
 import sys
 from pipeline.system import warm
-code = warm.hand_over(sys.argv[1], sys.argv[2:])
+code = warm.hand_over(sys.argv[1:])
 sys.exit(99 if code is None else code if code >= 0 else 128 - code)
 """
 STAGE = """
@@ -39,12 +40,12 @@ sys.exit(3)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Path]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Folder with a stage, and a warm process that finds it."""
     folder = tmp_path_factory.mktemp("warm")
     (folder / "a_stage.py").write_text(STAGE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{root}{os.pathsep}{folder}")
+        patch.setenv("PYTHONPATH", str(folder))
         with warm.started(folder) as start:
             start()
             deadline = time.monotonic() + 120
@@ -54,8 +55,12 @@ def server(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Pat
 
 
 def caller(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    return called(folder, "-m", "a_stage", *arguments, **variables)
+
+
+def called(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", CALLER, "a_stage", *arguments],
+        [sys.executable, "-c", CALLER, *arguments],
         cwd=folder, env=os.environ | {"COLOR": "red"} | variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, umask=0o027, start_new_session=True,
     )  # fmt: skip
@@ -78,6 +83,25 @@ def test_it_is_the_stage_that_it_would_be_alone(server: Path):
     assert told[0][1] != told[1][1], "each draws its own numbers"
 
 
+LOOKS = """
+import json, sys
+ours = [name for name in sys.modules if name.startswith("pipeline")]
+print(json.dumps([sys.argv, ours, "torch" in sys.modules, sys.path]))
+"""
+
+
+@pytest.mark.parametrize("safe", ["1", ""])
+def test_it_looks_for_modules_as_a_new_process_does(server: Path, tmp_path: Path, safe: str):
+    variables = {"PYTHONSAFEPATH": safe, "PYTHONPATH": str(tmp_path)}
+    alone = subprocess.run(
+        [sys.executable, "-c", LOOKS, "a"], cwd=server, env=os.environ | variables, capture_output=True, check=True
+    )
+    forked = called(server, "-c", LOOKS, "a", **variables)
+    argv, ours, has_torch, path = json.loads(forked.communicate(timeout=120)[0])
+    assert (argv, ours, has_torch) == (["-c", "a"], [], True)
+    assert path == [entry or str(server) for entry in json.loads(alone.stdout)[3]]  # "" is the folder that one is in
+
+
 def test_a_signal_comes_once_and_the_stage_ends_in_its_own_way(server: Path):
     process, _ = waiting(server)
     process.send_signal(signal.SIGINT)
@@ -98,9 +122,9 @@ def test_the_stage_ends_with_its_caller(server: Path):
 
 def test_without_the_process_there_is_none_to_hand_over_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv(warm.VARIABLE, raising=False)
-    assert warm.hand_over("a_stage", ()) is None
+    assert warm.hand_over(("-m", "a_stage")) is None
     monkeypatch.setenv(warm.VARIABLE, str(tmp_path / "gone"))
-    assert warm.hand_over("a_stage", ()) is None
+    assert warm.hand_over(("-m", "a_stage")) is None
 
 
 KILLER = """

@@ -1,27 +1,82 @@
-"""The process that asks a registered model starts early, and never stays."""
+"""The process that asks a registered model starts early, never stays, and has nothing of ours but what the model ships:
+a process of its own or, as in a `sightline repro`, a fork of the one that has the libraries loaded."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
+from pipeline.system import warm
 from pipeline.tracking import probe
 
+MODEL = "flavors: {python_function: {loader_module: told, code: code, python_version: '3.11'}}\n"
+SHIPPED = """
+import json, sys
+def _load_pyfunc(path):
+    return Model()
+class Model:
+    def predict(self, rows, params=None):
+        try:
+            import webdataset
+            found = "webdataset"
+        except ImportError:
+            found = "none"
+        packages = ("pipeline", "contracts", "lightning_modules")
+        ours = [name for name in sys.modules if name.partition(".")[0] in packages]
+        return [json.dumps([ours, found, bytes(rows["image"][0]).decode(), __file__])]
+"""
 
-def test_an_early_process_that_is_not_asked_ends_with_its_block():
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The socket of a warm process."""
+    folder = tmp_path_factory.mktemp("warm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(warm.VARIABLE, "")
+        with warm.started(folder) as start:
+            start()
+            while not (folder / "warm").exists():
+                time.sleep(0.05)
+            yield str(folder / "warm")
+
+
+@pytest.fixture(params=["alone", "fork"])
+def started(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the process starts."""
+    way: str = request.param
+    path = request.getfixturevalue("server") if way == "fork" else ""
+    monkeypatch.setenv(warm.SERVER, path)
+    return way
+
+
+def test_a_model_finds_what_it_ships_and_nothing_else_of_ours(tmp_path: Path, started: str):
+    (tmp_path / "MLmodel").write_text(MODEL)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "told.py").write_text(SHIPPED)
+    file = str(tmp_path / "code" / "told.py")
+    assert probe.probe(tmp_path, {"image": b"image"}) == [[], "none", "image", file]
+
+
+def test_an_early_process_that_is_not_asked_ends_with_its_block(started: str):
     with probe.early():
         ((process, folder),) = probe._waiting
         assert psutil.Process(process.pid).is_running() and folder.is_dir()
     assert process.poll() is not None and not folder.exists() and not probe._waiting
 
 
-def test_it_ends_when_whoever_would_ask_has_died():
+@pytest.mark.parametrize("started", ["fork"], indirect=True)
+def test_it_ends_when_whoever_would_ask_has_died(started: str):
     with probe._process() as (process, _):
         process.stdin.close()  # as the system does for a process that was killed
         assert process.wait(120) == 0
 
 
-def test_the_early_process_is_asked_once_and_tells_why_a_model_cannot_be_used(tmp_path):
+@pytest.mark.parametrize("started", ["fork"], indirect=True)
+def test_the_early_process_is_asked_once_and_tells_why_a_model_cannot_be_used(tmp_path: Path, started: str):
     (tmp_path / "MLmodel").write_text("flavors: {}\n")
     with probe.early():
         ((early, _),) = probe._waiting

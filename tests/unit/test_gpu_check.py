@@ -12,8 +12,8 @@ def test_every_figure_is_there_and_has_what_it_is_beside():
     small = gpu.Check(
         architecture="fasterrcnn_mobilenet_v3_large_320_fpn",
         image_size=64,
-        batch=2,
-        steps=4,
+        batch=1,
+        steps=3,
         warm=1,
         loader_processes=1,
     )

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import sqlite3
+import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +93,32 @@ def shared_dir() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no real data: {folder} is absent (SIGHTLINE_SHARED names another)")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """MLflow makes the tables of a new database by 50 migrations, for two seconds: once, then they are copied."""
+    utils = sys.modules.get("mlflow.store.db.utils")
+    if utils is None:  # no test of this process has to do with it
+        yield
+        return
+    make, made = utils._initialize_tables, tmp_path_factory.mktemp("tables") / "mlflow.db"
+
+    def copied(engine: Any) -> None:
+        if engine.dialect.name != "sqlite" or not utils._is_empty_database(engine):
+            make(engine)
+            return
+        source, target = (made, engine.url.database) if made.exists() else (engine.url.database, made)
+        if target == made:
+            make(engine)
+        with closing(sqlite3.connect(source)) as a, closing(sqlite3.connect(target)) as b:
+            a.backup(b)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("mlflow.store.db.utils", "mlflow.store.model_registry.sqlalchemy_store"):
+            if name in sys.modules:
+                patch.setattr(sys.modules[name], "_initialize_tables", copied)
+        yield
 
 
 @pytest.fixture

@@ -42,9 +42,9 @@ if asked:
 # Starts what follows its second argument: a fork of the process that has the libraries loaded, where there is one. A
 # fork has nothing of ours, either: it looks for modules as a new process does.
 _STARTER = """
-import os, sys
+import importlib, os, sys
 sys.path.insert(0, sys.argv[1])
-from pipeline.system import warm
+warm = importlib.import_module("pipeline.system.warm")
 arguments = ["-c", *sys.argv[2:]]
 os.environ[warm.VARIABLE] = os.environ.get(warm.SERVER, "")
 code = warm.hand_over(arguments)

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -72,6 +73,16 @@ def root(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return Path(shutil.copytree(template, tmp_path / "project"))
 
 
+def ask_here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models answer in this process, and ship no code that another would need, which is 500 files."""
+    monkeypatch.setattr(registry, "probe", answer_in_process)
+    for name in ("lightning_modules", "pipeline"):
+        folder = root / "shipped" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "__init__.py").touch()
+        monkeypatch.setattr(registry, name, SimpleNamespace(__path__=[str(folder)]))
+
+
 def candidate(root: Path, seed: int = 1, run: str = "r1", **change: Any) -> Candidate:
     run_id = (root / run).read_text()
     return dataclasses.replace(FIT, **{"checkpoint": root / f"{seed}.ckpt", "run_id": run_id, **change})
@@ -133,7 +144,7 @@ def versions(root: Path) -> list[str]:
 
 
 def test_the_alias_follows_the_rule(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "probe", answer_in_process)
+    ask_here(root, monkeypatch)
     first = register(root, candidate(root, 1))
     assert (first["decision"], first["champion_version"], first["previous_champion"]) == ("champion", "1", None)
     assert register(root, candidate(root, 1)) == first
@@ -151,7 +162,7 @@ def test_the_alias_follows_the_rule(root: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_interval_of_the_difference_decides(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "probe", answer_in_process)
+    ask_here(root, monkeypatch)
     common, own = np.random.default_rng(0).normal(0.5, 0.05, 1000), np.random.default_rng(1).normal(0.01, 0.02, 1000)
     register(root, candidate(root, 1), drawn=common)
     unsure = register(root, candidate(root, 2, "r2", value=0.51), drawn=common + own)
@@ -170,7 +181,7 @@ def test_the_interval_of_the_difference_decides(root: Path, monkeypatch: pytest.
 
 
 def test_what_takes_long_is_asked_last_and_may_refuse(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "probe", answer_in_process)
+    ask_here(root, monkeypatch)
 
     def slow() -> str:
         return "one prediction takes 90 ms on this machine, and registry.max_latency_ms is 50"
@@ -185,7 +196,7 @@ def test_what_takes_long_is_asked_last_and_may_refuse(root: Path, monkeypatch: p
 
 
 def test_a_version_is_promoted_against_the_gate_with_who_and_why(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "probe", answer_in_process)
+    ask_here(root, monkeypatch)
     monkeypatch.chdir(root)
     register(root, candidate(root, 1))
     worse = register(root, candidate(root, 2, "r2", value=0.4))
@@ -218,7 +229,7 @@ def test_a_version_that_answers_otherwise_cannot_be_promoted(root: Path, monkeyp
 
 
 def test_a_decision_is_told_at_the_version_and_at_every_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "probe", answer_in_process)
+    ask_here(root, monkeypatch)
     client = connection.connect(QUIET, root)
     first, second = ((root / run).read_text() for run in ("r1", "r2"))
     register(root, candidate(root, 1))
@@ -237,7 +248,7 @@ def test_a_decision_is_told_at_the_version_and_at_every_run(root: Path, monkeypa
 
 
 def test_more_training_data_leave_the_yardstick_as_it_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "probe", answer_in_process)
+    ask_here(root, monkeypatch)
     assert register(root, candidate(root, 1, value=0.55))["decision"] == "champion"
     worse = register(root, candidate(root, 2, "r2", value=0.01, manifest_digest="d2"))
     assert (worse["decision"], worse["champion_version"]) == ("refused", "1")
@@ -247,7 +258,7 @@ def test_more_training_data_leave_the_yardstick_as_it_is(root: Path, monkeypatch
 def test_where_the_split_changed_the_champion_is_measured_on_the_new_one(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "probe", answer_in_process)
+    ask_here(root, monkeypatch)
     register(root, candidate(root, 1, value=0.9))
     measured: list[bytes] = []
 
@@ -269,7 +280,7 @@ def test_where_the_split_changed_the_champion_is_measured_on_the_new_one(
 
 
 def test_a_champion_whose_weights_cannot_be_measured_makes_way(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "probe", answer_in_process)
+    ask_here(root, monkeypatch)
 
     def refuse(checkpoint: Path) -> Scores:
         raise DataError("its classes are others than this data's")
@@ -286,7 +297,7 @@ def test_a_champion_whose_weights_cannot_be_measured_makes_way(root: Path, monke
 
 
 def test_a_store_that_does_not_answer_is_no_reason_to_dethrone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "probe", answer_in_process)
+    ask_here(root, monkeypatch)
     register(root, candidate(root, 1, value=0.9))
 
     def away(uri: str, *args: Any) -> Path:
@@ -300,7 +311,7 @@ def test_a_store_that_does_not_answer_is_no_reason_to_dethrone(root: Path, monke
 
 
 def test_another_gate_is_a_new_decision_on_the_same_version(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "probe", answer_in_process)
+    ask_here(root, monkeypatch)
     refused = register(root, candidate(root, gate=0.9))
     assert (refused["decision"], refused["champion_version"], refused["gate"]) == ("refused", None, 0.9)
     assert register(root, candidate(root, gate=0.2))["champion_version"] == "1"
@@ -310,7 +321,7 @@ def test_another_gate_is_a_new_decision_on_the_same_version(root: Path, monkeypa
 
 
 def test_a_run_that_this_store_does_not_know_has_no_lineage(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "probe", answer_in_process)
+    ask_here(root, monkeypatch)
     entry = register(root, candidate(root, run_id="0" * 32, value=None))
     assert (entry["decision"], entry["run_id"], entry["metric_value"]) == ("refused", None, None)
     assert "no run id" in entry["reason"]
@@ -321,7 +332,7 @@ def test_a_version_that_fails_the_check_is_refused_and_made_anew(root: Path, mon
     other = register(root, candidate(root))
     assert (other["decision"], other["champion_version"]) == ("refused", None)
     assert "answers otherwise" in other["reason"]
-    monkeypatch.setattr(registry, "probe", answer_in_process)
+    ask_here(root, monkeypatch)
     assert register(root, candidate(root))["champion_version"] == "2"
 
 

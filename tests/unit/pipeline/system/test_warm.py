@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from pipeline.system import warm
+from tests.warm_process import listening
 
 CALLER = """
 import sys
@@ -46,11 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "a_stage.py").write_text(STAGE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))
-        with warm.started(folder) as start:
-            start()
-            deadline = time.monotonic() + 120
-            while not (folder / "warm").exists() and time.monotonic() < deadline:
-                time.sleep(0.05)
+        with listening(folder):
             yield folder
 
 

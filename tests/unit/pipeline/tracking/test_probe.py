@@ -3,7 +3,6 @@ a process of its own or, as in a `sightline repro`, a fork of the one that has t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from pipeline.system import warm
 from pipeline.tracking import probe
+from tests.warm_process import listening
 
 MODEL = "flavors: {python_function: {loader_module: told, code: code, python_version: '3.11'}}\n"
 SHIPPED = """
@@ -34,14 +34,8 @@ class Model:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The socket of a warm process."""
-    folder = tmp_path_factory.mktemp("warm")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(warm.VARIABLE, "")
-        with warm.started(folder) as start:
-            start()
-            while not (folder / "warm").exists():
-                time.sleep(0.05)
-            yield str(folder / "warm")
+    with listening(tmp_path_factory.mktemp("warm")) as path:
+        yield str(path)
 
 
 @pytest.fixture(params=["alone", "fork"])
@@ -68,14 +62,12 @@ def test_an_early_process_that_is_not_asked_ends_with_its_block(started: str):
     assert process.poll() is not None and not folder.exists() and not probe._waiting
 
 
-@pytest.mark.parametrize("started", ["fork"], indirect=True)
 def test_it_ends_when_whoever_would_ask_has_died(started: str):
     with probe._process() as (process, _):
         process.stdin.close()  # as the system does for a process that was killed
         assert process.wait(120) == 0
 
 
-@pytest.mark.parametrize("started", ["fork"], indirect=True)
 def test_the_early_process_is_asked_once_and_tells_why_a_model_cannot_be_used(tmp_path: Path, started: str):
     (tmp_path / "MLmodel").write_text("flavors: {}\n")
     with probe.early():

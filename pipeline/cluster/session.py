@@ -206,19 +206,27 @@ def _workers_lines_plain() -> Iterator[None]:
         dispatcher.remove_handler(__name__)
 
 
-class _KeepsHandler:
-    """Ray's core worker, which leaves SIGTERM to the system when it ends, whatever handler Python knows: the second one
-    (`stop-job` sends one to each process, and those pass theirs on) would end a stage before its run is closed."""
+class _Ending:
+    """Ray's core worker while it ends, which can end this process before its MLflow run is closed, in two ways.
+
+    It leaves SIGTERM to the system then, whatever handler Python knows, so that the second one would (`stop-job` sends
+    one to each process, and those pass theirs on). And whoever asks it anything from now on, as a thread does that
+    waited for a result and lets go of it, is ended at once by its C++ part: it has no attributes any more.
+    """
 
     def __init__(self, core_worker: Any):
         self._core_worker = core_worker
 
     def __getattr__(self, name: str) -> Any:
+        if self._core_worker is None:
+            raise AttributeError(f"{name}: Ray is ending")
         return getattr(self._core_worker, name)
 
     def shutdown_driver(self) -> None:
-        self._core_worker.shutdown_driver()
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        core_worker, self._core_worker = self._core_worker, None
+        core_worker.shutdown_driver()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _shut_down() -> None:
@@ -227,8 +235,8 @@ def _shut_down() -> None:
     import ray._private.worker as worker
 
     here = worker.global_worker
-    if hasattr(here, "core_worker") and threading.current_thread() is threading.main_thread():
-        here.core_worker = _KeepsHandler(here.core_worker)
+    if hasattr(here, "core_worker"):
+        here.core_worker = _Ending(here.core_worker)
     started: Iterable[list[Any]] = worker._global_node.all_processes.values() if worker._global_node else ()
     family: list[psutil.Process] = []
     for info in itertools.chain.from_iterable(started):

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -20,6 +22,7 @@ from pipeline.cluster.session import session
 from pipeline.cluster.train import run_training
 from pipeline.measuring import other_splits
 from pipeline.measuring.comparison import MEASURED
+from pipeline.settings.code import CODE
 from pipeline.settings.params import Params, load_params
 from pipeline.settings.sections import ClusterConfig, ShardsConfig
 from pipeline.shards.manifest import load_manifest
@@ -58,6 +61,40 @@ def test_sigterm_is_still_heard_when_ray_has_ended(address, root):
         assert caught >> (signal.SIGTERM - 1) & 1
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+_LETS_GO = """
+import sys, threading
+from pathlib import Path
+import ray
+import ray._private.worker as worker
+from pipeline.cluster.session import session
+from pipeline.settings.sections import ClusterConfig
+
+class WaitedFor:  # Ray's core worker, in whose end a thread that waited for a result lets go of it
+    def __init__(self, core_worker):
+        self.core_worker = core_worker
+    def __getattr__(self, name):
+        return getattr(self.core_worker, name)
+    def shutdown_driver(self):
+        self.core_worker.shutdown_driver()
+        thread = threading.Thread(target=kept.clear)
+        thread.start()
+        thread.join()
+
+with session(ClusterConfig(address=sys.argv[1]), Path(sys.argv[2])):
+    actor = ray.remote(threading.Event).remote()
+    kept = [actor.wait.remote(), actor]
+    del actor
+    worker.global_worker.core_worker = WaitedFor(worker.global_worker.core_worker)
+print("goes on")
+"""
+
+
+def test_a_thread_that_lets_go_of_a_result_while_ray_ends_does_not_end_the_process(address, root):
+    command = [sys.executable, "-c", _LETS_GO, address, str(root)]
+    done = subprocess.run(command, cwd=CODE, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "goes on\n"), done.stderr
 
 
 def test_shards_from_the_cluster_equal_those_made_here(address, root, tiny_project, tmp_path):

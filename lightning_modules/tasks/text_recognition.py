@@ -40,6 +40,7 @@ from lightning_modules.metrics.recognition_scores import ReadingWalk, Recognitio
 from lightning_modules.metrics.text_scores import RecognitionScores
 
 _AUGMENT = AugmentConfig(rotate=2.0, scale=0.05, shift=0.02)
+_COLUMN = 4  # pixels: what all `blocks/line_features.py` make a column of
 _CUTS = ("horizontal_flip", "vertical_flip", "crop", "random_crop", "object_crop")  # these change what is written
 
 
@@ -55,7 +56,7 @@ class Task(BaseTask):
             resize: "stretch" the picture to that, as 1904.01906 does, or fit its height and leave grey at the right,
                 "line"; a longer one is squeezed.
             alignment: how characters find their columns: "attention", or "ctc", which needs as many columns as
-                characters.
+                characters, and one more between two that are alike; a text without room teaches nothing.
             case: "lower": capitals are learnt as small letters.
             max_characters: longer texts are cut in training; none longer is written.
             min_character_count: rarer characters become `<unk>`, which is never written.
@@ -64,7 +65,7 @@ class Task(BaseTask):
         """
 
         image_height: int = 32
-        image_width: int = 96
+        image_width: int = 100
         resize: Literal["stretch", "line"] = "stretch"
         alignment: Literal["attention", "ctc"] = "attention"
         case: Literal["keep", "lower"] = "keep"
@@ -81,6 +82,13 @@ class Task(BaseTask):
                 raise ConfigError(
                     "what is written must stay whole and readable", value=wrong, where="augment",
                     allowed="no flip and no crop", fix="take these out",
+                )  # fmt: skip
+            columns = self.image_width // _COLUMN
+            if self.alignment == "ctc" and self.max_characters > columns:
+                raise ConfigError(
+                    "CTC has no room for so many characters", value=self.max_characters, where="max_characters",
+                    allowed=f"at most {columns}, the columns of a picture {self.image_width} px wide",
+                    fix=f"image_width: {_COLUMN * self.max_characters}, or alignment: attention",
                 )  # fmt: skip
 
     spec_class = TextReaderSpec

@@ -44,7 +44,7 @@ def make(alignment: str = "attention", **config) -> tuple[Task, word_reader.Mode
 def test_attention_learns_texts_as_they_are_read_and_ctc_as_they_are_drawn():
     task, _ = make()
     batch = task.collate([task.encode(record, None) for record in WORDS])
-    assert batch["images"].shape == (3, 3, 32, 96) and batch["images"].dtype == torch.uint8
+    assert batch["images"].shape == (3, 3, 32, 100) and batch["images"].dtype == torch.uint8
     assert batch["tokens"].tolist() == [
         [BEGIN, 4, 5, 6, END], [BEGIN, 8, 7, 9, END], [BEGIN, UNKNOWN, END, PAD, PAD],
     ]  # fmt: skip
@@ -73,7 +73,7 @@ def test_a_batch_reads_as_each_picture_alone(alignment):
             own, (alone,) = task.evaluate_batch(model, task.collate([task.encode(record, None)]))
             assert alone["text"] == expected["text"] == "".join(expected["characters"])
             assert alone["log_prob"] == pytest.approx(expected["log_prob"], abs=1e-3)
-            assert expected["attention"].shape == (len(expected["characters"]), 24)
+            assert expected["attention"].shape == (len(expected["characters"]), 25)
             np.testing.assert_allclose(alone["attention"], expected["attention"], atol=2e-3)
             losses = {name: type(mean)(mean.total - own[name].total, mean.count) for name, mean in losses.items()}
     assert all(abs(float(mean.total)) < 1e-3 for mean in losses.values()), "sums over the batch's texts"
@@ -186,3 +186,10 @@ def test_what_would_change_the_text_is_refused():
         Task.Config(augment=AugmentConfig(crop=0.1))
     with pytest.raises(ConfigError, match="no transcripts"):
         Task(Task.Config(), DataSpec(dataset="d", classes=(), vocabulary={}))
+
+
+def test_ctc_needs_a_column_for_each_character():
+    with pytest.raises(ConfigError, match="at most 25, the columns of a picture 100 px wide"):
+        Task.Config(alignment="ctc", max_characters=26)
+    Task.Config(alignment="ctc")
+    Task.Config(max_characters=26)

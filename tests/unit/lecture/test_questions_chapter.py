@@ -74,17 +74,17 @@ def test_each_fails_alone_where_they_do_not(root: Path, tmp_path: Path, claim: s
 
 
 def test_runs_differ_in_what_is_compared_and_their_seed(root: Path) -> None:
-    seeds, one_seed = chapter(root).SEEDS, chapter(root).ONE
+    seeds = chapter(root).SEEDS
     runs = yaml.safe_load((root / "lecture/params.yaml").read_text())["runs"]
     for name, base in {
         "vqa_one": "vqa_two", "vqa_mean": "vqa_two", "telling_no_picture": "telling",
         "telling_no_question": "telling", "pointing_no_picture": "pointing", "pointing_no_question": "pointing",
     }.items():  # fmt: skip
-        for seed in seeds if name.startswith("vqa") else one_seed:
+        for seed in seeds:
             one, other = runs[f"{name}_{seed}"], runs[f"{base}_{seed}"]
             assert {**one, "model": 0} == {**other, "model": 0}
             assert len(one["model"].items() ^ other["model"].items()) in (1, 2)
     for name in GOOD:
-        own = [runs[f"{name}_{seed}"] for seed in (seeds if name.startswith("vqa") else one_seed)]
+        own = [runs[f"{name}_{seed}"] for seed in seeds]
         assert [run["train"]["seed"] for run in own] == list(range(len(own)))
         assert len({json.dumps({**run, "train": {**run["train"], "seed": 0}}) for run in own}) == 1

@@ -31,7 +31,7 @@ def decided(folder: Path, root: Path, **changed: dict[str, float]) -> dict[str, 
     runs = [
         run for run in yaml.safe_load((root / "lecture/params.yaml").read_text())["runs"] if run.startswith("video_")
     ]
-    assert len(runs) == 20
+    assert len(runs) == 24
     for run in runs:
         values = {**numbers(run), **next((v for name, v in changed.items() if name in run), {})}
         measured: list[dict[str, Any]] = [

@@ -41,7 +41,7 @@ lock-check: setup  ## fail where dvc.lock and metrics/ are not of this code and 
 faults: setup  ## kill, cut, forge and starve it: every fault is survived or refused clearly (tests/faults/README.md)
 	$(call beside,2,--timeout 1800 $(LONG_FAULTS) $(filter-out $(LONG_FAULTS),$(wildcard tests/faults/test_*.py)))
 
-LONG_FAULTS := $(wildcard tests/faults/test_cluster_kills.py tests/faults/test_lost_nodes.py tests/faults/test_cluster_deaths.py tests/faults/test_jobs.py tests/faults/test_sweeps.py tests/faults/test_process*.py tests/faults/test_shards.py)
+LONG_FAULTS := $(wildcard tests/faults/test_cluster_kills.py tests/faults/test_lost_nodes.py tests/faults/test_cluster_deaths.py tests/faults/test_cluster_work.py tests/faults/test_jobs.py tests/faults/test_sweeps.py tests/faults/test_process*.py tests/faults/test_shards.py)
 
 machines: setup  ## five runs on machines made of namespaces, some of which go away: root, a quarter of an hour
 	$(BIN)/python -m pytest --timeout 1800 tests/machines

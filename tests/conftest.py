@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ settings.load_profile("any machine")
 
 # Folders, and files of the faults, whose tests mostly wait, for clusters and DVC: one file after so many that compute,
 # so that processors are neither idle nor shared by many clusters.
-WAITING = ("integration", "browser", "cluster_kills", "lost_nodes", "cluster_deaths", "jobs", "sweeps")
+WAITING = ("integration", "browser", "cluster_kills", "lost_nodes", "cluster_deaths", "cluster_work", "jobs", "sweeps")
 BETWEEN = {"faults": 4}
 # Files of minutes that compute: begun late, one of them would be all that still runs.
 LONG = (
@@ -121,6 +121,22 @@ def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def warm_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The socket of a process with the libraries loaded, for stages and probes of whoever puts it into the environment:
+    each that loads them itself takes ten seconds of a processor."""
+    from tests.warm_process import listening
+
+    with listening(tmp_path_factory.mktemp("warm")) as path:
+        yield str(path)
+
+
+@pytest.fixture
+def forked_probe(warm_socket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that asks a registered model is a fork of it."""
+    monkeypatch.setenv("SIGHTLINE_WARM_SERVER", warm_socket)
+
+
 @pytest.fixture
 def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """A bucket `shop` on an S3 server whose objects lie in `tmp_path/s3`; hardly any waiting between attempts."""
@@ -133,11 +149,14 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 TINY = {
     "datasets": tiny_datasets(40, 11),
     "runs": {
-        "captioning": {"dataset": "coco", "task": {"name": "captioning"}, "model": {"name": "soft_attention"}},
-        "vqa": {"dataset": "coco", "task": {"name": "vqa"}, "model": {"name": "lstm_vqa"}},
-        "segmentation": {"dataset": "voc", "task": {"name": "segmentation"}, "model": {"name": "fcn"}},
-        "detection": {"dataset": "voc", "task": {"name": "detection"}, "model": {"name": "faster_rcnn"}},
-        "instances": {"dataset": "coco", "task": {"name": "instances"}, "model": {"name": "mask_rcnn"}},
+        name: {"dataset": dataset, "task": {"name": name, "image_size": 64}, "model": {"name": model}}
+        for name, dataset, model in (
+            ("captioning", "coco", "soft_attention"),
+            ("vqa", "coco", "lstm_vqa"),
+            ("segmentation", "voc", "fcn"),
+            ("detection", "voc", "faster_rcnn"),
+            ("instances", "coco", "mask_rcnn"),
+        )
     },
     "train": {"max_epochs": 2, "batch_size": 8, "eval_batch_size": 4, "num_pictures": 2, "precision": "32-true"},
     "shards": {"samples": 8},
@@ -189,6 +208,15 @@ LARGE = {
         "model": {"name": "torchvision_instances"},
     },
 }
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A Ray cluster of two nodes of one CPU each, of one file: left running, it takes processors."""
+    from tests.integration.cluster import Cluster
+
+    with ExitStack() as stack:
+        yield Cluster(stack, num_nodes=2, dashboard=True).address
 
 
 @pytest.fixture(scope="session")

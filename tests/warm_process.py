@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,9 @@ from tests.waiting import until
 
 @contextmanager
 def listening(folder: Path) -> Iterator[Path]:
-    """Its socket, in `folder`. It may still be importing: who asks waits."""
+    """Its socket, in `folder`, which nobody knows who is not told. It may still be importing: who asks waits."""
     with warm.started(folder) as start:
         start()
+        del os.environ[warm.VARIABLE]
         until((folder / "warm").exists)
         yield folder / "warm"

@@ -54,7 +54,7 @@ def started(folder: Path) -> Iterator[Callable[[], None]]:
     try:
         yield start
     finally:
-        del os.environ[VARIABLE]
+        os.environ.pop(VARIABLE, None)
         for server in process:
             server.kill()
             server.wait()

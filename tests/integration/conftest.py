@@ -1,9 +1,7 @@
-"""Fixtures that start Ray: shared by all tests of a file. Left running for the others, a cluster takes processors."""
+"""Trainings on Ray, shared by all tests of a file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,14 +9,7 @@ import pytest
 from pipeline.cluster.train import run_training
 from pipeline.settings.sections import ClusterConfig
 from pipeline.system.project import Project
-from tests.integration.cluster import TRAIN, Cluster, training
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A Ray cluster of two nodes of one CPU each."""
-    with ExitStack() as stack:
-        yield Cluster(stack, num_nodes=2, dashboard=True).address
+from tests.integration.cluster import TRAIN, training
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,14 +65,14 @@ def restore(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def project(root: Path, tmp_path_factory: pytest.TempPathFactory, warm_socket: str) -> Iterator[Path]:
     """Reproduced once, from nothing. Its experiments find the libraries loaded, as stages of `sightline repro` do."""
     folder = make(root, tmp_path_factory.mktemp("dvc") / "project", PARAMS)
     (folder.parent / SAID).write_text(run(folder, sys.executable, "-m", "pipeline.cli", "repro"))
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "reproduced")
-    with tempfile.TemporaryDirectory() as private, warm.started(Path(private)) as start:
-        start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(warm.VARIABLE, warm_socket)
         yield folder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -11,15 +10,12 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from contracts.errors import ConfigError, DataError, TrainingError
+from contracts.errors import ConfigError
 from pipeline.cluster.map import map_ordered
-from pipeline.cluster.once import on_workers
 from pipeline.cluster.session import session
-from pipeline.cluster.train import run_training
 from pipeline.measuring import other_splits
 from pipeline.measuring.comparison import MEASURED
 from pipeline.settings.code import CODE
@@ -33,7 +29,6 @@ from pipeline.stages.shard import open_sources
 from pipeline.system.project import Project, write_json
 from pipeline.training.checkpoints import BEST, load_best
 from pipeline.training.run_files import DONE, EVENTS, RECORD
-from tests.integration.cluster import training
 from tests.mlflow_server import free_port
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -156,7 +151,7 @@ def test_what_both_nodes_measure_together_is_what_one_process_measures(address, 
     lines = measure(here, run)
     assert measure_there(there, run, ClusterConfig(address=address, num_workers=2)) == lines
     assert len(same(here.root, there.root)) > 10
-    joined = Params(params.document | {"cluster": {"address": address, "num_workers": 2}})
+    joined = Params(params.document | {"cluster": {"address": address, "num_workers": 1}})
     again = [measure_again(there, p, run, there.artifacts(run.name) / BEST, "val") for p in (params, joined)]
     assert again[0].values == again[1].values and again[0].drawn.keys() == again[1].drawn.keys()
 
@@ -168,42 +163,6 @@ def test_what_both_nodes_measure_together_is_what_one_process_measures(address, 
         folder.mkdir()
         other_splits.measure(folder, unbroken / BEST, asked, run.to_dict(), config, root)
     assert len(same(tmp_path / "a", tmp_path / "b")) > 5
-
-
-def test_workers_that_die_are_replaced_and_what_they_refuse_is_raised_as_it_is(address, root, tiny_project, tmp_path):
-    def work(folder: Path, placement: Any, given: Path) -> list[str]:
-        import ray
-
-        assert (folder / "a/b").read_bytes() == b"sent"
-        if not given.exists():
-            given.touch()
-            for name in ray.util.list_named_actors():  # what goes to the workers and comes back, lost with its node
-                if name.startswith("once-"):
-                    ray.kill(ray.get_actor(name))
-            os._exit(1)
-        raise DataError("refused", value=placement.world)
-
-    run = training(tiny_project, tmp_path / "state")["run"]
-    with pytest.raises(DataError, match="refused: 1"):
-        on_workers(
-            work, tmp_path / "died", {"a/b": b"sent"}, (), run, ClusterConfig(address=address, num_workers=1), root
-        )
-    assert (tmp_path / "died").exists()
-
-
-def test_an_error_that_retrying_cannot_mend_stops_at_once(address, root, tiny_project, tmp_path):
-    arguments = training(tiny_project, tmp_path / "state", monitor="miou", monitor_mode="max")
-    with pytest.raises(TrainingError, match="validation gives no such metric"):
-        run_training(arguments, ClusterConfig(address=address, num_workers=1), root)
-
-
-def test_asking_for_more_than_there_is_is_told_when_no_node_comes(address, root, tiny_project, tmp_path, capsys):
-    asked = ClusterConfig(address=address, num_workers=64, wait_s=8)
-    start = time.monotonic()
-    with pytest.raises(ConfigError, match="2 of them fit where nothing else runs: 2 nodes of 1 CPUs and 0 GPUs"):
-        run_training(training(tiny_project, tmp_path / "state"), asked, root)
-    assert 8 < time.monotonic() - start < 60
-    assert "waiting up to 8 s (cluster.wait_s)" in capsys.readouterr().out
 
 
 def test_nobody_answers_at_the_address(root):

@@ -111,6 +111,7 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+@pytest.mark.usefixtures("forked_probe")
 def test_three_parts_of_a_stranger_from_files_to_a_champion(copy: Path) -> None:
     python(copy, "-m", "pipeline.cli", "check")
     out = python(copy, "-c", STAGES)

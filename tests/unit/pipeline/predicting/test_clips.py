@@ -193,6 +193,7 @@ def test_too_many_frames_are_refused(checkpoint: Path, monkeypatch: pytest.Monke
         read_clip(Path("b.gif"))
 
 
+@pytest.mark.usefixtures("forked_probe")
 def test_the_served_model_takes_lists_of_frames(checkpoint: Path, tmp_path: Path) -> None:
     """Its signature follows from the task; JSON has base64; times are optional; what a record says comes out again."""
     import mlflow.pyfunc

@@ -47,7 +47,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "a_stage.py").write_text(STAGE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))
-        with listening(folder):
+        with listening(folder) as path:
+            patch.setenv(warm.VARIABLE, str(path))
             yield folder
 
 

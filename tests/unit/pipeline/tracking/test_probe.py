@@ -3,7 +3,6 @@ a process of its own or, as in a `sightline repro`, a fork of the one that has t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -11,7 +10,6 @@ import pytest
 
 from pipeline.system import warm
 from pipeline.tracking import probe
-from tests.warm_process import listening
 
 MODEL = "flavors: {python_function: {loader_module: told, code: code, python_version: '3.11'}}\n"
 SHIPPED = """
@@ -31,18 +29,11 @@ class Model:
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The socket of a warm process."""
-    with listening(tmp_path_factory.mktemp("warm")) as path:
-        yield str(path)
-
-
 @pytest.fixture(params=["alone", "fork"])
 def started(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How the process starts."""
     way: str = request.param
-    path = request.getfixturevalue("server") if way == "fork" else ""
+    path = request.getfixturevalue("warm_socket") if way == "fork" else ""
     monkeypatch.setenv(warm.SERVER, path)
     return way
 

@@ -92,6 +92,7 @@ def never(checkpoint: Path) -> Scores:
     raise AssertionError(f"{checkpoint} need not be measured again")
 
 
+@pytest.mark.usefixtures("forked_probe")
 def test_a_training_starts_from_a_registered_model_whose_version_is_kept(root, tiny_project, tmp_path):
     """An alias is looked up when the training begins; one that moves later changes nothing in it."""
     assert register(root, candidate(root))["decision"] == "champion"
@@ -336,6 +337,7 @@ def test_a_version_that_fails_the_check_is_refused_and_made_anew(root: Path, mon
     assert register(root, candidate(root))["champion_version"] == "2"
 
 
+@pytest.mark.usefixtures("forked_probe")
 def test_the_registered_model_is_loaded_without_pickle_from_what_it_ships(root: Path) -> None:
     """The whole way: models-from-code, weights only, shipped code, in a process without Ray, DVC or this folder."""
     entry = register(root, candidate(root))

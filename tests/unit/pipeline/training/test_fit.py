@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +15,8 @@ from lightning_modules.base.task import Mean
 from pipeline.cluster.train import run_training
 from pipeline.settings.params import load_params
 from pipeline.settings.sections import ClusterConfig
-from pipeline.training.callbacks import PictureWriter, StateWriter
-from pipeline.training.checkpoints import BEST, load_best, newest_state
+from pipeline.training.callbacks import PictureWriter
+from pipeline.training.checkpoints import BEST, newest_state
 from pipeline.training.fit import Placement, fit
 from pipeline.training.ledger import FOLDER as LEDGER
 from pipeline.training.ledger import merge
@@ -25,13 +24,9 @@ from pipeline.training.predictor import load_predictor
 from pipeline.training.resume import decide, decided
 from pipeline.training.run_files import DONE, EVENTS, FAILURE
 from pipeline.training.runs import load_run
-from tests.local_training import arguments, final_weights
+from tests.local_training import Killed, arguments, drawn_pictures, final_weights
 
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning's own deprecations are not ours to fail on
-
-
-class Killed(Exception):
-    """Stands for the process dying: nothing may run after it."""
 
 
 @pytest.fixture(scope="module")
@@ -41,45 +36,12 @@ def unbroken(tiny_project, tmp_path_factory) -> Path:
     return state
 
 
-@pytest.mark.parametrize("kill_at", [1, 3, 5, 8])
-def test_killed_and_resumed_weights_are_bit_identical(tiny_project, tmp_path, unbroken, monkeypatch, kill_at):
-    from lightning_modules.base.module import TaskModule
-
-    original = TaskModule.training_step
-    steps = 0
-
-    def dying(self, batch, batch_idx):
-        nonlocal steps
-        steps += 1
-        if steps == kill_at + 1:
-            raise Killed
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(TaskModule, "training_step", dying)
-    with pytest.raises(Killed):
-        fit(**arguments(tiny_project, tmp_path))
-    monkeypatch.undo()
-    torch.rand(7)  # a new process has another generator state
-    np.random.rand(3)
-    fit(**arguments(tiny_project, tmp_path))
-    assert final_weights(tmp_path) == final_weights(unbroken)
-    a, b = load_best(tmp_path / BEST)["info"], load_best(unbroken / BEST)["info"]
-    assert a == b
-    steps = [line["step"] for line in pictures(tmp_path)]
-    assert steps == [0, 0, 5, 5, 10, 10], "also where it began again, the untrained model is told once"
-
-
-def pictures(state: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (state / EVENTS).read_text().splitlines()]
-    return [line for line in lines if line["kind"] == "image"]
-
-
 def test_pictures_of_the_untrained_model_leave_the_training_as_it_is(tiny_project, tmp_path, unbroken, monkeypatch):
     """`unbroken` has them: neither its norms nor the order of its random numbers have moved."""
     from lightning_modules.tasks.segmentation import Task
 
     fit(**arguments(tiny_project, tmp_path / "without", num_pictures=0))
-    assert not pictures(tmp_path / "without")
+    assert not drawn_pictures(tmp_path / "without")
     assert final_weights(tmp_path / "without") == final_weights(unbroken)
     original = Task.predict
 
@@ -102,33 +64,6 @@ def test_pictures_of_the_untrained_model_leave_the_training_as_it_is(tiny_projec
     assert seen == [True]
 
 
-@pytest.mark.parametrize("micro_batch_size", [None, 3])
-def test_killed_as_soon_as_a_state_is_there_every_step_has_its_line_once(
-    tiny_project, tmp_path, monkeypatch, micro_batch_size
-):
-    again = {"log_every_steps": 1, "num_pictures": 0, "micro_batch_size": micro_batch_size}
-    fit(**arguments(tiny_project, tmp_path / "whole", **again))
-    original = StateWriter._save
-
-    def dying(self, trainer):
-        original(self, trainer)
-        if trainer.global_step == 2:
-            raise Killed
-
-    monkeypatch.setattr(StateWriter, "_save", dying)
-    with pytest.raises(Killed):
-        fit(**arguments(tiny_project, tmp_path / "broken", **again))
-    monkeypatch.undo()
-    fit(**arguments(tiny_project, tmp_path / "broken", **again))
-    assert said(tmp_path / "broken") == said(tmp_path / "whole")
-    assert [step for step, values in said(tmp_path / "whole") if "train/loss" in values] == list(range(10))
-
-
-def said(state: Path) -> list[tuple[int, dict[str, float]]]:
-    lines = [json.loads(line) for line in (state / EVENTS).read_text().splitlines()]
-    return [(line["step"], line["values"]) for line in lines if line["kind"] == "metrics" and "lr" not in str(line)]
-
-
 def test_a_damaged_newest_state_is_passed_over(tiny_project, tmp_path, unbroken, capsys):
     fit(**arguments(tiny_project, tmp_path, max_epochs=1))
     newest = newest_state(tmp_path)
@@ -144,7 +79,7 @@ def test_events_have_losses_metrics_and_pictures(unbroken):
     lines = [json.loads(line) for line in (unbroken / EVENTS).read_text().splitlines()]
     names = {name for line in lines if line["kind"] == "metrics" for name in line["values"]}
     assert {"train/loss", "val/mean_iou"} <= names
-    drawn = pictures(unbroken)
+    drawn = drawn_pictures(unbroken)
     assert [line["step"] for line in drawn] == [0, 0, 5, 5, 10, 10], "two images before and after each of two epochs"
     assert len({line["name"] for line in drawn}) == 2, "always the same"
     assert all((unbroken / line["file"]).stat().st_size > 0 for line in drawn)

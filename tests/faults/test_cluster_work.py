@@ -1,22 +1,65 @@
-"""A sweep on a real Ray cluster of two nodes: trials run beside each other, and one process is killed."""
+"""On a real Ray cluster of two nodes: workers that die, an error that stays, too little room, a killed trial."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import yaml
 
+from contracts.errors import ConfigError, DataError, TrainingError
+from pipeline.cluster.once import on_workers
+from pipeline.cluster.train import run_training
+from pipeline.settings.sections import ClusterConfig
 from pipeline.system.project import Project
 from tests.command import sightline
+from tests.integration.cluster import training
 from tests.local_training import mlflow_statuses
 
 pytestmark = pytest.mark.filterwarnings("default")
+
+
+def test_workers_that_die_are_replaced_and_what_they_refuse_is_raised_as_it_is(address, root, tiny_project, tmp_path):
+    def work(folder: Path, placement: Any, given: Path) -> list[str]:
+        import ray
+
+        assert (folder / "a/b").read_bytes() == b"sent"
+        if not given.exists():
+            given.touch()
+            for name in ray.util.list_named_actors():  # what goes to the workers and comes back, lost with its node
+                if name.startswith("once-"):
+                    ray.kill(ray.get_actor(name))
+            os._exit(1)
+        raise DataError("refused", value=placement.world)
+
+    run = training(tiny_project, tmp_path / "state")["run"]
+    with pytest.raises(DataError, match="refused: 1"):
+        on_workers(
+            work, tmp_path / "died", {"a/b": b"sent"}, (), run, ClusterConfig(address=address, num_workers=1), root
+        )
+    assert (tmp_path / "died").exists()
+
+
+def test_an_error_that_retrying_cannot_mend_stops_at_once(address, root, tiny_project, tmp_path):
+    arguments = training(tiny_project, tmp_path / "state", monitor="miou", monitor_mode="max")
+    with pytest.raises(TrainingError, match="validation gives no such metric"):
+        run_training(arguments, ClusterConfig(address=address, num_workers=1), root)
+
+
+def test_asking_for_more_than_there_is_is_told_when_no_node_comes(address, root, tiny_project, tmp_path, capsys):
+    asked = ClusterConfig(address=address, num_workers=64, wait_s=8)
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match="2 of them fit where nothing else runs: 2 nodes of 1 CPUs and 0 GPUs"):
+        run_training(training(tiny_project, tmp_path / "state"), asked, root)
+    assert 8 < time.monotonic() - start < 60
+    assert "waiting up to 8 s (cluster.wait_s)" in capsys.readouterr().out
 
 
 def killed_in_its_first_epoch(found: list[int]) -> None:

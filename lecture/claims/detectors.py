@@ -154,21 +154,25 @@ def _stages(results: Results) -> Claim:
     )  # fmt: skip
 
 
-def _errors(results: Results, system: str) -> list[Row]:
-    """What AP50 would gain if one kind of its errors were mended (TIDE, 2008.08115)."""
-    found: dict[str, list[Measured]] = {}
-    for run in _seeds(system):
-        for entry in results.table(run, "errors"):
-            if entry["kind"] in ("Cls", "Loc", "Bkg", "Miss"):
-                gain = Measured(run=run, name=f"tide/{entry['kind']}", value=float(entry["ap50_gain"]), low=None,
-                                high=None, constant=None)  # fmt: skip
-                found.setdefault(f"{system}: {entry['error']} ({entry['kind']})", []).append(gain)
-    return [Row(what=what, measured=gains) for what, gains in found.items()]
+def _errors(results: Results, system: str) -> dict[str, Row]:
+    """By kind what AP50 would gain if its errors of this kind were mended (TIDE, 2008.08115)."""
+    tables = {run: {entry["kind"]: entry for entry in results.table(run, "errors")} for run in _seeds(system)}
+    return {
+        kind: Row(
+            what=f"{system}: {tables[RUNS[system]][kind]['error']} ({kind})",
+            measured=[
+                Measured(run=run, name=f"tide/{kind}", value=float(table[kind]["ap50_gain"]), low=None, high=None,
+                         constant=None)
+                for run, table in tables.items()
+            ],
+        )
+        for kind in ("Cls", "Loc", "Bkg", "Miss")
+    }  # fmt: skip
 
 
 def _coarse(results: Results) -> Claim:
     errors = {system: _errors(results, system) for system in RUNS}
-    place = {system: row.value for system, rows in errors.items() for row in rows if row.measured[0].name == "tide/Loc"}
+    place = {system: kinds["Loc"].value for system, kinds in errors.items()}
     scores = zip(*(_scores(results, name, tuple(RUNS)) for name in ("AP75", "AP50")), strict=True)
     kept = {system: at_75.value / max(at_50.value, 1e-9) for system, (at_75, at_50) in zip(RUNS, scores, strict=True)}
     return Claim(
@@ -181,7 +185,7 @@ def _coarse(results: Results) -> Claim:
         f"Of its AP at IoU 0.5, YOLO keeps {kept[YOLO]:.0%} at IoU 0.75, Faster R-CNN {kept[FASTER]:.0%}.",
         figure=bar("poor_places", ("detector", "what AP50 would gain"), list(place.items()),
                    title="Boxes of the right class in a poor place (IoU 0.1 to 0.5)"),
-        rows=[row for rows in errors.values() for row in rows],
+        rows=[row for kinds in errors.values() for row in kinds.values()],
         note="The paper counts errors of localisation, IoU 0.1 to 0.5 with the right class: 19.0 % of YOLO's boxes, "
         "8.6 % of Fast R-CNN's. TIDE counts the same boxes by what they cost. What is kept at IoU 0.75 is about "
         "boxes that were found, and may say otherwise. No intervals; two seeds of these four.",

@@ -15,10 +15,10 @@ INTRODUCTION = (
 SEEDS = ("a", "b", "c")
 LOOKS = {"vqa_mean": 0, "vqa_one": 1, "vqa_two": 2}
 KINDS = {
-    "existence": ("is there",),
-    "color": ("what color",),
-    "shape": ("what shape",),
-    "what is beside": ("what is",),
+    "existence": "is there",
+    "color": "what color",
+    "shape": "what shape",
+    "what is beside": "what is",
 }
 _SYSTEMS = {0: "mean over all places", 1: "one look", 2: "two looks"}
 _TOLD = {
@@ -45,7 +45,7 @@ def _runs(name: str) -> list[str]:
 
 def _looks(results: Results) -> Claim:
     rows: dict[tuple[str, int], Row] = {}
-    for kind, (name,) in KINDS.items():
+    for kind, name in KINDS.items():
         for run, looks in LOOKS.items():
             what = f"{kind}, {_SYSTEMS[looks]}"
             rows[kind, looks] = results.row(what, _runs(run), f"perQuestionType/{name}", _constant(results, run))

@@ -296,33 +296,43 @@ def test_classes_of_voc_photographs(shared_dir, tmp_path):
     assert labels == official and {v for row in official.values() for v in row.values()} == {1, 0, -1}
 
 
-def test_proposals_of_real_photographs(shared_dir, tmp_path):
-    """Eight VOC photographs with their XML: the shard stage searches, Fast R-CNN looks at what it found."""
+@pytest.mark.parametrize("whose", ["searched", "published"])
+def test_proposals_of_real_photographs(whose, shared_dir, tmp_path):
+    """VOC photographs with their XML: the shard stage searches, or joins Fast R-CNN's own boxes of two of them, and a
+    Fast R-CNN looks at those."""
+    folder = shared_dir / "data" / "voc2007_proposals"
     data = tmp_path / "voc" / "VOCdevkit" / "VOC2007"
-    shutil.copytree(shared_dir / "data/voc2007_proposals/VOCdevkit/VOC2007", data)
+    shutil.copytree(folder / "VOCdevkit" / "VOC2007", data)
+    shutil.copytree(folder / "data", tmp_path / "voc" / "data")
     lists = data / "ImageSets" / "Main"
     keys = (lists / "test.txt").read_text().split()
     shutil.rmtree(lists)
     lists.mkdir()
-    for split, some in {"train": keys[:6], "val": keys[6:]}.items():
+    searched = whose == "searched"
+    splits = {"train": keys[:6], "val": keys[6:]} if searched else {"train": ["000004"], "val": ["001551"]}
+    for split, some in splits.items():
         (lists / f"{split}.txt").write_text("\n".join(some))
     search = {"mode": "single", "width": 200, "min_side": 12}
+    boxes = {"layout": "files", "boxes": "data/demo/{image}_boxes.mat", "only": ["train", "val"]}
     case = {
-        "sources": {"voc": {"folders": ["VOCdevkit/VOC2007"]}},
-        "dataset": {"proposals": search},
+        "sources": {"voc": {"folders": ["VOCdevkit/VOC2007"]}, **({} if searched else {"proposals": boxes})},
+        "dataset": {"proposals": search} if searched else {},
         "run": {
             "task": {"name": "region_detection", "search": search},
             "model": {"name": "fast_rcnn", "head_channels": 64},
-            "train": {"max_epochs": 2, "batch_size": 2},
+            "train": {"max_epochs": 2, "batch_size": 2 if searched else 1},
         },
     }
     project = make_project(tmp_path / "project", tmp_path / "voc", case)
     manifest, metrics = run_job(project)
     check_outputs(project, manifest, metrics)
-    assert metrics["num_samples"] == 2
+    assert metrics["num_samples"] == len(splits["val"])
+    found = []
     for split in ("train", "val"):
         reader = SplitReader(project.shards("real"), manifest, split)
         for record in map(reader.read, range(len(reader))):
             boxes, limits = record.proposals.boxes, [record.width, record.height] * 2
-            assert 20 < len(boxes) <= 2000 and (boxes >= 0).all() and (boxes <= limits).all()
+            assert (boxes >= 0).all() and (boxes <= limits).all()
             assert (boxes[:, 2:].max(axis=0) > 200).all(), "in pixels of the photograph, not of what was searched"
+            found.append(len(boxes))
+    assert all(20 < number <= 2000 for number in found) if searched else found == [2888, 2057]

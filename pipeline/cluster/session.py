@@ -57,8 +57,12 @@ _PRIVATE_ENV = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that asks whether a cloud takes this machine away
     "RAY_prestart_worker_first_driver": "0",  # processes without our runtime environment, which nothing would use
 }
-# What Ray Train says at each start, and each second where a cluster has no dashboard.
-_NO_NEWS = ("Setting up process group", "Failed to query Ray Train Controller actor state")
+# What Ray Train says at each start, each second where a cluster has no dashboard, and whenever it has looked for nodes.
+_NO_NEWS = (
+    "Setting up process group",
+    "Failed to query Ray Train Controller actor state",
+    "Did not detect any changes in the cluster resources",
+)
 _NAMED, _STDERR = re.compile(r"\x1b\[36m\([^)]*\)\x1b\[0m "), -2  # of lines as Ray's client gets them
 _FOLDER = "slray-"
 _LONGEST_BASE = 20  # characters: a socket's path may have 107, and Ray puts some 68 below its folder

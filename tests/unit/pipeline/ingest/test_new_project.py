@@ -37,10 +37,11 @@ def init(tiny_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def run(folder: Path, root: Path, *arguments: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "SIGHTLINE_WITHOUT_OUTLINES"}
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.cli", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        env={**environment, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -12,7 +12,7 @@ from tests.browser.conftest import RUN, WAIT_S, Served
 
 pytestmark = pytest.mark.filterwarnings("default")
 
-FIRST, SECOND = re.compile(f"^{RUN}: .*max_epochs=4"), re.compile(f"^{RUN}: .*max_epochs=2")
+FIRST, SECOND = re.compile(f"^{RUN}: .*lr=0.005"), re.compile(f"^{RUN}: .*lr=0.001")
 SECTION = '[data-testid="experiment-view-compare-runs-section-header"]'
 LOADED = "image => image.complete && image.naturalWidth > 0"
 PICTURES = 'img[src*="get-artifact"]'

@@ -149,8 +149,8 @@ def _stages(results: Results) -> Claim:
                    title="mAP at IoU 0.5"),
         rows=[*scores["mAP_2010"], *scores["AP"], *costs],
         note="2 FLOPs a multiply-add; suppression of boxes and the pooling of proposals are not counted. Two seeds, "
-        "but one of RoIAlign, the four steps, the pyramid and the lecture's head; epochs as each needs, all within minutes; the "
-        "scenes are told apart by texture, so that scores say little of photographs.",
+        "but one of RoIAlign, the four steps, the pyramid and the lecture's head; epochs as each needs, all within "
+        "minutes; the scenes are told apart by texture, so that scores say little of photographs.",
     )  # fmt: skip
 
 

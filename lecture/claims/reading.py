@@ -102,6 +102,6 @@ def _together(results: Results) -> Claim:
         f"Latin words and {100 * gaps[1]:+.1f} points of the Arabic ones.",
         figure=_bars("scripts", "Words read without a mistake", [*both, *alone]),
         rows=[*both, *alone],
-        note="Each model of one script saw 8,000 words as often as the one for both saw its 16,000, half the steps; it has "
-        "one seed, that for both three.",
+        note="Each model of one script saw 8,000 words as often as the one for both saw its 16,000, half the steps; it "
+        "has one seed, that for both three.",
     )

@@ -1,5 +1,6 @@
 """The numbers of docs/systems.md from what was measured: `python -m docs.hooks.systems` after `make repro` and `make
-lecture` writes them anew. Of several seeds of one system (`name_a`, `name_b`, ...) the one in the middle stands there.
+lecture` writes them anew. Of several seeds of one system (`name_a`, `name_b`, ...) the one in the middle
+stands there, of two the lower one.
 """
 
 from __future__ import annotations

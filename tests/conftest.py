@@ -80,6 +80,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for path in others for item in files[path]]
 
 
+_SHARED = pytest.StashKey[ExitStack]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """All processes of a `--numprocesses` start stages from one, which their first one starts."""
+    if _SHARED not in node.config.stash:
+        from tests.warm_process import SHARED, listening
+
+        stack = node.config.stash[_SHARED] = ExitStack()
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="slwarm-"))
+        os.environ[SHARED] = str(stack.enter_context(listening(Path(folder))))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _SHARED in config.stash:
+        config.stash[_SHARED].close()
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The project's folder."""
@@ -125,8 +144,11 @@ def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def warm_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The socket of a process with the libraries loaded, for stages and probes of whoever puts it into the environment:
     each that loads them itself takes ten seconds of a processor."""
-    from tests.warm_process import listening
+    from tests.warm_process import SHARED, listening
 
+    if SHARED in os.environ:
+        yield os.environ[SHARED]
+        return
     with listening(tmp_path_factory.mktemp("warm")) as path:
         yield str(path)
 
@@ -211,12 +233,12 @@ LARGE = {
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(warm_socket: str) -> Iterator[str]:
     """A Ray cluster of two nodes of one CPU each, of one file: left running, it takes processors."""
     from tests.integration.cluster import Cluster
 
     with ExitStack() as stack:
-        yield Cluster(stack, num_nodes=2, dashboard=True).address
+        yield Cluster(stack, num_nodes=2, dashboard=True, warm_socket=warm_socket).address
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,13 @@ import os
 import pickle
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tests.local_training import ROOT
+from tests.warm_process import SHARED, forked
 
 # Imports once, then forks: nothing has started a thread yet.
 RANKS = """
@@ -81,7 +81,7 @@ for line in sys.stdin:
 def _server() -> subprocess.Popen[str]:
     """Imports torch and Lightning once for all tests of a session, which then fork it; it ends with its stdin."""
     process = subprocess.Popen(
-        [sys.executable, "-c", RANKS],
+        forked(os.environ.get(SHARED), "-c", RANKS),
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,

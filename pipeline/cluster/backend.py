@@ -15,6 +15,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 
@@ -59,20 +60,35 @@ class _FileBackend(_TorchBackend):
         ray.get(started)
 
 
+class _Unasked(FixedScalingPolicy):
+    """For a cluster that cannot grow: nobody is told what is wanted, which takes a process of its own and a second."""
+
+    def after_controller_start(self, train_run_context: Any) -> None: ...
+
+    def _maybe_send_resource_request(self) -> None: ...
+
+
 class Trainer(TorchTrainer):
     """Without the processes of Ray Train that nothing here needs: each imports for seconds what it never uses.
 
     Ray Data hands out no data sets here, ours are read from shards. Where the cluster ends with this process, nothing
-    must free what a dead controller had reserved: the cleaner asks a dashboard each second, eight processes more.
+    must free what a dead controller had reserved: the cleaner asks a dashboard each second, eight processes more. Nor
+    does that cluster grow.
     """
 
     def __init__(self, is_private: bool, *arguments: Any, **options: Any):
+        self._is_private = is_private
         self._unused = (DatasetsCallback, PlacementGroupCleanerCallback) if is_private else (DatasetsCallback,)
         super().__init__(*arguments, **options)
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()  # type: ignore[misc]
         return [callback for callback in callbacks if not isinstance(callback, self._unused)]
+
+    def _initialize_and_run_controller(self, **given: Any) -> Any:
+        if self._is_private and isinstance(given["scaling_policy"], FixedScalingPolicy):
+            given["scaling_policy"] = _Unasked(given["scaling_policy"].scaling_config)
+        return super()._initialize_and_run_controller(**given)  # type: ignore[misc]
 
 
 def clear_room() -> None:

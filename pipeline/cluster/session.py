@@ -28,17 +28,17 @@ from typing import Any
 import psutil
 
 from pipeline.cluster.join import authentication, environment, joined, no_cluster, wrong_token
+from pipeline.cluster.process_start import forks, replaced
 from pipeline.settings.code import CODE, PACKAGES
 from pipeline.settings.sections import ClusterConfig
+from pipeline.system import warm
 from pipeline.system.guard import end_with_parent, guard_process
 from pipeline.system.removal import remove_tree
 
 WORKER_ENV = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # or every line of a worker shows twice
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "NO_ALBUMENTATIONS_UPDATE": "1",  # its import would ask the network
-    "TORCH_CPP_LOG_LEVEL": "ERROR",  # a warning of DDP's at each start, of what is meant so
-    "THP_MEM_ALLOC_ENABLE": "1",  # torch takes large tensors in pages of 2 MiB: faults are a third of a normalisation
+    **warm.AT_IMPORT,
 }
 # The driver looks after Ray's head itself. Ray would abort this process, in the middle of whatever it does, 60 s after.
 _OURS_TO_NOTICE = {
@@ -64,6 +64,7 @@ _NO_NEWS = (
     "Did not detect any changes in the cluster resources",
 )
 _NAMED, _STDERR = re.compile(r"\x1b\[36m\([^)]*\)\x1b\[0m "), -2  # of lines as Ray's client gets them
+_NODE_S = 10.0  # then Ray asks in its own way
 _FOLDER = "slray-"
 _LONGEST_BASE = 20  # characters: a socket's path may have 107, and Ray puts some 68 below its folder
 _PORTS = range(20_000, 32_000)
@@ -257,21 +258,45 @@ def _shut_down() -> None:
 def _private() -> Iterator[tuple[Path, str]]:
     """What makes the cluster that is started meanwhile ours alone: a folder, a token, and loopback.
 
+    It has no process for an autoscaler, nor for a dashboard without pages, which Ray waits for.
+
     Yields:
         The folder, and the address that the cluster's head will have.
     """
     import ray._private.ray_constants as constants  # before the environment changes: it is read at import
+    import ray._private.services as services
+    from ray._private.node import Node
     from ray._raylet import build_address, get_localhost_ip  # type: ignore[attr-defined]
 
-    networked, host = constants.ENABLE_RAY_CLUSTER, get_localhost_ip()
+    host = get_localhost_ip()
     port = _free_port(host)
     own = {"RAY_AUTH_TOKEN": secrets.token_hex(32), constants.GCS_PORT_ENVIRONMENT_VARIABLE: str(port)}
-    with private_folder() as folder, authentication({**_PRIVATE_ENV, **own}):
-        constants.ENABLE_RAY_CLUSTER = False
-        try:
-            yield folder, build_address(host, port)
-        finally:
-            constants.ENABLE_RAY_CLUSTER = networked
+    with (
+        private_folder() as folder,
+        authentication({**_PRIVATE_ENV, **own}),
+        replaced(constants, ENABLE_RAY_CLUSTER=False),
+        replaced(Node, start_monitor=_nothing, start_api_server=_nothing),
+        replaced(services, get_node=_soon(services.get_node)),
+        forks(),
+    ):
+        yield folder, build_address(host, port)
+
+
+def _nothing(*arguments: Any, **options: Any) -> None: ...
+
+
+def _soon(get_node: Callable[[str, str], Any]) -> Callable[[str, str], Any]:
+    """Ray looks for its own node once a second: not before the node is there."""
+
+    def get_known_node(gcs_address: str, node_id: str) -> Any:
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+        deadline = time.monotonic() + _NODE_S
+        while not GcsClient(address=gcs_address).get_all_node_info() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return get_node(gcs_address, node_id)
+
+    return get_known_node
 
 
 def _free_port(host: str) -> int:

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,12 +33,23 @@ SERVER = "SIGHTLINE_WARM_SERVER"  # the same, in a stage that is a fork itself: 
 _LIBRARIES = (
     *("torch", "torchvision", "pytorch_lightning", "webdataset", "cv2", "albumentations"),
     *("mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store"),  # the store of who names no server
+    "aiohttp",  # Ray's agents; nothing of Ray itself, which reads its settings when it is loaded
 )
+AT_IMPORT = {  # libraries read them when they are loaded
+    "NO_ALBUMENTATIONS_UPDATE": "1",  # its import would ask the network
+    "TORCH_CPP_LOG_LEVEL": "ERROR",  # a warning of DDP's at each start, of what is meant so
+    "THP_MEM_ALLOC_ENABLE": "1",  # torch takes large tensors in pages of 2 MiB: faults are a third of a normalisation
+}
 _LENGTH = struct.Struct("!I")
 _CODE = struct.Struct("!i")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ANSWER_S = 5.0  # for the order, once somebody is there
-_GRACE_S = 15.0  # for the orderly end of a stage whose caller is gone
+
+
+@dataclass(frozen=True)
+class _Fork:
+    pid: int
+    grace_s: float  # for its orderly end when its caller is gone
 
 
 @contextlib.contextmanager
@@ -49,24 +61,28 @@ def started(folder: Path) -> Iterator[Callable[[], None]]:
     def start() -> None:
         if not process:
             command = [sys.executable, "-m", __name__, os.environ[VARIABLE]]
-            process.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
+            process.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, env=os.environ | AT_IMPORT))
 
     try:
         yield start
     finally:
-        os.environ.pop(VARIABLE, None)
+        del os.environ[VARIABLE]
         for server in process:
             server.kill()
             server.wait()
 
 
-def hand_over(arguments: Sequence[str]) -> int | None:
+def hand_over(arguments: Sequence[str], path: str | None = None, *, grace_s: float = 15.0) -> int | None:
     """Run `python <arguments>`, which begin with `-m` or `-c`, in a fork of the warm process, as if it were this one.
+
+    Args:
+        path: the warm process's socket; None: what `VARIABLE` says. grace_s: for the orderly end of the fork when
+            this process is gone.
 
     Returns:
         Its exit code, a signal's number as a negative one; None where no such process is.
     """
-    path = os.environ.get(VARIABLE)
+    path = path or os.environ.get(VARIABLE)
     if not path:
         return None
     with socket.socket(socket.AF_UNIX) as server:
@@ -79,6 +95,8 @@ def hand_over(arguments: Sequence[str]) -> int | None:
             "folder": os.getcwd(),
             "environment": {name: value for name, value in os.environ.items() if name != VARIABLE} | {SERVER: path},
             "umask": _umask(),
+            "nice": os.getpriority(os.PRIO_PROCESS, 0),
+            "grace_s": grace_s,
         }
         body = json.dumps(order).encode()
 
@@ -128,20 +146,21 @@ def serve(path: str) -> dict[str, Any] | None:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
         gc.freeze()  # forks share it as long as none of them looks through it for garbage
-        running: dict[socket.socket, int] = {}
+        running: dict[socket.socket, _Fork] = {}
+        left: dict[int, float] = {}  # forks whose callers are gone, and when they are killed
         while os.getppid() == parent:
-            ready = select.select([listener, *running], [], [], 0.05 if running else 0.5)[0]
+            ready = select.select([listener, *running], [], [], 0.05 if running or left else 0.5)[0]
             for connection in ready:
                 if connection is not listener:
-                    _pass_on(connection, running)
+                    _pass_on(connection, running, left)
                 elif order := _accept(listener, running):
                     _forget_own_modules(installed)
                     return order
-            _reap(running)
+            _reap(running, left)
     return None
 
 
-def _accept(listener: socket.socket, running: dict[socket.socket, int]) -> dict[str, Any] | None:
+def _accept(listener: socket.socket, running: dict[socket.socket, _Fork]) -> dict[str, Any] | None:
     """The order, in the fork that it is for."""
     connection, _ = listener.accept()
     connection.settimeout(_ANSWER_S)
@@ -156,7 +175,7 @@ def _accept(listener: socket.socket, running: dict[socket.socket, int]) -> dict[
                 open_socket.close()
             _become(order, streams)
             return order
-        running[connection] = pid
+        running[connection] = _Fork(pid, order["grace_s"])
     except (OSError, ValueError, struct.error):
         connection.close()
     for stream in streams:
@@ -176,9 +195,13 @@ def _become(order: dict[str, Any], streams: Sequence[int]) -> None:
     os.environ.update(order["environment"])
     os.chdir(order["folder"])
     os.umask(order["umask"])
+    if order["nice"] > os.getpriority(os.PRIO_PROCESS, 0):
+        os.setpriority(os.PRIO_PROCESS, 0, order["nice"])
     random.seed()
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
+    if "torch" in sys.modules and "OMP_NUM_THREADS" in os.environ:  # which was read when it was loaded
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def _forget_own_modules(installed: Sequence[str]) -> None:
@@ -193,37 +216,34 @@ def _forget_own_modules(installed: Sequence[str]) -> None:
     sys.path[:] = [*_first_paths(), *installed]
 
 
-def _pass_on(connection: socket.socket, running: dict[socket.socket, int]) -> None:
+def _pass_on(connection: socket.socket, running: dict[socket.socket, _Fork], left: dict[int, float]) -> None:
     """A signal of the caller's, or its end."""
     try:
         told = connection.recv(1)
     except OSError:
         told = b""
-    pid = running[connection]
+    fork = running[connection]
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, told[0] if told else signal.SIGTERM)
+        os.kill(fork.pid, told[0] if told else signal.SIGTERM)
     if not told:
         del running[connection]
         connection.close()
-        _end(pid)
+        left[fork.pid] = time.monotonic() + fork.grace_s
 
 
-def _end(pid: int) -> None:
-    deadline = time.monotonic() + _GRACE_S
-    while os.waitpid(pid, os.WNOHANG)[0] == 0:
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(0.05)
-
-
-def _reap(running: dict[socket.socket, int]) -> None:
-    for connection, pid in list(running.items()):
-        done, status = os.waitpid(pid, os.WNOHANG)
+def _reap(running: dict[socket.socket, _Fork], left: dict[int, float]) -> None:
+    for connection, fork in list(running.items()):
+        done, status = os.waitpid(fork.pid, os.WNOHANG)
         if done:
             with contextlib.suppress(OSError):
                 connection.sendall(_CODE.pack(os.waitstatus_to_exitcode(status)))
             connection.close()
             del running[connection]
+    for pid, deadline in list(left.items()):
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            del left[pid]
+        elif time.monotonic() >= deadline:
+            os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

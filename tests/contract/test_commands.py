@@ -20,7 +20,8 @@ STARTED = sorted(path for path in (ROOT / "pipeline").rglob("*.py") if '__name__
 
 
 def test_there_is_one_command_beside_the_stages_that_dvc_runs():
-    assert [path.name for path in STARTED] == ["cli.py", "warm.py"]
+    """And two scripts that other processes start."""
+    assert [path.name for path in STARTED] == ["cli.py", "process_start.py", "warm.py"]
     assert [path.parent.name for path in (ROOT / "pipeline").rglob("__main__.py")] == ["stages"]
     reading = [path for path in (ROOT / "pipeline").rglob("*.py") if "argparse" in path.read_text()]
     assert [path.name for path in reading] == ["_command.py"]

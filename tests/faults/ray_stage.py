@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import yaml
 
+from pipeline.system import warm
 from pipeline.system.project import Project
 from pipeline.training.ledger import FOLDER as LEDGER
 from tests.integration.cluster import SOON_LEFT, TRAIN
@@ -21,23 +22,30 @@ from tests.waiting import until
 
 
 class RayStage:
-    """The tiny segmentation run in a copy of the tiny project."""
+    """The tiny segmentation run in a copy of the tiny project.
 
-    def __init__(self, project: Project, folder: Path, root: Path, *, num_workers: int, **train: Any):
+    Args:
+        warm_socket: of the process that Ray's are forks of, as in a `sightline repro`; empty: they start in Ray's way.
+    """
+
+    def __init__(
+        self, project: Project, folder: Path, root: Path, *, num_workers: int, warm_socket: str = "", **train: Any
+    ):
         shutil.copytree(project.root, folder)
         document = yaml.safe_load((folder / "params.yaml").read_text())
         document["cluster"] = {"engine": "ray", "num_workers": num_workers, "collective_timeout_s": 12}
         document["runs"]["segmentation"]["train"] = TRAIN | train
         (folder / "params.yaml").write_text(yaml.safe_dump(document))
-        self.folder, self.root, self.num_workers = folder, root, num_workers
+        self.folder, self.num_workers = folder, num_workers
         self.process: subprocess.Popen[bytes] | None = None
+        self._variables = {"PYTHONPATH": str(root), warm.SERVER: warm_socket, **SOON_LEFT}
 
     def start(self) -> None:
         with open(self.folder / "log.txt", "a") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline.stages", "train", "segmentation"],
                 cwd=self.folder,
-                env=os.environ | {"PYTHONPATH": str(self.root), **SOON_LEFT},
+                env=os.environ | self._variables,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from tests.faults.ray_stage import RayStage
 from tests.integration.cluster import TRAIN, training
 from tests.local_training import mlflow_statuses
 from tests.ranks import run
+from tests.waiting import until
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -31,10 +33,19 @@ def unbroken(tiny_project: Project, folder: Path) -> Path:
     return folder / "unbroken"
 
 
+def working_in(folder: Path) -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            found += [process.pid] if Path(process.cwd()).is_relative_to(folder) else []
+    return found
+
+
 @pytest.fixture
-def stage(tiny_project: Project, tmp_path: Path, root: Path) -> Iterator[RayStage]:
-    with RayStage(tiny_project, tmp_path / "project", root, num_workers=2) as stage:
+def stage(tiny_project: Project, tmp_path: Path, root: Path, warm_socket: str) -> Iterator[RayStage]:
+    with RayStage(tiny_project, tmp_path / "project", root, num_workers=2, warm_socket=warm_socket) as stage:
         yield stage
+    until(lambda: not working_in(stage.folder), lambda: working_in(stage.folder))
 
 
 def test_killed_stopped_and_frozen_processes_change_nothing(stage, tiny_project, tmp_path, monkeypatch, capsys):

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from pipeline.cluster.join import authentication
 from pipeline.cluster.session import private_folder
+from pipeline.settings.code import CODE
 from pipeline.settings.params import load_params
+from pipeline.system import warm
 from pipeline.system.project import Project
 from pipeline.training.runs import load_run
 from tests.mlflow_server import free_port
@@ -26,12 +28,23 @@ SOON_LEFT = {"TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "2"}
 TRAIN = {"max_epochs": 12, "validate_every_epochs": 4, "checkpoint_every_steps": 2, "ledger": True}
 
 
+# `ray`, whose processes are forks where there is a process for that.
+RAY = """
+from pipeline.cluster.process_start import forks
+from ray.scripts.scripts import main
+
+with forks():
+    main()
+"""
+
+
 class Cluster:
     """`ray start` nodes, the first one the head; only these are stopped afterwards.
 
     Args:
         dashboard: its page, which jobs are sent to: eight processes more.
         cpus: of each node, as it says.
+        warm_socket: of the process that its workers and agents are forks of; empty: they start in Ray's way.
     """
 
     def __init__(
@@ -42,8 +55,9 @@ class Cluster:
         *,
         dashboard: bool = False,
         cpus: int = 1,
+        warm_socket: str = "",
     ):
-        self._stack, self._authentication, self._cpus = stack, authentication, cpus
+        self._stack, self._authentication, self._cpus, self._warm = stack, authentication, cpus, warm_socket
         self.folder = stack.enter_context(private_folder())
         port = free_port()
         self.address = f"127.0.0.1:{port}"
@@ -60,15 +74,18 @@ class Cluster:
 
     def _start(self, *options: str, wait: bool = True) -> None:
         """One more node, a process group of its own; returns when it takes part: two at once collide."""
-        ray = str(Path(sys.executable).with_name("ray"))
-        path = f"{Path(ray).parent}{os.pathsep}{os.environ['PATH']}"  # as where the environment is activated
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # as where the environment is activated
         common = [f"--num-cpus={self._cpus}", "--object-store-memory=100000000", "--block", "--disable-usage-stats"]
         common += [f"--dashboard-agent-listen-port={free_port()}"]  # Ray's is the same for all clusters of a machine
         log = self._stack.enter_context((self.folder / f"node{len(self.nodes)}.log").open("w"))
         process = self._stack.enter_context(
             subprocess.Popen(
-                [ray, "start", *options, *common],
-                env=os.environ | {"RAY_AUTH_MODE": self._authentication, "PATH": path, **SOON_MISSED, **SOON_LEFT},
+                [sys.executable, "-c", RAY, "start", *options, *common],
+                cwd=CODE,
+                env=os.environ
+                | {"RAY_AUTH_MODE": self._authentication, "PATH": path, warm.SERVER: self._warm}
+                | SOON_MISSED
+                | SOON_LEFT,
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import pytest
 import yaml
 
 from pipeline.settings.code import PACKAGES
+from tests.warm_process import forked
 
 DATASET = {"origin": "local", "input": "dots", "sources": {"counts_csv": {"largest": 5}}}
 RUN = {
@@ -97,11 +97,11 @@ def copy(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def python(copy: Path, *arguments: str) -> str:
+def python(copy: Path, warm_socket: str, *arguments: str) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     environment |= {"SIGHTLINE_GIT_COMMIT": "c" * 40, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=copy, env=environment, capture_output=True, text=True, check=False
+        forked(warm_socket, *arguments), cwd=copy, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
     return done.stdout
@@ -112,9 +112,9 @@ def read(path: Path) -> Any:
 
 
 @pytest.mark.usefixtures("forked_probe")
-def test_three_parts_of_a_stranger_from_files_to_a_champion(copy: Path) -> None:
-    python(copy, "-m", "pipeline.cli", "check")
-    out = python(copy, "-c", STAGES)
+def test_three_parts_of_a_stranger_from_files_to_a_champion(copy: Path, warm_socket: str) -> None:
+    python(copy, "", "-m", "pipeline.cli", "check")
+    out = python(copy, warm_socket, "-c", STAGES)
     metrics = read(copy / "evaluations" / "dots_count" / "measured.json")
     assert (metrics["metric"], metrics["metric_mode"], metrics["split"]) == ("MAE", "min", "val")
     assert read(copy / "metrics" / "dots_count.json")["value"] == metrics["value"]
@@ -133,13 +133,14 @@ def test_three_parts_of_a_stranger_from_files_to_a_champion(copy: Path) -> None:
     assert len(read(copy / "data" / "shards" / "dots" / "manifest.json")["splits"]) == 3
 
 
-def test_the_contract_tests_find_them(copy: Path, root: Path) -> None:
+def test_the_contract_tests_find_them(copy: Path, root: Path, warm_socket: str) -> None:
     """As they are: no test gets a line."""
     shutil.copytree(root / "tests", copy / "tests", ignore=shutil.ignore_patterns("__pycache__", "strangers"))
     shutil.copyfile(root / "pyproject.toml", copy / "pyproject.toml")
     names = "counts_csv or counting or tiny_counter or dots_count or every_task or found_by_name_are_covered"
     files = [f"tests/contract/test_{name}.py" for name in ("parts", "families", "dvc_graph")]
-    out = python(copy, "-m", "pytest", "-vv", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", names, *files)
+    options = ["-vv", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore:Module already imported", "-k", names]
+    out = python(copy, warm_socket, "-m", "pytest", *options, *files)
     for name in (
         "test_config_is_strict_frozen_and_has_defaults[source-counts_csv]",
         "test_every_task_and_model_is_in_a_shipped_run",

@@ -16,6 +16,7 @@ import pytest
 from pipeline.settings import discover
 from pipeline.settings.outline import _WITHOUT
 from tests.shipped import SHIPPED, tiny_datasets
+from tests.warm_process import forked
 
 CONFIGURED = ("source", "world", "task", "model")
 OUTLINES = """
@@ -120,8 +121,8 @@ CASES = (
     ("imports_late", {"depth": 0}, "no depth: 0"),
     ("counts_of_torch", {"depth": -128}, "no depth: -128"),
 )
-# What `check` says of every case with outlines, or that it would start again without, and what it says with the
-# libraries: each in a fork, which imports them once.
+# What `check` says of every case with outlines, or that it would start again without, or what it says with the
+# libraries: each in a fork of a process that has imported them, or has not.
 ASKED = """
 import os, sys
 from pathlib import Path
@@ -137,32 +138,33 @@ def ask(folder):
     except SightlineError as error:
         return str(error)
 
-for how in ("outlined", "real"):
-    if how == "real":
-        import lightning_modules.base.module, torch, torchvision
-    for folder in map(Path, sys.argv[1:]):
-        if os.fork() == 0:
-            try:
-                if how == "real":
+how, *folders = sys.argv[1:]
+if how == "real":
+    import lightning_modules.base.module, torch, torchvision
+for folder in map(Path, folders):
+    if os.fork() == 0:
+        try:
+            if how == "real":
+                said = ask(folder)
+            else:
+                with outlines():
                     said = ask(folder)
-                else:
-                    with outlines():
-                        said = ask(folder)
-            except BaseException:
-                said = "again"
-            (folder / how).write_text(said)
-            os._exit(0)
-        os.wait()
+        except BaseException:
+            said = "again"
+        (folder / how).write_text(said)
+        os._exit(0)
+    os.wait()
 """
 
 
 @pytest.fixture(scope="module")
-def asked(project: Path) -> list[tuple[str, str]]:
+def asked(project: Path, warm_socket: str) -> list[tuple[str, str]]:
     """What is said of every case with outlines and with the libraries."""
     folders = [project / str(number) for number in range(len(CASES))]
     for folder, (name, settings, _) in zip(folders, CASES, strict=True):
         write_params(folder, {"name": name, **settings})
-    subprocess.run([sys.executable, "-c", ASKED, *map(str, folders)], cwd=project, check=True)
+    for how, socket in (("outlined", None), ("real", warm_socket)):
+        subprocess.run(forked(socket, "-c", ASKED, how, *map(str, folders)), cwd=project, check=True)
     return [((folder / "outlined").read_text(), (folder / "real").read_text()) for folder in folders]
 
 

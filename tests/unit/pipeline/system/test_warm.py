@@ -8,14 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from pipeline.system import warm
-from tests.warm_process import listening
 
 CALLER = """
 import sys
@@ -40,16 +38,13 @@ sys.exit(3)
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Folder with a stage, and a warm process that finds it."""
-    folder = tmp_path_factory.mktemp("warm")
-    (folder / "a_stage.py").write_text(STAGE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder))
-        with listening(folder) as path:
-            patch.setenv(warm.VARIABLE, str(path))
-            yield folder
+@pytest.fixture
+def server(tmp_path: Path, warm_socket: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder with a stage, which a fork of the warm process finds."""
+    (tmp_path / "a_stage.py").write_text(STAGE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv(warm.VARIABLE, warm_socket)
+    return tmp_path
 
 
 def caller(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
@@ -156,8 +151,11 @@ with warm.started(Path(sys.argv[1])) as start:
 """
 
 
-def test_the_process_ends_with_whom_it_serves(tmp_path: Path):
-    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)])
+def test_the_process_ends_with_whom_it_serves(tmp_path: Path, root: Path):
+    for library in ("torch", "torchvision", "pytorch_lightning", "webdataset", "cv2", "albumentations", "mlflow"):
+        (tmp_path / f"{library}.py").touch()  # found first: the real ones take ten seconds
+    path = f"{tmp_path}{os.pathsep}{root}"
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], env=os.environ | {"PYTHONPATH": path})
     while not (tmp_path / "warm").exists():
         time.sleep(0.05)
     (served,) = psutil.Process(owner.pid).children()

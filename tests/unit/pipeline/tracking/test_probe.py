@@ -29,16 +29,9 @@ class Model:
 """
 
 
-@pytest.fixture(params=["alone", "fork"])
-def started(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How the process starts."""
-    way: str = request.param
-    path = request.getfixturevalue("warm_socket") if way == "fork" else ""
-    monkeypatch.setenv(warm.SERVER, path)
-    return way
-
-
-def test_a_model_finds_what_it_ships_and_nothing_else_of_ours(tmp_path: Path, started: str):
+@pytest.mark.parametrize("way", ["alone", "fork"])
+def test_a_model_finds_what_it_ships_and_nothing_else_of_ours(tmp_path: Path, warm_socket, way, monkeypatch):
+    monkeypatch.setenv(warm.SERVER, warm_socket if way == "fork" else "")
     (tmp_path / "MLmodel").write_text(MODEL)
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "told.py").write_text(SHIPPED)
@@ -46,20 +39,23 @@ def test_a_model_finds_what_it_ships_and_nothing_else_of_ours(tmp_path: Path, st
     assert probe.probe(tmp_path, {"image": b"image"}) == [[], "none", "image", file]
 
 
-def test_an_early_process_that_is_not_asked_ends_with_its_block(started: str):
+@pytest.mark.usefixtures("forked_probe")
+def test_an_early_process_that_is_not_asked_ends_with_its_block():
     with probe.early():
         ((process, folder),) = probe._waiting
         assert psutil.Process(process.pid).is_running() and folder.is_dir()
     assert process.poll() is not None and not folder.exists() and not probe._waiting
 
 
-def test_it_ends_when_whoever_would_ask_has_died(started: str):
+@pytest.mark.usefixtures("forked_probe")
+def test_it_ends_when_whoever_would_ask_has_died():
     with probe._process() as (process, _):
         process.stdin.close()  # as the system does for a process that was killed
         assert process.wait(120) == 0
 
 
-def test_the_early_process_is_asked_once_and_tells_why_a_model_cannot_be_used(tmp_path: Path, started: str):
+@pytest.mark.usefixtures("forked_probe")
+def test_the_early_process_is_asked_once_and_tells_why_a_model_cannot_be_used(tmp_path: Path):
     (tmp_path / "MLmodel").write_text("flavors: {}\n")
     with probe.early():
         ((early, _),) = probe._waiting

@@ -1,4 +1,5 @@
-"""Independent runs at once on a cluster of eight slots: how long all take, beside the longest of them.
+"""Independent runs at once: on a cluster of eight slots, how long all take beside the longest of them; and the shipped
+five, small, on this machine, beside one after another.
 
 The cluster is simulated: a `ray start` that says it has eight processors, on what this machine has, and trainings that
 mostly wait, as for processors of their own: a stage in the loader sleeps at each sample, in each run for another time.
@@ -12,6 +13,7 @@ import os
 import sys
 import tempfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,40 @@ from benchmarks._corpus import ROOT
 from tests import dvc_project
 from tests.integration.cluster import Cluster
 from tests.local_training import drawn_voc
+from tests.shipped import SHIPPED, tiny_datasets
 
 SLOTS, SAMPLES, EPOCHS = 8, 48, 4
+_SMALL = {
+    "datasets": tiny_datasets(48, 12),
+    "runs": SHIPPED,
+    "train": {"max_epochs": 4, "batch_size": 8, "eval_batch_size": 8, "num_pictures": 2},
+    "loader": {},
+    "shards": {"samples": 16},
+    "cluster": {},
+    "tracking": {"system_metrics": False},
+    "registry": {},
+}
 WAITS_S = (60, 90, 120, 150, 180, 210, 240, 360)  # of the runs
 
 
 def measure() -> list[Figure]:
+    return [*_on_slots(), _five()]
+
+
+def _five() -> Figure:
+    """The shipped runs on tiny data, from trainings to champions, two at a time and one after another."""
+    took = []
+    for jobs in ("2", "1"):
+        with tempfile.TemporaryDirectory() as name:
+            folder = dvc_project.make(ROOT, Path(name) / "project", _SMALL)
+            repro = ["env", "-u", "OMP_NUM_THREADS", sys.executable, "-m", "pipeline.cli", "repro"]
+            dvc_project.run(folder, *repro, *(f"vocab@{dataset}" for dataset in _SMALL["datasets"]))
+            took.append(timed(partial(dvc_project.run, folder, *repro, "--jobs", jobs))[0])
+    what = f"five runs from training to report, two at a time ({os.cpu_count()} processors)"
+    return Figure(what=what, value=took[0], beside="one after another", other=took[1], goal="no slower")
+
+
+def _on_slots() -> list[Figure]:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         cluster = Cluster(stack, num_nodes=1, cpus=SLOTS)
         folder = _project(Path(name) / "project", cluster.address)

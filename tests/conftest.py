@@ -56,6 +56,7 @@ LONG = (
     "export",
     "vision_chapters",
     "phases",
+    "gpu_check",
 )
 
 
@@ -245,6 +246,17 @@ def address(warm_socket: str) -> Iterator[str]:
 def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with both generated worlds at 64 px, fetched, sharded and counted; a run trains in seconds."""
     return _made(tmp_path_factory.mktemp("project"), TINY)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """State folder of a training of the tiny project, in this process, that nothing happens to."""
+    from pipeline.training.fit import fit
+    from tests.local_training import arguments
+
+    state = tmp_path_factory.mktemp("unbroken")
+    fit(**arguments(tiny_project, state))
+    return state
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,8 @@ from pipeline.system.removal import remove_tree
 from pipeline.training.node_load import append_line
 from pipeline.training.run_files import NOTE_TAG
 
+_OFTEN = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}  # when Ray sees that workers have ended; 2 by default
+
 
 def _train_worker(arguments: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
@@ -90,13 +92,9 @@ def run_training(
         return
     from pipeline.training.resume import decide, decided  # imports torch, which data stages do without
 
-    asked = {
-        # A process that answers nothing for this long is dead to Ray: 10 minutes by default.
-        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(config.collective_timeout_s),
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # its end is seen then; 2 by default
-    }
+    # A process that answers nothing for this long is dead to Ray: 10 minutes by default.
     with (
-        environment(asked),
+        environment({"RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(config.collective_timeout_s), **_OFTEN}),
         session(config, root, own_code=_own_code(arguments, root)) as private,
         Shared(folder) if apart is None else Follower(apart, folder) as place,
     ):

@@ -17,7 +17,7 @@ import yaml
 from pipeline.system import warm
 from pipeline.system.project import Project
 from pipeline.training.ledger import FOLDER as LEDGER
-from tests.integration.cluster import SOON_LEFT, TRAIN
+from tests.integration.cluster import NICE, SOON_LEFT, TRAIN
 from tests.waiting import until
 
 
@@ -38,7 +38,7 @@ class RayStage:
         (folder / "params.yaml").write_text(yaml.safe_dump(document))
         self.folder, self.num_workers = folder, num_workers
         self.process: subprocess.Popen[bytes] | None = None
-        self._variables = {"PYTHONPATH": str(root), warm.SERVER: warm_socket, **SOON_LEFT}
+        self._variables = {"PYTHONPATH": str(root), warm.SERVER: warm_socket, **SOON_LEFT, **NICE}
 
     def start(self) -> None:
         with open(self.folder / "log.txt", "a") as log:

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -33,14 +32,6 @@ from tests import ranks
 from tests.local_training import arguments, final_weights, mlflow_statuses
 
 pytestmark = pytest.mark.filterwarnings("default")
-
-
-@pytest.fixture(scope="module")
-def unbroken(tiny_project, tmp_path_factory) -> Path:
-    """State folder of a training that nothing goes wrong in."""
-    state = tmp_path_factory.mktemp("unbroken")
-    fit(**arguments(tiny_project, state))
-    return state
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,6 @@ pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("on
 
 
 @pytest.fixture(scope="module")
-def unbroken(tiny_project, tmp_path_factory) -> Path:
-    state = tmp_path_factory.mktemp("unbroken")
-    fit(**arguments(tiny_project, state))
-    return state
-
-
-@pytest.fixture(scope="module")
 def unbroken_stages(tiny_project, tmp_path_factory) -> Path:
     state = tmp_path_factory.mktemp("stages")
     fit(**arguments(tiny_project, state, **STAGES))

@@ -22,6 +22,7 @@ from tests.mlflow_server import free_port
 # Ray would take half a minute to notice that a node is gone, and as long again to take leave of a worker that has not
 # answered.
 SOON_MISSED = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "4"}
+NICE = {"RAY_worker_niceness": "0"}  # Ray's 15 is next to nothing beside tests that compute
 SOON_LEFT = {"TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "2"}
 
 # Longer than all that happens to one training takes.
@@ -85,7 +86,8 @@ class Cluster:
                 env=os.environ
                 | {"RAY_AUTH_MODE": self._authentication, "PATH": path, warm.SERVER: self._warm}
                 | SOON_MISSED
-                | SOON_LEFT,
+                | SOON_LEFT
+                | NICE,
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

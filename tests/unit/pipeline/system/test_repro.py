@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,16 @@ REPRO = (
 )
 
 
+@pytest.fixture(scope="module")
+def initialised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("initialised")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=folder, check=True)
+    return folder
+
+
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=tmp_path, check=True)
+def project(initialised: Path, tmp_path: Path) -> Path:
+    shutil.copytree(initialised, tmp_path, dirs_exist_ok=True)
     stages = {
         "check": {"cmd": "echo checked > one", "outs": ["one"]},
         "draw": {"foreach": ["a", "b"], "do": {"cmd": "cp one ${item}", "deps": ["one"], "outs": ["${item}"]}},
@@ -58,9 +66,15 @@ def test_a_stage_that_fails_is_told_by_dvc(root: Path, project: Path):
     assert "[1/3] check" in told and "failed to run: exit 7" in told
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("sent", "shell", "jobs"),
+    [
+        (signal.SIGINT, "/bin/sh", 1),
+        (signal.SIGINT, "/bin/bash", 2),
+        (signal.SIGTERM, "/bin/sh", 2),
+        (signal.SIGTERM, "/bin/bash", 1),
+    ],
+)
 def test_a_signal_ends_the_stage_in_its_own_way_and_then_the_command(
     root: Path, project: Path, sent: signal.Signals, shell: str, jobs: int
 ):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,13 +26,6 @@ from pipeline.training.runs import load_run
 from tests.local_training import Killed, arguments, drawn_pictures, final_weights
 
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning's own deprecations are not ours to fail on
-
-
-@pytest.fixture(scope="module")
-def unbroken(tiny_project, tmp_path_factory) -> Path:
-    state = tmp_path_factory.mktemp("unbroken")
-    fit(**arguments(tiny_project, state))
-    return state
 
 
 def test_pictures_of_the_untrained_model_leave_the_training_as_it_is(tiny_project, tmp_path, unbroken, monkeypatch):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from contracts.records import Record
+    from lightning_modules.base.module import TaskModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +133,16 @@ class Results:
 
         data = load_run(self._project, self._params, run)
         return build_module(data.run.to_dict(), data.spec).model
+
+    def trained(self, run: str) -> TaskModule:
+        """The task and the model of a run with the weights of its best checkpoint.
+
+        Raises:
+            DataError: it was not trained.
+        """
+        from pipeline.training.checkpoints import BEST, load_module
+
+        return load_module(self._project.artifacts(run) / BEST)[0]
 
     def records(self, dataset: str, split: str = "val") -> Iterator[Record]:
         """The records of a data set's split as they are stored, in order: for what is measured without a run.

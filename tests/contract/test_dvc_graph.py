@@ -217,7 +217,12 @@ def test_the_second_project_has_the_stages_of_any_other(root, graph):
     stages = yaml.safe_load((root / "lecture/dvc.yaml").read_text())["stages"]
     page = stages.pop("page")
     code = ["../lightning_modules", "../pipeline/measuring"]
-    assert page["outs"] == ["page.html"] and page["deps"] == [*code, "claims", "evaluations"]
+    assert page["outs"] == ["page.html"] and page["deps"] == [
+        *code,
+        "claims",
+        "evaluations",
+        "artifacts/detect_retinanet_a",
+    ]
     assert stages == graph
 
 

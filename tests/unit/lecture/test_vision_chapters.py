@@ -49,7 +49,7 @@ def test_segmentation_and_proposals(root: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_detectors(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    trained = ["detect_faster_a", "detect_grid_boxes_a", "detect_yolo_a"]
+    trained = ["detect_faster_a", "detect_grid_boxes_a", "detect_retinanet_a", "detect_yolo_a"]
     _, claims = from_world_to_page(
         root, tmp_path, "detectors", trained, prefix="detect_", num_records=FEW, change=short,
         like=lambda run: "detect_faster_a",
@@ -64,6 +64,10 @@ def test_detectors(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     grid = claims["an-rpn-that-knows-classes"]
     assert "1,078 numbers an image" in grid.because and not grid.holds, "a step teaches nothing"
     assert not claims["rounding-costs-boxes"].holds, "both are the same run here"
+    easy = claims["easy-background-does-not-count"]
+    shares = {(row.measured[0].name, row.what.partition(":")[0]): row.value for row in easy.rows}
+    assert 0 < shares["hardest", "gamma 0"] < shares["hardest", "gamma 2"] < 1
+    assert easy.figure.rows[-1] == (100, 1.0, "gamma 2"), "all of it"
     assert len(claims["a-grid-is-coarse"].rows) == 4 * 8, "four kinds of errors of eight detectors"
     (picture,) = grid.pictures.values()
     assert isinstance(picture, np.ndarray) and picture.shape[1] > 2 * 300 and picture.std() > 30

@@ -61,7 +61,7 @@ def started(folder: Path) -> Iterator[Callable[[], None]]:
     def start() -> None:
         if not process:
             command = [sys.executable, "-m", __name__, os.environ[VARIABLE]]
-            process.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, env=os.environ | AT_IMPORT))
+            process.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, env=AT_IMPORT | os.environ))
 
     try:
         yield start
@@ -200,8 +200,14 @@ def _become(order: dict[str, Any], streams: Sequence[int]) -> None:
     random.seed()
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
-    if "torch" in sys.modules and "OMP_NUM_THREADS" in os.environ:  # which was read when it was loaded
-        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    _set_threads(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip())
+
+
+def _set_threads(number: str) -> None:
+    """torch read this variable when it was loaded. What is no number it reads as if it were not there."""
+    torch = sys.modules.get("torch")
+    if torch is not None and number.isdigit() and int(number) not in (0, torch.get_num_threads()):
+        torch.set_num_threads(int(number))
 
 
 def _forget_own_modules(installed: Sequence[str]) -> None:

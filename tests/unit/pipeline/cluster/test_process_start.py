@@ -49,6 +49,13 @@ def test_a_worker_is_a_fork_with_its_own_environment(script: Path, warm_socket: 
     assert json.loads(done.stdout) == expected
 
 
+@pytest.mark.parametrize(("asked", "threads"), [("3", 3), ("2, 4", 2), ("many", None), ("0", None)])
+def test_a_fork_has_as_many_threads_as_its_environment_says(script: Path, warm_socket: str, asked: str, threads):
+    told = json.loads(started(script, {"env_vars": {"OMP_NUM_THREADS": asked}}, **{warm.SERVER: warm_socket}).stdout)
+    as_loaded = json.loads(started(script, {}, **{warm.SERVER: warm_socket, "OMP_NUM_THREADS": ""}).stdout)[4]
+    assert told[4] == (threads or as_loaded)
+
+
 def test_an_agent_is_a_fork_as_well(script: Path, warm_socket: str):
     done = started(script, None, **{warm.SERVER: warm_socket})
     assert (done.returncode, json.loads(done.stdout)[:2]) == (3, [[str(script), "--a=b"], str(script.parent)])

@@ -63,8 +63,9 @@ def _ask(plan: Plan, wait_s: float) -> bool:
     """
     from ray.util.placement_group import placement_group, remove_placement_group
 
-    watch, start = Watch(TrainingError), time.monotonic()
-    lacking_since = start
+    watch = Watch(TrainingError)
+    lacking_since = same_since = time.monotonic()
+    was_busy = False
     group = placement_group([plan.share.resources] * plan.least, strategy="PACK")
     try:
         told: set[bool] = set()
@@ -74,7 +75,9 @@ def _ask(plan: Plan, wait_s: float) -> bool:
             lacking_since = now if is_busy else lacking_since
             if now - lacking_since > wait_s:
                 return False
-            if is_busy not in told and now - start > _TELL_AFTER_S:
+            if is_busy != was_busy:
+                was_busy, same_since = is_busy, now
+            if is_busy not in told and now - same_since > _TELL_AFTER_S:  # room that has just come is taken at once
                 told.add(is_busy)
                 why = "until others are done with" if is_busy else f"up to {wait_s:g} s (cluster.wait_s) for"
                 print(f"waiting {why} room for {plan.least} worker(s) of {plan.share.resources}", flush=True)

@@ -253,8 +253,10 @@ def test_a_cluster_that_grows_a_minute_after_it_is_asked(world, root, unbroken):
     time.sleep(60)
     assert process.poll() is None, (project / "log.txt").read_text()[-4000:]
     world.node(nodes[0])
-    assert process.wait() == 0, (project / "log.txt").read_text()[-4000:]
-    assert "waiting up to 240 s (cluster.wait_s) for room for 2 worker(s)" in (project / "log.txt").read_text()
+    ended, text = process.wait(), (project / "log.txt").read_text()
+    assert ended == 0, text[-4000:]
+    assert "waiting up to 240 s (cluster.wait_s) for room for 2 worker(s)" in text
+    assert "until others are done" not in text, "nobody else is there"
     assert_unbroken(project, unbroken)
     assert mlflow_statuses(project) == ["FINISHED"]
 

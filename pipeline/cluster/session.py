@@ -291,8 +291,8 @@ def _soon(get_node: Callable[[str, str], Any]) -> Callable[[str, str], Any]:
     def get_known_node(gcs_address: str, node_id: str) -> Any:
         from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
-        deadline = time.monotonic() + _NODE_S
-        while not GcsClient(address=gcs_address).get_all_node_info() and time.monotonic() < deadline:
+        client, deadline = GcsClient(address=gcs_address), time.monotonic() + _NODE_S
+        while not client.get_all_node_info() and time.monotonic() < deadline:
             time.sleep(0.05)
         return get_node(gcs_address, node_id)
 
